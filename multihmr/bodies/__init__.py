@@ -1,0 +1,1 @@
+"""Parametric bodies: (pose, shape, expression) -> vertices and joints in metres."""

@@ -1,0 +1,349 @@
+"""The protocol: which people count, who is matched with whom, which joints count, against which baseline.
+
+Everything runs through the public `Model.predict_batch`, so what is measured is what users get.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .. import geometry
+from ..bodies.body import Body, place
+from . import metrics
+from .matching import IOU_THRESHOLD, match
+from .report import ERRORS, Counts, People, Result, summarise
+
+if TYPE_CHECKING:
+    from ..data.sample import Sample
+    from ..humans import Humans, Topology
+    from ..model import Model
+
+SYNTH_TEST = "synth-test"
+SYNTH_TEST_COUNT = 2000
+SYNTH_TEST_SEED = 20_000_000  # far from the seeds that training starts from
+
+# The joints of MPJPE and of matching: the 22 body joints of SMPL-X (AGORA's B-MPJPE). The first is the
+# pelvis, on which each side is centred. Fingers, toes and eyes, 68 of 104 bones, would outvote the body; the
+# ball of the foot is the only toe bone here. A bone's position is where it begins: `lowerleg01` is the knee.
+BODY_JOINTS: dict[str, tuple[str, ...]] = {
+    "anny": (
+        *("root", "upperleg01.L", "upperleg01.R", "spine03", "lowerleg01.L", "lowerleg01.R", "spine02"),
+        *("foot.L", "foot.R", "spine01", "toe3-1.L", "toe3-1.R", "neck01", "clavicle.L", "clavicle.R"),
+        *("head", "upperarm01.L", "upperarm01.R", "lowerarm01.L", "lowerarm01.R", "wrist.L", "wrist.R"),
+    ),
+    "smplx": (
+        *("pelvis", "left_hip", "right_hip", "spine1", "left_knee", "right_knee", "spine2", "left_ankle"),
+        *("right_ankle", "spine3", "left_foot", "right_foot", "neck", "left_collar", "right_collar", "head"),
+        *("left_shoulder", "right_shoulder", "left_elbow", "right_elbow", "left_wrist", "right_wrist"),
+    ),
+}
+HANDS: dict[str, tuple[str, str]] = {
+    "anny": ("wrist.L", "wrist.R"),
+    "smplx": ("left_wrist", "right_wrist"),
+}
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How people are counted and predicted.
+
+    min_visibility: true people of whom less is visible neither count as missed nor as false where predicted
+    (AGORA leaves out those hidden by more than 90 %). iou_threshold: overlap that a match needs.
+    given_camera: whether the model is told the true K. threshold: detection score, None is the model's own.
+    """
+
+    given_camera: bool = True
+    min_visibility: float = 0.1
+    iou_threshold: float = IOU_THRESHOLD
+    threshold: float | None = None
+    batch_size: int = 8
+
+
+def run(
+    model: str | Model | None = None,
+    data: str | Path = SYNTH_TEST,
+    *,
+    count: int | None = None,
+    out: str | Path | None = None,
+    device: str | None = None,
+    protocol: Protocol | None = None,
+    progress: bool = False,
+) -> Result:
+    """Evaluates a model (name, path or the model itself; None is the default) on `data`.
+
+    `data` is "synth-test" (scenes rendered on the fly from their own seed, 2000 unless `count` says other)
+    or a folder of shards made by `multihmr synth`. With `out`, a folder, writes result.json, table.md,
+    people.csv and overlays of the ten worst pictures there.
+    """
+    samples = held_out(data, count)
+    name, network = named_model(model, device)
+    worst = Worst(10) if out is not None else None
+    names = (name, str(data))
+    result = evaluate(network, samples, protocol, watch=worst, progress=progress, names=names)
+    if out is not None and worst is not None:
+        result.save(out)
+        worst.save(Path(out) / "worst")
+    return result
+
+
+def named_model(model: str | Model | None, device: str | None = None) -> tuple[str, Model]:
+    """A model and what tables call it, from a name, a path, the model itself or None for the default."""
+    if model is None or isinstance(model, str):
+        from ..hub import DEFAULT, load_model
+
+        return model or DEFAULT, load_model(model, device=device)
+    return type(model).__name__, model
+
+
+def held_out(data: str | Path, count: int | None = None) -> Iterable[Sample]:
+    """The first `count` samples of "synth-test" or of a folder of shards; None is 2000, or the whole folder.
+
+    FileNotFoundError if there are no shards.
+    """
+    if str(data) == SYNTH_TEST:
+        return synthetic_test(count or SYNTH_TEST_COUNT)
+    from ..data.shards import Shards
+
+    return itertools.islice(Shards(data), count)
+
+
+def synthetic_test(count: int = SYNTH_TEST_COUNT, seed: int = SYNTH_TEST_SEED) -> Iterator[Sample]:
+    """The first `count` scenes of the held-out synthetic set, rendered on the fly."""
+    from ..data.synthetic import SyntheticScenes
+
+    return itertools.islice(iter(SyntheticScenes(seed)), count)
+
+
+def evaluate(
+    model: Model,
+    samples: Iterable[Sample],
+    protocol: Protocol | None = None,
+    *,
+    watch: Callable[[Sample, Humans, float], None] | None = None,
+    progress: bool = False,
+    names: tuple[str, str] = ("", ""),
+) -> Result:
+    """Predicts every sample and compares with the truth.
+
+    `watch` is called with each sample, its prediction and how bad that was (summed MPJPE, and 1000 mm for
+    each person missed or invented). `names` of the model and the data appear in the result.
+    """
+    protocol = protocol or Protocol()
+    judge = Judge(model.body, protocol)
+    people: list[People] = []
+    tally = np.zeros(4, dtype=int)
+    images = 0
+    for batch in _batches(_bar(samples, progress), protocol.batch_size):
+        Ks = [sample.K for sample in batch] if protocol.given_camera else None
+        predictions = model.predict_batch([s.image for s in batch], Ks, threshold=protocol.threshold)
+        for sample, humans in zip(batch, predictions, strict=True):
+            found, counts = judge(sample, humans)
+            people.append(found)
+            tally += counts.found, counts.missed, counts.false, counts.ignored
+            if watch is not None:
+                mpjpe = np.nan_to_num(found.errors[:, 0]).sum()
+                watch(sample, humans, float(mpjpe + 1000 * (counts.missed + counts.false)))
+        images += len(batch)
+    if not images:
+        raise ValueError("no samples to evaluate on; expected at least one")
+    return summarise(
+        People.join(people),
+        Counts(*tally.tolist()),
+        model=names[0] or type(model).__name__,
+        data=names[1],
+        images=images,
+        settings=asdict(protocol) | {"body": model.body.name, "joints": judge.joint_names},
+    )
+
+
+class Judge:
+    """Compares what a model said about one picture with the truth. One judge per body and protocol."""
+
+    def __init__(self, body: Body, protocol: Protocol) -> None:
+        self.body, self.protocol = body, protocol
+        self.joint_names = body_joints(body.topology)
+        self.joints = [body.topology.joint_names.index(name) for name in self.joint_names]
+        self.device = body.mean_shape_S.device
+        self.hands = hand_masks(body.topology).to(self.device)
+        self.mean_person = self._mean_person()
+
+    def __call__(self, sample: Sample, humans: Humans) -> tuple[People, Counts]:
+        """The people of this picture that count, and how many were found, missed, invented, ignored."""
+        if humans.body != self.body.name:
+            raise ValueError(f"the model predicts body {humans.body!r} but the truth is {self.body.name!r}")
+        truth = self.truth(sample)
+        true_xy = _near(geometry.project(truth.joints, self._tensor(sample.K)).cpu().numpy(), sample)
+        pred_xy = _near(humans.joints_2d[:, self.joints], sample)
+        counted = sample.visibility >= self.protocol.min_visibility
+        threshold = self.protocol.iou_threshold
+        matched = match(pred_xy, true_xy[counted], iou_threshold=threshold)
+        # Whom nobody has to find may be found: such a prediction is not a false one.
+        excused = match(pred_xy[matched.false], true_xy[~counted], iou_threshold=threshold)
+
+        rows = np.flatnonzero(counted)
+        people = self._people(sample, rows, truth.rows(rows))
+        pred, true = matched.pairs.T
+        people.found[true] = True
+        people.errors[true] = self._errors(self._points(humans, pred), truth.rows(rows[true]))
+        return people, Counts(len(pred), len(matched.missed), len(excused.false), int((~counted).sum()))
+
+    @torch.no_grad()
+    def truth(self, sample: Sample) -> Points:
+        """The true people of a picture, rebuilt from their parameters."""
+        heads = self._tensor(sample.translation)
+        if not len(heads):  # pictures of nobody may come without the body's trailing shapes
+            return self.mean_person.rows(np.zeros(0, dtype=int))
+        parameters = [self._tensor(x) for x in (sample.pose, sample.shape, sample.expression)]
+        output = place(self.body(*parameters), heads, self.body.center_joint)
+        return Points(output.vertices_PV3, output.joints_PJ3[:, self.joints], heads)
+
+    @torch.no_grad()
+    def _mean_person(self) -> Points:
+        shape = self.body.mean_shape_S[None]
+        neutral = shape.new_zeros(1, self.body.expression_count)
+        output = self.body(self.body.mean_pose_R33[None], shape, neutral)
+        heads = output.joints_PJ3[:, self.body.center_joint]
+        return Points(output.vertices_PV3, output.joints_PJ3[:, self.joints], heads)
+
+    def _points(self, humans: Humans, rows: np.ndarray) -> Points:
+        joints = humans.joints[rows][:, self.joints]
+        return Points(*map(self._tensor, (humans.vertices[rows], joints, humans.translation[rows])))
+
+    def _people(self, sample: Sample, rows: np.ndarray, truth: Points) -> People:
+        """The people in these rows of the sample, nobody found yet, the baseline measured."""
+        mean = self.mean_person
+        shift = truth.heads - mean.heads
+        baseline = Points(mean.vertices + shift[:, None], mean.joints + shift[:, None], truth.heads)
+        head_xy = geometry.project(truth.heads, self._tensor(sample.K)).cpu().numpy()
+        height, width = sample.image.shape[:2]
+        names = self.body.topology.shape_names
+        known = "age" in names and len(rows) > 0
+        age = sample.shape[rows, names.index("age")] if known else np.full(len(rows), np.nan)
+        return People(
+            image=np.full(len(rows), sample.name),
+            distance=truth.heads.norm(dim=-1).cpu().numpy(),
+            visibility=sample.visibility[rows],
+            crowd=np.full(len(rows), len(rows)),
+            age=age,
+            head_inside=np.all((head_xy >= 0) & (head_xy < (width, height)), axis=1),
+            found=np.zeros(len(rows), dtype=bool),
+            errors=np.full((len(rows), len(ERRORS)), np.nan),
+            baseline=self._errors(baseline, truth),
+        )
+
+    def _errors(self, pred: Points, true: Points) -> np.ndarray:
+        """(N, 7) errors of N pairs, in the order of `ERRORS`."""
+        hands = metrics.hand_pa_pve(pred.vertices, true.vertices, self.hands) if len(self.hands) else None
+        columns = [
+            metrics.mpjpe(pred.joints, true.joints, root=0),
+            metrics.pa_mpjpe(pred.joints, true.joints),
+            metrics.pve(pred.vertices, true.vertices, pred.joints[:, 0], true.joints[:, 0]),
+            metrics.pa_pve(pred.vertices, true.vertices),
+            torch.full_like(true.heads[:, 0], torch.nan) if hands is None else hands,
+            metrics.position_error(pred.heads, true.heads) / metrics.MM,
+            metrics.relative_position_error(pred.heads, true.heads),
+        ]
+        return torch.stack(columns, dim=-1).cpu().numpy()
+
+    def _tensor(self, array: Any) -> Tensor:
+        return torch.tensor(np.asarray(array), dtype=torch.float32, device=self.device)
+
+
+class Points(NamedTuple):
+    """vertices (N, V, 3), the joints that are compared (N, 22, 3) and heads (N, 3): metres, camera frame."""
+
+    vertices: Tensor
+    joints: Tensor
+    heads: Tensor
+
+    def rows(self, rows: np.ndarray) -> Points:
+        """Only these people."""
+        index = torch.as_tensor(rows, device=self.heads.device)
+        return Points(*(points[index] for points in self))
+
+
+class Worst:
+    """Keeps the `count` worst pictures that `evaluate` shows it."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._heap: list[tuple[float, int, Sample, Humans]] = []
+        self._seen = itertools.count()  # breaks ties, so that samples are never compared
+
+    def __call__(self, sample: Sample, humans: Humans, badness: float) -> None:
+        heapq.heappush(self._heap, (badness, next(self._seen), sample, humans))
+        if len(self._heap) > self.count:
+            heapq.heappop(self._heap)
+
+    def save(self, folder: Path) -> list[Path]:
+        """Writes the overlays, the worst first, as 00_NAME.jpg, 01_NAME.jpg, ..."""
+        from PIL import Image
+
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = []
+        for i, (_, _, sample, humans) in enumerate(sorted(self._heap, key=lambda entry: -entry[0])):
+            paths.append(folder / f"{i:02d}_{sample.name.replace('/', '_')}.jpg")
+            Image.fromarray(humans.draw(sample.image)).save(paths[-1])
+        return paths
+
+
+def body_joints(topology: Topology) -> tuple[str, ...]:
+    """Names of the 22 joints that are compared for this body."""
+    for names in BODY_JOINTS.values():
+        if set(names) <= set(topology.joint_names):
+            return names
+    raise ValueError(
+        f"body {topology.name!r} has none of the known joint sets ({', '.join(BODY_JOINTS)}); "
+        "add its joint names to benchmark.BODY_JOINTS"
+    )
+
+
+def hand_masks(topology: Topology) -> Tensor:
+    """(2, V) booleans: the vertices that mostly follow the left and the right wrist or what hangs on it.
+
+    (0, 0) for a body without skinning or without these names.
+    """
+    names = topology.joint_names
+    wrists = next((pair for pair in HANDS.values() if set(pair) <= set(names)), ())
+    indices, weights = topology.skin_indices, topology.skin_weights
+    if not wrists or indices is None or weights is None:
+        return torch.zeros(0, 0, dtype=torch.bool)
+    masks = []
+    for wrist in wrists:
+        hand = {names.index(wrist)}
+        for joint, parent in enumerate(topology.parents):  # parents come first
+            if parent in hand:
+                hand.add(joint)
+        masks.append((weights * np.isin(indices, list(hand))).sum(axis=1) > 0.5)
+    return torch.from_numpy(np.stack(masks))
+
+
+def _near(xy: np.ndarray, sample: Sample) -> np.ndarray:
+    """Points far outside the picture moved to its neighbourhood: joints beside or behind the camera project
+    anywhere, and one of them would decide who is matched with whom."""
+    height, width = sample.image.shape[:2]
+    size = np.array([width, height])
+    return np.clip(xy, -size, 2 * size)
+
+
+def _batches(samples: Iterable[Sample], size: int) -> Iterator[list[Sample]]:
+    iterator = iter(samples)
+    while batch := list(itertools.islice(iterator, size)):
+        yield batch
+
+
+def _bar(samples: Iterable[Sample], progress: bool) -> Iterable[Sample]:
+    if not progress:
+        return samples
+    from tqdm import tqdm
+
+    return tqdm(samples, desc="evaluate", unit="picture", disable=None)

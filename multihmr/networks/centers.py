@@ -1,0 +1,63 @@
+"""From a heatmap of head centres to people, and people flat <-> padded.
+
+All people of a batch stand in one flat list (P), ordered by image, row, column, whatever their number per image;
+attention among the people of an image needs them padded (B, Q).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Centers:
+    """The grid cells in which people are; all fields are (P,), integer but for the scores in [0, 1]."""
+
+    image_index_P: Tensor
+    row_P: Tensor
+    col_P: Tensor
+    scores_P: Tensor
+
+    def __len__(self) -> int:
+        return len(self.row_P)
+
+    def gather(self, grid_BDhw: Tensor) -> Tensor:
+        """(B, D, h, w) -> (P, D), what the grid holds in the cell of each person."""
+        return grid_BDhw[self.image_index_P, :, self.row_P, self.col_P]
+
+
+def find_centers(
+    scores_Bhw: Tensor, *, threshold: float, nms_kernel: int = 3, max_people: int | None = None
+) -> Centers:
+    """Cells that score at least `threshold` and no less than their neighbours (max-pool NMS of CenterNet).
+
+    `max_people` keeps the best of each image.
+    """
+    pooled = F.max_pool2d(scores_Bhw[:, None], nms_kernel, stride=1, padding=nms_kernel // 2)[:, 0]
+    kept = torch.where(
+        (scores_Bhw == pooled) & (scores_Bhw >= threshold), scores_Bhw, scores_Bhw.new_zeros(())
+    )
+    if max_people is not None and max_people < kept[0].numel():
+        best = kept.flatten(1).topk(max_people, dim=1)
+        kept = torch.zeros_like(kept).flatten(1).scatter(1, best.indices, best.values).view_as(kept)
+    image_index_P, row_P, col_P = torch.nonzero(kept, as_tuple=True)
+    return Centers(image_index_P, row_P, col_P, kept[image_index_P, row_P, col_P])
+
+
+def pad_people(x_PD: Tensor, image_index_P: Tensor, image_count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """(P, D) -> (B, Q, D) padded with zeros, mask (B, Q) of real people, slot (P,) of each person in its row.
+
+    `image_index_P` must ascend. Q is the largest number of people in one image, at least 1.
+    """
+    counts_B = torch.bincount(image_index_P, minlength=image_count)
+    starts_B = counts_B.cumsum(0) - counts_B
+    slot_P = torch.arange(len(image_index_P), device=x_PD.device) - starts_B[image_index_P]
+    width = max(1, int(counts_B.max())) if len(counts_B) else 1
+    padded_BQD = x_PD.new_zeros(image_count, width, x_PD.shape[1])
+    padded_BQD[image_index_P, slot_P] = x_PD
+    mask_BQ = torch.arange(width, device=x_PD.device) < counts_B[:, None]
+    return padded_BQD, mask_BQ, slot_P

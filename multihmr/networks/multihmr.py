@@ -1,0 +1,200 @@
+"""Multi-HMR: every person of a picture in one pass (Baradel et al., ECCV 2024, arXiv 2402.14654).
+
+Legend of shape suffixes: B images, P people of the batch, Q people padded per image, N patches, h w grid,
+D features, R rotations, S shape, E expression.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..bodies.body import Body, place
+from ..geometry import code_to_depth, fov_to_focal, intrinsics, rot6d_to_rotmat, rotmat_to_rot6d, unproject
+from ..model import Model, Predictions
+from .attention import PerceptionLayer
+from .backbones import create_backbone
+from .centers import Centers, find_centers, pad_people
+from .rays import RayEmbedding
+
+
+@dataclass(frozen=True)
+class MultiHMRConfig:
+    """Everything that rebuilds the network around its weights; kept as JSON in the checkpoint."""
+
+    backbone: str = "hybrid_lite0"
+    body: str = "anny"
+    image_size: int = 320  # side of the square that the network looks at [pixels]
+    ray_bands: int = 16
+    head_width: int = 384
+    head_depth: int = 2
+    head_count: int = 8  # attention heads of 32 channels
+    head_mlp_width: int = 768
+    nms_kernel: int = 3
+    threshold: float = 0.3  # score above which a cell is a person, when the caller does not say
+    unpredicted: tuple[str, ...] = ()  # joints and facial actions that never moved in training
+
+
+class PerceptionHead(nn.Module):
+    """Human Perception Head: what each person's cell knows, asked of the whole picture."""
+
+    def __init__(self, config: MultiHMRConfig, context_width: int, grid_size: int, body: Body) -> None:
+        super().__init__()
+        width = config.head_width
+        mean_pose = rotmat_to_rot6d(body.mean_pose_R33).flatten()
+        self.register_buffer("mean_pose", mean_pose.clone())
+        self.register_buffer("mean_shape", body.mean_shape_S.clone())
+        # Learned per row and per column: where the query stands, and a mark on the cells with people.
+        self.query_rows = nn.Parameter(torch.randn(grid_size, context_width) * 0.02)
+        self.query_cols = nn.Parameter(torch.randn(grid_size, context_width) * 0.02)
+        self.mark_rows = nn.Parameter(torch.randn(grid_size, context_width) * 0.02)
+        self.mark_cols = nn.Parameter(torch.randn(grid_size, context_width) * 0.02)
+        self.to_token = nn.Linear(context_width + len(mean_pose) + body.shape_count, width)
+        self.layers = nn.ModuleList(
+            PerceptionLayer(
+                width,
+                context_width,
+                head_count=config.head_count,
+                head_width=32,
+                mlp_width=config.head_mlp_width,
+            )
+            for _ in range(config.head_depth)
+        )
+        self.norm = nn.LayerNorm(width)
+        self.to_pose = _small(nn.Linear(width, len(mean_pose)))
+        self.to_shape = _small(nn.Linear(width, body.shape_count))
+        self.to_expression = _small(nn.Linear(width, body.expression_count))
+        self.to_depth = _small(nn.Linear(width, 1))
+        # A person 4 m away under 60 degrees: where learning starts.
+        nn.init.constant_(self.to_depth.bias, math.log(4.0))
+
+    def forward(self, context_BDhw: Tensor, centers: Centers) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """-> pose (P, R, 3, 3), shape (P, S), expression (P, E), depth code (P,)."""
+        count = len(centers)
+        query_PD = centers.gather(context_BDhw)
+        query_PD = query_PD + self.query_rows[centers.row_P] + self.query_cols[centers.col_P]
+        mean_D = torch.cat([self.mean_pose, self.mean_shape])
+        token_PD = self.to_token(torch.cat([query_PD, mean_D.expand(count, -1)], dim=-1))
+
+        context_BDhw = context_BDhw.clone()
+        context_BDhw[centers.image_index_P, :, centers.row_P, centers.col_P] += (
+            self.mark_rows[centers.row_P] + self.mark_cols[centers.col_P]
+        )
+        context_BND = context_BDhw.flatten(2).transpose(1, 2)
+        x_BQD, mask_BQ, slot_P = pad_people(token_PD, centers.image_index_P, len(context_BDhw))
+        for layer in self.layers:
+            x_BQD = layer(x_BQD, mask_BQ, context_BND)
+        x_PD = self.norm(x_BQD[centers.image_index_P, slot_P])
+
+        pose6d_PR6 = (self.to_pose(x_PD) + self.mean_pose).unflatten(-1, (-1, 6))
+        shape_PS = _limit(self.to_shape(x_PD) + self.mean_shape)
+        expression_PE = _limit(self.to_expression(x_PD))
+        return rot6d_to_rotmat(pose6d_PR6), shape_PS, expression_PE, self.to_depth(x_PD)[:, 0]
+
+
+class MultiHMR(Model):
+    """ViT features, head centres, camera rays, Human Perception Head, body: the whole network.
+
+    Args:
+        config: its sizes.
+        body: the parametric body that it drives; not part of the weights.
+        pretrained: start the backbone from public weights (training only).
+    """
+
+    family = "multihmr"
+
+    def __init__(self, config: MultiHMRConfig, body: Body, *, pretrained: bool = False) -> None:
+        super().__init__(body)
+        self.config = config
+        self.backbone = create_backbone(config.backbone, image_size=config.image_size, pretrained=pretrained)
+        width = self.backbone.width
+        self.to_score = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 1))
+        nn.init.constant_(self.to_score[2].bias, -4.6)  # one cell in a hundred holds a head
+        self.to_offset = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 2))
+        self.to_fov = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 1))
+        self.rays = RayEmbedding(config.ray_bands)
+        grid_size = config.image_size // self.backbone.patch
+        self.head = PerceptionHead(config, width + self.rays.width, grid_size, body)
+
+    def forward(
+        self,
+        images_B3HW: Tensor,
+        K_B33: Tensor | None = None,
+        *,
+        centers: Centers | None = None,
+        threshold: float | None = None,
+        max_people: int | None = None,
+    ) -> Predictions:
+        """Predictions for a batch of square windows, RGB in [0, 1].
+
+        Args:
+            images_B3HW: sides of `config.image_size` pixels.
+            K_B33: intrinsics in pixels of these windows; where it is None or NaN the network's own is used.
+            centers: the cells of the true people, in training; otherwise people are found in the heatmap.
+            threshold: least score of a person; None takes the checkpoint's.
+            max_people: keep the best of each image.
+        """
+        size = self.config.image_size
+        if tuple(images_B3HW.shape[-2:]) != (size, size):
+            raise ValueError(f"this network looks at {size}x{size} windows, got {tuple(images_B3HW.shape)}")
+        features = self.backbone(images_B3HW)
+        grid_BDhw = features.grid_BDhw
+        cells_BhwD = grid_BDhw.movedim(1, -1)
+        logits_Bhw = self.to_score(cells_BhwD)[..., 0]
+        fov_B = math.pi * torch.sigmoid(self.to_fov(features.global_BD))[:, 0]
+        K_B33 = self._camera(fov_B, K_B33)
+        if centers is None:
+            threshold = self.config.threshold if threshold is None else threshold
+            centers = find_centers(
+                logits_Bhw.sigmoid(),
+                threshold=threshold,
+                nms_kernel=self.config.nms_kernel,
+                max_people=max_people,
+            )
+        rays_BDhw = self.rays(K_B33, *grid_BDhw.shape[-2:], self.backbone.patch)
+        context_BDhw = torch.cat([grid_BDhw, rays_BDhw], dim=1)
+        pose_PR33, shape_PS, expression_PE, depth_code_P = self.head(context_BDhw, centers)
+
+        offset_P2 = self.to_offset(centers.gather(grid_BDhw))
+        cell_P2 = torch.stack([centers.col_P, centers.row_P], dim=-1)
+        center_P2 = (cell_P2 + 0.5 + offset_P2) * self.backbone.patch
+        K_P33 = K_B33[centers.image_index_P]
+        depth_P = code_to_depth(depth_code_P, K_P33[:, 0, 0], size)
+        translation_P3 = unproject(center_P2[:, None], depth_P[:, None], K_P33)[:, 0]
+        body = place(self.body(pose_PR33, shape_PS, expression_PE), translation_P3, self.body.center_joint)
+        return Predictions(
+            centers=centers,
+            pose_PR33=pose_PR33,
+            shape_PS=shape_PS,
+            expression_PE=expression_PE,
+            depth_code_P=depth_code_P,
+            offset_P2=offset_P2,
+            translation_P3=translation_P3,
+            vertices_PV3=body.vertices_PV3,
+            joints_PJ3=body.joints_PJ3,
+            logits_Bhw=logits_Bhw,
+            fov_B=fov_B,
+            K_B33=K_B33,
+        )
+
+    def _camera(self, fov_B: Tensor, K_B33: Tensor | None) -> Tensor:
+        """The camera given, or the one that the network sees: square pixels, principal point in the middle."""
+        size = float(self.config.image_size)
+        middle_B2 = fov_B.new_full((len(fov_B), 2), size / 2)
+        own_B33 = intrinsics(fov_to_focal(fov_B, size), middle_B2)
+        return own_B33 if K_B33 is None else torch.where(K_B33.isnan(), own_B33, K_B33)
+
+
+def _small(linear: nn.Linear) -> nn.Linear:
+    """Start near the mean: regression heads whose first answers are small corrections."""
+    nn.init.normal_(linear.weight, std=0.002)
+    nn.init.zeros_(linear.bias)
+    return linear
+
+
+def _limit(x: Tensor) -> Tensor:
+    """Into [0, 1], where phenotypes and facial actions live; the gradient passes as if nothing had been cut."""
+    return x + (x.clamp(0, 1) - x).detach()

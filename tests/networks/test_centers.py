@@ -1,0 +1,42 @@
+import torch
+
+from multihmr.networks.centers import find_centers, pad_people
+
+
+def heatmap(peaks: dict) -> torch.Tensor:
+    scores = torch.full((2, 6, 6), 0.01)
+    for cell, score in peaks.items():
+        scores[cell] = score
+    return scores
+
+
+def test_a_peak_hides_its_weaker_neighbours():
+    centers = find_centers(heatmap({(0, 2, 2): 0.9, (0, 2, 3): 0.8, (1, 5, 5): 0.7}), threshold=0.3)
+    assert centers.image_index_P.tolist() == [0, 1]
+    assert list(zip(centers.row_P.tolist(), centers.col_P.tolist())) == [(2, 2), (5, 5)]
+
+
+def test_a_score_equal_to_the_threshold_counts():
+    assert len(find_centers(heatmap({(0, 1, 1): 0.5}), threshold=0.5)) == 1
+
+
+def test_max_people_keeps_the_best_of_each_image():
+    scores = heatmap({(0, 0, 0): 0.5, (0, 3, 3): 0.9, (1, 1, 1): 0.4, (1, 4, 1): 0.6})
+    centers = find_centers(scores, threshold=0.3, max_people=1)
+    assert torch.allclose(centers.scores_P, torch.tensor([0.9, 0.6]))
+    assert len(find_centers(scores, threshold=0.3, max_people=0)) == 0
+
+
+def test_padding_keeps_every_person_and_survives_empty_images():
+    x_PD = torch.randn(5, 4)
+    index_P = torch.tensor([1, 1, 4, 4, 4])
+    padded, mask, slot = pad_people(x_PD, index_P, 6)
+    assert padded.shape == (6, 3, 4)
+    assert mask.sum(1).tolist() == [0, 2, 0, 0, 3, 0]
+    assert torch.equal(padded[index_P, slot], x_PD)
+
+
+def test_padding_of_nobody_has_one_empty_slot():
+    padded, mask, _ = pad_people(torch.zeros(0, 4), torch.zeros(0, dtype=torch.long), 2)
+    assert padded.shape == (2, 1, 4)
+    assert not mask.any()

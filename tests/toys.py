@@ -1,0 +1,74 @@
+"""A body of 12 vertices and 3 joints, and a network small enough for tests of milliseconds."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from multihmr.bodies.body import Body, BodyOutput
+from multihmr.humans import KeypointSet, Topology
+from multihmr.networks.multihmr import MultiHMR, MultiHMRConfig
+
+NAMES = ("root", "spine", "head")
+
+
+class ToyBody(Body):
+    """Three rings of four vertices around a stick; each joint turns what lies above it."""
+
+    name = "toy"
+    center_joint = 2
+    pelvis_joint = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        heights = np.repeat([0.0, 0.5, 1.0], 4)
+        around = np.tile([[0.2, 0.0], [0.0, 0.2], [-0.2, 0.0], [0.0, -0.2]], (3, 1))
+        rest = np.stack([around[:, 0], -heights, around[:, 1]], axis=1).astype(np.float32)
+        self.register_buffer("rest_V3", torch.from_numpy(rest), persistent=False)
+        joints = torch.tensor([[0.0, 0, 0], [0, -0.5, 0], [0, -1.0, 0]])
+        self.register_buffer("rest_joints_J3", joints, persistent=False)
+        self.register_buffer("mean_shape_S", torch.full((2,), 0.5), persistent=False)
+        self.register_buffer("mean_pose_R33", torch.eye(3).repeat(3, 1, 1), persistent=False)
+        faces = [
+            [a, b, c]
+            for r in (0, 4)
+            for a, b, c in ((r, r + 1, r + 4), (r + 1, r + 2, r + 5), (r + 2, r + 3, r + 6))
+        ]
+        self.topology = Topology(
+            name="toy",
+            faces=np.array(faces, dtype=np.int32),
+            joint_names=NAMES,
+            parents=(-1, 0, 1),
+            keypoint_sets={
+                "top": KeypointSet(("top",), np.array([[8, 9, 10, 11]]), np.full((1, 4), 0.25, np.float32))
+            },
+            shape_names=("size", "width"),
+            expression_names=("smile",),
+        )
+
+    def with_vertices(self, indices: np.ndarray) -> ToyBody:
+        return self
+
+    def forward(self, pose_PR33: Tensor, shape_PS: Tensor, expression_PE: Tensor) -> BodyOutput:
+        self.check_parameters(pose_PR33, shape_PS, expression_PE)
+        size_P11 = (0.5 + shape_PS[:, :1])[:, None]
+        rest_PV3 = self.rest_V3 * size_P11 * (1 + 0.1 * expression_PE[:, :1, None])
+        joints_PJ3 = self.rest_joints_J3 * size_P11
+        turn_P33, at_P3 = pose_PR33[:, 0], joints_PJ3[:, 0]
+        vertices, joints = [], []
+        for j in range(3):
+            if j:
+                at_P3 = at_P3 + torch.einsum("pab,pb->pa", turn_P33, joints_PJ3[:, j] - joints_PJ3[:, j - 1])
+                turn_P33 = turn_P33 @ pose_PR33[:, j]
+            joints.append(at_P3)
+            local = rest_PV3[:, 4 * j : 4 * j + 4] - joints_PJ3[:, j, None]
+            vertices.append(torch.einsum("pab,pvb->pva", turn_P33, local) + at_P3[:, None])
+        return BodyOutput(torch.cat(vertices, dim=1), torch.stack(joints, dim=1))
+
+
+def tiny_model(seed: int = 0) -> MultiHMR:
+    """A hybrid at 64 pixels with the toy body, evaluating."""
+    torch.manual_seed(seed)
+    config = MultiHMRConfig(body="toy", image_size=64, head_width=32, head_count=2, head_mlp_width=32)
+    return MultiHMR(config, ToyBody()).eval()
