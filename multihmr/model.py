@@ -1,0 +1,209 @@
+"""The journey of a picture: window, network, humans. And what a network says: Predictions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .bodies.body import Body
+from .geometry import default_intrinsics, project
+from .humans import Humans
+from .image import Photo, Window, check_intrinsics, read_photo
+
+if TYPE_CHECKING:
+    from .networks.centers import Centers
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a network says about a batch of windows: torch, differentiable, all people in one flat list.
+
+    Metres, in the camera frame of each window; pixels are those of the window.
+    """
+
+    centers: Centers  # image, row, column and score of each person
+    pose_PR33: Tensor
+    shape_PS: Tensor
+    expression_PE: Tensor
+    depth_code_P: Tensor  # see geometry.depth_to_code
+    offset_P2: Tensor  # (x, y) from the middle of the cell to the head [cells]
+    translation_P3: Tensor  # the head joint
+    vertices_PV3: Tensor
+    joints_PJ3: Tensor
+    logits_Bhw: Tensor  # of the heatmap of heads
+    fov_B: Tensor  # that the network sees over the side of its window [rad]
+    K_B33: Tensor  # that was used
+
+    def of_image(self, index: int) -> dict[str, np.ndarray]:
+        """numpy arrays of the people of one image, nearest first."""
+        mine = self.centers.image_index_P == index
+        mine = mine.nonzero()[:, 0]
+        mine = mine[self.translation_P3[mine, 2].argsort(stable=True)]
+        tensors = {
+            "scores": self.centers.scores_P,
+            "pose": self.pose_PR33,
+            "shape": self.shape_PS,
+            "expression": self.expression_PE,
+            "translation": self.translation_P3,
+            "vertices": self.vertices_PV3,
+            "joints": self.joints_PJ3,
+        }
+        return {name: tensor[mine].float().cpu().numpy() for name, tensor in tensors.items()}
+
+
+class Model(nn.Module):
+    """A network that predicts humans from pictures; `load_model` makes one.
+
+    Subclasses (networks/) set `family`, `config` and `forward`.
+    """
+
+    family: str
+    config: Any
+    licence: str = "unknown"
+
+    def __init__(self, body: Body) -> None:
+        super().__init__()
+        self.body = body
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    def predict(
+        self,
+        image: Any,
+        K: Any = None,
+        *,
+        fov: float | None = None,
+        threshold: float | None = None,
+        max_people: int | None = None,
+    ) -> Humans:
+        """Every person in one image, nearest first.
+
+        Args:
+            image: path, bytes, file, PIL image, (H, W, 3) uint8 array or (3, H, W) tensor; RGB.
+            K: (3, 3) intrinsics in pixels of this image. Where it is None, the camera is taken from `fov`, from
+                the image's EXIF data, or from what the network sees, in this order; `Humans.K_source` tells.
+            fov: field of view over the longer side of the image, in degrees.
+            threshold: least score in [0, 1] of a person; None takes the checkpoint's own.
+            max_people: keep only the best-scored.
+
+        Returns:
+            Humans, of length 0 when nobody is there.
+
+        Raises:
+            ValueError: the image, K or fov cannot be used; the sentence says why.
+            FileNotFoundError: there is no such file.
+        """
+        return self.predict_batch([image], [K], fov=fov, threshold=threshold, max_people=max_people)[0]
+
+    def predict_batch(
+        self,
+        images: Sequence[Any],
+        Ks: Sequence[Any] | None = None,
+        *,
+        fov: float | None = None,
+        threshold: float | None = None,
+        max_people: int | None = None,
+        batch_size: int = 8,
+    ) -> list[Humans]:
+        """`predict` for several images of any sizes, `batch_size` at a time; one Humans per image."""
+        _check_options(fov, threshold, max_people)
+        if Ks is None:
+            Ks = [None] * len(images)
+        if len(Ks) != len(images):
+            raise ValueError(
+                f"Ks must hold one K (or None) per image: got {len(Ks)} for {len(images)} images"
+            )
+        found: list[Humans] = []
+        for start in range(0, len(images), batch_size):
+            photos = [read_photo(image) for image in images[start : start + batch_size]]
+            cameras = [
+                _camera_of(photo, K, fov)
+                for photo, K in zip(photos, Ks[start : start + batch_size], strict=True)
+            ]
+            found += self._predict_photos(photos, cameras, threshold, max_people)
+        return found
+
+    @torch.inference_mode()
+    def _predict_photos(
+        self,
+        photos: list[Photo],
+        cameras: list[tuple[Tensor | None, str]],
+        threshold: float | None,
+        max_people: int | None,
+    ) -> list[Humans]:
+        size = self.config.image_size
+        windows = [Window.whole(*photo.pixels.shape[:2], size) for photo in photos]
+        images_B3HW = torch.stack(
+            [window.pixels(photo.pixels) for window, photo in zip(windows, photos, strict=True)]
+        )
+        unknown_33 = torch.full((3, 3), math.nan)
+        K_B33 = torch.stack(
+            [
+                unknown_33 if K is None else window.intrinsics(K)
+                for window, (K, _) in zip(windows, cameras, strict=True)
+            ]
+        )
+        predictions = self(
+            images_B3HW.to(self.device), K_B33.to(self.device), threshold=threshold, max_people=max_people
+        )
+        used_B33 = predictions.K_B33.float().cpu()
+        result = []
+        for i, (photo, window, (K, source)) in enumerate(zip(photos, windows, cameras, strict=True)):
+            K = window.image_intrinsics(used_B33[i]) if K is None else K
+            result.append(self._humans(predictions.of_image(i), photo, K, source))
+        return result
+
+    def _humans(self, people: dict[str, np.ndarray], photo: Photo, K: Tensor, source: str) -> Humans:
+        height, width = photo.pixels.shape[:2]
+        joints_2d = project(torch.from_numpy(people["joints"]), K)
+        outline = project(torch.from_numpy(people["vertices"]), K)
+        if len(people["scores"]):
+            boxes = torch.cat([outline.amin(1), outline.amax(1)], dim=1)
+            limit = torch.tensor([width, height, width, height])
+            boxes = torch.minimum(boxes.clamp(min=0), limit)
+        else:
+            boxes = torch.zeros(0, 4)
+        return Humans(
+            **people,
+            joints_2d=joints_2d.numpy(),
+            boxes=boxes.numpy(),
+            pelvis=people["joints"][:, self.body.pelvis_joint],
+            track_ids=None,
+            K=K.numpy(),
+            K_source=source,
+            image_size=(height, width),
+            body=self.body.name,
+            topology=self.body.topology,
+            unpredicted=self.config.unpredicted,
+        )
+
+
+def _camera_of(photo: Photo, K: Any, fov: float | None) -> tuple[Tensor | None, str]:
+    """The camera of a picture in its own pixels, and where it comes from; None leaves it to the network."""
+    height, width = photo.pixels.shape[:2]
+    if K is not None:
+        return torch.from_numpy(check_intrinsics(K, height, width)), "given"
+    if fov is not None:
+        return default_intrinsics(height, width, fov), "given"
+    if photo.focal is not None:
+        camera = default_intrinsics(height, width)
+        camera[0, 0] = camera[1, 1] = photo.focal
+        return camera, "exif"
+    return None, "predicted"
+
+
+def _check_options(fov: float | None, threshold: float | None, max_people: int | None) -> None:
+    if fov is not None and not 1 < fov < 179:
+        raise ValueError(f"fov is the field of view in degrees, between 1 and 179, got {fov}")
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise ValueError(f"threshold is a score between 0 and 1, got {threshold}")
+    if max_people is not None and max_people < 0:
+        raise ValueError(f"max_people must not be negative, got {max_people}")

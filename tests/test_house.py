@@ -1,0 +1,193 @@
+"""The plan of the house, as tests: who may import whom, what the front door shows, how large files grow."""
+
+from __future__ import annotations
+
+import ast
+import io
+import subprocess
+import sys
+import tokenize
+from collections.abc import Iterator
+from configparser import ConfigParser
+from pathlib import Path
+
+import pytest
+
+import multihmr
+
+PACKAGE = Path(multihmr.__file__).parent
+FILES = sorted(PACKAGE.rglob("*.py"))
+IDS = [str(path.relative_to(PACKAGE)) for path in FILES]
+
+# room -> the rooms that it may import; a folder is one room, its files may import each other
+ALLOWED = {
+    "geometry": set(),
+    "humans": set(),
+    "image": {"geometry"},
+    "bodies": {"geometry", "humans"},
+    "raster": {"geometry", "humans"},
+    "render": {"geometry", "humans", "image", "raster"},
+    "export": {"geometry", "humans"},
+    "model": {"geometry", "humans", "image", "bodies"},
+    "networks": {"geometry", "bodies", "model"},
+    "hub": {"bodies", "model", "networks"},
+    "data": {"geometry", "humans", "image", "bodies"},
+    "evaluation": {"geometry", "humans", "image", "bodies", "model", "networks", "data", "hub", "render"},
+    "training": {"geometry", "humans", "bodies", "model", "networks", "data", "hub", "evaluation"},
+    "cli": {"hub", "model", "humans", "image", "data", "training", "evaluation", ""},
+    "": {"hub", "model", "humans", "render", "export"},  # multihmr/__init__.py
+    "__main__": {"cli"},
+}
+# doors that open only when someone asks: imports inside functions
+LAZY = {
+    "humans": {"render", "export"},  # humans.draw, humans.save
+    "export": {"hub"},  # load_humans rebuilds the meshes, for which it needs the body
+}
+# optional or heavy: the files that may import them at the top; everyone else inside a function, or never
+EXTRAS = {
+    "warp": {"data/rays.py", "data/tracer.py"},
+    "trimesh": {"export.py"},
+    "timm": {"networks/backbones.py"},
+    "tensorboard": set(),
+    "anny": set(),
+    "smplx": set(),
+    "gradio": set(),
+    "ray": set(),
+}
+FORBIDDEN_NAMES = {"utils", "common", "core", "ops", "misc", "configs", "engine", "registry", "helpers"}
+ENVIRONMENT_READERS = {"hub", "cli", "data"}
+
+
+def parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def room_of(path: Path) -> str:
+    first = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    return "" if first == "__init__" else first
+
+
+def imports(path: Path) -> Iterator[tuple[str, bool]]:
+    """(dotted name, whether inside a function) of everything a file imports, except for type checkers."""
+    package = ["multihmr", *path.relative_to(PACKAGE).parts[:-1]]
+
+    def walk(node: ast.AST, lazy: bool) -> Iterator[tuple[str, bool]]:
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            return
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, lazy) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            start = package[: len(package) - node.level + 1] if node.level else []
+            base = ".".join([*start, *([node.module] if node.module else [])])
+            if base == "multihmr":
+                yield from ((f"multihmr.{alias.name}", lazy) for alias in node.names)
+            else:
+                yield base, lazy
+        inside = lazy or isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        for child in ast.iter_child_nodes(node):
+            yield from walk(child, inside)
+
+    yield from walk(parse(path), False)
+
+
+@pytest.mark.parametrize("path", FILES, ids=IDS)
+def test_imports_follow_the_plan(path: Path) -> None:
+    room = room_of(path)
+    assert room in ALLOWED, f"{path.name} is a new room: say in tests/test_house.py what it may import"
+    for name, lazy in imports(path):
+        top, _, rest = name.partition(".")
+        if top == "multihmr":
+            target = rest.partition(".")[0]
+            target = target if target in ALLOWED else ""  # from . import __version__
+            allowed = ALLOWED[room] | {room} | (LAZY.get(room, set()) if lazy else set())
+            assert target in allowed, f"{path.relative_to(PACKAGE)} must not import {name}"
+        elif top in EXTRAS and not lazy:
+            own = str(path.relative_to(PACKAGE))
+            assert own in EXTRAS[top], f"{own} must import {top} inside a function, or not at all"
+
+
+def test_networks_know_only_the_type_of_their_body() -> None:
+    for path in (PACKAGE / "networks").glob("*.py"):
+        bodies = {name for name, _ in imports(path) if name.startswith("multihmr.bodies")}
+        assert bodies <= {"multihmr.bodies.body"}, f"{path.name} imports {bodies}"
+
+
+def test_front_door_is_sorted_and_opens() -> None:
+    assert multihmr.__all__ == sorted(multihmr.__all__)
+    assert set(multihmr._DOORS) | {"__version__"} == set(multihmr.__all__)
+    for name in multihmr.__all__:
+        assert getattr(multihmr, name)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = multihmr.nothing
+
+
+def test_version_is_the_one_of_setup_cfg() -> None:
+    config = ConfigParser()
+    if not config.read(PACKAGE.parent / "setup.cfg"):
+        pytest.skip("not in a checkout")
+    assert config["metadata"]["version"] in (multihmr.__version__, "attr: multihmr.__version__")
+
+
+def test_importing_is_light() -> None:
+    show = "print(*{name.partition('.')[0] for name in sys.modules})"
+    code = f"import sys, multihmr; {show}; from multihmr import list_models, load_model; {show}"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    package, doors = (set(line.split()) for line in run.stdout.splitlines())
+    heavy = {"timm", "trimesh", "PIL", "warp", "smplx", "gradio", "ray", "anny", "matplotlib"}
+    assert not package & (heavy | {"torch", "numpy"})
+    assert not doors & heavy
+
+
+@pytest.mark.parametrize("path", FILES, ids=IDS)
+def test_functions_fit_a_screen(path: Path) -> None:
+    code = code_lines(path)
+    for node in ast.walk(parse(path)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            length = len([n for n in range(node.lineno, (node.end_lineno or 0) + 1) if n in code])
+            assert length <= 60, f"{path.name}:{node.lineno} {node.name} has {length} lines of code"
+
+
+def code_lines(path: Path) -> set[int]:
+    """Numbers of the lines that hold code: no docstrings, comments or blanks."""
+    text = path.read_text(encoding="utf-8")
+    skipped = {
+        tokenize.COMMENT,
+        tokenize.NL,
+        tokenize.NEWLINE,
+        tokenize.INDENT,
+        tokenize.DEDENT,
+        tokenize.ENDMARKER,
+    }
+    lines = {
+        line
+        for token in tokenize.generate_tokens(io.StringIO(text).readline)
+        if token.type not in skipped
+        for line in range(token.start[0], token.end[0] + 1)
+    }
+    for node in ast.walk(ast.parse(text)):
+        if (
+            isinstance(node, ast.Expr)
+            and isinstance(node.value, ast.Constant)
+            and isinstance(node.value.value, str)
+        ):
+            lines -= set(range(node.lineno, (node.end_lineno or 0) + 1))
+    return lines
+
+
+@pytest.mark.parametrize("path", FILES, ids=IDS)
+def test_house_rules(path: Path) -> None:
+    tree, room = parse(path), room_of(path)
+    assert not {part.removesuffix(".py") for part in path.relative_to(PACKAGE).parts} & FORBIDDEN_NAMES
+    assert path.name == "__init__.py" or not code_lines(path) or ast.get_docstring(tree) or room == "__main__"
+    for node in ast.walk(tree):
+        called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
+        words = ast.unparse(node) if isinstance(node, (ast.Attribute, ast.Name)) else ""
+        where = f"{path.name}:{getattr(node, 'lineno', 0)}"
+        assert called != "print" or room == "cli", f"{where}: only cli.py prints"
+        assert called != "sys.exit" or room == "cli", f"{where}: only cli.py exits"
+        assert words not in ("torch.float64", "torch.double"), (
+            f"{where}: no float64 tensors, Apple MPS has none"
+        )
+        assert words not in ("os.environ", "os.getenv") or room in ENVIRONMENT_READERS, (
+            f"{where}: hub.py does that"
+        )
