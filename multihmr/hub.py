@@ -101,6 +101,8 @@ def load_model(
     model = model_class(config, body)
     _load_strictly(model, path, family)
     model.licence = metadata.get("licence", "unknown")
+    if target.type == "cuda":  # a CPU gains nothing: it computes in float32
+        model.backbone.half_dtype = torch.float16
     return model.to(target).eval()
 
 

@@ -1,0 +1,1 @@
+"""Pictures with true people in them, from files and from the renderer."""

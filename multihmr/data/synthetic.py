@@ -1,0 +1,330 @@
+"""Synthetic scenes as Samples: dressed people ray-traced with exact ground truth (needs the package warp)."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageFilter
+
+from multihmr.data.backgrounds import Surroundings
+from multihmr.data.looks import random_look
+from multihmr.data.poses import PoseSampler, nearest_rotation
+from multihmr.data.sample import Sample, write_shard
+from multihmr.data.scenes import Camera, Person, Scene, SceneSampler
+from multihmr.data.textures import TextureBuffer, jpeg
+from multihmr.data.wardrobe import SKIN_VERTICES, Look, Part, Wardrobe
+
+MIN_VISIBILITY, MIN_HEAD_VISIBILITY = 0.12, 0.12
+MIN_PIXELS = 60  # at 448 x 448; people who show less are left out of the picture
+COARSE = 4  # the pass that finds hidden people has this many times fewer pixels a side
+CLOSE = 3.0  # eyelashes and teeth are drawn on heads nearer than this [m]
+EDGE_OFFSETS = np.array([[0.18, 0.35], [0.65, 0.12], [0.88, 0.62], [0.4, 0.85]], np.float32)
+
+
+def find_assets(assets: Path | str | None = None) -> Path | None:
+    """The folder with makehuman_cc0/ and the captured poses: as given, or shared/assets beside the checkout.
+
+    FileNotFoundError if the given one does not exist; None when there is none to be found.
+    """
+    if assets is not None:
+        if not Path(assets).is_dir():
+            raise FileNotFoundError(f"no assets folder {assets}; give the folder that holds makehuman_cc0/")
+        return Path(assets)
+    beside = Path(__file__).resolve().parents[3] / "shared/assets"
+    return beside if beside.is_dir() else None
+
+
+class SyntheticScenes:
+    """`count` pictures of `size` x `size` pixels; item i depends on (seed, i) alone, not on what came before.
+
+    assets       folder with makehuman_cc0/ and cmu_poses_anny.npz (see find_assets); without it people wear
+                 painted clothes and take built-in poses
+    backgrounds  a folder of pictures to stand behind people beside the procedural ones
+    device       warp device: "cpu" (one thread) or "cuda:0"
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        size: int = 448,
+        *,
+        count: int = 1_000_000,
+        assets: Path | str | None = None,
+        backgrounds: Path | str | None = None,
+        device: str = "cpu",
+    ) -> None:
+        self.seed, self.size, self.count = seed, size, count
+        folder = find_assets(assets)
+        self.body = _load_body()
+        pack = folder / "makehuman_cc0" if folder else None
+        self.textures = TextureBuffer()
+        self.wardrobe = Wardrobe(
+            pack if pack and pack.is_dir() else None, self.body.topology, self.textures, tile_seed=seed
+        )
+        self.surroundings = Surroundings(
+            self.wardrobe, seed=seed, folder=Path(backgrounds) if backgrounds else None
+        )
+        self.sampler = _scene_sampler(self.body, folder, size)
+        self.renderer = Renderer(self.body, self.wardrobe, self.surroundings, device=device)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def scene(self, index: int) -> Scene:
+        """The scene of picture `index`; its rendering may leave out people who turn out to be hidden."""
+        return self.sampler.sample(np.random.default_rng([self.seed, index]))
+
+    def __getitem__(self, index: int) -> Sample:
+        if not 0 <= index < self.count:
+            raise IndexError(f"picture {index} of {self.count}")
+        return self.renderer.render(self.scene(index), name=f"{self.seed}-{index:07d}")
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[i] for i in range(self.count))
+
+
+def _load_body() -> Any:
+    from multihmr.bodies.anny import Anny  # the body with helpers is only needed here
+
+    return Anny(helpers=True).eval()
+
+
+def _scene_sampler(body: Any, folder: Path | None, size: int) -> SceneSampler:
+    """Joins the body, cut down to few vertices, to the scenes, which know no body."""
+    names = body.topology.joint_names
+    shape, face = torch.full((1, body.shape_count), 0.5), torch.zeros(1, body.expression_count)
+    shape[0, 1] = 0.67
+    upright = torch.eye(3).expand(1, body.rotation_count, 3, 3)
+    few = body.with_vertices(torch.arange(0, SKIN_VERTICES, 9))
+    with torch.no_grad():
+        reference = body(upright, shape, face).joints_PJ3[0].numpy()
+
+    def place_body(pose: np.ndarray, shape: np.ndarray, face: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        with torch.no_grad():
+            out = few(torch.from_numpy(pose), torch.from_numpy(shape), torch.from_numpy(face))
+        return out.joints_PJ3.numpy().astype(np.float64), out.vertices_PV3[..., 2].amin(1).numpy()
+
+    poses = PoseSampler(names, reference, folder)
+    expressions = tuple(body.topology.expression_names)
+    return SceneSampler(
+        poses, place_body, head_joint=body.center_joint, expression_names=expressions, size=size
+    )
+
+
+class Renderer:
+    """Draws scenes. One per process: it keeps the decoded textures and fitted garments."""
+
+    def __init__(
+        self, body: Any, wardrobe: Wardrobe, surroundings: Surroundings, *, device: str = "cpu"
+    ) -> None:
+        from multihmr.data.tracer import Tracer  # needs warp
+
+        self.body, self.wardrobe, self.surroundings = body, wardrobe, surroundings
+        self.tracer = Tracer(wardrobe.textures, device)
+        dominant = wardrobe.rig.dominant[:SKIN_VERTICES]
+        self._head_vertices = dominant == wardrobe.rig.joint_names.index("head")
+
+    def render(self, scene: Scene, *, name: str = "scene") -> Sample:
+        """The picture of a scene and the truth about the people in it who are not hidden."""
+        rng = np.random.default_rng(scene.seed)
+        around, light = self.surroundings.make(scene, rng)
+        dressed = self._dress(scene)
+        keep = list(range(len(scene.people)))
+        self._build(around, [dressed[k] for k in keep])
+        if keep:
+            shown = self._shown(scene, keep, dressed, coarse=True)
+            seen = [k for k in keep if shown[k]]
+            if seen != keep:
+                keep = seen
+                self._build(around, [dressed[k] for k in keep])
+        color, person = self.tracer.picture(scene.camera, light, EDGE_OFFSETS)
+        visibility = [
+            self._share_visible(dressed[k][1], person, j, scene.camera)[0] for j, k in enumerate(keep)
+        ]
+        people = [scene.people[k] for k in keep]
+        return _sample(photograph(color, rng), scene.camera, people, self.body, visibility, name)
+
+    def _dress(self, scene: Scene) -> list[tuple[list[Part], np.ndarray]]:
+        """For each person the posed meshes and the posed skin vertices, in the world."""
+        if not scene.people:
+            return []
+        pose, shape, face = (
+            torch.from_numpy(np.stack([getattr(p, k) for p in scene.people]))
+            for k in ("pose", "shape", "expression")
+        )
+        with torch.no_grad():
+            rest = self.body.rest(shape, face).numpy()
+            transforms = self.body.bone_transforms(pose, shape).numpy()
+        dressed = []
+        for k, person in enumerate(scene.people):
+            look = self._look(person)
+            distance = np.linalg.norm(person.joints[self.body.center_joint] - scene.camera.position)
+            moved = transforms[k].copy()
+            moved[:, :, 3] += person.position
+            parts = self.wardrobe.dress(look, rest[k], moved, close=bool(distance < CLOSE))
+            dressed.append((parts, parts[0].vertices))
+        return dressed
+
+    def _look(self, person: Person) -> Look:
+        rng = np.random.default_rng(person.look_seed)
+        return random_look(self.wardrobe, rng, female=person.female, child=person.child, old=person.old)
+
+    def _build(self, around: list[Part], people: list[tuple[list[Part], np.ndarray]]) -> None:
+        parts = [(part, -1) for part in around]
+        parts += [(part, k) for k, (worn, _) in enumerate(people) for part in worn]
+        self.tracer.build(parts)
+
+    def _shown(
+        self, scene: Scene, keep: list[int], dressed: list[tuple[list[Part], np.ndarray]], *, coarse: bool
+    ) -> list[bool]:
+        camera = _smaller(scene.camera, COARSE) if coarse else scene.camera
+        person = self.tracer.people(camera)
+        least = MIN_PIXELS * (camera.size[0] / 448) ** 2
+        shown = []
+        for j, k in enumerate(keep):
+            share, head = self._share_visible(dressed[k][1], person, j, camera)
+            enough = (person == j).sum() >= least
+            shown.append(bool(enough and share >= MIN_VISIBILITY and head >= MIN_HEAD_VISIBILITY))
+        return shown
+
+    def _share_visible(
+        self, vertices: np.ndarray, person: np.ndarray, number: int, camera: Camera
+    ) -> tuple[float, float]:
+        """Share of all skin vertices, and of the head's, whose pixel shows this person."""
+        xy, depth = camera.see(vertices)
+        height, width = person.shape
+        inside = (depth > 0.05) & (xy >= 0).all(1) & (xy[:, 0] < width) & (xy[:, 1] < height)
+        x, y = np.clip(xy, 0, (width - 1, height - 1)).astype(int).T
+        seen = inside & (person[y, x] == number)
+        return float(seen.mean()), float(seen[self._head_vertices].mean())
+
+
+def _smaller(camera: Camera, factor: int) -> Camera:
+    K = camera.K.copy()
+    K[:2] /= factor
+    height, width = camera.size
+    return replace(camera, K=K, size=(max(height // factor, 1), max(width // factor, 1)))
+
+
+def _sample(
+    image: np.ndarray, camera: Camera, people: list[Person], body: Any, visibility: list[float], name: str
+) -> Sample:
+    """The truth in the camera's frame."""
+    pose = np.zeros((0, body.rotation_count, 3, 3), np.float32)
+    shape, face = np.zeros((0, body.shape_count)), np.zeros((0, body.expression_count))
+    where = np.zeros((0, 3))
+    if people:
+        pose = np.stack([p.pose for p in people])
+        pose[:, 0] = nearest_rotation(camera.rotation @ pose[:, 0])
+        shape, face = np.stack([p.shape for p in people]), np.stack([p.expression for p in people])
+        where = np.stack([camera.rotation @ (p.joints[body.center_joint] - camera.position) for p in people])
+    truth = {"pose": pose, "shape": shape, "expression": face, "translation": where, "visibility": visibility}
+    arrays = {k: np.asarray(v, np.float32) for k, v in truth.items()}
+    return Sample(image=image, K=camera.K.astype(np.float32), name=name, **arrays)
+
+
+def photograph(linear: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """(H, W, 3) linear light -> uint8, as a random camera exposes, balances, blurs, roughens and packs it."""
+    bright = float(np.median(linear.mean(2)) * 0.5 + linear.mean() * 0.5)
+    exposure = rng.uniform(0.13, 0.34) / max(bright, 0.02)
+    # before a dark background people would be burnt white
+    exposure = min(exposure, rng.uniform(0.9, 1.6) / max(float(np.quantile(linear[::4, ::4], 0.96)), 0.02))
+    balance = 1 + rng.normal(0, 0.05, 3)
+    light = np.clip(linear * (exposure * balance).astype(np.float32), 0, None)
+    light = np.where(light > 0.75, 0.75 + 0.25 * np.tanh((light - 0.75) * 2), light)  # a soft shoulder
+    image = light ** np.float32(1 / rng.uniform(1.9, 2.5))
+    image = (image - 0.5) * np.float32(rng.uniform(0.8, 1.2)) + np.float32(0.5 + rng.normal(0, 0.03))
+    if rng.random() < 0.06:
+        image = np.repeat(image.mean(2, keepdims=True), 3, axis=2)
+    if rng.random() < 0.55:
+        spread = np.float32(rng.choice([0.008, 0.015, 0.03, 0.06], p=[0.4, 0.3, 0.2, 0.1]))
+        image = image + spread * rng.standard_normal(image.shape, dtype=np.float32)
+    picture = Image.fromarray((np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8))
+    if rng.random() < 0.3:
+        picture = picture.filter(
+            ImageFilter.GaussianBlur(float(rng.uniform(0.3, 1.6)) * linear.shape[0] / 448)
+        )
+    if rng.random() < 0.06:
+        picture = _motion_blur(picture, rng)
+    image = np.asarray(picture)
+    if rng.random() < 0.5:
+        image = _recompressed(image, int(rng.integers(25, 90)))
+    return np.ascontiguousarray(image)
+
+
+def _motion_blur(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
+    kernel = np.zeros((5, 5))
+    kernel[2] = 1
+    if rng.random() < 0.5:
+        kernel = kernel.T
+    return picture.filter(ImageFilter.Kernel((5, 5), kernel.reshape(-1).tolist()))
+
+
+def _recompressed(image: np.ndarray, quality: int) -> np.ndarray:
+    import io
+
+    with Image.open(io.BytesIO(jpeg(image, quality))) as again:
+        return np.asarray(again.convert("RGB"))
+
+
+# --- writing sets
+
+
+def write_shards(
+    out_dir: Path | str,
+    count: int,
+    seed: int,
+    size: int = 448,
+    *,
+    per_shard: int = 500,
+    workers: int = 2,
+    assets: Path | str | None = None,
+    backgrounds: Path | str | None = None,
+) -> list[Path]:
+    """Render `count` pictures into OUT/SEED-00000.tar ...; shards that exist are kept, so it can be resumed.
+
+    Processes are spawned, each with one thread. Give training and test sets different seeds: picture i of
+    seed s is always the same, and no two seeds share pictures.
+    """
+    out_dir = Path(out_dir)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    shards = [(k, min(per_shard, count - k * per_shard)) for k in range(-(-count // per_shard))]
+    paths = [out_dir / f"{seed}-{k:05d}.tar" for k, _ in shards]
+    jobs = [
+        (path, seed, size, k * per_shard, number, find_assets(assets), backgrounds)
+        for path, (k, number) in zip(paths, shards, strict=True)
+        if not path.exists()
+    ]
+    if workers <= 1:
+        for job in jobs:
+            _write_one(job)
+    elif jobs:
+        with multiprocessing.get_context("spawn").Pool(min(workers, len(jobs)), _one_thread) as pool:
+            for _ in pool.imap_unordered(_write_one, jobs, chunksize=1):
+                pass
+    return paths
+
+
+def _one_thread() -> None:
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
+
+
+_made: dict[tuple[Any, ...], SyntheticScenes] = {}  # one generator a process: textures are decoded once
+
+
+def _write_one(job: tuple[Path, int, int, int, int, Path | None, Path | str | None]) -> Path:
+    path, seed, size, first, number, assets, backgrounds = job
+    key = (seed, size, assets, backgrounds)
+    if key not in _made:
+        _made[key] = SyntheticScenes(seed, size, assets=assets, backgrounds=backgrounds)
+    scenes = _made[key]
+    write_shard(path, (scenes[i] for i in range(first, first + number)))
+    return path

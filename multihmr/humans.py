@@ -1,0 +1,381 @@
+"""The people of one image: `Humans`, what predict gives and what everything afterwards knows.
+
+Camera frame: x right, y down, z forward (OpenCV), metres. Pixels: (x, y) of the image as given, where the
+centre of the top-left pixel is (0.5, 0.5). numpy only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+K_SOURCES = ("given", "exif", "predicted", "assumed")
+
+# Told apart by hue and by lightness; those next to each other, who often stand so too, differ most.
+PALETTE = np.array(
+    [
+        (236, 110, 84),
+        (72, 152, 214),
+        (246, 190, 78),
+        (84, 182, 146),
+        (168, 120, 206),
+        (226, 128, 172),
+        (120, 196, 216),
+        (186, 152, 112),
+        (148, 190, 82),
+        (98, 112, 186),
+        (238, 152, 128),
+        (60, 138, 130),
+    ],
+    np.uint8,
+)
+
+# Trailing shape of every per-person array; a letter is any length, the same wherever it appears.
+_SHAPES: dict[str, tuple[str | int, ...]] = {
+    "scores": (),
+    "vertices": ("V", 3),
+    "joints": ("J", 3),
+    "joints_2d": ("J", 2),
+    "boxes": (4,),
+    "translation": (3,),
+    "pelvis": (3,),
+    "pose": ("R", 3, 3),
+    "shape": ("S",),
+    "expression": ("E",),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class KeypointSet:
+    """M named points on a body, each the weighted mean of k vertices; `edges` are pairs that a drawing joins.
+
+    vertex_indices (M, k) int, vertex_weights (M, k) float32 whose rows sum to 1.
+    """
+
+    names: tuple[str, ...]
+    vertex_indices: np.ndarray
+    vertex_weights: np.ndarray
+    edges: tuple[tuple[int, int], ...] = ()
+
+    def __post_init__(self) -> None:
+        indices = np.asarray(self.vertex_indices)
+        weights = np.asarray(self.vertex_weights, dtype=np.float32)
+        if indices.ndim != 2 or indices.shape != weights.shape or len(indices) != len(self.names):
+            raise ValueError(
+                f"vertex_indices and vertex_weights must both be ({len(self.names)}, k), one row a name, "
+                f"got {indices.shape} and {weights.shape}"
+            )
+        object.__setattr__(self, "vertex_indices", _frozen(indices, np.int64))
+        object.__setattr__(self, "vertex_weights", _frozen(weights, np.float32))
+
+    def points(self, vertices: np.ndarray) -> np.ndarray:
+        """(N, V, 3) vertices -> (N, M, 3) keypoints, in the same frame."""
+        return np.einsum("nmkc,mk->nmc", vertices[:, self.vertex_indices], self.vertex_weights)
+
+
+@dataclass(frozen=True, eq=False)
+class Topology:
+    """What all people of one body have in common: faces, names, who is whose parent. Made by the body.
+
+    faces (F, 3) int32; joint_names J; parents J (-1 for the root); uv (T, 2) in [0, 1] with faces_uv (F, 3);
+    skin_indices and skin_weights (V, k): which joints move a vertex, and how much.
+    """
+
+    name: str
+    faces: np.ndarray
+    joint_names: tuple[str, ...]
+    parents: tuple[int, ...]
+    keypoint_sets: Mapping[str, KeypointSet]
+    shape_names: tuple[str, ...]
+    expression_names: tuple[str, ...]
+    uv: np.ndarray | None = None
+    faces_uv: np.ndarray | None = None
+    skin_indices: np.ndarray | None = None
+    skin_weights: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        faces = np.asarray(self.faces)
+        if faces.ndim != 2 or faces.shape[1] != 3:
+            raise ValueError(f"faces must be (F, 3) triangles, got {faces.shape}")
+        if len(self.parents) != len(self.joint_names):
+            raise ValueError(f"{len(self.joint_names)} joint names but {len(self.parents)} parents")
+        object.__setattr__(self, "faces", _frozen(faces, np.int32))
+
+    def __repr__(self) -> str:
+        return f"Topology({self.name!r}, {len(self.faces)} faces, {len(self.joint_names)} joints)"
+
+
+@dataclass(frozen=True, eq=False)
+class Keypoints:
+    """A named joint set of N people: xy (N, M, 2) in original pixels, xyz (N, M, 3) in metres, camera."""
+
+    names: tuple[str, ...]
+    xy: np.ndarray
+    xyz: np.ndarray
+    edges: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Humans:
+    """N people of one image; length, iteration and indexing give people: `humans[humans.scores > 0.5]`.
+
+    scores       (N,)        confidence, 0 to 1
+    vertices     (N, V, 3)   metres, camera frame; triangles in `topology.faces`
+    joints       (N, J, 3)   metres, camera frame; names in `topology.joint_names`
+    joints_2d    (N, J, 2)   `joints` in pixels of the image as given
+    boxes        (N, 4)      x0, y0, x1, y1 in pixels, around the person, within the image
+    translation  (N, 3)      the person's centre (the head) in metres, camera frame
+    pelvis       (N, 3)      metres, camera frame
+    pose         (N, R, 3, 3) rotations; the first orients the whole person in the camera frame
+    shape        (N, S)      named in `topology.shape_names`
+    expression   (N, E)      named in `topology.expression_names`
+    K            (3, 3)      intrinsics in pixels of the image as given
+    K_source     where K came from: "given", "exif", "predicted" or "assumed"
+    image_size   (height, width) in pixels
+    body         name of the body that the parameters belong to
+    track_ids    (N,) int or None
+    unpredicted  names of joints and expressions that the checkpoint never moves; empty: it predicts all
+
+    Predict gives the nearest person first; indexing keeps the order that it is asked for. Arrays are
+    read-only float32. A wrong length or shape, or a number that is not finite, raises ValueError by name.
+    """
+
+    scores: np.ndarray
+    vertices: np.ndarray
+    joints: np.ndarray
+    joints_2d: np.ndarray
+    boxes: np.ndarray
+    translation: np.ndarray
+    pelvis: np.ndarray
+    pose: np.ndarray
+    shape: np.ndarray
+    expression: np.ndarray
+    K: np.ndarray
+    K_source: str
+    image_size: tuple[int, int]
+    body: str
+    topology: Topology
+    track_ids: np.ndarray | None = None
+    unpredicted: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        named = {"J": self.topology.joint_names, "S": self.topology.shape_names}
+        named["E"] = self.topology.expression_names
+        lengths = {letter: len(names) for letter, names in named.items() if names}
+        for name, trailing in _SHAPES.items():
+            array = _frozen(getattr(self, name), np.float32)
+            count = lengths.setdefault("N", len(array) if array.ndim else -1)
+            _check_shape(name, array, ("N", *trailing), lengths)
+            finite = np.isfinite(array.reshape(count, -1)).all(1) if array.size else np.ones(count, bool)
+            if not finite.all():
+                raise ValueError(
+                    f"{name} of person {int(np.argmin(finite))} contains numbers that are not finite"
+                )
+            object.__setattr__(self, name, array)
+        if self.track_ids is not None:
+            object.__setattr__(self, "track_ids", _frozen(self.track_ids, np.int64))
+            _check_shape("track_ids", np.asarray(self.track_ids), ("N",), lengths)
+        object.__setattr__(self, "K", _frozen(self.K, np.float32))
+        _check_shape("K", self.K, (3, 3), lengths)
+        height, width = self.image_size
+        object.__setattr__(self, "image_size", (int(height), int(width)))
+        object.__setattr__(self, "unpredicted", tuple(self.unpredicted))
+        if self.K_source not in K_SOURCES:
+            raise ValueError(f"K_source must be one of {', '.join(K_SOURCES)}; got {self.K_source!r}")
+        if len(self.topology.faces) and self.topology.faces.max() >= lengths["V"]:
+            raise ValueError(
+                f"topology.faces uses vertex {self.topology.faces.max()} but vertices has only {lengths['V']}"
+            )
+
+    @classmethod
+    def empty(
+        cls,
+        *,
+        topology: Topology,
+        K: np.ndarray,
+        K_source: str,
+        image_size: tuple[int, int],
+        body: str | None = None,
+        unpredicted: tuple[str, ...] = (),
+        vertex_count: int | None = None,
+        rotation_count: int | None = None,
+        shape_count: int | None = None,
+        expression_count: int | None = None,
+    ) -> Humans:
+        """Nobody: length 0, trailing shapes as ever. Counts that are not given follow the topology."""
+        counts = {
+            "J": len(topology.joint_names),
+            "V": _first(vertex_count, int(topology.faces.max(initial=-1)) + 1),
+            "R": _first(rotation_count, len(topology.joint_names)),
+            "S": _first(shape_count, len(topology.shape_names)),
+            "E": _first(expression_count, len(topology.expression_names)),
+        }
+        arrays = {
+            name: np.zeros([0, *(n if isinstance(n, int) else counts[n] for n in trailing)], np.float32)
+            for name, trailing in _SHAPES.items()
+        }
+        return cls(
+            **arrays,
+            K=K,
+            K_source=K_source,
+            image_size=image_size,
+            body=_first(body, topology.name),
+            topology=topology,
+            unpredicted=unpredicted,
+        )
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __iter__(self) -> Iterator[Humans]:
+        return (self[i] for i in range(len(self)))
+
+    def __getitem__(self, index: int | slice | list[int] | np.ndarray) -> Humans:
+        """The people at an int (length 1), slice, boolean mask (N,) or list of ints, in that order."""
+        rows = np.atleast_1d(np.arange(len(self))[np.zeros(0, int) if _is_empty(index) else index])
+        chosen: dict[str, Any] = {name: getattr(self, name)[rows] for name in _SHAPES}
+        ids = None if self.track_ids is None else self.track_ids[rows]
+        return dataclasses.replace(self, **chosen, track_ids=ids)
+
+    def __repr__(self) -> str:
+        height, width = self.image_size
+        people = {0: "nobody", 1: "1 person"}.get(len(self), f"{len(self)} people")
+        near = f", nearest at {self.distances.min():.2f} m" if len(self) else ""
+        return f"Humans({people}{near}, body {self.body!r}, {width}x{height} image, K {self.K_source})"
+
+    @property
+    def distances(self) -> np.ndarray:
+        """(N,) from the camera to each person's head [m]."""
+        return np.linalg.norm(self.translation, axis=-1)
+
+    @property
+    def colors(self) -> np.ndarray:
+        """(N, 3) uint8 RGB to draw each person in: by track id where there is one, else by index."""
+        ids = np.arange(len(self)) if self.track_ids is None else self.track_ids
+        return PALETTE[ids % len(PALETTE)]
+
+    @cached_property
+    def normals(self) -> np.ndarray:
+        """(N, V, 3) unit vectors pointing out of the surface; larger triangles count more."""
+        people, count = self.vertices.shape[:2]
+        faces = self.topology.faces
+        a, b, c = (self.vertices[:, faces[:, i]] for i in range(3))
+        index = (np.arange(people)[:, None, None] * count + faces.T).ravel()
+        turns = np.tile(np.cross(b - a, c - a)[:, None], (1, 3, 1, 1)).reshape(-1, 3)
+        sums = np.stack([np.bincount(index, turns[:, axis], people * count) for axis in range(3)], -1)
+        normals = sums / np.maximum(np.linalg.norm(sums, axis=-1, keepdims=True), 1e-20)
+        return _frozen(normals.reshape(self.vertices.shape), np.float32)
+
+    def keypoints(self, name: str) -> Keypoints:
+        """A named joint set of all people, such as "coco17"; an unknown name lists those there are."""
+        sets = self.topology.keypoint_sets
+        if name not in sets:
+            known = ", ".join(sorted(sets)) or "none"
+            raise ValueError(f"no keypoint set {name!r} for body {self.topology.name!r}; known: {known}")
+        xyz = sets[name].points(self.vertices)
+        return Keypoints(sets[name].names, project(xyz, self.K), xyz, sets[name].edges)
+
+    def to_dicts(self) -> list[dict[str, np.ndarray]]:
+        """One dict per person, with the keys that users of the first Multi-HMR release know.
+
+        scores (), loc (2,) head in pixels, transl (3,) head, transl_pelvis (3,), rotvec (R, 3) axis-angle,
+        expression (E,), shape (S,), v3d (V, 3), j3d (J, 3), j2d (J, 2).
+        """
+        columns = {
+            "scores": self.scores,
+            "loc": project(self.translation, self.K),
+            "transl": self.translation,
+            "transl_pelvis": self.pelvis,
+            "rotvec": rotmat_to_rotvec(self.pose),
+            "expression": self.expression,
+            "shape": self.shape,
+            "v3d": self.vertices,
+            "j3d": self.joints,
+            "j2d": self.joints_2d,
+        }
+        return [{key: value[i] for key, value in columns.items()} for i in range(len(self))]
+
+    def save(self, path: str | Path) -> Path:
+        """Write a file whose suffix says the format: .glb, .npz, .json, .ply or .obj; gives its path."""
+        from multihmr.export import save
+
+        return save(self, path)
+
+    def draw(self, image: Any = None, *, side_views: bool = True) -> np.ndarray:
+        """(H', W', 3) uint8 picture: the people over `image`, beside it views from the side and above."""
+        from multihmr.render import draw
+
+        return draw(self, image, side_views=side_views)
+
+
+def project(points: np.ndarray, K: np.ndarray) -> np.ndarray:
+    """(..., 3) points in the camera frame [m] -> (..., 2) pixels, by K (3, 3). Depths are at least 1 mm."""
+    rays = points[..., :2] / np.maximum(points[..., 2:], 1e-3)
+    return rays @ K[:2, :2].T + K[:2, 2]
+
+
+def rotmat_to_rotvec(rotmat: np.ndarray) -> np.ndarray:
+    """(..., 3, 3) rotation matrices -> (..., 3) axis times angle [rad, 0 to pi], exact at 0 and at pi.
+
+    Through the quaternion whose largest component is computed first, so that nothing small is divided by
+    (Shepperd, "Quaternion from rotation matrix", 1978).
+    """
+    R = np.asarray(rotmat, dtype=np.float64)
+    xx, yy, zz = R[..., 0, 0], R[..., 1, 1], R[..., 2, 2]
+    wx, wy, wz = R[..., 2, 1] - R[..., 1, 2], R[..., 0, 2] - R[..., 2, 0], R[..., 1, 0] - R[..., 0, 1]
+    xy, xz, yz = R[..., 0, 1] + R[..., 1, 0], R[..., 0, 2] + R[..., 2, 0], R[..., 1, 2] + R[..., 2, 1]
+    rows = [  # row i is the quaternion (w, x, y, z) times 4 of its own component i
+        np.stack([1 + xx + yy + zz, wx, wy, wz], -1),
+        np.stack([wx, 1 + xx - yy - zz, xy, xz], -1),
+        np.stack([wy, xy, 1 - xx + yy - zz, yz], -1),
+        np.stack([wz, xz, yz, 1 - xx - yy + zz], -1),
+    ]
+    candidates = np.stack(rows, -2)
+    largest = np.argmax(np.diagonal(candidates, axis1=-2, axis2=-1), -1)
+    q = np.take_along_axis(candidates, largest[..., None, None], -2)[..., 0, :]
+    q *= np.where(q[..., :1] < 0, -1, 1) / np.linalg.norm(q, axis=-1, keepdims=True)
+    sine = np.linalg.norm(q[..., 1:], axis=-1, keepdims=True)
+    angle = 2 * np.arctan2(sine, q[..., :1])
+    scale = np.where(sine < 1e-12, 2.0, angle / np.maximum(sine, 1e-12))
+    return (q[..., 1:] * scale).astype(np.float32)
+
+
+def _frozen(array: Any, dtype: Any) -> np.ndarray:
+    """A read-only array of that dtype; one that someone could still write to is copied."""
+    array = np.asarray(array, dtype=dtype)
+    if array.flags.writeable:
+        array = array.copy()
+        array.flags.writeable = False
+    return array
+
+
+def _check_shape(
+    name: str, array: np.ndarray, expected: tuple[str | int, ...], lengths: dict[str, int]
+) -> None:
+    """Letters in `expected` take the length that they had first, kept in `lengths`."""
+    sizes = tuple(
+        lengths.setdefault(e, n) if isinstance(e, str) else e
+        for e, n in zip(expected, array.shape, strict=False)
+    )
+    if array.ndim == len(expected) and array.shape == sizes:
+        return
+    form = "(" + ", ".join(map(str, expected)) + ("," if len(expected) == 1 else "") + ")"
+    if array.ndim == len(expected) and expected[0] == "N" and len(array) != lengths["N"]:
+        raise ValueError(f"{name} has {len(array)} people but scores has {lengths['N']}")
+    known = ", ".join(f"{e}={lengths[e]}" for e in dict.fromkeys(expected) if e in lengths)
+    raise ValueError(f"{name} must be {form}" + (f" with {known}" if known else "") + f", got {array.shape}")
+
+
+def _first(value: Any, default: Any) -> Any:
+    return default if value is None else value
+
+
+def _is_empty(index: Any) -> bool:
+    """An empty list, which numpy would read as an index of floats."""
+    return isinstance(index, list) and not index

@@ -1,0 +1,295 @@
+"""Pictures of people: over the photograph, from the side, from above. numpy and PIL, no GL, no display."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from multihmr.humans import Humans, project
+from multihmr.image import read_image
+from multihmr.raster import rasterize
+
+NEAR = 0.05  # metres; what is nearer to the camera is not drawn
+SAMPLES = 2  # per pixel and direction, averaged: clean edges
+MAX_SIDE = 4096  # pixels of the overlay and samples of its people; more costs seconds and shows nothing
+PLAN_SIDE = 2400  # samples of the side views
+GRID_STEPS = (0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 1000.0)  # metres
+
+SIDE = np.array([[0, 0, 1], [0, 1, 0], [-1, 0, 0]])  # seen from the camera's right: depth to the right
+TOP = np.array([[1, 0, 0], [0, 0, -1], [0, 1, 0]])  # seen from above: depth upwards
+
+_PAPER = (238, 238, 235)
+_SEEN = (252, 252, 250)
+_GRID = (218, 218, 215)
+_AXIS = (178, 178, 176)
+_INK = (96, 98, 102)
+_DARK = (44, 46, 52)
+
+
+def draw(
+    humans: Humans,
+    image: Any = None,
+    *,
+    side_views: bool = True,
+    opacity: float = 0.92,
+    max_side: int = MAX_SIDE,
+) -> np.ndarray:
+    """(H', W', 3) uint8 picture of the people over `image`, beside it views from the side and from above.
+
+    `image` is what predict was given (path, PIL, numpy, ...); without one the people stand before plain
+    paper. Without `side_views` the picture has the size of the image, up to `max_side` pixels on its longer
+    side. Nearest hides farthest; people have the colours of `humans.colors`. Raises ValueError when the image
+    has not the size of the one that the people were found in.
+    """
+    photo = _photo(humans, image)
+    scale = _overlay_scale(photo.size, side_views, max_side)
+    size = (max(1, round(photo.width * scale)), max(1, round(photo.height * scale)))
+    photo = photo if size == photo.size else photo.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)
+    samples = min(SAMPLES, max(0.25, max_side / max(size)))
+    layer = _people_layer(humans, camera_view(humans, scale * samples), _sample_size(size, samples))
+    layer = layer.resize(size, Image.Resampling.BOX if samples == SAMPLES else Image.Resampling.BILINEAR)
+    layer.putalpha(layer.getchannel("A").point(lambda alpha: alpha * opacity))
+    photo = Image.alpha_composite(photo.convert("RGBA"), layer).convert("RGB")
+    return np.asarray(_with_side_views(photo, humans) if side_views else photo)
+
+
+def depth_and_ids(humans: Humans) -> tuple[np.ndarray, np.ndarray]:
+    """What each pixel of the image sees: depth (H, W) float32 [m], inf where nobody is; ids (H, W) int32.
+
+    An id is the index of the person in `humans`, -1 where nobody is. One sample, at the pixel's centre.
+    """
+    view = camera_view(humans, 1.0)
+    face, nearness = rasterize(view.xy, view.nearness, view.faces, humans.image_size)
+    with np.errstate(divide="ignore"):
+        depth = np.where(face >= 0, 1 / nearness, np.inf).astype(np.float32)
+    ids = np.where(face >= 0, face // max(1, len(humans.topology.faces)), -1).astype(np.int32)
+    return depth, ids
+
+
+@dataclass(frozen=True)
+class View:
+    """All people as one mesh seen from somewhere, P = N * V points.
+
+    xy (P, 2) in samples; nearness (P,), greater is nearer, affine on the plane (1/depth in perspective,
+    -depth in parallel projection), nan for points that cannot be drawn; faces (N * F, 3); facing (P, 3) unit
+    vectors from the points to the viewer; axes (3, 3) the viewer's right, down and forward; camera frame.
+    """
+
+    xy: np.ndarray
+    nearness: np.ndarray
+    faces: np.ndarray
+    facing: np.ndarray
+    axes: np.ndarray
+
+
+def camera_view(humans: Humans, scale: float) -> View:
+    """The people as the photograph shows them, with `scale` samples per pixel of the image as given."""
+    points = humans.vertices.reshape(-1, 3)
+    depth = points[:, 2]
+    with np.errstate(divide="ignore"):
+        nearness = np.where(depth > NEAR, 1 / depth, np.nan)
+    facing = -points / np.maximum(np.linalg.norm(points, axis=1, keepdims=True), 1e-6)
+    return View(project(points, humans.K) * scale, nearness, _all_faces(humans), facing, np.eye(3))
+
+
+def parallel_view(humans: Humans, axes: np.ndarray, scale: float, origin: np.ndarray) -> View:
+    """The people along `axes` (rows: right, down, forward), `scale` samples a metre, camera at `origin`."""
+    points = humans.vertices.reshape(-1, 3) @ axes.T.astype(np.float32)
+    facing = np.broadcast_to(-axes[2], points.shape)
+    return View(points[:, :2] * scale + np.float32(origin), -points[:, 2], _all_faces(humans), facing, axes)
+
+
+def _all_faces(humans: Humans) -> np.ndarray:
+    first = np.arange(len(humans))[:, None, None] * humans.vertices.shape[1]
+    return (humans.topology.faces[None] + first).reshape(-1, 3)
+
+
+def _people_layer(humans: Humans, view: View, size: tuple[int, int]) -> Image.Image:
+    """RGBA picture of the people, opaque where somebody is; size (height, width) in samples."""
+    face, _ = rasterize(view.xy, view.nearness, view.faces, size)
+    rows, columns = np.nonzero(face >= 0)
+    corners = view.faces[face[rows, columns]]
+    a, b, c = (view.xy[corners[:, i]] for i in range(3))
+    u, v, w = b - a, c - a, np.stack([columns, rows], -1).astype(np.float32) + 0.5 - a
+    area = u[:, 0] * v[:, 1] - u[:, 1] * v[:, 0]
+    area = np.where(np.abs(area) < 1e-9, 1e-9, area)
+    weight_b = np.clip((w[:, 0] * v[:, 1] - w[:, 1] * v[:, 0]) / area, 0, 1)[:, None]
+    weight_c = np.clip((u[:, 0] * w[:, 1] - u[:, 1] * w[:, 0]) / area, 0, 1)[:, None]
+    colors = shade(humans, view)
+    base = colors[corners[:, 0]]
+    color = base + weight_b * (colors[corners[:, 1]] - base) + weight_c * (colors[corners[:, 2]] - base)
+    picture = np.zeros((*size, 4), np.uint8)
+    picture[rows, columns, :3] = np.clip(color * 255 + 0.5, 0, 255).astype(np.uint8)
+    picture[rows, columns, 3] = 255
+    return Image.fromarray(picture)
+
+
+def shade(humans: Humans, view: View) -> np.ndarray:
+    """(N * V, 3) colours 0 to 1 of the vertices, lit from where the viewer stands.
+
+    A warm key light over the viewer's left shoulder, light from the sky and some from the ground, a little
+    gloss, and a rim that brightens where the surface turns away, so that limbs stand out from the trunk.
+    """
+    normals = humans.normals.reshape(-1, 3)
+    cosine = np.clip(np.sum(normals * view.facing, -1), 0, 1)
+    right, down, forward = view.axes.astype(np.float32)
+    key = _unit(-0.55 * right - 0.75 * down - 0.75 * forward)
+    lambert = np.clip(normals @ key * 0.75 + 0.25, 0, None)
+    sky = 0.5 - 0.5 * (normals @ down)
+    gloss = np.clip(normals @ _unit(key - forward), 0, 1) ** 28
+    rim = (1 - cosine) ** 3.5
+    light = np.stack(
+        [lambert * warm + sky * cool + 0.10 for warm, cool in ((0.80, 0.26), (0.78, 0.28), (0.74, 0.32))], -1
+    )
+    paint = np.repeat((humans.colors / np.float32(255)) ** 2.2, humans.vertices.shape[1], axis=0)
+    linear = paint * light + 0.10 * gloss[:, None] + 0.28 * (rim * sky)[:, None]
+    return (np.clip(linear, 0, 1) ** (1 / 2.2)).astype(np.float32)
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
+
+
+def _photo(humans: Humans, image: Any) -> Image.Image:
+    height, width = humans.image_size
+    if image is None:
+        return Image.new("RGB", (width, height), _PAPER)
+    pixels = read_image(image)
+    if pixels.shape[:2] != humans.image_size:
+        raise ValueError(
+            f"image is {pixels.shape[1]}x{pixels.shape[0]} but these humans were found in {width}x{height}; "
+            "give the image that predict was given"
+        )
+    return Image.fromarray(pixels)
+
+
+def _overlay_scale(size: tuple[int, int], side_views: bool, max_side: int) -> float:
+    """How much the photograph grows or shrinks: side views need 480 pixels to be read."""
+    enough = 480 / (size[0] if _is_panorama(size) else size[1]) if side_views else 1.0
+    return min(max(1.0, enough), max_side / max(size))
+
+
+def _sample_size(size: tuple[int, int], samples: float) -> tuple[int, int]:
+    """(width, height) in pixels -> (height, width) in samples."""
+    return max(1, round(size[1] * samples)), max(1, round(size[0] * samples))
+
+
+def _is_panorama(size: tuple[int, int]) -> bool:
+    return size[0] > 2 * size[1]
+
+
+def _with_side_views(photo: Image.Image, humans: Humans) -> Image.Image:
+    """The photograph with both views to its right, or below a panorama."""
+    width, height = photo.size
+    if _is_panorama(photo.size):
+        half, tall = width // 2, width // 3
+        canvas = Image.new("RGB", (width, height + tall), _PAPER)
+        boxes = [(0, height, half, tall), (half, height, width - half, tall)]
+    else:
+        upper, wide = round(height * 0.42), round(height * 0.62)
+        canvas = Image.new("RGB", (width + wide, height), _PAPER)
+        boxes = [(width, 0, wide, upper), (width, upper, wide, height - upper)]
+    canvas.paste(photo, (0, 0))
+    text = max(10, round(0.038 * min(boxes[0][2:])))
+    for (x, y, w, h), axes in zip(boxes, (SIDE, TOP), strict=True):
+        canvas.paste(_Plan(humans, (w, h), axes, text).picture(), (x, y))
+    return canvas
+
+
+class _Plan:
+    """A parallel view with a metric grid, the camera and what it sees, drawn in samples."""
+
+    def __init__(self, humans: Humans, size: tuple[int, int], axes: np.ndarray, text: int) -> None:
+        """size (width, height) and the height of the text in pixels."""
+        self.humans, self.axes, self.pixels = humans, axes, size
+        samples = min(SAMPLES, PLAN_SIDE / max(size))
+        self.size = (max(1, round(samples * size[0])), max(1, round(samples * size[1])))
+        self.text = samples * text
+        self.line = max(1, round(samples))
+        self.font = ImageFont.load_default(self.text)
+        self.depth_axis = int(np.argmax(np.abs(axes[:2, 2])))  # of the picture: 0 to the right, 1 upwards
+        low, high = _extent(humans, axes)
+        margin = 2 * self.text
+        room = np.maximum(np.array(self.size) - 2 * margin, 1)
+        self.scale = float((room / (high - low)).min())
+        self.origin = margin + (room - (high - low) * self.scale) / 2 - low * self.scale
+        self.step = next((step for step in GRID_STEPS if step * self.scale > 3.4 * self.text), GRID_STEPS[-1])
+
+    def picture(self) -> Image.Image:
+        picture = Image.new("RGB", self.size, _PAPER)
+        pen = ImageDraw.Draw(picture)
+        self._draw_grid(pen)
+        self._draw_camera(pen)
+        view = parallel_view(self.humans, self.axes, self.scale, self.origin)
+        layer = _people_layer(self.humans, view, self.size[::-1])
+        picture.paste(layer, (0, 0), layer)
+        self._draw_words(pen)
+        return picture.resize(self.pixels, Image.Resampling.BOX)
+
+    def _at(self, across: float, depth: float) -> tuple[float, float]:
+        """Metres across the view and in depth, in the camera frame -> (x, y) on the picture."""
+        right, down = self.axes[:2, 2] * depth
+        right, down = (right, down + across) if self.depth_axis == 0 else (right + across, down)
+        return float(self.origin[0] + right * self.scale), float(self.origin[1] + down * self.scale)
+
+    def _draw_grid(self, pen: ImageDraw.ImageDraw) -> None:
+        """What the camera sees in white, lines at whole steps from the camera."""
+        edges = [self._at(1e3 * float(slope), 1e3) for slope in self._view_edges()]
+        pen.polygon([self._at(0, 0), *edges], fill=_SEEN)
+        step = self.step * self.scale
+        for x in np.arange(self.origin[0] % step, self.size[0], step):
+            pen.line([(x, 0), (x, self.size[1])], fill=_GRID, width=self.line)
+        for y in np.arange(self.origin[1] % step, self.size[1], step):
+            pen.line([(0, y), (self.size[0], y)], fill=_GRID, width=self.line)
+        for edge in edges:
+            pen.line([self._at(0, 0), edge], fill=_AXIS, width=self.line)
+
+    def _view_edges(self) -> np.ndarray:
+        """(2,) how far the first and the last ray of the image go across per metre of depth."""
+        height, width = self.humans.image_size
+        corners = np.array([[0, 0, 1], [width, height, 1]]) @ np.linalg.inv(self.humans.K).T
+        return corners[:, 1 - self.depth_axis]
+
+    def _draw_camera(self, pen: ImageDraw.ImageDraw) -> None:
+        unit = 0.45 * self.text / self.scale
+        case = [
+            self._at(x * unit, z * unit) for x, z in ((-0.8, -2.2), (0.8, -2.2), (0.8, -0.3), (-0.8, -0.3))
+        ]
+        lens = [self._at(x * unit, z * unit) for x, z in ((0, -0.6), (0.8, 0.5), (-0.8, 0.5))]
+        pen.polygon(case, fill=_DARK)
+        pen.polygon(lens, fill=_DARK)
+
+    def _draw_words(self, pen: ImageDraw.ImageDraw) -> None:
+        """Metres along the depth, whose view this is, and who is too far away to be shown."""
+        width, height = self.size
+        for i in range(1, 100):
+            x, y = self._at(0, i * self.step)
+            if self.depth_axis == 0 and x < width - 1.5 * self.text:
+                pen.text((x, height - 0.5 * self.text), f"{i * self.step:g} m", _INK, self.font, "md")
+            elif self.depth_axis == 1 and y > 2.4 * self.text:
+                pen.text((0.6 * self.text, y), f"{i * self.step:g} m", _INK, self.font, "lm")
+        title = "from the side" if self.depth_axis == 0 else "from above"
+        lost = len(self.humans) - int(_is_near(self.humans).sum())
+        title += f" ({lost} farther away)" if lost else ""
+        pen.text((0.6 * self.text, 0.5 * self.text), title, _DARK, self.font, "la")
+        pen.rectangle((0, 0, width - 1, height - 1), outline=_AXIS, width=self.line)
+
+
+def _extent(humans: Humans, axes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Corners in metres to the right and down of what to show: the camera and all who are not far off."""
+    points = np.zeros((1, 3))
+    if len(humans):
+        near = humans.vertices[_is_near(humans)]
+        points = np.concatenate([points, near.min((0, 1))[None], near.max((0, 1))[None]])
+    else:
+        points = np.array([[-1.2, -0.8, 0], [1.2, 0.8, 3.5]])
+    plane = points @ axes[:2].T
+    return plane.min(0) - 0.1, plane.max(0) + 0.1
+
+
+def _is_near(humans: Humans) -> np.ndarray:
+    """(N,) whether a view that shows this person still shows the others well."""
+    return humans.distances <= 3 * np.median(humans.distances) + 2 if len(humans) else np.ones(0, bool)

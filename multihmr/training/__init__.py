@@ -1,0 +1,1 @@
+"""Weights: targets from samples, losses, and one loop."""

@@ -1,0 +1,88 @@
+"""One function per loss term, and their weighted sum for Multi-HMR (section 3.4 of the paper).
+
+Every term is a mean over people (or cells, or images) and 0 for a perfect prediction; with nobody in the batch
+the person terms are 0 and still connected to the network.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..geometry import project
+from ..model import Predictions
+from .targets import Targets
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """How much each term counts. Metres, radians, matrix entries and window sides, so they differ a lot."""
+
+    detection: float = 4.0
+    offset: float = 1.0
+    pose: float = 0.06
+    shape: float = 2.0
+    expression: float = 0.2
+    depth: float = 4.0
+    vertices: float = 40.0
+    joints: float = 40.0
+    reprojection: float = 20.0
+    fov: float = 1.0
+
+
+def detection_loss(logits_Bhw: Tensor, heatmap_Bhw: Tensor) -> Tensor:
+    """Penalty-reduced focal loss of CenterNet (Zhou et al. 2019, eq. 1; alpha 2, beta 4), per person."""
+    log_p, log_not_p = F.logsigmoid(logits_Bhw), F.logsigmoid(-logits_Bhw)
+    is_head = heatmap_Bhw == 1
+    at_heads = (1 - log_p.exp()) ** 2 * log_p
+    elsewhere = (1 - heatmap_Bhw) ** 4 * log_p.exp() ** 2 * log_not_p
+    return -torch.where(is_head, at_heads, elsewhere).sum() / is_head.sum().clamp(min=1)
+
+
+def l1(pred: Tensor, true: Tensor) -> Tensor:
+    """Absolute differences summed over all but the people, mean over people."""
+    return (pred - true).abs().flatten(1).sum(1).sum() / max(1, len(pred))
+
+
+def points_loss(pred_PN3: Tensor, true_PN3: Tensor, pred_P3: Tensor, true_P3: Tensor) -> Tensor:
+    """L1 of points relative to a point of their own body (the pelvis), summed over xyz, mean over points [m]."""
+    difference = (pred_PN3 - pred_P3[:, None]) - (true_PN3 - true_P3[:, None])
+    return difference.abs().sum(-1).sum() / max(1, difference[..., 0].numel())
+
+
+def reprojection_loss(pred_PJ3: Tensor, true_PJ2: Tensor, K_P33: Tensor, size: float) -> Tensor:
+    """L1 of projected joints in window sides; joints outside the window say little and do not count."""
+    error_PJ2 = (project(pred_PJ3, K_P33) - true_PJ2).abs() / size
+    inside_PJ = ((true_PJ2 > 0) & (true_PJ2 < size)).all(-1)
+    # Half a picture away is wrong enough: more would let one person rule the gradient.
+    return (error_PJ2.clamp(max=0.5).sum(-1) * inside_PJ).sum() / inside_PJ.sum().clamp(min=1)
+
+
+class MultiHMRLoss(nn.Module):
+    """Named terms, each already weighted; their sum is what training minimises."""
+
+    def __init__(self, pelvis_joint: int, image_size: int, weights: LossWeights | None = None) -> None:
+        super().__init__()
+        self.pelvis_joint = pelvis_joint
+        self.image_size = image_size
+        self.weights = weights or LossWeights()
+
+    def forward(self, pred: Predictions, true: Targets) -> dict[str, Tensor]:
+        pelvis = (pred.joints_PJ3[:, self.pelvis_joint], true.joints_PJ3[:, self.pelvis_joint])
+        K_P33 = true.K_B33[true.centers.image_index_P]
+        terms = {
+            "detection": detection_loss(pred.logits_Bhw, true.heatmap_Bhw),
+            "offset": l1(pred.offset_P2, true.offset_P2),
+            "pose": l1(pred.pose_PR33, true.pose_PR33),
+            "shape": l1(pred.shape_PS, true.shape_PS),
+            "expression": l1(pred.expression_PE, true.expression_PE),
+            "depth": l1(pred.depth_code_P[:, None], true.depth_code_P[:, None]),
+            "vertices": points_loss(pred.vertices_PV3, true.vertices_PV3, *pelvis),
+            "joints": points_loss(pred.joints_PJ3, true.joints_PJ3, *pelvis),
+            "reprojection": reprojection_loss(pred.joints_PJ3, true.joints_2d_PJ2, K_P33, self.image_size),
+            "fov": (pred.fov_B.log() - true.fov_B.log()).abs().mean(),
+        }
+        return {name: weight * terms[name] for name, weight in asdict(self.weights).items()}

@@ -1,0 +1,56 @@
+"""What the README and the examples say is run as it stands."""
+
+import re
+import runpy
+import shutil
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+PYTHON_BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A user's folder with the pictures that the README names."""
+    pictures = tmp_path / "examples/images"
+    pictures.mkdir(parents=True)
+    shutil.copy(ROOT / "examples/images/astronaut.jpg", pictures)
+    shutil.copy(ROOT / "examples/images/astronaut.jpg", tmp_path / "street.jpg")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_python_blocks_run_in_order(folder):
+    assert len(PYTHON_BLOCKS) >= 3
+    names: dict = {}
+    for block in PYTHON_BLOCKS:
+        exec(compile(block, "README.md", "exec"), names)
+    assert len(names["humans"]) == 1
+    assert (folder / "street.glb").exists()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.stem)
+def test_examples_run(path, folder, monkeypatch, capsys):
+    if path.stem == "synthetic_scenes":
+        pytest.importorskip("warp", reason="the renderer is an extra")
+    monkeypatch.setattr("sys.argv", [str(path)])
+    runpy.run_path(str(path), run_name="__main__")
+    assert capsys.readouterr().out
+    assert path.read_text().count("\n") <= 60
+
+
+def test_the_two_commands_are_marked_for_ci():
+    for name in ("run", "test"):
+        assert re.search(rf"<!-- command: {name} -->\n```bash\n[^\n]+\n```", README)
+
+
+def test_the_map_names_what_is_there():
+    rooms = re.findall(r"^  (\w+(?:\.py|/)) ", README, flags=re.MULTILINE)
+    assert len(rooms) >= 12
+    assert not [room for room in rooms if not (ROOT / "multihmr" / room).exists()]
+    there = {p.name + ("/" if p.is_dir() else "") for p in (ROOT / "multihmr").iterdir()}
+    unnamed = there - set(rooms) - {"__init__.py", "__main__.py", "py.typed", "__pycache__/"}
+    assert not unnamed

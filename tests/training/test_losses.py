@@ -1,0 +1,83 @@
+import dataclasses
+
+import pytest
+import torch
+from toys import ToyBody, tiny_model
+
+from multihmr.geometry import default_intrinsics
+from multihmr.training.losses import MultiHMRLoss, detection_loss
+from multihmr.training.targets import Batch, assign_cells, make_targets
+
+
+def batch_of(*translations, image_index=None, images=2) -> Batch:
+    count = len(translations)
+    return Batch(
+        images_BHW3=torch.zeros(images, 64, 64, 3, dtype=torch.uint8),
+        K_B33=default_intrinsics(64, 64).expand(images, 3, 3),
+        image_index_P=torch.tensor(image_index or [0] * count, dtype=torch.long),
+        pose_PR33=torch.eye(3).expand(count, 3, 3, 3),
+        shape_PS=torch.full((count, 2), 0.5),
+        expression_PE=torch.zeros(count, 1),
+        translation_P3=torch.tensor(translations).reshape(-1, 3),
+    )
+
+
+def perfect(targets):
+    """What a network would predict that knows the truth."""
+    pred = tiny_model()(torch.zeros(2, 3, 64, 64), targets.K_B33, centers=targets.centers)
+    same = {
+        f.name: getattr(targets, f.name)
+        for f in dataclasses.fields(targets)
+        if hasattr(pred, f.name) and f.name != "centers"
+    }
+    logits = torch.where(targets.heatmap_Bhw == 1, 30.0, -30.0)
+    return dataclasses.replace(pred, **same, logits_Bhw=logits)
+
+
+def test_every_term_is_zero_for_a_perfect_prediction():
+    targets = make_targets(batch_of([0.1, 0.2, 4.0], [-0.8, 0.3, 6.0]), ToyBody(), 16)
+    terms = MultiHMRLoss(0, 64)(perfect(targets), targets)
+    assert set(terms) >= {"detection", "pose", "expression", "depth", "fov"}
+    assert all(term.item() == pytest.approx(0, abs=1e-4) for term in terms.values())
+
+
+def test_nobody_in_the_batch_gives_finite_losses_and_gradients():
+    model = tiny_model().train()
+    targets = make_targets(batch_of(), ToyBody(), 16)
+    terms = MultiHMRLoss(0, 64)(
+        model(torch.rand(2, 3, 64, 64), targets.K_B33, centers=targets.centers), targets
+    )
+    torch.stack(list(terms.values())).sum().backward()
+    assert all(term.isfinite() for term in terms.values())
+    assert terms["pose"] == 0
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_location_and_depth_belong_to_the_same_joint():
+    """The first release aimed its depth at the pelvis and its location at the head."""
+    targets = make_targets(batch_of([0.1, 0.2, 4.0]), ToyBody(), 16)
+    torch.testing.assert_close(targets.joints_PJ3[0, ToyBody.center_joint], torch.tensor([0.1, 0.2, 4.0]))
+    torch.testing.assert_close(targets.depth_code_P.exp(), torch.tensor([4.0]))
+
+
+def test_two_heads_in_one_cell_both_keep_a_cell():
+    head_P2 = torch.tensor([[1.4, 1.5], [1.6, 1.5], [1.5, 1.5]])
+    cells = assign_cells(head_P2, torch.tensor([0, 0, 1]), 4)
+    assert cells[0].tolist() == [1, 1]
+    assert cells[1].tolist() == [2, 1]
+    assert cells[2].tolist() == [1, 1]
+
+
+def test_expression_is_learned():
+    batch = batch_of([0.1, 0.2, 4.0])
+    targets = make_targets(batch, ToyBody(), 16)
+    pred = dataclasses.replace(perfect(targets), expression_PE=torch.tensor([[0.7]]))
+    assert MultiHMRLoss(0, 64)(pred, targets)["expression"] > 0
+
+
+def test_detection_loss_rewards_the_right_peak():
+    heatmap = torch.zeros(1, 4, 4)
+    heatmap[0, 1, 2] = 1
+    right, wrong = torch.full((1, 4, 4), -4.0), torch.full((1, 4, 4), -4.0)
+    right[0, 1, 2] = wrong[0, 3, 0] = 4.0
+    assert detection_loss(right, heatmap) < 0.1 * detection_loss(wrong, heatmap)
