@@ -1,6 +1,6 @@
 """How do I run many pictures of different sizes, some with nobody in them?
 
-    python examples/batch.py
+python examples/batch.py
 """
 
 from pathlib import Path

@@ -1,6 +1,6 @@
 """Who is in this picture, and where do they stand?
 
-    python examples/predict_image.py [PICTURE] [OUT_FOLDER]
+python examples/predict_image.py [PICTURE] [OUT_FOLDER]
 """
 
 import sys

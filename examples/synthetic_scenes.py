@@ -1,6 +1,6 @@
 """How do I make pictures with exact ground truth?  (needs: pip install 'multihmr[synthetic]')
 
-    python examples/synthetic_scenes.py
+python examples/synthetic_scenes.py
 """
 
 import torch

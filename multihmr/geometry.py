@@ -26,7 +26,7 @@ def focal_to_fov(focal: Tensor | float, size: Tensor | float) -> Tensor:
 
 
 def intrinsics(focal: Tensor | float, center: Tensor) -> Tensor:
-    """(..., 3, 3) intrinsics with square pixels: focal (...,) and principal point (..., 2), both in pixels."""
+    """(..., 3, 3) intrinsics with square pixels: focal (...,), principal point (..., 2) [pixels]."""
     center = torch.as_tensor(center)
     focal = torch.as_tensor(focal, dtype=center.dtype, device=center.device).expand(center.shape[:-1])
     K = torch.zeros(*center.shape[:-1], 3, 3, dtype=center.dtype, device=center.device)
@@ -83,8 +83,8 @@ def rotmat_to_rot6d(rotmat: Tensor) -> Tensor:
 def depth_to_code(depth: Tensor, focal: Tensor, size: Tensor | float) -> Tensor:
     """log of the depth [m] that the person would have if the image of side `size` pixels showed 60 degrees.
 
-    A picture does not tell a near person with a short lens from a far one with a long lens; dividing the focal
-    length out leaves what the pixels do tell (Multi-HMR, focal normalisation).
+    A picture does not tell a near person with a short lens from a far one with a long lens; dividing the
+    focal length out leaves what the pixels do tell (Multi-HMR, focal normalisation).
     """
     return torch.log(depth.clamp(min=1e-3) * _reference_focal(size) / focal)
 

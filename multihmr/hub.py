@@ -50,8 +50,8 @@ RELEASES = {
         Release(
             name=DEFAULT,
             file="multihmr-anny-hybrid.safetensors",
-            sha256="",
-            size=0,
+            sha256="5fd395b1c2afd37ec4d97760706a117aa94813151cc8b53155bfb5a408d57b1d",
+            size=19715706,
             body="anny",
             licence="Apache-2.0",
             description="EfficientNet-Lite and ViT blocks for CPUs, trained on synthetic people only",

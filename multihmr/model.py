@@ -65,6 +65,7 @@ class Model(nn.Module):
 
     family: str
     config: Any
+    backbone: Any
     licence: str = "unknown"
 
     def __init__(self, body: Body) -> None:
@@ -88,7 +89,7 @@ class Model(nn.Module):
 
         Args:
             image: path, bytes, file, PIL image, (H, W, 3) uint8 array or (3, H, W) tensor; RGB.
-            K: (3, 3) intrinsics in pixels of this image. Where it is None, the camera is taken from `fov`, from
+            K: (3, 3) intrinsics in pixels of this image. None: the camera is taken from `fov`, from
                 the image's EXIF data, or from what the network sees, in this order; `Humans.K_source` tells.
             fov: field of view over the longer side of the image, in degrees.
             threshold: least score in [0, 1] of a person; None takes the checkpoint's own.
@@ -140,7 +141,7 @@ class Model(nn.Module):
         max_people: int | None,
     ) -> list[Humans]:
         size = self.config.image_size
-        windows = [Window.whole(*photo.pixels.shape[:2], size) for photo in photos]
+        windows = [Window.whole(len(photo.pixels), photo.pixels.shape[1], size) for photo in photos]
         images_B3HW = torch.stack(
             [window.pixels(photo.pixels) for window, photo in zip(windows, photos, strict=True)]
         )

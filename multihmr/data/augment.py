@@ -1,7 +1,7 @@
 """Seeing a sample through another window, other light, another lens: the truth follows.
 
-Geometry goes through `Window`, so that K follows; nobody's head is cut off, so that every person who can be seen
-keeps a label.
+Geometry goes through `Window`, so that K follows; nobody's head is cut off, so that all who are seen keep
+their label.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def flip(sample: Sample, topology: Topology) -> Sample:
         K=K,
         pose=pose,
         expression=expression,
-        translation=sample.translation * np.float32([-1, 1, 1]),
+        translation=sample.translation * np.array([-1, 1, 1], np.float32),
     )
 
 
@@ -85,7 +85,7 @@ def _choose_window(sample: Sample, size: int, rng: np.random.Generator, how: Aug
         start = rng.uniform(np.minimum(low, high - side), np.maximum(low, high - side) + 1e-3)
     # Windows far beyond the picture show little but padding.
     start = np.clip(start, -0.25 * side, high.max() + 0.25 * side)
-    return Window.box(*start, *(start + side), size)
+    return Window.box(start[0], start[1], start[0] + side, start[1] + side, size)
 
 
 def _change_light(image: np.ndarray, rng: np.random.Generator, how: Augmentation) -> np.ndarray:

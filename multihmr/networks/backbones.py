@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +27,8 @@ class Backbone(nn.Module):
     patch: int
     width: int
     half_dtype: torch.dtype | None = None
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         super().__init__()
@@ -45,10 +47,11 @@ class Backbone(nn.Module):
 
 
 class DINOv2(Backbone):
-    """ViT-S/B/L-14 of DINOv2 without registers, through timm; `image_size` fixes the position table's grid."""
+    """ViT-S/B/L-14 of DINOv2 without registers, through timm; `image_size` fixes its position table."""
 
     patch = 14
-    TIMM_NAMES = {
+    vit: Any
+    TIMM_NAMES: ClassVar[dict[str, str]] = {
         "dinov2_vits14": "vit_small_patch14_dinov2",
         "dinov2_vitb14": "vit_base_patch14_dinov2",
         "dinov2_vitl14": "vit_large_patch14_dinov2",
@@ -77,11 +80,12 @@ class DINOv2(Backbone):
 class Hybrid(Backbone):
     """EfficientNet-Lite0 to strides 8, 16 and 32, joined at stride 16, then ViT blocks: made for CPUs.
 
-    The convolutions see cheaply what is where, the blocks let every patch see the whole picture. Positions are
-    sines and cosines of the patch centre, so that any size that is a multiple of 32 works.
+    The convolutions see cheaply what is where, the blocks let every patch see the whole picture. Positions
+    are sines and cosines of the patch centre, so that any size that is a multiple of 32 works.
     """
 
     patch = 16
+    stem: Any
 
     def __init__(self, *, width: int = 256, depth: int = 4, pretrained: bool = False) -> None:
         super().__init__((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -126,7 +130,7 @@ class Hybrid(Backbone):
 
 
 def sine_positions(height: int, width: int, channels: int, device: torch.device) -> Tensor:
-    """(height * width, channels) sines and cosines of where a patch is in the picture, in [-1, 1] per axis."""
+    """(height * width, channels) sines and cosines of where each patch is in the picture."""
     rows = (torch.arange(height, device=device) + 0.5) * 2 / height - 1
     cols = (torch.arange(width, device=device) + 0.5) * 2 / width - 1
     count = channels // 4
@@ -168,7 +172,7 @@ def _fold_norms(stem: nn.Module) -> None:
                 folded = fuse_conv_bn_eval(getattr(module, conv).eval(), getattr(module, norm).eval())
                 setattr(module, conv, folded)
                 setattr(module, norm, getattr(module, norm).act)
-    stem.train()
+    stem.train().requires_grad_(True)  # folding made biases where there were none, and froze them
 
 
 _FOLDED = {

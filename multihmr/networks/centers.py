@@ -1,7 +1,7 @@
 """From a heatmap of head centres to people, and people flat <-> padded.
 
-All people of a batch stand in one flat list (P), ordered by image, row, column, whatever their number per image;
-attention among the people of an image needs them padded (B, Q).
+All people of a batch stand in one flat list (P), ordered by image, row, column, whatever their number per
+image; attention among the people of an image needs them padded (B, Q).
 """
 
 from __future__ import annotations

@@ -41,6 +41,9 @@ class MultiHMRConfig:
 class PerceptionHead(nn.Module):
     """Human Perception Head: what each person's cell knows, asked of the whole picture."""
 
+    mean_pose: Tensor
+    mean_shape: Tensor
+
     def __init__(self, config: MultiHMRConfig, context_width: int, grid_size: int, body: Body) -> None:
         super().__init__()
         width = config.head_width
@@ -112,7 +115,7 @@ class MultiHMR(Model):
         self.backbone = create_backbone(config.backbone, image_size=config.image_size, pretrained=pretrained)
         width = self.backbone.width
         self.to_score = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 1))
-        nn.init.constant_(self.to_score[2].bias, -4.6)  # one cell in a hundred holds a head
+        nn.init.constant_(self.to_score[2].get_parameter("bias"), -4.6)  # one cell in a hundred holds a head
         self.to_offset = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 2))
         self.to_fov = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 1))
         self.rays = RayEmbedding(config.ray_bands)
@@ -181,7 +184,7 @@ class MultiHMR(Model):
         )
 
     def _camera(self, fov_B: Tensor, K_B33: Tensor | None) -> Tensor:
-        """The camera given, or the one that the network sees: square pixels, principal point in the middle."""
+        """The camera given, or the network's own: square pixels, principal point in the middle."""
         size = float(self.config.image_size)
         middle_B2 = fov_B.new_full((len(fov_B), 2), size / 2)
         own_B33 = intrinsics(fov_to_focal(fov_B, size), middle_B2)
@@ -196,5 +199,5 @@ def _small(linear: nn.Linear) -> nn.Linear:
 
 
 def _limit(x: Tensor) -> Tensor:
-    """Into [0, 1], where phenotypes and facial actions live; the gradient passes as if nothing had been cut."""
+    """Into [0, 1], where phenotypes and facial actions live; the gradient passes as if nothing were cut."""
     return x + (x.clamp(0, 1) - x).detach()

@@ -11,7 +11,9 @@ from ..geometry import pixel_rays
 
 
 class RayEmbedding(nn.Module):
-    """[r, sin(pi r f), cos(pi r f)] of the rays r = K^-1 (u, v, 1), with `bands` frequencies f from 1 to 32."""
+    """[r, sin(pi r f), cos(pi r f)] of the rays r = K^-1 (u, v, 1), `bands` frequencies f from 1 to 32."""
+
+    frequencies: Tensor
 
     def __init__(self, bands: int = 16, max_frequency: float = 32.0) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """One function per loss term, and their weighted sum for Multi-HMR (section 3.4 of the paper).
 
-Every term is a mean over people (or cells, or images) and 0 for a perfect prediction; with nobody in the batch
-the person terms are 0 and still connected to the network.
+Every term is a mean over people (or cells, or images) and 0 for a perfect prediction; with nobody in the
+batch the person terms are 0 and still connected to the network.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def l1(pred: Tensor, true: Tensor) -> Tensor:
 
 
 def points_loss(pred_PN3: Tensor, true_PN3: Tensor, pred_P3: Tensor, true_P3: Tensor) -> Tensor:
-    """L1 of points relative to a point of their own body (the pelvis), summed over xyz, mean over points [m]."""
+    """L1 of points relative to a point of their body (the pelvis), summed over xyz, mean over points [m]."""
     difference = (pred_PN3 - pred_P3[:, None]) - (true_PN3 - true_P3[:, None])
     return difference.abs().sum(-1).sum() / max(1, difference[..., 0].numel())
 

@@ -106,8 +106,8 @@ def make_targets(batch: Batch, body: Body, patch: int) -> Targets:
 def assign_cells(head_P2: Tensor, image_index_P: Tensor, grid_size: int) -> Tensor:
     """The (col, row) cell of each head [cells]; who finds his own taken gets the nearest free one beside it.
 
-    The first release dropped the second person of a cell from training without a word; here nobody is lost: the
-    offset head learns to point from the neighbouring cell.
+    The first release dropped the second person of a cell from training without a word; here nobody is lost:
+    the offset head learns to point from the neighbouring cell.
     """
     cells_P2 = head_P2.floor().long().clamp(0, grid_size - 1)
     taken: set[tuple[int, int, int]] = set()
@@ -128,7 +128,7 @@ def assign_cells(head_P2: Tensor, image_index_P: Tensor, grid_size: int) -> Tens
 
 
 def _heatmap(head_P2: Tensor, cell_P2: Tensor, image_index_P: Tensor, shape: tuple[int, int, int]) -> Tensor:
-    """CenterNet's target: 1 in the cell of each head; its neighbours count less the nearer the head is to them."""
+    """CenterNet's target: 1 in the cell of each head; neighbours count less the nearer the head is."""
     heatmap_Bhw = torch.zeros(shape, device=head_P2.device)
     ticks = torch.arange(shape[-1], device=head_P2.device) + 0.5
     distance_Phw = (ticks - head_P2[:, :1])[:, None, :] ** 2 + (ticks - head_P2[:, 1:])[:, :, None] ** 2

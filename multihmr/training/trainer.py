@@ -7,21 +7,21 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import ConcatDataset, DataLoader, Dataset
 from tqdm import tqdm
 
 from ..bodies.body import Body
 from ..data.augment import augment
 from ..data.sample import Sample
 from ..data.shards import Shards
-from ..humans import Topology
 from ..hub import FAMILIES, load_body, load_model, pick_device, save_model
+from ..humans import Topology
 from ..model import Model
 from ..networks.backbones import Hybrid
 from .losses import MultiHMRLoss
@@ -38,7 +38,9 @@ def _flag(default: Any, says: str) -> Any:
 class TrainConfig:
     """Every field is a flag of `multihmr train`."""
 
-    data: str = field(metadata={"help": "folder of shards, as `multihmr synth` writes them; several with commas"})
+    data: str = field(
+        metadata={"help": "folder of shards, as `multihmr synth` writes them; several with commas"}
+    )
     out: str = _flag("runs/multihmr", "for checkpoints, TensorBoard, and weights.safetensors at the end")
     backbone: str = _flag("hybrid_lite0", "hybrid_lite0, dinov2_vits14, dinov2_vitb14 or dinov2_vitl14")
     image_size: int = _flag(320, "side of the square that the network looks at, in pixels")
@@ -62,13 +64,13 @@ class TrainConfig:
 
 
 class Stream(Dataset[Sample]):
-    """Sample number g of an endless training run: which picture and which augmentation follow from g and seed.
+    """Sample number g of an endless training run: its picture and augmentation follow from g and seed.
 
     Stateless, so that a resumed run sees exactly what an uninterrupted one would have seen.
     """
 
     def __init__(self, sources: list[Shards], image_size: int, topology: Topology, seed: int) -> None:
-        self.samples = torch.utils.data.ConcatDataset(sources)
+        self.samples: ConcatDataset[Sample] = ConcatDataset(cast(Any, sources))
         self.image_size = image_size
         self.topology = topology
         self.seed = seed
@@ -208,7 +210,7 @@ def unmoved_names(sources: Iterable[Shards], topology: Topology, every: int = 10
         for index in range(0, len(shards), every):
             sample = shards[index]
             if len(sample):
-                turned |= (np.abs(sample.pose - np.eye(3)).max((0, 2, 3)) > 1e-3)
+                turned |= np.abs(sample.pose - np.eye(3)).max((0, 2, 3)) > 1e-3
                 acted |= (sample.expression > 1e-3).any(0)
     joints = [name for name, moves in zip(topology.joint_names, turned, strict=True) if not moves]
     actions = [name for name, moves in zip(topology.expression_names, acted, strict=True) if not moves]
@@ -234,8 +236,8 @@ def vertex_sample(body: Body, count: int, seed: int = 0) -> np.ndarray:
 
 
 def _build(config: TrainConfig) -> Model:
-    network, make_config = FAMILIES["multihmr"]()
-    body = load_body("anny")
+    network, make_config = cast(Any, FAMILIES["multihmr"])()
+    body = cast(Any, load_body("anny"))
     if config.init:
         started = load_model(config.init, device="cpu")
         model_config = replace(started.config, image_size=config.image_size)
@@ -320,6 +322,6 @@ def _check_finite(values: dict[str, float], step: int) -> None:
     wrong = [name for name, value in values.items() if not math.isfinite(value)]
     if wrong:
         raise FloatingPointError(
-            f"loss term {', '.join(wrong)} is not finite at step {step}; lower the learning rate or look at the "
-            f"samples of this step (numbers {step} x batch_size onwards)"
+            f"loss term {', '.join(wrong)} is not finite at step {step}; lower the learning rate or look at "
+            f"the samples of this step (numbers {step} x batch_size onwards)"
         )

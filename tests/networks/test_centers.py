@@ -13,7 +13,7 @@ def heatmap(peaks: dict) -> torch.Tensor:
 def test_a_peak_hides_its_weaker_neighbours():
     centers = find_centers(heatmap({(0, 2, 2): 0.9, (0, 2, 3): 0.8, (1, 5, 5): 0.7}), threshold=0.3)
     assert centers.image_index_P.tolist() == [0, 1]
-    assert list(zip(centers.row_P.tolist(), centers.col_P.tolist())) == [(2, 2), (5, 5)]
+    assert list(zip(centers.row_P.tolist(), centers.col_P.tolist(), strict=True)) == [(2, 2), (5, 5)]
 
 
 def test_a_score_equal_to_the_threshold_counts():
