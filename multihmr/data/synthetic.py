@@ -16,8 +16,9 @@ from PIL import Image, ImageFilter
 from multihmr.data.backgrounds import Surroundings
 from multihmr.data.looks import random_look
 from multihmr.data.poses import PoseSampler, nearest_rotation
-from multihmr.data.sample import Sample, write_shard
+from multihmr.data.sample import Sample
 from multihmr.data.scenes import Camera, Person, Scene, SceneSampler
+from multihmr.data.shards import write_shard
 from multihmr.data.textures import TextureBuffer, jpeg
 from multihmr.data.wardrobe import SKIN_VERTICES, Look, Part, Wardrobe
 

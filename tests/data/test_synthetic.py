@@ -8,7 +8,7 @@ import torch
 
 from multihmr.bodies.anny import Anny
 from multihmr.bodies.body import place
-from multihmr.data.sample import read_shard, write_shard
+from multihmr.data.shards import Shards, write_shard
 
 pytest.importorskip("warp", reason="rendering needs warp: pip install 'multihmr[synthetic]'")
 
@@ -85,7 +85,7 @@ def test_every_person_shows_the_head_and_enough_of_the_body(bare: SyntheticScene
 def test_shards_are_read_as_they_were_written_and_kept_on_resuming(tmp_path, bare: SyntheticScenes) -> None:  # type: ignore[no-untyped-def]
     samples = [bare[i] for i in range(3)]
     write_shard(tmp_path / "a.tar", samples)
-    for before, after in zip(samples, read_shard(tmp_path / "a.tar"), strict=True):
+    for before, after in zip(samples, Shards(tmp_path / "a.tar"), strict=True):
         assert after.name == before.name
         assert np.abs(after.image.astype(int) - before.image).mean() < 16  # JPEG, of a noisy picture
         assert all(np.array_equal(getattr(after, k), getattr(before, k)) for k in ("K", "pose", "visibility"))
@@ -93,13 +93,13 @@ def test_shards_are_read_as_they_were_written_and_kept_on_resuming(tmp_path, bar
     empty.mkdir()
     paths = write_shards(tmp_path, 3, 3, 64, per_shard=2, workers=1, assets=empty)
     made = [p.stat().st_mtime_ns for p in paths]
-    assert [len(list(read_shard(p))) for p in paths] == [2, 1]
+    assert [len(Shards(p)) for p in paths] == [2, 1]
     write_shards(tmp_path, 3, 3, 64, per_shard=2, workers=1, assets=empty)
     assert [p.stat().st_mtime_ns for p in paths] == made
     cut = paths[0].read_bytes()[:3000]
     paths[0].write_bytes(cut)
     with pytest.raises(ValueError, match="no complete shard"):
-        list(read_shard(paths[0]))
+        Shards(paths[0])
 
 
 def test_missing_and_hostile_folders_are_refused_by_name(tmp_path) -> None:  # type: ignore[no-untyped-def]

@@ -5,8 +5,8 @@ import pytest
 import torch
 from toys import ToyBody, tiny_model
 
-from multihmr.data.sample import Sample, write_shard
-from multihmr.data.shards import Shards
+from multihmr.data.sample import Sample
+from multihmr.data.shards import Shards, write_shard
 from multihmr.geometry import default_intrinsics
 from multihmr.training import trainer
 from multihmr.training.losses import MultiHMRLoss

@@ -1,0 +1,98 @@
+"""The bundled model through the public door: CPU, no download."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import multihmr
+
+
+@pytest.fixture(scope="module")
+def model():
+    return multihmr.load_model(device="cpu")
+
+
+@pytest.fixture(scope="module")
+def astronaut():
+    return pytest.importorskip("skimage.data", reason="its pictures come with scikit-image").astronaut()
+
+
+def test_the_astronaut_is_found_once_with_the_head_where_it_is(model, astronaut):
+    humans = model.predict(astronaut)
+    assert len(humans) == 1
+    head = humans.keypoints("coco17").xy[0, :5].mean(0)
+    assert np.abs(head - (224, 115)).max() < 51  # 10 % of 512 pixels around her face
+
+
+def test_grace_hopper_is_found_once_with_the_head_where_it_is(model):
+    cbook = pytest.importorskip("matplotlib.cbook", reason="her portrait comes with matplotlib")
+    humans = model.predict(str(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)))
+    assert len(humans) == 1
+    head = humans.keypoints("coco17").xy[0, :5].mean(0)
+    assert np.abs(head - (255, 200)).max() < 60  # 10 % of 600 pixels
+
+
+def test_mixed_sizes_in_a_batch_are_as_one_by_one(model, astronaut):
+    nobody = np.full((90, 200, 3), 128, np.uint8)
+    pictures = [astronaut, astronaut[:, 60:400], nobody, astronaut[:400], nobody]
+    together = model.predict_batch(pictures, batch_size=4)
+    alone = [model.predict(picture) for picture in pictures]
+    assert [len(h) for h in together] == [len(h) for h in alone]
+    for one, other in zip(together, alone, strict=True):
+        np.testing.assert_allclose(one.vertices, other.vertices, atol=1e-3)
+
+
+def test_batches_of_nobody(model):
+    nobody = [np.full((64, 64, 3), value, np.uint8) for value in (0, 128, 255)]
+    assert [len(humans) for humans in model.predict_batch(nobody)] == [0, 0, 0]
+    assert model.predict_batch([]) == []
+
+
+@pytest.mark.parametrize(
+    "crop", [np.s_[:, 100:350], np.s_[40:400], np.s_[:, :]], ids=["tall", "wide", "square"]
+)
+def test_joints_project_onto_their_pixels_with_K(model, astronaut, crop):
+    humans = model.predict(astronaut[crop])
+    assert len(humans) == 1
+    assert humans.K_source == "predicted"
+    projected = humans.joints @ humans.K.T
+    np.testing.assert_allclose(projected[..., :2] / projected[..., 2:], humans.joints_2d, atol=0.1)
+
+
+def test_doubling_the_resolution_moves_nobody(model, astronaut):
+    doubled = np.asarray(Image.fromarray(astronaut).resize((1024, 1024), Image.Resampling.BICUBIC))
+    small, large = model.predict(astronaut, fov=50), model.predict(doubled, fov=50)
+    moved = np.linalg.norm(small.translation - large.translation, axis=1)
+    assert moved.max() < 0.02 * np.linalg.norm(small.translation, axis=1).max()
+
+
+def test_a_saved_result_gives_the_same_vertices(model, astronaut, tmp_path):
+    humans = model.predict(astronaut)
+    humans.save(tmp_path / "people.npz")
+    again = multihmr.load_humans(tmp_path / "people.npz")
+    np.testing.assert_allclose(again.vertices, humans.vertices, atol=1e-5)
+
+
+def test_the_camera_in_its_order(model, astronaut):
+    K = np.array([[600.0, 0, 256], [0, 600, 256], [0, 0, 1]])
+    assert model.predict(astronaut, K).K_source == "given"
+    assert model.predict(astronaut, fov=60).K[0, 0] == pytest.approx(256 / np.tan(np.pi / 6), rel=1e-4)
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0xA405] = 50  # FocalLengthIn35mmFilm
+    stream = io.BytesIO()
+    Image.fromarray(astronaut).save(stream, "JPEG", exif=exif)
+    assert model.predict(stream.getvalue()).K_source == "exif"
+    assert model.predict(astronaut).K_source == "predicted"
+    near, far = (model.predict(astronaut, fov=fov).translation[0, 2] for fov in (90, 20))
+    assert far > near
+
+
+def test_bad_options_are_refused_in_a_sentence(model, astronaut):
+    with pytest.raises(ValueError, match="degrees"):
+        model.predict(astronaut, fov=200)
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        model.predict(astronaut, threshold=3)
+    with pytest.raises(ValueError, match="one K"):
+        model.predict_batch([astronaut], [None, None])
