@@ -241,10 +241,15 @@ def test_bad_assets_are_named(tmp_path):
 def test_asset_is_small_and_loads_at_once():
     assert ASSET.stat().st_size <= 14_000_000
     seconds = []
-    for _ in range(5):
-        start = time.process_time()  # of this process alone: the machine may be busy
-        Anny()
-        seconds.append(time.process_time() - start)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # threads that wait for each other on a busy machine burn time that is not ours
+    try:
+        for _ in range(5):
+            start = time.process_time()  # of this process alone
+            Anny()
+            seconds.append(time.process_time() - start)
+    finally:
+        torch.set_num_threads(threads)
     assert min(seconds) < 0.5
 
 
