@@ -18,6 +18,7 @@ from torch import Tensor
 
 from .. import geometry
 from ..bodies.body import Body, place
+from ..bodies.joints import vertex_parts
 from . import metrics
 from .matching import IOU_THRESHOLD, match
 from .report import ERRORS, Counts, People, Result, summarise
@@ -45,10 +46,6 @@ BODY_JOINTS: dict[str, tuple[str, ...]] = {
         *("right_ankle", "spine3", "left_foot", "right_foot", "neck", "left_collar", "right_collar", "head"),
         *("left_shoulder", "right_shoulder", "left_elbow", "right_elbow", "left_wrist", "right_wrist"),
     ),
-}
-HANDS: dict[str, tuple[str, str]] = {
-    "anny": ("wrist.L", "wrist.R"),
-    "smplx": ("left_wrist", "right_wrist"),
 }
 
 
@@ -308,23 +305,17 @@ def body_joints(topology: Topology) -> tuple[str, ...]:
 
 
 def hand_masks(topology: Topology) -> Tensor:
-    """(2, V) booleans: the vertices that mostly follow the left and the right wrist or what hangs on it.
-
-    (0, 0) for a body without skinning or without these names.
-    """
-    names = topology.joint_names
-    wrists = next((pair for pair in HANDS.values() if set(pair) <= set(names)), ())
-    indices, weights = topology.skin_indices, topology.skin_weights
-    if not wrists or indices is None or weights is None:
+    """(2, V) booleans, the vertices of the left and the right hand; (0, 0) without hands or skinning."""
+    if topology.skin_weights is None:
         return torch.zeros(0, 0, dtype=torch.bool)
-    masks = []
-    for wrist in wrists:
-        hand = {names.index(wrist)}
-        for joint, parent in enumerate(topology.parents):  # parents come first
-            if parent in hand:
-                hand.add(joint)
-        masks.append((weights * np.isin(indices, list(hand))).sum(axis=1) > 0.5)
-    return torch.from_numpy(np.stack(masks))
+    parts = vertex_parts(topology)
+    hands = [parts["left_hand"], parts["right_hand"]]
+    if not all(len(hand) for hand in hands):
+        return torch.zeros(0, 0, dtype=torch.bool)
+    masks = torch.zeros(2, len(topology.skin_weights), dtype=torch.bool)
+    for mask, hand in zip(masks, hands, strict=True):
+        mask[torch.from_numpy(hand)] = True
+    return masks
 
 
 def _near(xy: np.ndarray, sample: Sample) -> np.ndarray:

@@ -192,7 +192,7 @@ def losses(model: Model, criterion: MultiHMRLoss, batch: Batch) -> tuple[dict[st
 
 def export(state: TrainState, path: Path, **metadata: str) -> Path:
     """Write the averaged weights as a checkpoint for `load_model`, in half precision."""
-    trained = state.model.state_dict()
+    trained = {name: value.clone() for name, value in state.model.state_dict().items()}
     state.model.load_state_dict(state.ema)
     save_model(state.model, path, half=True, source="multihmr train", **metadata)
     state.model.load_state_dict(trained)

@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from toys import ToyBody, tiny_model
 
 from multihmr.data.sample import Sample
@@ -90,6 +91,17 @@ def test_learning_rate_warms_up_and_falls():
     assert factors[0] == pytest.approx(0.1)
     assert max(factors) == pytest.approx(1.0)
     assert factors[-1] < 0.02
+
+
+def test_exporting_writes_the_average_and_leaves_the_trained_weights_alone(tmp_path):
+    state = state_of(TrainConfig(data="", half=False))
+    name = "to_score.0.weight"
+    before = state.model.state_dict()[name].clone()
+    state.ema[name] = before + 1
+    trainer.export(state, tmp_path / "weights.safetensors")
+    torch.testing.assert_close(state.model.state_dict()[name], before)
+    written = load_file(tmp_path / "weights.safetensors")[name].float()
+    torch.testing.assert_close(written, before + 1, atol=1e-3, rtol=1e-3)
 
 
 def test_shards_give_back_what_was_written(tmp_path):
