@@ -39,6 +39,7 @@ class Predictions:
     logits_Bhw: Tensor  # of the heatmap of heads
     fov_B: Tensor  # that the network sees over the side of its window [rad]
     K_B33: Tensor  # that was used
+    features_BDhw: Tensor  # of the backbone's patches
 
     def of_image(self, index: int) -> dict[str, np.ndarray]:
         """numpy arrays of the people of one image, nearest first."""

@@ -21,6 +21,22 @@ COCO17_EDGES = (
 )  # fmt: skip
 COCO23_EDGES = (*COCO17_EDGES, (15, 17), (15, 18), (15, 19), (16, 20), (16, 21), (16, 22))
 
+# The joints of MPJPE and of matching: the 22 body joints of SMPL-X (AGORA's B-MPJPE). The first is the
+# pelvis, on which each side is centred. Fingers, toes and eyes, 68 of 104 bones, would outvote the body; the
+# ball of the foot is the only toe bone here. A bone's position is where it begins: `lowerleg01` is the knee.
+BODY_JOINTS: dict[str, tuple[str, ...]] = {
+    "anny": (
+        *("root", "upperleg01.L", "upperleg01.R", "spine03", "lowerleg01.L", "lowerleg01.R", "spine02"),
+        *("foot.L", "foot.R", "spine01", "toe3-1.L", "toe3-1.R", "neck01", "clavicle.L", "clavicle.R"),
+        *("head", "upperarm01.L", "upperarm01.R", "lowerarm01.L", "lowerarm01.R", "wrist.L", "wrist.R"),
+    ),
+    "smplx": (
+        *("pelvis", "left_hip", "right_hip", "spine1", "left_knee", "right_knee", "spine2", "left_ankle"),
+        *("right_ankle", "spine3", "left_foot", "right_foot", "neck", "left_collar", "right_collar", "head"),
+        *("left_shoulder", "right_shoulder", "left_elbow", "right_elbow", "left_wrist", "right_wrist"),
+    ),
+}
+
 # A part is a joint with all that hangs on it. "body" is the rest.
 PARTS = {"left_hand": "wrist.L", "right_hand": "wrist.R", "head": "head"}
 
@@ -36,6 +52,17 @@ def coco_keypoint_sets(keypoints: KeypointSet) -> dict[str, KeypointSet]:
         keypoints.names[:17], keypoints.vertex_indices[:17], keypoints.vertex_weights[:17], COCO17_EDGES
     )
     return {"coco17": body, "coco23": dataclasses.replace(keypoints, edges=COCO23_EDGES)}
+
+
+def body_joints(topology: Topology) -> tuple[str, ...]:
+    """Names of the 22 joints that are compared for this body."""
+    for names in BODY_JOINTS.values():
+        if set(names) <= set(topology.joint_names):
+            return names
+    raise ValueError(
+        f"body {topology.name!r} has none of the known joint sets ({', '.join(BODY_JOINTS)}); "
+        "add its joint names to BODY_JOINTS"
+    )
 
 
 def joint_parts(topology: Topology) -> dict[str, np.ndarray]:

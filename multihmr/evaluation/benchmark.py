@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .. import geometry
 from ..bodies.body import Body, place
-from ..bodies.joints import vertex_parts
+from ..bodies.joints import body_joints, vertex_parts
 from . import metrics
 from .matching import IOU_THRESHOLD, match
 from .report import ERRORS, Counts, People, Result, summarise
@@ -31,22 +31,6 @@ if TYPE_CHECKING:
 SYNTH_TEST = "synth-test"
 SYNTH_TEST_COUNT = 2000
 SYNTH_TEST_SEED = 20_000_000  # far from the seeds that training starts from
-
-# The joints of MPJPE and of matching: the 22 body joints of SMPL-X (AGORA's B-MPJPE). The first is the
-# pelvis, on which each side is centred. Fingers, toes and eyes, 68 of 104 bones, would outvote the body; the
-# ball of the foot is the only toe bone here. A bone's position is where it begins: `lowerleg01` is the knee.
-BODY_JOINTS: dict[str, tuple[str, ...]] = {
-    "anny": (
-        *("root", "upperleg01.L", "upperleg01.R", "spine03", "lowerleg01.L", "lowerleg01.R", "spine02"),
-        *("foot.L", "foot.R", "spine01", "toe3-1.L", "toe3-1.R", "neck01", "clavicle.L", "clavicle.R"),
-        *("head", "upperarm01.L", "upperarm01.R", "lowerarm01.L", "lowerarm01.R", "wrist.L", "wrist.R"),
-    ),
-    "smplx": (
-        *("pelvis", "left_hip", "right_hip", "spine1", "left_knee", "right_knee", "spine2", "left_ankle"),
-        *("right_ankle", "spine3", "left_foot", "right_foot", "neck", "left_collar", "right_collar", "head"),
-        *("left_shoulder", "right_shoulder", "left_elbow", "right_elbow", "left_wrist", "right_wrist"),
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -291,17 +275,6 @@ class Worst:
             paths.append(folder / f"{i:02d}_{sample.name.replace('/', '_')}.jpg")
             Image.fromarray(humans.draw(sample.image)).save(paths[-1])
         return paths
-
-
-def body_joints(topology: Topology) -> tuple[str, ...]:
-    """Names of the 22 joints that are compared for this body."""
-    for names in BODY_JOINTS.values():
-        if set(names) <= set(topology.joint_names):
-            return names
-    raise ValueError(
-        f"body {topology.name!r} has none of the known joint sets ({', '.join(BODY_JOINTS)}); "
-        "add its joint names to benchmark.BODY_JOINTS"
-    )
 
 
 def hand_masks(topology: Topology) -> Tensor:

@@ -181,6 +181,7 @@ class MultiHMR(Model):
             logits_Bhw=logits_Bhw,
             fov_B=fov_B,
             K_B33=K_B33,
+            features_BDhw=grid_BDhw,
         )
 
     def _camera(self, fov_B: Tensor, K_B33: Tensor | None) -> Tensor:

@@ -12,7 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..bodies.body import Body
+from ..bodies.joints import PARTS, joint_parts
 from ..geometry import project
+from ..humans import Topology
 from ..model import Predictions
 from .targets import Targets
 
@@ -33,6 +36,21 @@ class LossWeights:
     fov: float = 1.0
 
 
+# Fingers, toes and eyes are 64 of Anny's 104 joints and mostly a guess; counted in full they drown out what
+# decides about a pose.
+MINOR_JOINT_WEIGHT = 0.2
+
+
+def joint_weights(topology: Topology) -> Tensor:
+    """(J,) how much each joint counts in the losses: 1 on average, less for fingers, toes and eyes."""
+    parts = joint_parts(topology)
+    beyond = {j for part in PARTS for j in parts[part] if topology.joint_names[j] != PARTS[part]}
+    toes = {j for j, name in enumerate(topology.joint_names) if name.startswith("toe")}
+    weights_J = torch.ones(len(topology.joint_names))
+    weights_J[sorted(beyond | toes)] = MINOR_JOINT_WEIGHT
+    return weights_J / weights_J.mean()
+
+
 def detection_loss(logits_Bhw: Tensor, heatmap_Bhw: Tensor) -> Tensor:
     """Penalty-reduced focal loss of CenterNet (Zhou et al. 2019, eq. 1; alpha 2, beta 4), per person."""
     log_p, log_not_p = F.logsigmoid(logits_Bhw), F.logsigmoid(-logits_Bhw)
@@ -47,10 +65,15 @@ def l1(pred: Tensor, true: Tensor) -> Tensor:
     return (pred - true).abs().flatten(1).sum(1).sum() / max(1, len(pred))
 
 
-def points_loss(pred_PN3: Tensor, true_PN3: Tensor, pred_P3: Tensor, true_P3: Tensor) -> Tensor:
+def points_loss(
+    pred_PN3: Tensor, true_PN3: Tensor, pred_P3: Tensor, true_P3: Tensor, weights_N: Tensor | None = None
+) -> Tensor:
     """L1 of points relative to a point of their body (the pelvis), summed over xyz, mean over points [m]."""
     difference = (pred_PN3 - pred_P3[:, None]) - (true_PN3 - true_P3[:, None])
-    return difference.abs().sum(-1).sum() / max(1, difference[..., 0].numel())
+    distance_PN = difference.abs().sum(-1)
+    if weights_N is not None:
+        distance_PN = distance_PN * weights_N
+    return distance_PN.sum() / max(1, distance_PN.numel())
 
 
 def reprojection_loss(pred_PJ3: Tensor, true_PJ2: Tensor, K_P33: Tensor, size: float) -> Tensor:
@@ -64,24 +87,28 @@ def reprojection_loss(pred_PJ3: Tensor, true_PJ2: Tensor, K_P33: Tensor, size: f
 class MultiHMRLoss(nn.Module):
     """Named terms, each already weighted; their sum is what training minimises."""
 
-    def __init__(self, pelvis_joint: int, image_size: int, weights: LossWeights | None = None) -> None:
+    joint_weights_J: Tensor
+
+    def __init__(self, body: Body, image_size: int, weights: LossWeights | None = None) -> None:
         super().__init__()
-        self.pelvis_joint = pelvis_joint
+        self.pelvis_joint = body.pelvis_joint
+        self.register_buffer("joint_weights_J", joint_weights(body.topology), persistent=False)
         self.image_size = image_size
         self.weights = weights or LossWeights()
 
     def forward(self, pred: Predictions, true: Targets) -> dict[str, Tensor]:
         pelvis = (pred.joints_PJ3[:, self.pelvis_joint], true.joints_PJ3[:, self.pelvis_joint])
         K_P33 = true.K_B33[true.centers.image_index_P]
+        weights_R11 = self.joint_weights_J[: pred.pose_PR33.shape[1], None, None]
         terms = {
             "detection": detection_loss(pred.logits_Bhw, true.heatmap_Bhw),
             "offset": l1(pred.offset_P2, true.offset_P2),
-            "pose": l1(pred.pose_PR33, true.pose_PR33),
+            "pose": l1(pred.pose_PR33 * weights_R11, true.pose_PR33 * weights_R11),
             "shape": l1(pred.shape_PS, true.shape_PS),
             "expression": l1(pred.expression_PE, true.expression_PE),
             "depth": l1(pred.depth_code_P[:, None], true.depth_code_P[:, None]),
             "vertices": points_loss(pred.vertices_PV3, true.vertices_PV3, *pelvis),
-            "joints": points_loss(pred.joints_PJ3, true.joints_PJ3, *pelvis),
+            "joints": points_loss(pred.joints_PJ3, true.joints_PJ3, *pelvis, self.joint_weights_J),
             "reprojection": reprojection_loss(pred.joints_PJ3, true.joints_2d_PJ2, K_P33, self.image_size),
             "fov": (pred.fov_B.log() - true.fov_B.log()).abs().mean(),
         }

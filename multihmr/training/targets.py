@@ -129,11 +129,21 @@ def assign_cells(head_P2: Tensor, image_index_P: Tensor, grid_size: int) -> Tens
 
 def _heatmap(head_P2: Tensor, cell_P2: Tensor, image_index_P: Tensor, shape: tuple[int, int, int]) -> Tensor:
     """CenterNet's target: 1 in the cell of each head; neighbours count less the nearer the head is."""
-    heatmap_Bhw = torch.zeros(shape, device=head_P2.device)
-    ticks = torch.arange(shape[-1], device=head_P2.device) + 0.5
-    distance_Phw = (ticks - head_P2[:, :1])[:, None, :] ** 2 + (ticks - head_P2[:, 1:])[:, :, None] ** 2
-    # A deviation of 0.6 cells: a head on the edge between two cells lets the second one score 0.7 unpunished.
-    for image, blob_hw in zip(image_index_P.tolist(), torch.exp(-distance_Phw / (2 * 0.6**2)), strict=True):
-        heatmap_Bhw[image] = torch.maximum(heatmap_Bhw[image], blob_hw.clamp(max=0.99))
+    heatmap_Bhw = highest(blobs(head_P2, *shape[1:]), image_index_P, shape[0])
     heatmap_Bhw[image_index_P, cell_P2[:, 1], cell_P2[:, 0]] = 1
     return heatmap_Bhw
+
+
+def highest(maps_Nhw: Tensor, index_N: Tensor, count: int) -> Tensor:
+    """(count, h, w): map i is the pixelwise highest of those with index i, 0 where there is none."""
+    out = maps_Nhw.new_zeros(count, *maps_Nhw.shape[1:])
+    return out.scatter_reduce_(0, index_N[:, None, None].expand_as(maps_Nhw), maps_Nhw, "amax")
+
+
+def blobs(at_N2: Tensor, height: int, width: int) -> Tensor:
+    """(N, 2) places [cells] -> (N, height, width) Gaussians around them, below 1 everywhere."""
+    cols = torch.arange(width, device=at_N2.device) + 0.5
+    rows = torch.arange(height, device=at_N2.device) + 0.5
+    distance_Nhw = (cols - at_N2[:, :1])[:, None, :] ** 2 + (rows - at_N2[:, 1:])[:, :, None] ** 2
+    # A deviation of 0.6 cells: a head on the edge between two cells lets the second one score 0.7 unpunished.
+    return torch.exp(-distance_Nhw / (2 * 0.6**2)).clamp(max=0.99)

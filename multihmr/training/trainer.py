@@ -12,11 +12,12 @@ from typing import Any, cast
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, distributed, nn
 from torch.utils.data import ConcatDataset, DataLoader, Dataset
 from tqdm import tqdm
 
 from ..bodies.body import Body
+from ..bodies.joints import body_joints
 from ..data.augment import augment
 from ..data.sample import Sample
 from ..data.shards import Shards
@@ -24,8 +25,9 @@ from ..hub import FAMILIES, load_body, load_model, pick_device, save_model
 from ..humans import Topology
 from ..model import Model
 from ..networks.backbones import Hybrid
+from .hints import Hints
 from .losses import MultiHMRLoss
-from .targets import Batch, Targets, collate, make_targets
+from .targets import Batch, collate, make_targets
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +48,7 @@ class TrainConfig:
     image_size: int = _flag(320, "side of the square that the network looks at, in pixels")
     init: str = _flag("", "model or weights to start from; else the backbone's public weights")
     steps: int = _flag(30_000, "of the optimiser")
-    batch_size: int = _flag(16, "pictures a step")
+    batch_size: int = _flag(16, "pictures a step, of all processes together")
     lr: float = _flag(5e-4, "learning rate after the warm-up")
     backbone_lr: float = _flag(0.5, "factor on it for what was pretrained")
     warmup: int = _flag(300, "steps")
@@ -55,6 +57,7 @@ class TrainConfig:
     ema: float = _flag(0.999, "memory of the averaged weights, which are the ones written out")
     freeze_stages: int = _flag(3, "first stages of the hybrid's stem that stay as ImageNet left them")
     vertices: int = _flag(900, "of the body's vertices, how many the losses look at")
+    hints: bool = _flag(True, "also ask the patches where the joints are, which speeds learning up")
     workers: int = _flag(1, "processes that read pictures")
     seed: int = _flag(0, "of weights, order and augmentation")
     half: bool = _flag(True, "bfloat16 in the backbone")
@@ -85,49 +88,122 @@ class Stream(Dataset[Sample]):
 def train(config: TrainConfig, *, progress: bool | None = None) -> Path:
     """Train (or go on, if `out` holds a checkpoint) and return the path of the weights that came out.
 
+    Started by `torchrun --nproc-per-node N -m multihmr train ...`, the processes share each step's pictures
+    and all hold the same weights; the first one writes.
+
     Raises:
         FloatingPointError: a loss term is not finite; it and the samples are named.
     """
     torch.manual_seed(config.seed)
+    device = pick_device(config.device or None)
+    processes = Processes.join(device)
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
-    device = pick_device(config.device or None)
     model = _build(config).to(device)
-    state = TrainState(model, config)
+    objective = make_objective(model, hints=config.hints).to(device)
+    state = TrainState(model, config, objective.hints)
     if (out / "checkpoint.pt").exists():
         state.load(out / "checkpoint.pt")
         log.info("going on from step %d", state.step)
-    criterion = MultiHMRLoss(model.body.pelvis_joint, model.config.image_size).to(device)
-    writer = _summary_writer(out)
-    bar = tqdm(total=config.steps, initial=state.step, disable=None if progress is None else not progress)
-    for batch in _batches(config, model, state.step):
-        terms = train_step(state, criterion, batch.to(device))
+    shared = processes.share(objective)
+    writer = _summary_writer(out) if processes.first else None
+    quiet = not processes.first or (None if progress is None else not progress)
+    bar = tqdm(total=config.steps, initial=state.step, disable=quiet)
+    for batch in _batches(config, model, state.step, processes):
+        terms = train_step(state, shared, batch.to(device))
         bar.update()
-        if state.step % 20 == 0:
+        if writer is not None and state.step % 20 == 0:
             bar.set_postfix(loss=f"{terms['total']:.2f}", refresh=False)
             for name, value in terms.items():
                 writer.add_scalar(name, value, state.step)
-        if state.step % config.save_every == 0:
+        if writer is not None and state.step % config.save_every == 0:
             state.save(out / "checkpoint.pt")
             log.info("step %d: %s", state.step, {k: round(v, 3) for k, v in terms.items()})
     bar.close()
-    writer.close()
-    state.save(out / "checkpoint.pt")
-    unmoved = unmoved_names(_sources(config), model.body.topology)
-    model.config = replace(model.config, unpredicted=unmoved)
-    return export(state, out / "weights.safetensors", licence=config.licence)
+    path = out / "weights.safetensors"
+    if writer is not None:
+        writer.close()
+        state.save(out / "checkpoint.pt")
+        unmoved = unmoved_names(_sources(config), model.body.topology)
+        model.config = replace(model.config, unpredicted=unmoved)
+        export(state, path, licence=config.licence)
+    processes.leave()
+    return path
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes of one training run; alone unless `torchrun` started several."""
+
+    rank: int = 0
+    count: int = 1
+
+    @staticmethod
+    def join(device: torch.device) -> Processes:
+        """Meet the others that torchrun started."""
+        if not distributed.is_torchelastic_launched():
+            return Processes()
+        if device.type == "cuda":
+            torch.cuda.set_device(distributed.get_node_local_rank())
+        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        return Processes(distributed.get_rank(), distributed.get_world_size())
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+    def share(self, module: nn.Module) -> nn.Module:
+        """The module with gradients averaged over all processes."""
+        if self.count == 1:
+            return module
+        return nn.parallel.DistributedDataParallel(module)
+
+    def leave(self) -> None:
+        if self.count > 1:
+            distributed.barrier()
+            distributed.destroy_process_group()
+
+
+class Objective(nn.Module):
+    """Batch in, weighted loss terms by name out: the network at the true cells against the truth."""
+
+    def __init__(self, model: Model, criterion: MultiHMRLoss, hints: Hints | None = None) -> None:
+        super().__init__()
+        self.model, self.criterion, self.hints = model, criterion, hints
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        patch = self.model.backbone.patch
+        targets = make_targets(batch, self.model.body, patch)
+        pred = self.model(batch.images_B3HW(), batch.K_B33, centers=targets.centers)
+        terms = self.criterion(pred, targets)
+        if self.hints is not None:
+            terms = terms | self.hints(pred.features_BDhw, targets, patch)
+        return terms
+
+
+def make_objective(model: Model, *, hints: bool) -> Objective:
+    """The losses of a model, with fresh hints about the joints of its body."""
+    topology = model.body.topology
+    asked = [topology.joint_names.index(name) for name in body_joints(topology)] if hints else []
+    return Objective(
+        model,
+        MultiHMRLoss(model.body, model.config.image_size),
+        Hints(model.backbone.width, asked) if hints else None,
+    )
 
 
 class TrainState:
-    """What a checkpoint holds: weights, their moving average, optimiser, step."""
+    """What a checkpoint holds: weights, their moving average, hints, optimiser, step."""
 
-    def __init__(self, model: Model, config: TrainConfig) -> None:
+    def __init__(self, model: Model, config: TrainConfig, hints: Hints | None = None) -> None:
         self.model = model.train()
+        self.hints = hints
         self.config = config
         self.step = 0
-        self.optimizer = torch.optim.AdamW(
-            _parameter_groups(model, config), lr=config.lr, weight_decay=config.weight_decay
-        )
+        groups = _parameter_groups(model, config)
+        if hints is not None:
+            groups.append({"params": list(hints.parameters()), "factor": 1.0, "weight_decay": 0.0})
+        self.optimizer = torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay)
         self.ema = {name: value.detach().clone() for name, value in model.state_dict().items()}
 
     def learning_rate_factor(self) -> float:
@@ -151,6 +227,7 @@ class TrainState:
         content = {
             "model": self.model.state_dict(),
             "ema": self.ema,
+            "hints": {} if self.hints is None else self.hints.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
             "config": asdict(self.config),
@@ -162,16 +239,18 @@ class TrainState:
     def load(self, path: Path) -> None:
         content = torch.load(path, map_location=self.model.device, weights_only=True)
         self.model.load_state_dict(content["model"])
+        if self.hints is not None:
+            self.hints.load_state_dict(content["hints"])
         self.optimizer.load_state_dict(content["optimizer"])
         self.ema = content["ema"]
         self.step = content["step"]
 
 
-def train_step(state: TrainState, criterion: MultiHMRLoss, batch: Batch) -> dict[str, float]:
-    """One step of the optimiser; returns the weighted loss terms and their "total"."""
+def train_step(state: TrainState, objective: nn.Module, batch: Batch) -> dict[str, float]:
+    """One step of the optimiser on an `Objective`; returns the weighted loss terms and their "total"."""
     for group in state.optimizer.param_groups:
         group["lr"] = state.config.lr * group["factor"] * state.learning_rate_factor()
-    terms, _ = losses(state.model, criterion, batch)
+    terms = objective(batch)
     total = torch.stack(list(terms.values())).sum()
     values = {name: term.item() for name, term in terms.items()}
     _check_finite(values, state.step)
@@ -182,12 +261,6 @@ def train_step(state: TrainState, criterion: MultiHMRLoss, batch: Batch) -> dict
     state.step += 1
     state.update_ema()
     return {**values, "total": total.item()}
-
-
-def losses(model: Model, criterion: MultiHMRLoss, batch: Batch) -> tuple[dict[str, Tensor], Targets]:
-    """The network at the true cells against the truth."""
-    targets = make_targets(batch, model.body, model.backbone.patch)
-    return criterion(model(batch.images_B3HW(), batch.K_B33, centers=targets.centers), targets), targets
 
 
 def export(state: TrainState, path: Path, **metadata: str) -> Path:
@@ -282,12 +355,18 @@ def _parameter_groups(model: Model, config: TrainConfig) -> list[dict]:
     ]
 
 
-def _batches(config: TrainConfig, model: Model, start: int) -> Iterator[Batch]:
+def _batches(config: TrainConfig, model: Model, start: int, processes: Processes) -> Iterator[Batch]:
+    """This process' share of the pictures of each step."""
+    if config.batch_size % processes.count:
+        raise ValueError(
+            f"{processes.count} processes cannot share {config.batch_size} pictures a step evenly"
+        )
     stream = Stream(_sources(config), model.config.image_size, model.body.topology, config.seed)
-    numbers = range(start * config.batch_size, config.steps * config.batch_size)
+    first = start * config.batch_size + processes.rank
+    numbers = range(first, config.steps * config.batch_size, processes.count)
     loader = DataLoader(
         stream,
-        batch_size=config.batch_size,
+        batch_size=config.batch_size // processes.count,
         sampler=numbers,  # type: ignore[arg-type]
         collate_fn=collate,
         num_workers=config.workers,

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from multihmr.bodies.body import Body, BodyOutput, place
-from multihmr.evaluation.benchmark import BODY_JOINTS
+from multihmr.bodies.joints import BODY_JOINTS
 from multihmr.humans import Humans, Topology, project
 
 K = np.array([[500, 0, 320], [0, 500, 240], [0, 0, 1]], np.float32)

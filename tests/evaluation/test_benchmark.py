@@ -11,6 +11,7 @@ import torch
 
 from multihmr.bodies.anny import Anny
 from multihmr.bodies.body import Body
+from multihmr.bodies.joints import body_joints
 from multihmr.evaluation import benchmark
 from multihmr.evaluation.benchmark import Protocol, evaluate
 from multihmr.evaluation.report import Result, table
@@ -155,12 +156,12 @@ def test_a_body_without_known_joints_is_refused(body: Body) -> None:
 
     topology = replace(body.topology, joint_names=tuple(f"joint {i}" for i in range(23)))
     with pytest.raises(ValueError, match="none of the known joint sets"):
-        benchmark.body_joints(topology)
+        body_joints(topology)
 
 
 def test_the_joints_and_hands_of_anny_are_known() -> None:
     anny = Anny()
-    assert len(benchmark.body_joints(anny.topology)) == 22
+    assert len(body_joints(anny.topology)) == 22
     left, right = benchmark.hand_masks(anny.topology)
     assert left.sum() == right.sum() > 1000
     output = anny(anny.mean_pose_R33[None], anny.mean_shape_S[None], torch.zeros(1, anny.expression_count))

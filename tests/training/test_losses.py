@@ -36,7 +36,7 @@ def perfect(targets):
 
 def test_every_term_is_zero_for_a_perfect_prediction():
     targets = make_targets(batch_of([0.1, 0.2, 4.0], [-0.8, 0.3, 6.0]), ToyBody(), 16)
-    terms = MultiHMRLoss(0, 64)(perfect(targets), targets)
+    terms = MultiHMRLoss(ToyBody(), 64)(perfect(targets), targets)
     assert set(terms) >= {"detection", "pose", "expression", "depth", "fov"}
     assert all(term.item() == pytest.approx(0, abs=1e-4) for term in terms.values())
 
@@ -44,7 +44,7 @@ def test_every_term_is_zero_for_a_perfect_prediction():
 def test_nobody_in_the_batch_gives_finite_losses_and_gradients():
     model = tiny_model().train()
     targets = make_targets(batch_of(), ToyBody(), 16)
-    terms = MultiHMRLoss(0, 64)(
+    terms = MultiHMRLoss(ToyBody(), 64)(
         model(torch.rand(2, 3, 64, 64), targets.K_B33, centers=targets.centers), targets
     )
     torch.stack(list(terms.values())).sum().backward()
@@ -72,7 +72,7 @@ def test_expression_is_learned():
     batch = batch_of([0.1, 0.2, 4.0])
     targets = make_targets(batch, ToyBody(), 16)
     pred = dataclasses.replace(perfect(targets), expression_PE=torch.tensor([[0.7]]))
-    assert MultiHMRLoss(0, 64)(pred, targets)["expression"] > 0
+    assert MultiHMRLoss(ToyBody(), 64)(pred, targets)["expression"] > 0
 
 
 def test_detection_loss_rewards_the_right_peak():

@@ -1,4 +1,5 @@
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +11,10 @@ from multihmr.data.sample import Sample
 from multihmr.data.shards import Shards, write_shard
 from multihmr.geometry import default_intrinsics
 from multihmr.training import trainer
+from multihmr.training.hints import Hints
 from multihmr.training.losses import MultiHMRLoss
 from multihmr.training.targets import collate, make_targets
-from multihmr.training.trainer import TrainConfig, TrainState, train_step
+from multihmr.training.trainer import Objective, TrainConfig, TrainState, train_step
 
 
 def toy_sample(seed: int = 0, people: int = 2) -> Sample:
@@ -32,15 +34,20 @@ def toy_sample(seed: int = 0, people: int = 2) -> Sample:
 
 
 def state_of(config: TrainConfig, seed: int = 0) -> TrainState:
-    return TrainState(tiny_model(seed), config)
+    torch.manual_seed(seed)
+    return TrainState(tiny_model(seed), config, Hints(256, range(3)))
+
+
+def objective_of(state: TrainState) -> Objective:
+    return Objective(state.model, MultiHMRLoss(state.model.body, 64), state.hints)
 
 
 def test_overfitting_one_image_recovers_count_place_and_pose():
     config = TrainConfig(data="", steps=220, batch_size=1, lr=3e-3, warmup=10, half=False)
     state = state_of(config)
-    batch = collate([toy_sample()])
+    batch, objective = collate([toy_sample()]), objective_of(state)
     for _ in range(config.steps):
-        train_step(state, MultiHMRLoss(0, 64), batch)
+        train_step(state, objective, batch)
     model = state.model.eval()
     pred = model(batch.images_B3HW(), batch.K_B33, threshold=0.5)
     true = make_targets(batch, ToyBody(), 16)
@@ -54,15 +61,15 @@ def test_overfitting_one_image_recovers_count_place_and_pose():
 
 def test_a_resumed_run_has_the_identical_next_loss(tmp_path):
     config = TrainConfig(data="", steps=20, warmup=5, half=False)
-    criterion, batches = MultiHMRLoss(0, 64), [collate([toy_sample(seed)]) for seed in range(4)]
+    batches = [collate([toy_sample(seed)]) for seed in range(4)]
     state = state_of(config)
     for batch in batches[:2]:
-        train_step(state, criterion, batch)
+        train_step(state, objective_of(state), batch)
     state.save(tmp_path / "checkpoint.pt")
-    uninterrupted = [train_step(state, criterion, batch) for batch in batches[2:]]
+    uninterrupted = [train_step(state, objective_of(state), batch) for batch in batches[2:]]
     resumed = state_of(config, seed=7)
     resumed.load(tmp_path / "checkpoint.pt")
-    assert [train_step(resumed, criterion, batch) for batch in batches[2:]] == uninterrupted
+    assert [train_step(resumed, objective_of(resumed), batch) for batch in batches[2:]] == uninterrupted
 
 
 def test_a_number_gone_wrong_names_the_term():
@@ -70,7 +77,7 @@ def test_a_number_gone_wrong_names_the_term():
     batch = collate([toy_sample()])
     batch.expression_PE[0, 0] = math.nan
     with pytest.raises(FloatingPointError, match="expression"):
-        train_step(state, MultiHMRLoss(0, 64), batch)
+        train_step(state, objective_of(state), batch)
 
 
 def test_the_stream_repeats_itself_and_never_repeats_a_view(tmp_path):
@@ -81,6 +88,39 @@ def test_the_stream_repeats_itself_and_never_repeats_a_view(tmp_path):
     again = [stream[g] for g in range(3, 6)]
     assert {s.name for s in first} == {s.name for s in again} == {"000000", "000001", "000002"}
     assert not any((a.image == b.image).all() for a in first for b in again)
+
+
+@pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="needs torch with gloo")
+def test_two_processes_learn_what_one_would(tmp_path):
+    """Each process sees its half of every step, and both end with the mean gradient and equal weights."""
+    context = torch.multiprocessing.get_context("spawn")
+    workers = [context.Process(target=_learn_in_two, args=(rank, tmp_path)) for rank in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    (weights, gradient), (other_weights, _) = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    torch.testing.assert_close(weights, other_weights, atol=0, rtol=0)
+    alone = state_of(TrainConfig(data="", half=False))
+    train_step(alone, objective_of(alone), collate([toy_sample(seed) for seed in range(2)]))
+    torch.testing.assert_close(gradient, alone.model.head.to_pose.weight.grad, atol=1e-5, rtol=1e-3)
+
+
+def _learn_in_two(rank: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    state = state_of(TrainConfig(data="", half=False))
+    shared = trainer.Processes(rank, 2).share(objective_of(state))
+    train_step(state, shared, collate([toy_sample(rank)]))
+    weight = state.model.head.to_pose.weight
+    torch.save((weight.detach(), weight.grad), folder / f"{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_processes_must_share_a_step_evenly(tmp_path):
+    config = TrainConfig(data=str(tmp_path), batch_size=3)
+    with pytest.raises(ValueError, match="2 processes cannot share 3 pictures"):
+        trainer._batches(config, tiny_model(), 0, trainer.Processes(0, 2))
 
 
 def test_learning_rate_warms_up_and_falls():
