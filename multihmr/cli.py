@@ -1,4 +1,4 @@
-"""multihmr predict | models | synth | train | evaluate | bench: the only file that prints and exits.
+"""multihmr predict | models | convert | synth | train | evaluate | bench: alone in printing and exiting.
 
 Each command is a door: one function that adds its flags, one that runs it. What a command needs is
 imported when it is chosen, so that `multihmr models` is quick and needs no extras.
@@ -108,7 +108,7 @@ def predict(args: argparse.Namespace) -> int:
         from .hub import load_model
 
         args.out.mkdir(parents=True, exist_ok=True)
-        model = load_model(args.model, device=args.device)
+        model = load_model(args.model, device=args.device, smplx=args.smplx)
         names = output_names(images, args.out, args.format)
         bar = tqdm(images, unit="picture", disable=None if len(images) > 1 else True)
         try:
@@ -203,8 +203,25 @@ def models(args: argparse.Namespace) -> int:
 
     for release in list_models():
         mark = " (default)" if release.name == DEFAULT else ""
-        size = f"{release.size / 1e6:.1f} MB"
-        print(f"{release.name}{mark}  body {release.body}, {release.licence}, {size}: {release.description}")
+        facts = f"body {release.body}, {release.licence}, {release.size_label}"
+        print(f"{release.name}{mark}  {facts}: {release.description}")
+    return 0
+
+
+def convert_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("official", type=Path, metavar="OFFICIAL.pt", help="a checkpoint of naver/multi-hmr")
+    parser.add_argument("out", type=Path, metavar="OUT.safetensors", help="what load_model reads")
+
+
+def convert(args: argparse.Namespace) -> int:
+    """Turn an official checkpoint into ours; its body is not needed for that."""
+    from .checkpoint import write_checkpoint
+    from .convert import read_official
+
+    checkpoint = read_official(args.official)
+    source = f"converted from {args.official.name}"
+    print(f"{checkpoint.family}, body {checkpoint.body}, {checkpoint.licence}")
+    print(f"weights in {write_checkpoint(checkpoint, args.out, source=source)}")
     return 0
 
 
@@ -327,6 +344,7 @@ class Door:
 DOORS = {
     "predict": Door("find the people in pictures and write them to files", predict_flags, predict),
     "models": Door("list the models that are known by name", models_flags, models),
+    "convert": Door("turn an official checkpoint into one of ours", convert_flags, convert),
     "synth": Door("render pictures to learn from", synth_flags, synth),
     "train": Door("train a model", train_flags, train),
     "evaluate": Door("measure how well a model finds and rebuilds people", evaluate_flags, evaluate),
@@ -365,6 +383,7 @@ def _model_flags(parser: argparse.ArgumentParser) -> None:
         "--model", help="name of a release, path, or hf:owner/repo; default: the bundled model"
     )
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: the best there is")
+    parser.add_argument("--smplx", metavar="PATH", help="your SMPLX_NEUTRAL.npz, for models with that body")
 
 
 def _formats(text: str) -> list[str]:

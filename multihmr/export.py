@@ -2,7 +2,7 @@
 
     .glb   people as separate nodes "person_0", ... in metres, to look at in any 3D program
     .obj   the same as text, one object a person          .ply   all people as one coloured mesh
-    .npz   every parameter, without loss; `load` reads it back
+    .npz   every parameter, without loss; `load` reads it back; of SMPL-X also by the names of AMASS
     .json  scores, places, named joints and keypoints, for programs that want no meshes
 
 Meshes (.glb, .obj, .ply) stand in the frame of glTF and most 3D programs: x right, y up, z to the viewer, the
@@ -117,7 +117,7 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
 
 
 def _npz(humans: Humans) -> bytes:
-    arrays: dict[str, Any] = {name: getattr(humans, name) for name in _PARAMETERS}
+    arrays: dict[str, Any] = {name: getattr(humans, name) for name in _PARAMETERS} | _amass(humans)
     if humans.track_ids is not None:
         arrays["track_ids"] = humans.track_ids
     buffer = io.BytesIO()
@@ -136,6 +136,29 @@ def _npz(humans: Humans) -> bytes:
         **arrays,
     )
     return buffer.getvalue()
+
+
+def _amass(humans: Humans) -> dict[str, Any]:
+    """People of SMPL-X as AMASS and its tools name them, a row for each; nothing for other bodies.
+
+    poses (N, 165) axis-angle of the 55 joints in the order of the smplx package: root, body, jaw, eyes,
+    hands (relative to the flat hand). trans (N, 3) [m] is what the package adds to its vertices, which it
+    turns about the pelvis where that lies at rest. betas (N, S) and gender; expression (N, 10) is stored
+    anyway. All in the camera frame.
+    """
+    topology = humans.topology
+    if humans.body != "smplx" or topology.rest_pelvis is None:
+        return {}
+    poses = np.zeros((len(humans), 55, 3), np.float32)
+    poses[:, topology.pose_joints] = rotmat_to_rotvec(humans.pose)
+    numbers = np.concatenate([np.ones((len(humans), 1)), humans.shape, humans.expression], axis=1)
+    return {
+        "poses": poses.reshape(-1, 165),
+        "betas": humans.shape,
+        "trans": (humans.pelvis - numbers @ topology.rest_pelvis).astype(np.float32),
+        "gender": "neutral",
+        "surface_model_type": "smplx",
+    }
 
 
 def _names(names: tuple[str, ...]) -> np.ndarray:

@@ -94,5 +94,13 @@ def code_to_depth(code: Tensor, focal: Tensor, size: Tensor | float) -> Tensor:
     return torch.exp(code.clamp(-4.6, 9.2)) * focal / _reference_focal(size)
 
 
+def released_code_to_depth(code: Tensor, focal: Tensor, size: Tensor | float) -> Tensor:
+    """Depth [m, 0 to 50] of the SMPL-X checkpoints of 2024, in which the focal ratio multiplies the code.
+
+    That is an exponent where `code_to_depth` has a factor: the two agree at 60 degrees alone.
+    """
+    return (torch.exp(code * focal / _reference_focal(size)) - 1e-10).clamp(0, 50)
+
+
 def _reference_focal(size: Tensor | float) -> Tensor:
     return fov_to_focal(math.radians(DEFAULT_FOV_DEG), size)

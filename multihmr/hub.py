@@ -1,63 +1,48 @@
 """Names -> files -> models: what `load_model` accepts, where assets lie; checkpoints written and read.
 
 A checkpoint is one safetensors file: the tensors of the network (not of its body, which has its own asset)
-and a header that says how to build it. Reading one never runs code that comes with it. Environment
-variables, cache folders and downloads are here and nowhere else.
+and a header that says how to build it; official .pt files become the same through convert.py. Reading one
+never runs code that comes with it. Environment variables, cache folders and downloads are here and, for the
+bytes themselves, in download.py; nowhere else.
+
+What is fetched lies in `cache_folder()`: models/NAME.safetensors (converted; the .pt that it was made from is
+removed), smplx/SMPLX_NEUTRAL.npz (put there by the user) and licences.txt (those that were shown).
 """
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import json
+import logging
 import os
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+
+from .checkpoint import (
+    PICKLE_STARTS,
+    PICKLE_SUFFIXES,
+    Checkpoint,
+    config_of,
+    existing,
+    fill,
+    own_state,
+    read_checkpoint,
+    write_checkpoint,
+)
+from .checkpoint import read_metadata as read_metadata  # the header, for whoever asks this file
+from .download import download, locked
+from .releases import DEFAULT, RELEASES, Release, find_release, unknown_release
 
 if TYPE_CHECKING:
     from .bodies.body import Body
     from .model import Model
 
-DEFAULT = "multihmr-anny-hybrid"
-FORMAT_VERSION = "1"
+logger = logging.getLogger(__name__)
 
-_PICKLES = (b"PK\x03\x04", b"\x80")  # torch.save since 1.6, and before
-_PICKLE_SUFFIXES = {".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".tar"}
-
-
-@dataclass(frozen=True)
-class Release:
-    """A published checkpoint: file name in `weights/`, sha256 and size [bytes] of that file."""
-
-    name: str
-    file: str
-    sha256: str
-    size: int
-    body: str
-    licence: str
-    description: str
-
-
-RELEASES = {
-    release.name: release
-    for release in [
-        Release(
-            name=DEFAULT,
-            file="multihmr-anny-hybrid.safetensors",
-            sha256="5fd395b1c2afd37ec4d97760706a117aa94813151cc8b53155bfb5a408d57b1d",
-            size=19715706,
-            body="anny",
-            licence="Apache-2.0",
-            description="EfficientNet-Lite and ViT blocks for CPUs, trained on synthetic people only",
-        ),
-    ]
-}
+SMPLX_FILE = "SMPLX_NEUTRAL.npz"
 
 
 def _multihmr() -> tuple[type[Any], type[Any]]:
@@ -66,7 +51,16 @@ def _multihmr() -> tuple[type[Any], type[Any]]:
     return MultiHMR, MultiHMRConfig
 
 
-FAMILIES: dict[str, Callable[[], tuple[type[Any], type[Any]]]] = {"multihmr": _multihmr}
+def _multihmr_anny() -> tuple[type[Any], type[Any]]:
+    from .networks.multihmr_anny import MultiHMRAnny, MultiHMRAnnyConfig
+
+    return MultiHMRAnny, MultiHMRAnnyConfig
+
+
+FAMILIES: dict[str, Callable[[], tuple[type[Any], type[Any]]]] = {
+    "multihmr": _multihmr,
+    "multihmr-anny": _multihmr_anny,
+}
 """family -> a function that imports it and gives (model class, config class)."""
 
 
@@ -76,33 +70,40 @@ def list_models() -> list[Release]:
 
 
 def load_model(
-    name: str | os.PathLike[str] | None = None, *, device: str | torch.device | None = None
+    name: str | os.PathLike[str] | None = None,
+    *,
+    device: str | torch.device | None = None,
+    half: torch.dtype | bool | None = None,
+    smplx: str | os.PathLike[str] | None = None,
 ) -> Model:
     """A model ready to predict: the bundled default, or what `name` says.
 
-    name: a release of `list_models`, a path to a safetensors file, or "hf:owner/repo" for `model.safetensors`
-    of a repository on the Hugging Face Hub. A string that is both a release and a file here is refused:
-    "release:NAME" and "./NAME" are the two spellings. device: None picks cuda, else mps, else cpu.
-    ValueError, FileNotFoundError and ConnectionError say in one sentence what is wrong.
+    Args:
+        name: a release of `list_models` ("multiHMR_896_L", in any case, or "896_L"), fetched into
+            `cache_folder()` on first use; a path to a .safetensors or an official .pt file; or
+            "hf:owner/repo" for a repository on the Hugging Face Hub. A string that is both a release and a
+            file here is refused: "release:NAME" and "./NAME" are the two spellings.
+        device: None picks cuda, else mps, else cpu.
+        half: precision of the backbone, while all that carries metres stays float32. None: float16 on cuda,
+            float32 elsewhere; torch.float16, torch.bfloat16, or False for float32; True: float16, on a CPU
+            bfloat16.
+        smplx: SMPLX_NEUTRAL.npz or its folder, for models with that body; None looks as `find_smplx` does.
+
+    Raises:
+        ValueError: the name, an option or the file is wrong.
+        FileNotFoundError: there is no such file, or no SMPL-X file; said before anything is fetched.
+        ConnectionError: no address gave the file.
+        OSError: it cannot be written to the cache folder.
     """
-    path = _find(name)
     target = pick_device(device)
-    metadata = read_metadata(path)
-    family = metadata.get("family", "")
-    if family not in FAMILIES:
-        known = ", ".join(FAMILIES)
-        raise ValueError(
-            f"{path.name} was saved by family {family or 'unknown'!r}; this version knows: {known}. "
-            "Only files written by multihmr's save_model can be loaded"
-        )
-    model_class, config_class = FAMILIES[family]()
-    config = _json_to_config(metadata.get("config", ""), config_class, path.name)
-    body = load_body(metadata.get("body", ""))
-    model = model_class(config, body)
-    _load_strictly(model, path, family)
-    model.licence = metadata.get("licence", "unknown")
-    if target.type == "cuda":  # a CPU gains nothing: it computes in float32
-        model.backbone.half_dtype = torch.float16
+    precision = _half_dtype(half, target)
+    if isinstance(name, str) and name.startswith("hf:"):
+        model = _load_repository(name.removeprefix("hf:"), smplx)
+    else:
+        source = RELEASES[DEFAULT] if name is None else _source(name)
+        load = _load_release if isinstance(source, Release) else _load_file
+        model = load(source, smplx)  # type: ignore[arg-type]
+    model.backbone.half_dtype = precision
     return model.to(target).eval()
 
 
@@ -110,52 +111,85 @@ def save_model(model: Model, path: str | os.PathLike[str], *, half: bool = False
     """Write `model` as one safetensors file that `load_model` reads; gives its path.
 
     half: store floats with 16 bits; ValueError where a number does not fit. metadata: text for the header, as
-    licence="CC0-1.0" or source="..."; `family`, `config`, `body` and `version` are set here.
+    licence="CC0-1.0" or source="..."; `family`, `config`, `body`, `body_options` and `version` are set here.
     """
-    path = Path(path)
-    header = {
-        "licence": "unknown",
-        "source": "unknown",
-        **{key: str(value) for key, value in metadata.items()},
-        "family": _family(model),
-        "config": json.dumps(dataclasses.asdict(model.config)),
-        "body": model.body.name,
-        "version": FORMAT_VERSION,
-    }
     tensors = {}
-    for key, value in _own_state(model).items():
-        tensors[key] = value.detach().cpu().clone().contiguous()
+    for key, value in own_state(model).items():
+        tensors[key] = value.detach().cpu().clone()
         if half and value.is_floating_point():
             tensors[key] = tensors[key].half()
-        if value.is_floating_point() and not tensors[key].isfinite().all():
-            raise ValueError(f"{key} has numbers that are not finite{' with 16 bits' if half else ''}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(path.name + ".part")  # a run that dies here leaves the previous file whole
-    save_file(tensors, draft, header)
-    os.replace(draft, path)
-    return path
+    checkpoint = Checkpoint(
+        file=Path(path).name,
+        family=_family(model),
+        config=dataclasses.asdict(model.config),
+        body=model.body.name,
+        licence=metadata.pop("licence", "unknown"),
+        tensors=tensors,
+        body_options={"shape_count": model.body.shape_count} if model.body.name == "smplx" else {},
+    )
+    return write_checkpoint(checkpoint, path, **metadata)
 
 
-def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
-    """The header of a safetensors checkpoint: family, config (JSON), body, licence, source, version, ..."""
-    path = Path(path)
-    _refuse_foreign(path)
-    try:
-        with safe_open(path, "pt") as file:
-            return dict(file.metadata() or {})
-    except SafetensorError as error:
-        raise ValueError(
-            f"{path.name} is cut short or no safetensors file ({path.stat().st_size} bytes): {error}"
-        ) from None
+def load_body(
+    name: str, *, shape_count: int | None = None, smplx: str | os.PathLike[str] | None = None
+) -> Body:
+    """The parametric body of that name: "anny" and "anny-163" come with the package, "smplx" does not.
 
-
-def load_body(name: str) -> Body:
-    """The parametric body of that name, from its asset in the package: "anny"."""
+    shape_count and smplx are for "smplx": its number of betas (10 by default) and where its file is, see
+    `find_smplx`. Raises ValueError for another name, FileNotFoundError without an SMPL-X file, ImportError
+    without the package smplx.
+    """
+    if shape_count is not None and name != "smplx":
+        raise ValueError(f"body {name!r} has a fixed number of shape values; leave shape_count away")
     if name == "anny":
         from .bodies.anny import Anny
 
         return Anny()
-    raise ValueError(f"no body {name!r}; this version has: anny")
+    if name == "anny-163":
+        from .bodies.anny163 import Anny163
+
+        return Anny163()
+    if name == "smplx":
+        file = find_smplx(smplx)
+        from .bodies.smplx import SMPLX
+
+        return SMPLX(file, shape_count=10 if shape_count is None else shape_count)
+    raise ValueError(f"no body {name!r}; this version has: anny, anny-163, smplx")
+
+
+def find_smplx(path: str | os.PathLike[str] | None = None) -> Path:
+    """The user's SMPL-X file.
+
+    It is `path` itself, or SMPLX_NEUTRAL.npz in that folder or its smplx/; without a path the first of
+    smplx/SMPLX_NEUTRAL.npz in `cache_folder()` and weights/smplx/SMPLX_NEUTRAL.npz in the current folder.
+    FileNotFoundError says where to register, which file to take and which places were searched.
+    """
+    given = None if path is None else Path(path).expanduser()
+    if given is None:
+        folders = [cache_folder() / "smplx", Path("weights", "smplx")]
+    elif given.is_file():
+        return given
+    else:
+        folders = [given, given / "smplx"]
+    for folder in folders:
+        if (folder / SMPLX_FILE).is_file():
+            return folder / SMPLX_FILE
+    searched = [str((folder / SMPLX_FILE).absolute()) for folder in folders]
+    raise FileNotFoundError(
+        "SMPL-X is licensed by its authors and cannot be fetched for you: register at "
+        f"https://smpl-x.is.tue.mpg.de, download 'SMPL-X v1.1 (NPZ+PKL)' and put its {SMPLX_FILE} in "
+        f"{cache_folder() / 'smplx'}, or give its path: load_model(..., smplx='path/to/{SMPLX_FILE}'). "
+        f"Searched: {', '.join(searched)}"
+    )
+
+
+def cache_folder() -> Path:
+    """Where downloads lie: $MULTIHMR_HOME, else $XDG_CACHE_HOME/multihmr, else ~/.cache/multihmr."""
+    home = os.environ.get("MULTIHMR_HOME")
+    if home:
+        return Path(home).expanduser()
+    cache = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(cache) if os.path.isabs(cache) else Path.home() / ".cache") / "multihmr"
 
 
 def pick_device(device: str | torch.device | None = None) -> torch.device:
@@ -173,154 +207,194 @@ def pick_device(device: str | torch.device | None = None) -> torch.device:
     return picked
 
 
-def _find(name: str | os.PathLike[str] | None) -> Path:
-    """The checkpoint file that `load_model`'s argument means; it exists."""
-    if name is None:
-        return _release_file(DEFAULT)
+def _half_dtype(half: torch.dtype | bool | None, device: torch.device) -> torch.dtype | None:
+    """What `load_model(half=...)` means on this device; None is float32."""
+    if half is None:
+        return torch.float16 if device.type == "cuda" else None  # a CPU gains nothing
+    if half is False or half == torch.float32:
+        return None
+    if half is True:
+        return torch.bfloat16 if device.type == "cpu" else torch.float16
+    if half not in (torch.float16, torch.bfloat16):
+        raise ValueError(f"half must be torch.float16, torch.bfloat16, True, False or None, got {half!r}")
+    return half
+
+
+def _source(name: str | os.PathLike[str]) -> Release | Path:
+    """What `load_model`'s argument means: a release, or a file that exists."""
     if not isinstance(name, str):
-        return _existing(Path(name))
-    if name.startswith("hf:"):
-        return _fetch(name.removeprefix("hf:"))
-    if name.startswith("release:"):
-        return _release_file(name.removeprefix("release:"))
-    if name in RELEASES and Path(name).exists():
-        raise ValueError(f"{name!r} is both a release and a file here; write 'release:{name}' or './{name}'")
-    if name in RELEASES:
-        return _release_file(name)
+        return existing(Path(name))
+    bare = name.removeprefix("release:")
+    release = find_release(bare)
+    if release is not None:
+        if bare == name and Path(name).exists():
+            raise ValueError(
+                f"{name!r} is both a release and a file here; write 'release:{name}' or './{name}'"
+            )
+        return release
     suffix = Path(name).suffix.lower()
-    looks_like_path = "/" in name or os.sep in name or suffix in {".safetensors", *_PICKLE_SUFFIXES}
-    if looks_like_path or Path(name).exists():
-        return _existing(Path(name))
-    raise ValueError(_unknown(name))
+    looks_like_path = "/" in name or os.sep in name or suffix in {".safetensors", *PICKLE_SUFFIXES}
+    if bare == name and (looks_like_path or Path(name).exists()):
+        return existing(Path(name))
+    raise ValueError(unknown_release(bare))
 
 
-def _release_file(name: str) -> Path:
-    if name not in RELEASES:
-        raise ValueError(_unknown(name))
+def _load_file(path: Path, smplx: str | os.PathLike[str] | None) -> Model:
+    """The model in a file, which must hold what an official name of that file promises."""
+    checkpoint = read_checkpoint(path, FAMILIES)
+    release = find_release(path.stem)
+    if release is not None and path.name.lower() == release.file.lower() and release.urls:
+        _check_release(checkpoint, release)
+    return _build(checkpoint, smplx)
+
+
+def _load_release(release: Release, smplx: str | os.PathLike[str] | None) -> Model:
+    """The model of a release: bundled, from the cache folder, or fetched into it."""
+    if not release.urls:
+        return _load_file(_bundled(release), smplx)
+    if release.body == "smplx":
+        smplx = find_smplx(smplx)
+    stored = cache_folder() / "models" / f"{release.name}.safetensors"
+    if not stored.exists():
+        with locked(stored):
+            if not stored.exists():  # another process was first
+                return _first_load(release, stored, smplx)
+    checkpoint = read_checkpoint(stored, FAMILIES, label=f"{stored} (delete it to fetch it anew)")
+    _check_release(checkpoint, release)
+    return _build(checkpoint, smplx)
+
+
+def _first_load(release: Release, stored: Path, smplx: str | os.PathLike[str] | None) -> Model:
+    """Fetch a release, and keep it as `stored`; the .pt that was fetched for it is removed then."""
+    official = stored.with_name(release.file)
+    fetched = not official.exists()
+    if fetched:
+        if release.body == "smplx":
+            load_body("smplx", smplx=smplx)  # a wrong file or a missing package is said before a gigabyte
+        _say_licence(release)
+        size = release.size if release.sha256 else None
+        download(release.urls, official, sha256=release.sha256, size=size, starts=PICKLE_STARTS)
+    label = f"{official} ({'removed' if fetched else 'delete it to fetch it anew'})"
+    try:
+        checkpoint = read_checkpoint(official, FAMILIES, label=label)
+        _check_release(checkpoint, release)
+    except ValueError:
+        if fetched:  # what is no such checkpoint must not be found again
+            official.unlink()
+        raise
+    model = _build(checkpoint, smplx)
+    model.licence = release.licence
+    try:
+        save_model(model, stored, licence=release.licence, source=f"converted from {release.urls[0]}")
+    except OSError as error:
+        logger.warning("%s is converted at each start, because it cannot be kept: %s", release.name, error)
+    else:
+        if fetched:
+            official.unlink()
+    return model
+
+
+def _load_repository(repository: str, smplx: str | os.PathLike[str] | None) -> Model:
+    """The model of a Hub repository: its `model.safetensors`, else the .pt of the official name."""
+    if repository.count("/") != 1 or not all(repository.split("/")):
+        raise ValueError(f"'hf:{repository}' must be 'hf:owner/repo'")
+    release = find_release(repository.partition("/")[2])
+    files = ["model.safetensors"]
+    if release is not None and release.urls:
+        if release.body == "smplx":
+            smplx = find_smplx(smplx)
+        _say_licence(release)
+        files.append(release.file)
+    return _load_file(_fetch(repository, files), smplx)
+
+
+def _fetch(repository: str, files: list[str]) -> Path:
+    """The first of `files` that a Hub repository has, from the cache or the net."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    home = os.environ.get("MULTIHMR_HOME")
+    for file in files:
+        try:
+            return Path(hf_hub_download(repository, file, cache_dir=Path(home) / "hub" if home else None))
+        except (OSError, ValueError, EntryNotFoundError) as error:
+            absent = isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError)
+            if absent and file != files[-1]:
+                continue
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise ConnectionError(
+                f"cannot get {' or '.join(files)} of 'hf:{repository}': {reason}"
+            ) from error
+    raise AssertionError("files is never empty")
+
+
+def _bundled(release: Release) -> Path:
     here = Path(__file__).resolve().parent
     # beside the modules once installed (package multihmr.weights), beside the package in a checkout
     for folder in (here / "weights", here.parent / "weights"):
-        if (folder / RELEASES[name].file).is_file():
-            return folder / RELEASES[name].file
+        if (folder / release.file).is_file():
+            return folder / release.file
     raise FileNotFoundError(
-        f"the bundled model {RELEASES[name].file} is not in {here.parent / 'weights'}; "
+        f"the bundled model {release.file} is not in {here.parent / 'weights'}; "
         "install multihmr again, or give the path of a model"
     )
 
 
-def _unknown(name: str) -> str:
-    nearest = difflib.get_close_matches(name, RELEASES, n=3, cutoff=0.0)
-    quoted = ", ".join(repr(near) for near in nearest)
-    return (
-        f"no model {name!r}; nearest: {quoted}. list_models() shows all, a path or 'hf:owner/repo' also works"
+def _say_licence(release: Release) -> None:
+    """Tell the licence before the first download under it, and remember that in the cache folder."""
+    said = cache_folder() / "licences.txt"
+    try:
+        if said.exists() and release.licence_url in said.read_text(encoding="utf-8").splitlines():
+            return
+    except OSError:
+        pass  # rather twice than never
+    logger.warning(
+        "%s may be used for non-commercial purposes only, under NAVER's licence: %s",
+        release.name,
+        release.licence_url,
     )
-
-
-def _existing(path: Path) -> Path:
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder; give the .safetensors file in it")
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist; list_models() shows the models known by name")
-    return path
-
-
-def _fetch(repository: str) -> Path:
-    """`model.safetensors` of a Hub repository, from the cache or the net."""
-    if repository.count("/") != 1 or not all(repository.split("/")):
-        raise ValueError(f"'hf:{repository}' must be 'hf:owner/repo'")
-    from huggingface_hub import hf_hub_download
-
-    home = os.environ.get("MULTIHMR_HOME")
     try:
-        found = hf_hub_download(
-            repository, "model.safetensors", cache_dir=Path(home) / "hub" if home else None
-        )
-    except (OSError, ValueError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ConnectionError(f"cannot get model.safetensors of 'hf:{repository}': {reason}") from error
-    return Path(found)
+        said.parent.mkdir(parents=True, exist_ok=True)
+        with said.open("a", encoding="utf-8") as file:
+            file.write(release.licence_url + "\n")
+    except OSError as error:
+        logger.debug("that the licence was shown cannot be remembered: %s", error)
 
 
-def _refuse_foreign(path: Path) -> None:
-    """Files that are no safetensors are turned away by their first bytes; nothing in them is run."""
-    with _existing(path).open("rb") as file:
-        head = file.read(4)
-    if not head:
-        raise ValueError(f"{path.name} is empty (0 bytes)")
-    if path.suffix.lower() in _PICKLE_SUFFIXES or head.startswith(_PICKLES):
+def _check_release(checkpoint: Checkpoint, release: Release) -> None:
+    """ValueError if the checkpoint is another one than its name says."""
+    config = checkpoint.config
+    found = (checkpoint.family, checkpoint.body, config.get("backbone"), config.get("image_size"))
+    expected = (release.family, release.body, release.backbone, release.image_size)
+    if found != expected:
+        kinds = [f"{kind[0]} on {kind[2]} at {kind[3]} pixels, body {kind[1]}" for kind in (found, expected)]
         raise ValueError(
-            f"{path.name} is a pickle, which can run any code when it is read, so it was not; "
-            "this version loads .safetensors only and does not convert official checkpoints"
+            f"{checkpoint.file} is not {release.name}: it holds {kinds[0]}; expected {kinds[1]}. "
+            "Give the file its own name, or take the right one"
         )
 
 
-def _json_to_config(text: str, config_class: Any, file: str) -> Any:
-    """Build a config dataclass from the header; fields that it does not have are named."""
-    try:
-        values = json.loads(text)
-        if not isinstance(values, dict):
-            raise ValueError("not an object")
-    except ValueError as error:
-        raise ValueError(f"{file} has no readable config in its header: {error}") from None
-    unknown = sorted(set(values) - {field.name for field in dataclasses.fields(config_class)})
-    if unknown:
+def _build(checkpoint: Checkpoint, smplx: str | os.PathLike[str] | None) -> Model:
+    """The network that a checkpoint describes, with its weights and its body, on the CPU."""
+    model_class, config_class = FAMILIES[checkpoint.family]()
+    config = config_of(checkpoint, config_class)
+    count = checkpoint.body_options.get("shape_count")
+    if set(checkpoint.body_options) - {"shape_count"} or not isinstance(count, (int, NoneType)):
         raise ValueError(
-            f"{file} has config fields that {config_class.__name__} lacks: {', '.join(unknown)}; "
+            f"{checkpoint.file} has body options {checkpoint.body_options}, expected at most a shape_count; "
             "it was saved by another version of multihmr"
         )
-    try:
-        return config_class(**{key: _tuples(value) for key, value in values.items()})
-    except TypeError as error:
-        raise ValueError(f"{file} does not describe a {config_class.__name__}: {error}") from None
-
-
-def _tuples(value: Any) -> Any:
-    """JSON has lists where a config has tuples."""
-    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+    body = load_body(checkpoint.body, shape_count=count, smplx=smplx)
+    model = model_class(config, body)
+    fill(model, checkpoint)
+    model.licence = checkpoint.licence
+    return model
 
 
 def _family(model: Model) -> str:
-    for family, load in FAMILIES.items():
-        if type(model) is load()[0]:
-            return family
+    family = getattr(model, "family", "")
+    if family in FAMILIES and type(model) is FAMILIES[family]()[0]:
+        return family
     raise ValueError(
         f"{type(model).__name__} is of no family in hub.FAMILIES, so it could not be loaded again"
     )
-
-
-def _own_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Everything but the body, which is rebuilt from its own asset."""
-    return {key: value for key, value in model.state_dict().items() if not key.startswith("body.")}
-
-
-def _load_strictly(model: torch.nn.Module, path: Path, family: str) -> None:
-    """Fill every tensor of `model` from the file, or say which do not fit."""
-    name = type(model).__name__
-    with safe_open(path, "pt") as file:
-        saved = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
-    wanted = _own_state(model)
-    by = f"it was saved by family {family!r}"
-    missing, extra = sorted(wanted.keys() - saved.keys()), sorted(saved.keys() - wanted.keys())
-    if missing:
-        raise ValueError(
-            f"{path.name} lacks {len(missing)} tensors that {name}(config) has: {_some(missing)}; {by}"
-        )
-    if extra:
-        raise ValueError(
-            f"{path.name} has {len(extra)} tensors that {name}(config) lacks: {_some(extra)}; {by}"
-        )
-    for key, value in wanted.items():
-        if saved[key].shape != value.shape:
-            raise ValueError(
-                f"{path.name} has {key} of shape {tuple(saved[key].shape)} where {name}(config) has "
-                f"{tuple(value.shape)}; {by}"
-            )
-    broken = sorted(k for k, v in saved.items() if v.is_floating_point() and not v.isfinite().all())
-    if broken:
-        raise ValueError(f"{path.name} has numbers that are not finite in {_some(broken)}")
-    model.load_state_dict(saved, strict=False)  # checked above; only the body's own are not in the file
-
-
-def _some(names: Iterable[str]) -> str:
-    listed = list(names)
-    return ", ".join(listed[:3]) + (", …" if len(listed) > 3 else "")

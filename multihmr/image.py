@@ -132,18 +132,30 @@ class Window:
     """A square view of `size` pixels onto an image: scale * image + shift, then mirrored if `flip`.
 
     Pixels move, metres do not: with `intrinsics(K)` a 3D point falls where `points` moves its pixel. In a
-    mirrored window that holds for the mirrored world, in which every x has the other sign.
+    mirrored window that holds for the mirrored world, in which every x has the other sign. `scale` is (x, y);
+    the two differ by less than a window pixel over the image, and only in `released` windows.
     """
 
-    scale: float
+    scale: tuple[float, float]
     shift: tuple[float, float]
     size: int
     flip: bool = False
+    padding: int = PADDING
+    reducing_gap: float | None = 3.0  # large pictures are first shrunk by whole pixels: quicker, as good
 
     @classmethod
     def whole(cls, height: int, width: int, size: int) -> Window:
         """The whole image, undistorted, in the middle of the window."""
         return cls.box(0, 0, width, height, size)
+
+    @classmethod
+    def released(cls, height: int, width: int, size: int) -> Window:
+        """The whole image as the checkpoints of 2024 were trained: whole pixels of content, black around."""
+        longer = max(height, width)
+        content = [round(side / longer * size) for side in (width, height)]  # half to even, as theirs
+        margins = [round((size - side) * 0.5) for side in content]
+        scale = (max(content[0], 1) / width, max(content[1], 1) / height)
+        return cls(scale, (margins[0], margins[1]), size, padding=0, reducing_gap=None)
 
     @classmethod
     def box(cls, x0: float, y0: float, x1: float, y1: float, size: int, *, flip: bool = False) -> Window:
@@ -155,37 +167,42 @@ class Window:
             )
         scale = size / side
         shift = (size / 2 - scale * (x0 + x1) / 2, size / 2 - scale * (y0 + y1) / 2)
-        return cls(scale, shift, size, flip)
+        return cls((scale, scale), shift, size, flip)
 
     def pixels(self, image: np.ndarray) -> Tensor:
-        """(H, W, 3) uint8 -> (3, size, size) float32 in [0, 1], grey where the image does not reach.
+        """(H, W, 3) uint8 -> (3, size, size) float32 in [0, 1], `padding` where the image does not reach.
 
         Bicubic, with the filter widened when shrinking, so that a picture of twice the size looks the same.
         """
-        canvas = np.full((self.size, self.size, 3), PADDING, np.uint8)
+        canvas = np.full((self.size, self.size, 3), self.padding, np.uint8)
         height, width = image.shape[:2]
-        (left, right, x0, x1) = self._span(width, self.shift[0])
-        (top, bottom, y0, y1) = self._span(height, self.shift[1])
+        (left, right, x0, x1) = self._span(width, 0)
+        (top, bottom, y0, y1) = self._span(height, 1)
         if right > left and bottom > top:
             resized = Image.fromarray(np.ascontiguousarray(image)).resize(
-                (right - left, bottom - top), Image.Resampling.BICUBIC, (x0, y0, x1, y1), reducing_gap=3.0
+                (right - left, bottom - top),
+                Image.Resampling.BICUBIC,
+                (x0, y0, x1, y1),
+                reducing_gap=self.reducing_gap,
             )
             canvas[top:bottom, left:right] = np.asarray(resized)
         if self.flip:
             canvas = np.ascontiguousarray(canvas[:, ::-1])
         return torch.from_numpy(canvas).permute(2, 0, 1).float().div(255).contiguous()
 
-    def _span(self, length: int, shift: float) -> tuple[int, int, float, float]:
+    def _span(self, length: int, axis: int) -> tuple[int, int, float, float]:
         """Along one side: the window pixels that the image fills, and the image pixels that they show."""
+        scale, shift = self.scale[axis], self.shift[axis]
         first = max(0, math.ceil(shift - 1e-6))
-        last = min(self.size, math.floor(shift + self.scale * length + 1e-6))
-        start, end = ((edge - shift) / self.scale for edge in (first, last))
+        last = min(self.size, math.floor(shift + scale * length + 1e-6))
+        start, end = ((edge - shift) / scale for edge in (first, last))
         return first, last, max(start, 0.0), min(end, float(length))
 
     def intrinsics(self, K: Array) -> Array:
         """(..., 3, 3) intrinsics of the image -> of the window; the only place where K follows pixels."""
         moved = K * 1.0  # a copy, for arrays and tensors alike
-        moved[..., :2, :] = moved[..., :2, :] * self.scale
+        moved[..., 0, :] = moved[..., 0, :] * self.scale[0]
+        moved[..., 1, :] = moved[..., 1, :] * self.scale[1]
         moved[..., 0, 2] += self.shift[0]
         moved[..., 1, 2] += self.shift[1]
         if self.flip:
@@ -201,14 +218,15 @@ class Window:
             moved[..., 0, 2] = self.size - moved[..., 0, 2]
         moved[..., 0, 2] -= self.shift[0]
         moved[..., 1, 2] -= self.shift[1]
-        moved[..., :2, :] = moved[..., :2, :] / self.scale
+        moved[..., 0, :] = moved[..., 0, :] / self.scale[0]
+        moved[..., 1, :] = moved[..., 1, :] / self.scale[1]
         return moved
 
     def points(self, xy: Array) -> Array:
         """(..., 2) pixels of the image -> pixels of the window."""
-        moved = xy * self.scale
-        moved[..., 0] += self.shift[0]
-        moved[..., 1] += self.shift[1]
+        moved = xy * 1.0
+        moved[..., 0] = moved[..., 0] * self.scale[0] + self.shift[0]
+        moved[..., 1] = moved[..., 1] * self.scale[1] + self.shift[1]
         if self.flip:
             moved[..., 0] = self.size - moved[..., 0]
         return moved
@@ -218,9 +236,9 @@ class Window:
         moved = xy * 1.0
         if self.flip:
             moved[..., 0] = self.size - moved[..., 0]
-        moved[..., 0] -= self.shift[0]
-        moved[..., 1] -= self.shift[1]
-        return moved / self.scale
+        moved[..., 0] = (moved[..., 0] - self.shift[0]) / self.scale[0]
+        moved[..., 1] = (moved[..., 1] - self.shift[1]) / self.scale[1]
+        return moved
 
 
 def check_intrinsics(K: Any, height: int, width: int) -> np.ndarray:

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from .bodies.body import Body
-from .geometry import default_intrinsics, project
+from .geometry import default_intrinsics, fov_to_focal, intrinsics, project
 from .humans import Humans
 from .image import Photo, Window, check_intrinsics, read_photo
 
 if TYPE_CHECKING:
     from .networks.centers import Centers
+    from .networks.reader import JointReading
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Predictions:
     logits_Bhw: Tensor  # of the heatmap of heads
     fov_B: Tensor  # that the network sees over the side of its window [rad]
     K_B33: Tensor  # that was used
-    features_BDhw: Tensor  # of the backbone's patches
+    reading: JointReading | None = None  # of networks that read joints off the patches
 
     def of_image(self, index: int) -> dict[str, np.ndarray]:
         """numpy arrays of the people of one image, nearest first."""
@@ -76,6 +77,15 @@ class Model(nn.Module):
     @property
     def device(self) -> torch.device:
         return next(self.parameters()).device
+
+    def window(self, height: int, width: int) -> Window:
+        """Through which the network looks at an image of that size."""
+        return Window.whole(height, width, self.config.image_size)
+
+    @property
+    def own_camera_source(self) -> str:
+        """What `Humans.K_source` says of a camera that the network came up with."""
+        return "predicted"
 
     def predict(
         self,
@@ -141,8 +151,7 @@ class Model(nn.Module):
         threshold: float | None,
         max_people: int | None,
     ) -> list[Humans]:
-        size = self.config.image_size
-        windows = [Window.whole(len(photo.pixels), photo.pixels.shape[1], size) for photo in photos]
+        windows = [self.window(*photo.pixels.shape[:2]) for photo in photos]
         images_B3HW = torch.stack(
             [window.pixels(photo.pixels) for window, photo in zip(windows, photos, strict=True)]
         )
@@ -159,7 +168,8 @@ class Model(nn.Module):
         used_B33 = predictions.K_B33.float().cpu()
         result = []
         for i, (photo, window, (K, source)) in enumerate(zip(photos, windows, cameras, strict=True)):
-            K = window.image_intrinsics(used_B33[i]) if K is None else K
+            if K is None:
+                K, source = window.image_intrinsics(used_B33[i]), self.own_camera_source
             result.append(self._humans(predictions.of_image(i), photo, K, source))
         return result
 
@@ -186,6 +196,14 @@ class Model(nn.Module):
             topology=self.body.topology,
             unpredicted=self.config.unpredicted,
         )
+
+
+def own_camera(fov_B: Tensor, K_B33: Tensor | None, size: int) -> Tensor:
+    """(B, 3, 3) the cameras given, where there are none those of this field of view [rad]: square pixels,
+    principal point in the middle of windows of `size` pixels."""
+    middle_B2 = fov_B.new_full((len(fov_B), 2), size / 2)
+    own_B33 = intrinsics(fov_to_focal(fov_B, float(size)), middle_B2)
+    return own_B33 if K_B33 is None else torch.where(K_B33.isnan(), own_B33, K_B33)
 
 
 def _camera_of(photo: Photo, K: Any, fov: float | None) -> tuple[Tensor | None, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,16 @@ def ball(rings: int = 12) -> tuple[np.ndarray, np.ndarray]:
     corner = np.roll(below, -1, axis=1)
     quads = [np.stack(triangle, -1)[:-1] for triangle in ((a, right, corner), (a, corner, below))]
     return points, np.concatenate(quads).reshape(-1, 3)
+
+
+@pytest.fixture(scope="session")
+def fake_smplx_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A made-up SMPLX_NEUTRAL.npz in the format of version 1.1 (116 MB, some seconds)."""
+    from parity.weights import fake_smplx
+
+    path = tmp_path_factory.mktemp("smplx") / "SMPLX_NEUTRAL.npz"
+    np.savez(path, **fake_smplx())
+    return path
 
 
 @pytest.fixture(scope="session")

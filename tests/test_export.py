@@ -9,7 +9,7 @@ import torch
 import trimesh
 from toys import ToyBody
 
-from multihmr.bodies.body import place
+from multihmr.bodies.body import Body, place
 from multihmr.export import FORMATS, load, save
 from multihmr.humans import Humans, project
 
@@ -20,31 +20,36 @@ TO_GLTF = np.array([1, -1, -1])
 @pytest.fixture(scope="module")
 def toy_humans() -> Humans:
     """Two people made by the toy body from random parameters."""
-    body, generator = ToyBody(), torch.Generator().manual_seed(0)
-    pose = torch.linalg.qr(torch.randn(2, 3, 3, 3, generator=generator))[0]
+    return dataclasses.replace(
+        random_humans(ToyBody(), 2), K_source="exif", track_ids=np.array([5, 2]), unpredicted=("smile",)
+    )
+
+
+def random_humans(body: Body, count: int) -> Humans:
+    generator = torch.Generator().manual_seed(0)
+    pose = torch.linalg.qr(torch.randn(count, body.rotation_count, 3, 3, generator=generator))[0]
     pose = pose * torch.linalg.det(pose)[..., None, None]
-    shape, expression = torch.rand(2, 2, generator=generator), torch.rand(2, 1, generator=generator)
-    translation = torch.tensor([[0.1, 0.2, 2.5], [-0.4, 0.1, 4]])
+    shape = torch.rand(count, body.shape_count, generator=generator)
+    expression = torch.rand(count, body.expression_count, generator=generator)
+    translation = torch.rand(count, 3, generator=generator) + torch.tensor([0, 0, 2.0])
     vertices, joints = place(body(pose, shape, expression), translation, body.center_joint)
     K = np.array([[500, 0, 320], [0, 500, 240], [0, 0, 1]], np.float32)
     return Humans(
-        scores=np.array([0.9, 1 / 3]),
+        scores=np.linspace(0.9, 1 / 3, count),
         vertices=vertices.numpy(),
         joints=joints.numpy(),
         joints_2d=project(joints.numpy(), K),
-        boxes=np.ones((2, 4)),
+        boxes=np.ones((count, 4)),
         translation=translation.numpy(),
         pelvis=joints[:, 0].numpy(),
         pose=pose.numpy(),
         shape=shape.numpy(),
         expression=expression.numpy(),
         K=K,
-        K_source="exif",
+        K_source="given",
         image_size=(480, 640),
-        body="toy",
+        body=body.name,
         topology=body.topology,
-        track_ids=np.array([5, 2]),
-        unpredicted=("smile",),
     )
 
 
@@ -64,7 +69,30 @@ def test_npz_needs_no_pickle_and_names_its_columns(toy_humans, tmp_path):
     with np.load(save(toy_humans, tmp_path / "people.npz"), allow_pickle=False) as stored:
         assert stored["joint_names"].tolist() == ["root", "spine", "head"]
         assert str(stored["format"]) == "multihmr-humans-1"
-        assert "vertices" not in stored
+        assert not {"vertices", "poses"} & set(stored)
+
+
+def test_npz_of_smplx_feeds_its_own_package(fake_smplx_file, tmp_path):
+    """AMASS's names; the package's forward pass gives our vertices back."""
+    smplx = pytest.importorskip("smplx")
+    from multihmr.bodies.smplx import SMPLX
+
+    humans = random_humans(SMPLX(fake_smplx_file, shape_count=11), 3)
+    with np.load(humans.save(tmp_path / "people.npz"), allow_pickle=False) as stored:
+        given = {key: torch.from_numpy(stored[key]) for key in ("poses", "betas", "trans", "expression")}
+        assert given["poses"].shape == (3, 165)
+        assert str(stored["gender"]) == "neutral"
+    settings = {"use_pca": False, "flat_hand_mean": True, "num_betas": 11, "use_face_contour": False}
+    model = smplx.create(str(fake_smplx_file), model_type="smplx", batch_size=3, **settings)
+    parts = {"global_orient": 3, "body_pose": 63, "jaw_pose": 3, "leye_pose": 3, "reye_pose": 3}
+    parts |= {"left_hand_pose": 45, "right_hand_pose": 45}
+    poses = dict(zip(parts, given["poses"].split(list(parts.values()), 1), strict=True))
+    with torch.no_grad():
+        output = model(**poses, betas=given["betas"], transl=given["trans"], expression=given["expression"])
+    np.testing.assert_allclose(output.vertices, humans.vertices, atol=2e-5)
+    np.testing.assert_allclose(output.joints, humans.joints, atol=2e-5)
+    again = load(tmp_path / "people.npz", SMPLX(fake_smplx_file, shape_count=11))
+    np.testing.assert_array_equal(again.vertices, humans.vertices)
 
 
 def test_npz_of_another_body_is_refused(make_humans, tmp_path):

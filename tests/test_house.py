@@ -29,12 +29,16 @@ ALLOWED = {
     "render": {"geometry", "humans", "image", "raster"},
     "export": {"geometry", "humans"},
     "model": {"geometry", "humans", "image", "bodies"},
-    "networks": {"geometry", "bodies", "model"},
-    "hub": {"bodies", "model", "networks"},
+    "networks": {"geometry", "image", "bodies", "model"},
+    "convert": {"geometry", "checkpoint", "bodies"},
+    "download": set(),  # bytes: one file from a list of addresses, of which it knows nothing else
+    "releases": set(),  # a table
+    "checkpoint": {"convert"},  # files -> tensors and what they say of themselves; hub makes networks of them
+    "hub": {"bodies", "model", "networks", "checkpoint", "download", "releases"},
     "data": {"geometry", "humans", "image", "bodies"},
     "evaluation": {"geometry", "humans", "image", "bodies", "model", "networks", "data", "hub", "render"},
     "training": {"geometry", "humans", "bodies", "model", "networks", "data", "hub", "evaluation"},
-    "cli": {"hub", "model", "humans", "image", "data", "training", "evaluation", ""},
+    "cli": {"hub", "checkpoint", "convert", "model", "humans", "image", "data", "training", "evaluation", ""},
     "": {"hub", "model", "humans", "render", "export"},  # multihmr/__init__.py
     "__main__": {"cli"},
 }
@@ -50,7 +54,7 @@ EXTRAS = {
     "timm": {"networks/backbones.py"},
     "tensorboard": set(),
     "anny": set(),
-    "smplx": set(),
+    "smplx": {"bodies/smplx.py"},
     "gradio": set(),
     "ray": set(),
 }

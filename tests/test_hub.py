@@ -3,24 +3,37 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import pickle
+import re
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from huggingface_hub.errors import EntryNotFoundError
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from shelf import Shelf, open_shelf
 from toys import ToyBody, tiny_model
 
 from multihmr import hub
-from multihmr.hub import list_models, load_model, read_metadata, save_model
+from multihmr.checkpoint import Checkpoint
+from multihmr.hub import cache_folder, find_smplx, list_models, load_model, read_metadata, save_model
 
 LOAD_BODY = hub.load_body
+NAVER = "https://download.europe.naverlabs.com"
+BACKBONES = {"dinov2_vits14": "S", "dinov2_vitb14": "B", "dinov2_vitl14": "L"}
+OFFICIAL = b"PK\x03\x04 and the rest of a zip"  # what the fake converter takes for an official checkpoint
 
 
 @pytest.fixture(autouse=True)
 def toy_body(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "load_body", lambda name: ToyBody())
+    monkeypatch.setattr(hub, "load_body", lambda name, **_: ToyBody())
 
 
 @pytest.fixture
@@ -90,14 +103,17 @@ class Payload:
 
 
 @pytest.mark.parametrize("name", ["model.pt", "model.safetensors", "model.ckpt"])
-def test_pickles_are_never_read(name: str, tmp_path: Path) -> None:
+def test_hostile_pickles_are_never_run(name: str, tmp_path: Path) -> None:
     written, proof = tmp_path / name, tmp_path / "proof"
-    torch.save(Payload(proof), written)
-    with pytest.raises(ValueError, match="is a pickle, which can run any code"):
-        load_model(written)
-    written.write_bytes(pickle.dumps(Payload(proof)))
-    with pytest.raises(ValueError, match="is a pickle, which can run any code"):
-        load_model(written)
+    for write in (
+        lambda hostile: torch.save(hostile, written),
+        lambda h: written.write_bytes(pickle.dumps(h)),
+    ):
+        write(Payload(proof))
+        with pytest.raises(ValueError, match=re.escape(name)):
+            load_model(written)
+        with pytest.raises(ValueError, match="is a pickle"):
+            read_metadata(written)
     assert not proof.exists()
 
 
@@ -175,18 +191,310 @@ def test_devices(saved: Path) -> None:
 
 
 def test_bodies() -> None:
-    with pytest.raises(ValueError, match="no body 'smplx'; this version has: anny"):
-        LOAD_BODY("smplx")
+    with pytest.raises(ValueError, match="no body 'smpl'; this version has: anny, anny-163, smplx"):
+        LOAD_BODY("smpl")
+    with pytest.raises(ValueError, match="fixed number of shape values"):
+        LOAD_BODY("anny", shape_count=11)
 
 
-def test_releases_are_what_they_say() -> None:
-    for release in list_models():
-        try:
-            path = hub._release_file(release.name)
-        except FileNotFoundError:
-            pytest.skip("no bundled model yet")
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        assert (release.sha256, release.size) == (digest, path.stat().st_size)
-        header = read_metadata(path)
-        assert (release.body, release.licence) == (header["body"], header["licence"])
-        assert path.stat().st_size <= 22e6
+def test_the_bundled_release_is_what_it_says() -> None:
+    release = list_models()[0]
+    path = hub._bundled(release)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert (release.sha256, release.size) == (digest, path.stat().st_size)
+    header = read_metadata(path)
+    assert (release.body, release.licence) == (header["body"], header["licence"])
+    assert path.stat().st_size <= 22e6
+
+
+def test_the_official_releases() -> None:
+    official = {release.name: release for release in list_models()[1:]}
+    assert len(official) == 7
+    for name, release in official.items():
+        assert release.urls[0] == f"{NAVER}/ComputerVision/MultiHMR/{name}.pt"
+        assert release.urls[1] == f"{NAVER}/multihmr/{name}.pt"
+        assert "non-commercial" in release.licence
+        assert release.licence_url.startswith("https://")
+        assert release.size_label.startswith("about ")
+        assert f"_{release.image_size}_{BACKBONES[release.backbone]}" in name
+        assert release.body == ("anny-163" if "anny" in name else "smplx")
+        for spelling in (name.upper(), name.lower().removeprefix("multihmr_")):
+            assert hub.find_release(spelling) is release
+    assert len({release.licence_url for release in official.values()}) == 2
+
+
+@pytest.mark.parametrize("name", ["smplx_vits_672", "smplx_vitb_672", "smplx_vitl_896", "anny_vitl_672"])
+def test_estimated_sizes_are_those_of_the_tensors(name: str) -> None:
+    table = json.loads((Path(__file__).parent / "parity" / f"state_dict_{name}.json").read_text())
+    kind, vit, size = name.split("_")
+    short = f"{size}_{vit[-1]}" + ("_anny" if kind == "anny" else "")
+    release = hub.find_release(short)
+    assert release is not None
+    assert release.size == 4 * sum(math.prod(shape) for shape in table.values())
+
+
+def read_official(path: Path) -> Checkpoint:
+    """What convert.read_official gives, of a file that holds nothing but a seed."""
+    content = path.read_bytes()
+    if content != OFFICIAL:
+        raise ValueError(f"{path.name} is no official checkpoint")
+    model = tiny_model()
+    tensors = {key: value for key, value in model.state_dict().items() if not key.startswith("body.")}
+    return Checkpoint(
+        file=path.name,
+        family="multihmr",
+        config=json.loads(json.dumps(dataclasses.asdict(model.config))),
+        body="toy",
+        licence="NAVER",
+        tensors=tensors,
+    )
+
+
+@pytest.fixture
+def fake_convert(monkeypatch: pytest.MonkeyPatch) -> None:
+    convert = SimpleNamespace(read_official=read_official)
+    monkeypatch.setitem(sys.modules, "multihmr.convert", convert)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def shelf(fake_convert: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shelf]:
+    """multiHMR_672_S is a tiny model with the toy body, on a local server; tmp_path/home is the cache."""
+    monkeypatch.setenv("MULTIHMR_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setattr("multihmr.download.PAUSE_S", 0.0)
+    with open_shelf() as shelf:
+        release = dataclasses.replace(
+            hub.RELEASES["multiHMR_672_S"],
+            body="toy",
+            backbone="hybrid_lite0",
+            image_size=64,
+            urls=(shelf.url("readme/x.pt"), shelf.url("demo/x.pt")),
+        )
+        monkeypatch.setitem(hub.RELEASES, release.name, release)
+        yield shelf
+
+
+def cached(tmp_path: Path) -> list[str]:
+    return sorted(p.name for p in (tmp_path / "home" / "models").iterdir() if p.suffix != ".lock")
+
+
+def test_a_release_is_fetched_converted_and_kept(shelf: Shelf, tmp_path: Path) -> None:
+    shelf.put("demo/x.pt", OFFICIAL)
+    models = [
+        load_model(name, device="cpu") for name in ("multihmr_672_s", "672_S", "release:multiHMR_672_S")
+    ]
+    assert shelf.asked == [("/readme/x.pt", ""), ("/demo/x.pt", "")]
+    assert cached(tmp_path) == ["multiHMR_672_S.safetensors"]
+    for model in models:
+        assert model.licence == hub.RELEASES["multiHMR_672_S"].licence
+        for before, after in zip(tiny_model().parameters(), model.parameters(), strict=True):
+            assert torch.equal(before, after)
+
+
+def test_the_licence_is_said_once(shelf: Shelf, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    shelf.put("readme/x.pt", OFFICIAL)
+    load_model("672_S", device="cpu")
+    (tmp_path / "home" / "models" / "multiHMR_672_S.safetensors").unlink()
+    load_model("672_S", device="cpu")
+    assert len(shelf.asked) == 2
+    [record] = caplog.records
+    assert (record.name, record.levelname) == ("multihmr.hub", "WARNING")
+    assert "multiHMR_672_S may be used for non-commercial purposes only" in record.message
+    assert hub.RELEASES["multiHMR_672_S"].licence_url in record.message
+
+
+def test_a_release_that_cannot_be_fetched_leaves_nothing(shelf: Shelf, tmp_path: Path) -> None:
+    shelf.put("demo/x.pt", b"<html>", kind="text/html")
+    with pytest.raises(ConnectionError, match=r"readme/x\.pt says 404 .*demo/x\.pt sends a web page"):
+        load_model("672_S")
+    assert cached(tmp_path) == []
+
+
+def test_what_is_no_checkpoint_is_removed_again(shelf: Shelf, tmp_path: Path) -> None:
+    shelf.put("readme/x.pt", OFFICIAL[:-5])
+    with pytest.raises(ValueError, match="is no official checkpoint"):
+        load_model("672_S")
+    assert cached(tmp_path) == []
+
+
+def test_a_checkpoint_of_another_size_than_its_name(
+    shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = dataclasses.replace(hub.RELEASES["multiHMR_672_S"], backbone="dinov2_vits14", image_size=672)
+    monkeypatch.setitem(hub.RELEASES, wrong.name, wrong)
+    shelf.put("readme/x.pt", OFFICIAL)
+    sentence = (
+        r"multiHMR_672_S\.pt.* is not multiHMR_672_S: it holds multihmr on hybrid_lite0 at 64 pixels, "
+        r"body toy; expected multihmr on dinov2_vits14 at 672 pixels, body toy\."
+    )
+    with pytest.raises(ValueError, match=sentence):
+        load_model("672_S")
+    assert cached(tmp_path) == []
+    mine = tmp_path / "multihmr_672_s.PT"
+    mine.write_bytes(OFFICIAL)
+    with pytest.raises(ValueError, match="is not multiHMR_672_S"):
+        load_model(mine)
+    assert load_model(mine.rename(tmp_path / "mine.pt"), device="cpu").licence == "NAVER"
+
+
+def test_a_release_put_into_the_cache_by_hand_stays(shelf: Shelf, tmp_path: Path) -> None:
+    (tmp_path / "home" / "models").mkdir(parents=True)
+    (tmp_path / "home" / "models" / "multiHMR_672_S.pt").write_bytes(OFFICIAL)
+    load_model("672_S", device="cpu")
+    assert cached(tmp_path) == ["multiHMR_672_S.pt", "multiHMR_672_S.safetensors"]
+    assert not shelf.asked
+
+
+def test_a_conversion_that_cannot_be_kept_is_no_failure(
+    shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_: object) -> None:
+        raise SafetensorError("I/O error: No space left on device")
+
+    monkeypatch.setattr("multihmr.checkpoint.save_file", full)
+    shelf.put("readme/x.pt", OFFICIAL)
+    load_model("672_S", device="cpu")
+    assert cached(tmp_path) == ["multiHMR_672_S.pt"]
+    assert "cannot be kept: " in caplog.records[-1].message
+
+
+def test_two_threads_fetch_and_convert_once(shelf: Shelf) -> None:
+    shelf.put("readme/x.pt", OFFICIAL, pause_s=0.1)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda _: load_model("672_S", device="cpu"), range(2)))
+    assert len(shelf.asked) == 1
+
+
+def test_a_damaged_cache_says_what_to_delete(shelf: Shelf, tmp_path: Path) -> None:
+    shelf.put("readme/x.pt", OFFICIAL)
+    load_model("672_S", device="cpu")
+    stored = tmp_path / "home" / "models" / "multiHMR_672_S.safetensors"
+    rewritten(stored, {"x": torch.zeros(1)})
+    with pytest.raises(ValueError, match=rf"{stored} \(delete it to fetch it anew\) lacks \d+ tensors"):
+        load_model("672_S")
+
+
+def test_a_missing_smplx_is_said_before_any_download(
+    shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    release = dataclasses.replace(hub.RELEASES["multiHMR_672_S"], body="smplx")
+    monkeypatch.setitem(hub.RELEASES, release.name, release)
+    with pytest.raises(FileNotFoundError) as caught:
+        load_model("672_S")
+    places = ("home/smplx", "weights/smplx")
+    said = str(caught.value)
+    assert "register at https://smpl-x.is.tue.mpg.de, download 'SMPL-X v1.1 (NPZ+PKL)'" in said
+    assert all(str(tmp_path / place / "SMPLX_NEUTRAL.npz") in said for place in places)
+    with pytest.raises(FileNotFoundError, match=rf"Searched: {tmp_path}/body/SMPLX_NEUTRAL\.npz"):
+        load_model("672_S", smplx=tmp_path / "body")
+
+    def wrong(name: str, **_: object) -> None:
+        raise ValueError(f"a wrong {name} file")
+
+    (tmp_path / "body.npz").touch()
+    monkeypatch.setattr(hub, "load_body", wrong)
+    with pytest.raises(ValueError, match="a wrong smplx file"):
+        load_model("672_S", smplx=tmp_path / "body.npz")
+    assert not shelf.asked
+
+
+def test_places_of_smplx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MULTIHMR_HOME", str(tmp_path / "home"))
+    name = "SMPLX_NEUTRAL.npz"
+    for folder in ("weights/smplx", "home/smplx", "given", "above/smplx"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / name).touch()
+    assert find_smplx() == tmp_path / "home" / "smplx" / name
+    (tmp_path / "home" / "smplx" / name).unlink()
+    assert find_smplx().resolve() == tmp_path / "weights" / "smplx" / name
+    assert find_smplx("given") == find_smplx(Path("given", name)) == Path("given", name)
+    assert find_smplx("above") == Path("above", "smplx", name)
+
+
+def test_a_header_whose_length_looks_like_a_pickle_is_read(saved: Path) -> None:
+    model = tiny_model()
+    for padding in range(256):  # one of them makes the first byte 0x80, with which old pickles start
+        path = save_model(model, saved, source="x" * padding)
+        if path.read_bytes()[:1] == b"\x80":
+            assert read_metadata(path)["source"] == "x" * padding
+            return
+    pytest.fail("no length of the header began with 0x80")
+
+
+def test_the_body_gets_its_file_and_its_number_of_betas(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class SMPLX(ToyBody):
+        name = "smplx"
+
+        def __init__(self, path: Path, *, shape_count: int) -> None:
+            super().__init__()
+            asked.append((path, shape_count))
+
+    asked: list[tuple[Path, int]] = []
+    monkeypatch.setitem(sys.modules, "multihmr.bodies.smplx", SimpleNamespace(SMPLX=SMPLX))  # type: ignore[arg-type]
+    monkeypatch.setattr(hub, "load_body", LOAD_BODY)
+    file = tmp_path / "any.npz"
+    file.touch()
+    model = tiny_model()
+    model.body = SMPLX(file, shape_count=2)
+    header = read_metadata(save_model(model, saved))
+    assert (header["body"], header["body_options"]) == ("smplx", '{"shape_count": 2}')
+    load_model(saved, device="cpu", smplx=file)
+    LOAD_BODY("smplx", smplx=file)
+    assert asked == [(file, 2), (file, 2), (file, 10)]
+
+
+@pytest.mark.parametrize("options", ['{"gender": 1}', '{"shape_count": "10"}', "[]", "{"])
+def test_body_options_that_do_not_fit(options: str, saved: Path) -> None:
+    with pytest.raises(ValueError, match=r"body options|no readable body_options"):
+        load_model(rewritten(saved, body_options=options))
+
+
+def test_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("MULTIHMR_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    assert cache_folder() == Path.home() / ".cache" / "multihmr"
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")  # to be ignored, says the XDG specification
+    assert cache_folder() == Path.home() / ".cache" / "multihmr"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / "multihmr"
+    monkeypatch.setenv("MULTIHMR_HOME", "~/people")
+    assert cache_folder() == Path.home() / "people"
+
+
+def test_half_precision(saved: Path) -> None:
+    def precision(half: torch.dtype | bool | None) -> torch.dtype | None:
+        return load_model(saved, device="cpu", half=half).backbone.half_dtype
+
+    assert [precision(half) for half in (None, False, torch.float32)] == [None] * 3
+    assert [precision(half) for half in (True, torch.bfloat16)] == [torch.bfloat16] * 2
+    assert precision(torch.float16) == torch.float16
+    for device, expected in (("cuda", torch.float16), ("mps", None), ("cpu", None)):
+        assert hub._half_dtype(None, torch.device(device)) == expected
+    for half in (torch.float64, torch.int8, 16, "bf16"):
+        with pytest.raises(ValueError, match=r"half must be torch\.float16, torch\.bfloat16"):
+            load_model(saved, half=half)  # type: ignore[arg-type]
+
+
+def test_the_hub_repository_of_a_release_may_hold_the_pt_only(
+    shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    official = tmp_path / "multiHMR_672_S.pt"
+    official.write_bytes(OFFICIAL)
+    asked = []
+
+    def download(repository: str, file: str, *, cache_dir: Path) -> str:
+        asked.append(file)
+        if file != official.name:
+            raise EntryNotFoundError(f"no {file}")
+        return str(official)
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    assert load_model("hf:naver/multiHMR_672_S", device="cpu").licence == "NAVER"
+    assert asked == ["model.safetensors", "multiHMR_672_S.pt"]
+    assert "non-commercial" in caplog.text
+    with pytest.raises(ConnectionError, match=r"cannot get model\.safetensors of 'hf:some/body'"):
+        load_model("hf:some/body")

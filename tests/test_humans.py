@@ -85,6 +85,17 @@ def test_keypoints_are_projected_by_K(make_humans):
         humans.keypoints("coco")
 
 
+def test_keypoints_may_be_made_of_joints_too():
+    half = np.full((2, 1), 0.5)
+    points = KeypointSet(("a", "b"), np.array([[0], [1]]), half, (), np.array([[1], [0]]), half)
+    vertices, joints = np.eye(3)[None], -np.eye(3)[None]
+    np.testing.assert_allclose(points.points(vertices, joints), [[[0.5, -0.5, 0], [-0.5, 0.5, 0]]])
+    with pytest.raises(ValueError, match="made of joints, too"):
+        points.points(vertices)
+    with pytest.raises(ValueError, match="joint_indices and joint_weights must both be"):
+        KeypointSet(("a", "b"), np.array([[0], [1]]), half, (), np.array([[1]]), half)
+
+
 def test_to_dicts_has_the_names_of_the_first_release(make_humans):
     humans = make_humans(*PLACES)
     person = humans.to_dicts()[1]
@@ -132,5 +143,7 @@ def test_faulty_topologies_are_refused():
         Topology("t", np.zeros((0, 3)), ("a", "b"), (-1,), {}, (), ())
     with pytest.raises(ValueError, match=r"faces must be \(F, 3\)"):
         Topology("t", np.zeros((2, 4)), (), (), {}, (), ())
+    with pytest.raises(ValueError, match=r"rest_pelvis must be \(3, 3\), got \(2, 3\)"):
+        Topology("t", np.zeros((0, 3)), (), (), {}, ("a", "b"), (), rest_pelvis=np.zeros((2, 3)))
     with pytest.raises(ValueError, match="vertex_indices and vertex_weights must both be"):
         KeypointSet(("a", "b"), np.zeros((1, 3), int), np.zeros((1, 3)))

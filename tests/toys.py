@@ -70,5 +70,7 @@ class ToyBody(Body):
 def tiny_model(seed: int = 0) -> MultiHMR:
     """A hybrid at 64 pixels with the toy body, evaluating."""
     torch.manual_seed(seed)
-    config = MultiHMRConfig(body="toy", image_size=64, head_width=32, head_count=2, head_mlp_width=32)
+    config = MultiHMRConfig(
+        body="toy", image_size=64, head_width=32, head_count=2, head_mlp_width=32, read_joints=(0, 1, 2)
+    )
     return MultiHMR(config, ToyBody()).eval()

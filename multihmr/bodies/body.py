@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 
+import numpy as np
 from torch import Tensor, nn
 
 from multihmr.humans import Topology
@@ -26,6 +28,7 @@ class Body(nn.Module, ABC):
     pelvis_joint     index of the joint that `pose[0]` turns around
     mean_shape_S     an average person; where a network starts
     mean_pose_R33    upright, facing an OpenCV camera
+    bounded          whether shape and expression lie in [0, 1]
 
     `pose[0]` is the root's rotation and multiplies from the left: forward(A @ pose[0], ...) turns all points
     of forward(pose[0], ...) by A around the pelvis joint. To predict it in the camera frame is enough to
@@ -38,6 +41,7 @@ class Body(nn.Module, ABC):
     pelvis_joint: int
     mean_shape_S: Tensor
     mean_pose_R33: Tensor
+    bounded: bool = True
 
     @property
     def rotation_count(self) -> int:
@@ -76,3 +80,28 @@ def place(output: BodyOutput, translation_P3: Tensor, center_joint: int) -> Body
     joints_PJ3 = output.joints_PJ3 - output.joints_PJ3[:, center_joint, None]
     vertices_PV3 = output.vertices_PV3 + (translation_P3 - output.joints_PJ3[:, center_joint])[:, None]
     return BodyOutput(vertices_PV3, joints_PJ3 + translation_P3[:, None])
+
+
+def part_of_topology(topology: Topology, kept: np.ndarray) -> Topology:
+    """That of a body with only the vertices `kept`, in this order: what uses others goes (faces, keypoints).
+
+    ValueError if the topology has no skinning weights, by which the number of vertices is known.
+    """
+    if topology.skin_indices is None or topology.skin_weights is None:
+        raise ValueError(f"topology {topology.name!r} has no skinning weights")
+    place = np.full(len(topology.skin_indices), -1)
+    place[kept] = np.arange(len(kept))
+    whole = (place[topology.faces] >= 0).all(1)
+    sets = {
+        name: dataclasses.replace(points, vertex_indices=place[points.vertex_indices])
+        for name, points in topology.keypoint_sets.items()
+        if (place[points.vertex_indices] >= 0).all()
+    }
+    return dataclasses.replace(
+        topology,
+        faces=place[topology.faces[whole]],
+        faces_uv=None if topology.faces_uv is None else topology.faces_uv[whole],
+        keypoint_sets=sets,
+        skin_indices=topology.skin_indices[kept],
+        skin_weights=topology.skin_weights[kept],
+    )

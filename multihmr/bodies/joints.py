@@ -5,8 +5,7 @@ Names on the left and right are told apart as the free bodies do: "wrist.L", "le
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -14,12 +13,6 @@ import torch
 from torch import Tensor
 
 from multihmr.humans import KeypointSet, Topology
-
-COCO17_EDGES = (
-    (0, 1), (0, 2), (1, 3), (2, 4), (5, 6), (5, 7), (7, 9), (6, 8), (8, 10),
-    (5, 11), (6, 12), (11, 12), (11, 13), (13, 15), (12, 14), (14, 16),
-)  # fmt: skip
-COCO23_EDGES = (*COCO17_EDGES, (15, 17), (15, 18), (15, 19), (16, 20), (16, 21), (16, 22))
 
 # The joints of MPJPE and of matching: the 22 body joints of SMPL-X (AGORA's B-MPJPE). The first is the
 # pelvis, on which each side is centred. Fingers, toes and eyes, 68 of 104 bones, would outvote the body; the
@@ -37,21 +30,149 @@ BODY_JOINTS: dict[str, tuple[str, ...]] = {
     ),
 }
 
-# A part is a joint with all that hangs on it. "body" is the rest.
-PARTS = {"left_hand": "wrist.L", "right_hand": "wrist.R", "head": "head"}
+# A part is a joint, by its name in any body, with all that hangs on it. "body" is the rest.
+PARTS = {
+    "left_hand": ("wrist.L", "left_wrist"),
+    "right_hand": ("wrist.R", "right_wrist"),
+    "head": ("head",),
+}
+
+# Named sets, in the order in which everyone gives them. A point is the joint or the point on the surface of
+# that name, or, after "=", what stands for it: the mean of those joined by "+". Names are those of SMPL-X.
+_LIMBS14 = (
+    "right_ankle right_knee right_hip left_hip left_knee left_ankle "
+    "right_wrist right_elbow right_shoulder left_shoulder left_elbow left_wrist neck head_top"
+)
+_COCO17 = (
+    "nose left_eye right_eye left_ear right_ear left_shoulder right_shoulder left_elbow right_elbow "
+    "left_wrist right_wrist left_hip right_hip left_knee right_knee left_ankle right_ankle"
+)
+KEYPOINT_SETS: dict[str, str] = {
+    # COCO keypoints (Lin et al. 2014): ears, eyes and nose on the skin, joints inside
+    "coco17": _COCO17,
+    # the body and feet of COCO-WholeBody (Jin et al. 2020)
+    "coco23": f"{_COCO17} left_big_toe left_small_toe left_heel right_big_toe right_small_toe right_heel",
+    # BODY_25 of OpenPose; as in SMPLify-X its neck is the neck joint and its middle of the hips the pelvis
+    "openpose25": (
+        "nose neck right_shoulder right_elbow right_wrist left_shoulder left_elbow left_wrist "
+        "mid_hip=pelvis right_hip right_knee right_ankle left_hip left_knee left_ankle "
+        "right_eye left_eye right_ear left_ear "
+        "left_big_toe left_small_toe left_heel right_big_toe right_small_toe right_heel"
+    ),
+    # Human3.6M (Ionescu et al. 2014) in the order of Pavllo et al. 2019, right leg first, left arm first.
+    # The true points come from a licensed regressor; these joints are near it, up to some centimetres at the
+    # hips, spine and thorax: good to draw and to compare with itself, not to report an error on Human3.6M
+    "h36m17": (
+        "pelvis=left_hip+right_hip right_hip right_knee right_ankle left_hip left_knee left_ankle "
+        "spine=spine2 thorax=neck nose head_top left_shoulder left_elbow left_wrist "
+        "right_shoulder right_elbow right_wrist"
+    ),
+    # those 14 of them that are compared on 3DPW (Kolotouros et al. 2019), in the order of LSP; as approximate
+    "h36m14": _LIMBS14,
+    # Leeds Sports Pose (Johnson and Everingham 2010), person-centric; the top of the head is a vertex
+    "lsp14": _LIMBS14,
+    # SMPL (Loper et al. 2015): the skeleton that SMPL-X begins with, and the hands, SMPL's last two joints,
+    # at the first joint of the middle finger
+    "smpl24": " ".join(
+        (*BODY_JOINTS["smplx"], "left_hand=left_middle1", "right_hand=right_middle1"),
+    ),
+}
+_SKELETON_ONLY = {"smpl24"}  # the others prefer points on the surface to joints of the same name
+
+_LIMBS14_EDGES = (
+    (0, 1), (1, 2), (2, 3), (3, 4), (4, 5), (6, 7), (7, 8), (2, 8), (8, 12),
+    (3, 9), (9, 12), (9, 10), (10, 11), (12, 13),
+)  # fmt: skip
+_COCO17_EDGES = (
+    (0, 1), (0, 2), (1, 3), (2, 4), (5, 6), (5, 7), (7, 9), (6, 8), (8, 10),
+    (5, 11), (6, 12), (11, 12), (11, 13), (13, 15), (12, 14), (14, 16),
+)  # fmt: skip
+_EDGES: dict[str, tuple[tuple[int, int], ...]] = {
+    "coco17": _COCO17_EDGES,
+    "coco23": (*_COCO17_EDGES, (15, 17), (15, 18), (15, 19), (16, 20), (16, 21), (16, 22)),
+    "openpose25": (
+        (0, 1), (1, 2), (2, 3), (3, 4), (1, 5), (5, 6), (6, 7), (1, 8), (8, 9), (9, 10), (10, 11), (8, 12),
+        (12, 13), (13, 14), (0, 15), (0, 16), (15, 17), (16, 18), (14, 19), (19, 20), (14, 21), (11, 22),
+        (22, 23), (11, 24),
+    ),
+    "h36m17": (
+        (0, 1), (1, 2), (2, 3), (0, 4), (4, 5), (5, 6), (0, 7), (7, 8), (8, 9), (9, 10),
+        (8, 11), (11, 12), (12, 13), (8, 14), (14, 15), (15, 16),
+    ),
+    "h36m14": _LIMBS14_EDGES,
+    "lsp14": _LIMBS14_EDGES,
+    "smpl24": tuple(
+        zip((0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19, 20, 21),
+            range(1, 24), strict=True)
+    ),
+}  # fmt: skip
+
+# What Anny's bones are called among the joints of SMPL-X.
+_BONES = dict(zip(BODY_JOINTS["smplx"], BODY_JOINTS["anny"], strict=True)) | {
+    "left_middle1": "finger3-1.L",
+    "right_middle1": "finger3-1.R",
+}
 
 _SIDES = ((".L", ".R"), ("left_", "right_"), ("Left", "Right"))
 _MIRROR_SIGNS = ((1.0, -1.0, -1.0), (-1.0, 1.0, 1.0), (-1.0, 1.0, 1.0))  # M R M of M = diag(-1, 1, 1)
 
 Array = TypeVar("Array", Tensor, np.ndarray)
+_Row = list[tuple[int, float]]  # indices and weights of what a point is made of
 
 
-def coco_keypoint_sets(keypoints: KeypointSet) -> dict[str, KeypointSet]:
-    """The sets "coco17" and, with toes and heels, "coco23"; 23 keypoints in the order of COCO-WholeBody."""
-    body = KeypointSet(
-        keypoints.names[:17], keypoints.vertex_indices[:17], keypoints.vertex_weights[:17], COCO17_EDGES
-    )
-    return {"coco17": body, "coco23": dataclasses.replace(keypoints, edges=COCO23_EDGES)}
+def keypoint_sets(
+    joint_names: Sequence[str], surface: KeypointSet | None = None, head_top: int | None = None
+) -> dict[str, KeypointSet]:
+    """Those of `KEYPOINT_SETS` that a body can give: "coco17", "coco23", "openpose25", "h36m17", "h36m14",
+    "lsp14" and "smpl24".
+
+    joint_names: of SMPL-X or Anny. surface: points on the body's skin by COCO's names; without them all are
+    joints. head_top: index of the vertex highest on the head.
+    """
+    joints = {name: index for index, name in enumerate(joint_names)}
+    joints |= {word: joints[bone] for word, bone in _BONES.items() if bone in joints}
+    vertices: dict[str, _Row] = {} if head_top is None else {"head_top": [(head_top, 1.0)]}
+    if surface is not None:
+        table = zip(surface.vertex_indices.tolist(), surface.vertex_weights.tolist(), strict=True)
+        rows = [[pair for pair in zip(*row, strict=True) if pair[1]] for row in table]
+        vertices |= dict(zip(surface.names, rows, strict=True))
+    sets = {}
+    for name, points in KEYPOINT_SETS.items():
+        known = {} if name in _SKELETON_ONLY else vertices
+        words = {word for point in points.split() for word in point.split("=")[-1].split("+")}
+        if words <= {*joints, *known}:
+            sets[name] = _keypoint_set(points.split(), joints, known, _EDGES[name])
+    return sets
+
+
+def _keypoint_set(
+    points: Sequence[str],
+    joints: Mapping[str, int],
+    vertices: Mapping[str, _Row],
+    edges: tuple[tuple[int, int], ...],
+) -> KeypointSet:
+    of_vertices: list[_Row] = []
+    of_joints: list[_Row] = []
+    for point in points:
+        words = point.split("=")[-1].split("+")
+        share = 1 / len(words)
+        here = [(i, share * weight) for word in words for i, weight in vertices.get(word, [])]
+        of_vertices.append(here)
+        of_joints.append([(joints[word], share) for word in words if word not in vertices])
+    names = tuple(point.split("=")[0] for point in points)
+    joint_table = _table(of_joints) if any(of_joints) else ()
+    return KeypointSet(names, *_table(of_vertices), edges, *joint_table)
+
+
+def _table(rows: Sequence[_Row]) -> tuple[np.ndarray, np.ndarray]:
+    """(M, k) indices and weights; shorter rows are filled with weights of 0 of points used anyway."""
+    filler = next((row[0][0] for row in rows if row), 0)
+    indices = np.full((len(rows), max(map(len, rows))), filler)
+    weights = np.zeros(indices.shape, np.float32)
+    for i, row in enumerate(rows):
+        indices[i, : len(row)] = [index for index, _ in row]
+        weights[i, : len(row)] = [weight for _, weight in row]
+    return indices, weights
 
 
 def body_joints(topology: Topology) -> tuple[str, ...]:
@@ -68,7 +189,7 @@ def body_joints(topology: Topology) -> tuple[str, ...]:
 def joint_parts(topology: Topology) -> dict[str, np.ndarray]:
     """Indices of the joints of "left_hand", "right_hand", "head" (from `PARTS` on) and "body"."""
     part_of = ["body"] * len(topology.joint_names)
-    starts = {joint: part for part, joint in PARTS.items()}
+    starts = {joint: part for part, joints in PARTS.items() for joint in joints}
     for joint, (name, parent) in enumerate(zip(topology.joint_names, topology.parents, strict=True)):
         part_of[joint] = starts.get(name, part_of[parent] if parent >= 0 else "body")
     return {part: np.flatnonzero(np.array(part_of) == part) for part in (*PARTS, "body")}
@@ -97,13 +218,15 @@ def mirror_order(names: Sequence[str]) -> list[int]:
 def mirror(pose: Array, expression: Array, topology: Topology) -> tuple[Array, Array]:
     """Parameters of the same person in a mirror: x becomes -x, left becomes right; the shape stays.
 
-    pose (..., R, 3, 3) of rotations in axes of which x points sideways, as Anny's; the root's may also lead
-    into a camera frame, whose picture is then flipped. expression (..., E). Arrays or tensors.
+    pose (..., R, 3, 3) of rotations in axes of which x points sideways, as those of Anny and SMPL-X; the
+    root's may also lead into a camera frame, whose picture is then flipped. expression (..., E). Arrays or
+    tensors.
 
     The vertices are then the mirrored ones up to the asymmetry of Anny's skeleton: 0.7 mm on average and up
-    to 6 mm where all 104 joints are turned at random.
+    to 6 mm where all 104 joints are turned at random. Expressions without sides, which all of SMPL-X are,
+    stay as they are, with whatever is asymmetric in them.
     """
-    swapped = pose[..., mirror_order(topology.joint_names), :, :]
+    swapped = pose[..., mirror_order(topology.pose_names), :, :]
     if isinstance(swapped, Tensor):
         signs = torch.tensor(_MIRROR_SIGNS, dtype=swapped.dtype, device=swapped.device)
     else:

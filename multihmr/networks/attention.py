@@ -35,12 +35,23 @@ class CrossAttention(nn.Module):
 
 
 class PerceptionLayer(nn.Module):
-    """Q <- MLP(SA(CA[Q, E])), each with a residual and a norm before it (Multi-HMR, section 3.2)."""
+    """Q <- MLP(SA(CA[Q, E])), each with a residual and a norm before it (Multi-HMR, section 3.2).
+
+    `people_first` swaps the two attentions, as in the released checkpoints: MLP(CA[SA(Q), E]).
+    """
 
     def __init__(
-        self, width: int, context_width: int, *, head_count: int, head_width: int, mlp_width: int
+        self,
+        width: int,
+        context_width: int,
+        *,
+        head_count: int,
+        head_width: int,
+        mlp_width: int,
+        people_first: bool = False,
     ) -> None:
         super().__init__()
+        self.people_first = people_first
         heads = {"head_count": head_count, "head_width": head_width}
         self.norm_cross = nn.LayerNorm(width)
         self.cross = CrossAttention(width, context_width, **heads)
@@ -51,9 +62,16 @@ class PerceptionLayer(nn.Module):
 
     def forward(self, x_BQD: Tensor, mask_BQ: Tensor, context_BND: Tensor) -> Tensor:
         """mask_BQ is true where there is a person; the other rows come out as numbers without meaning."""
-        x = x_BQD + self.cross(self.norm_cross(x_BQD), context_BND)
+        x = x_BQD
+        if self.people_first:
+            x = x + self._look_at_each_other(x, mask_BQ)
+        x = x + self.cross(self.norm_cross(x), context_BND)
+        if not self.people_first:
+            x = x + self._look_at_each_other(x, mask_BQ)
+        return x + self.mlp(self.norm_mlp(x))
+
+    def _look_at_each_other(self, x_BQD: Tensor, mask_BQ: Tensor) -> Tensor:
         # Padding looks at itself alone, because a softmax over nothing would be NaN.
         itself = torch.eye(mask_BQ.shape[1], dtype=torch.bool, device=mask_BQ.device)
-        normed = self.norm_self(x)
-        x = x + self.self_(normed, normed, mask_BQ[:, None, :] | itself)
-        return x + self.mlp(self.norm_mlp(x))
+        normed = self.norm_self(x_BQD)
+        return self.self_(normed, normed, mask_BQ[:, None, :] | itself)

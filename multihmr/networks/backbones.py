@@ -16,6 +16,7 @@ class Features(NamedTuple):
 
     grid_BDhw: Tensor
     global_BD: Tensor
+    fine_BDhw: Tensor | None = None  # at half the stride, where the backbone has it
 
 
 class Backbone(nn.Module):
@@ -38,11 +39,12 @@ class Backbone(nn.Module):
     def forward(self, images_B3HW: Tensor) -> Features:
         x = (images_B3HW - self.mean) / self.std
         with torch.autocast(x.device.type, dtype=self.half_dtype, enabled=self.half_dtype is not None):
-            grid, glob = self.extract(x)
-        return Features(grid.float(), glob.float())
+            features = self.extract(x)
+        fine_BDhw = None if features.fine_BDhw is None else features.fine_BDhw.float()
+        return Features(features.grid_BDhw.float(), features.global_BD.float(), fine_BDhw)
 
-    def extract(self, images_B3HW: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalised pictures -> (B, D, h, w), (B, D)."""
+    def extract(self, images_B3HW: Tensor) -> Features:
+        """Of normalised pictures, at any precision."""
         raise NotImplementedError
 
 
@@ -70,11 +72,11 @@ class DINOv2(Backbone):
         )
         self.width = self.vit.embed_dim
 
-    def extract(self, images_B3HW: Tensor) -> tuple[Tensor, Tensor]:
+    def extract(self, images_B3HW: Tensor) -> Features:
         height, width = images_B3HW.shape[-2] // self.patch, images_B3HW.shape[-1] // self.patch
         tokens_BND = self.vit.forward_features(images_B3HW)
         grid_BDhw = tokens_BND[:, 1:].transpose(1, 2).unflatten(2, (height, width))
-        return grid_BDhw, tokens_BND[:, 0]
+        return Features(grid_BDhw, tokens_BND[:, 0])
 
 
 class Hybrid(Backbone):
@@ -104,6 +106,8 @@ class Hybrid(Backbone):
         self.global_token = nn.Parameter(torch.randn(1, 1, width) * 0.02)
         self.blocks = nn.Sequential(*[Block(width, width // 64, qkv_bias=True) for _ in range(depth)])
         self.norm = nn.LayerNorm(width)
+        self.to_fine = nn.Conv2d(channels[0], width, 1)
+        nn.init.zeros_(self.to_fine.weight)
         # Depthwise convolutions on a CPU are three times as fast in this layout (measured, torch 2.15).
         self.stem.to(memory_format=torch.channels_last)
 
@@ -113,7 +117,7 @@ class Hybrid(Backbone):
         for name, parameter in self.stem.named_parameters():
             parameter.requires_grad_(not (stage_count > 0 and name.startswith(prefixes)))
 
-    def extract(self, images_B3HW: Tensor) -> tuple[Tensor, Tensor]:
+    def extract(self, images_B3HW: Tensor) -> Features:
         # Depthwise convolutions learn 2.6 times slower in bfloat16 than in float32 on a CPU (torch 2.15).
         slow = images_B3HW.device.type == "cpu" and torch.is_grad_enabled()
         with torch.autocast(
@@ -126,7 +130,9 @@ class Hybrid(Backbone):
         tokens_BND = grid.flatten(2).transpose(1, 2) + sine_positions(height, width, self.width, grid.device)
         tokens_BND = torch.cat([self.global_token.expand(len(tokens_BND), -1, -1), tokens_BND], dim=1)
         tokens_BND = self.norm(self.blocks(tokens_BND))
-        return tokens_BND[:, 1:].transpose(1, 2).unflatten(2, (height, width)), tokens_BND[:, 0]
+        grid = tokens_BND[:, 1:].transpose(1, 2).unflatten(2, (height, width))
+        fine = F.interpolate(grid, scale_factor=2, mode="bilinear") + self.to_fine(x8)
+        return Features(grid, tokens_BND[:, 0], fine)
 
 
 def sine_positions(height: int, width: int, channels: int, device: torch.device) -> Tensor:

@@ -37,7 +37,9 @@ def find_centers(
 
     `max_people` keeps the best of each image.
     """
+    height, width = scores_Bhw.shape[1:]
     pooled = F.max_pool2d(scores_Bhw[:, None], nms_kernel, stride=1, padding=nms_kernel // 2)[:, 0]
+    pooled = pooled[:, :height, :width]  # even kernels give a row and a column more
     kept = torch.where(
         (scores_Bhw == pooled) & (scores_Bhw >= threshold), scores_Bhw, scores_Bhw.new_zeros(())
     )

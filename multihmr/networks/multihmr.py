@@ -13,12 +13,21 @@ import torch
 from torch import Tensor, nn
 
 from ..bodies.body import Body, place
-from ..geometry import code_to_depth, fov_to_focal, intrinsics, rot6d_to_rotmat, rotmat_to_rot6d, unproject
-from ..model import Model, Predictions
+from ..geometry import (
+    DEFAULT_FOV_DEG,
+    code_to_depth,
+    released_code_to_depth,
+    rot6d_to_rotmat,
+    rotmat_to_rot6d,
+    unproject,
+)
+from ..image import Window
+from ..model import Model, Predictions, own_camera
 from .attention import PerceptionLayer
 from .backbones import create_backbone
 from .centers import Centers, find_centers, pad_people
 from .rays import RayEmbedding
+from .reader import JointReader, Lifter
 
 
 @dataclass(frozen=True)
@@ -33,8 +42,13 @@ class MultiHMRConfig:
     head_depth: int = 2
     head_count: int = 8  # attention heads of 32 channels
     head_mlp_width: int = 768
+    read_joints: tuple[int, ...] = ()  # of the body, that the head reads off the patches (reader.py); none
     nms_kernel: int = 3
     threshold: float = 0.3  # score above which a cell is a person, when the caller does not say
+    # Compute as the SMPL-X checkpoints of 2024 do, where weights cannot make up for the difference: rays with
+    # rows and columns swapped, people who look at each other first, no norm at the end, the focal length in
+    # the exponent of the depth, no camera of the network's own (60 degrees), their own resizing of pictures.
+    released: bool = False
     unpredicted: tuple[str, ...] = ()  # joints and facial actions that never moved in training
 
 
@@ -63,10 +77,12 @@ class PerceptionHead(nn.Module):
                 head_count=config.head_count,
                 head_width=32,
                 mlp_width=config.head_mlp_width,
+                people_first=config.released,
             )
             for _ in range(config.head_depth)
         )
-        self.norm = nn.LayerNorm(width)
+        self.norm = nn.Identity() if config.released else nn.LayerNorm(width)
+        self.bounded = body.bounded
         self.to_pose = _small(nn.Linear(width, len(mean_pose)))
         self.to_shape = _small(nn.Linear(width, body.shape_count))
         self.to_expression = _small(nn.Linear(width, body.expression_count))
@@ -74,13 +90,20 @@ class PerceptionHead(nn.Module):
         # A person 4 m away under 60 degrees: where learning starts.
         nn.init.constant_(self.to_depth.bias, math.log(4.0))
 
-    def forward(self, context_BDhw: Tensor, centers: Centers) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """-> pose (P, R, 3, 3), shape (P, S), expression (P, E), depth code (P,)."""
+    def forward(
+        self, context_BDhw: Tensor, centers: Centers, known: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """-> pose (P, R, 3, 3), shape (P, S), expression (P, E), depth code (P,).
+
+        known: what is known of each person beforehand, (P, width) for the token and (P, R * 6) for the pose.
+        """
         count = len(centers)
         query_PD = centers.gather(context_BDhw)
         query_PD = query_PD + self.query_rows[centers.row_P] + self.query_cols[centers.col_P]
         mean_D = torch.cat([self.mean_pose, self.mean_shape])
         token_PD = self.to_token(torch.cat([query_PD, mean_D.expand(count, -1)], dim=-1))
+        if known is not None:
+            token_PD = token_PD + known[0]
 
         context_BDhw = context_BDhw.clone()
         context_BDhw[centers.image_index_P, :, centers.row_P, centers.col_P] += (
@@ -92,9 +115,14 @@ class PerceptionHead(nn.Module):
             x_BQD = layer(x_BQD, mask_BQ, context_BND)
         x_PD = self.norm(x_BQD[centers.image_index_P, slot_P])
 
-        pose6d_PR6 = (self.to_pose(x_PD) + self.mean_pose).unflatten(-1, (-1, 6))
-        shape_PS = _limit(self.to_shape(x_PD) + self.mean_shape)
-        expression_PE = _limit(self.to_expression(x_PD))
+        pose_PD = self.to_pose(x_PD) + self.mean_pose
+        if known is not None:
+            pose_PD = pose_PD + known[1]
+        pose6d_PR6 = pose_PD.unflatten(-1, (-1, 6))
+        shape_PS = self.to_shape(x_PD) + self.mean_shape
+        expression_PE = self.to_expression(x_PD)
+        if self.bounded:
+            shape_PS, expression_PE = _limit(shape_PS), _limit(expression_PE)
         return rot6d_to_rotmat(pose6d_PR6), shape_PS, expression_PE, self.to_depth(x_PD)[:, 0]
 
 
@@ -117,9 +145,16 @@ class MultiHMR(Model):
         self.to_score = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 1))
         nn.init.constant_(self.to_score[2].get_parameter("bias"), -4.6)  # one cell in a hundred holds a head
         self.to_offset = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 2))
-        self.to_fov = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 1))
-        self.rays = RayEmbedding(config.ray_bands)
+        self.to_fov = (
+            None
+            if config.released
+            else nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 1))
+        )
+        self.rays = RayEmbedding(config.ray_bands, swapped=config.released)
         grid_size = config.image_size // self.backbone.patch
+        joints = len(config.read_joints)
+        self.reader = JointReader(width, joints, config.head_width) if joints else None
+        self.lifter = Lifter(joints, body.rotation_count, config.head_width) if joints else None
         self.head = PerceptionHead(config, width + self.rays.width, grid_size, body)
 
     def forward(
@@ -147,25 +182,33 @@ class MultiHMR(Model):
         grid_BDhw = features.grid_BDhw
         cells_BhwD = grid_BDhw.movedim(1, -1)
         logits_Bhw = self.to_score(cells_BhwD)[..., 0]
-        fov_B = math.pi * torch.sigmoid(self.to_fov(features.global_BD))[:, 0]
-        K_B33 = self._camera(fov_B, K_B33)
+        fov_B = self._fov(features.global_BD)
+        K_B33 = own_camera(fov_B, K_B33, size)
         if centers is None:
             threshold = self.config.threshold if threshold is None else threshold
             centers = find_centers(
-                logits_Bhw.sigmoid(),
+                self._scores(logits_Bhw),
                 threshold=threshold,
                 nms_kernel=self.config.nms_kernel,
                 max_people=max_people,
             )
         rays_BDhw = self.rays(K_B33, *grid_BDhw.shape[-2:], self.backbone.patch)
         context_BDhw = torch.cat([grid_BDhw, rays_BDhw], dim=1)
-        pose_PR33, shape_PS, expression_PE, depth_code_P = self.head(context_BDhw, centers)
-
         offset_P2 = self.to_offset(centers.gather(grid_BDhw))
         cell_P2 = torch.stack([centers.col_P, centers.row_P], dim=-1)
         center_P2 = (cell_P2 + 0.5 + offset_P2) * self.backbone.patch
         K_P33 = K_B33[centers.image_index_P]
-        depth_P = code_to_depth(depth_code_P, K_P33[:, 0, 0], size)
+        known, reading = None, None
+        if self.reader is not None and self.lifter is not None:
+            fine_BDhw = grid_BDhw if features.fine_BDhw is None else features.fine_BDhw
+            heads_P2 = center_P2.detach() / size
+            known_PD, reading = self.reader(fine_BDhw, centers, heads_P2)
+            lifted_PR6, more_PD = self.lifter(reading, heads_P2, K_P33, size)
+            known = known_PD + more_PD, lifted_PR6
+        pose_PR33, shape_PS, expression_PE, depth_code_P = self.head(context_BDhw, centers, known)
+
+        to_depth = released_code_to_depth if self.config.released else code_to_depth
+        depth_P = to_depth(depth_code_P, K_P33[:, 0, 0], size)
         translation_P3 = unproject(center_P2[:, None], depth_P[:, None], K_P33)[:, 0]
         body = place(self.body(pose_PR33, shape_PS, expression_PE), translation_P3, self.body.center_joint)
         return Predictions(
@@ -181,15 +224,27 @@ class MultiHMR(Model):
             logits_Bhw=logits_Bhw,
             fov_B=fov_B,
             K_B33=K_B33,
-            features_BDhw=grid_BDhw,
+            reading=reading,
         )
 
-    def _camera(self, fov_B: Tensor, K_B33: Tensor | None) -> Tensor:
-        """The camera given, or the network's own: square pixels, principal point in the middle."""
-        size = float(self.config.image_size)
-        middle_B2 = fov_B.new_full((len(fov_B), 2), size / 2)
-        own_B33 = intrinsics(fov_to_focal(fov_B, size), middle_B2)
-        return own_B33 if K_B33 is None else torch.where(K_B33.isnan(), own_B33, K_B33)
+    def window(self, height: int, width: int) -> Window:
+        if self.config.released:
+            return Window.released(height, width, self.config.image_size)
+        return super().window(height, width)
+
+    @property
+    def own_camera_source(self) -> str:
+        return "assumed" if self.to_fov is None else "predicted"
+
+    def _fov(self, global_BD: Tensor) -> Tensor:
+        if self.to_fov is None:
+            return global_BD.new_full((len(global_BD),), math.radians(DEFAULT_FOV_DEG))
+        return math.pi * torch.sigmoid(self.to_fov(global_BD))[:, 0]
+
+    def _scores(self, logits_Bhw: Tensor) -> Tensor:
+        scores_Bhw = logits_Bhw.sigmoid()
+        # Theirs are clamped before the maximum is looked for, so that two of 0.9999 side by side both stay.
+        return scores_Bhw.clamp(1e-4, 1 - 1e-4) if self.config.released else scores_Bhw
 
 
 def _small(linear: nn.Linear) -> nn.Linear:

@@ -11,12 +11,17 @@ from ..geometry import pixel_rays
 
 
 class RayEmbedding(nn.Module):
-    """[r, sin(pi r f), cos(pi r f)] of the rays r = K^-1 (u, v, 1), `bands` frequencies f from 1 to 32."""
+    """[r, sin(pi r f), cos(pi r f)] of the rays r = K^-1 (u, v, 1), `bands` frequencies f from 1 to 32.
+
+    `swapped`: with (v, u, 1) instead, as the released checkpoints were trained; for a principal point off the
+    diagonal that is no mere change of places, so weights cannot make up for it.
+    """
 
     frequencies: Tensor
 
-    def __init__(self, bands: int = 16, max_frequency: float = 32.0) -> None:
+    def __init__(self, bands: int = 16, max_frequency: float = 32.0, *, swapped: bool = False) -> None:
         super().__init__()
+        self.swapped = swapped
         self.width = 3 + 6 * bands
         self.register_buffer("frequencies", torch.linspace(1, max_frequency, bands), persistent=False)
 
@@ -25,7 +30,7 @@ class RayEmbedding(nn.Module):
         rows = (torch.arange(height, device=K_B33.device) + 0.5) * patch
         cols = (torch.arange(width, device=K_B33.device) + 0.5) * patch
         v, u = torch.meshgrid(rows, cols, indexing="ij")
-        centers_N2 = torch.stack([u, v], dim=-1).flatten(0, 1).to(K_B33.dtype)
+        centers_N2 = torch.stack([v, u] if self.swapped else [u, v], dim=-1).flatten(0, 1).to(K_B33.dtype)
         rays_BN2 = pixel_rays(centers_N2.expand(len(K_B33), -1, -1), K_B33)
         rays_BN3 = torch.cat([rays_BN2, torch.ones_like(rays_BN2[..., :1])], dim=-1)
         phases = (math.pi * rays_BN3[..., None] * self.frequencies).flatten(2)

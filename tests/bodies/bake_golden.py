@@ -18,10 +18,10 @@ GOLDEN = Path(__file__).with_name("anny_golden.npz")
 PEOPLE = 200
 
 
-def random_people(people: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """rotvecs (P, 104, 3), shapes (P, 6), expressions (P, 52) as float16: a third at corners, all ages."""
+def random_people(people: int, seed: int, bones: int = 104) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """rotvecs (P, bones, 3), shapes (P, 6), expressions (P, 52) as float16: a third at corners, all ages."""
     rng = np.random.default_rng(seed)
-    rotvecs = rng.normal(0, 0.5, (people, 104, 3))
+    rotvecs = rng.normal(0, 0.5, (people, bones, 3))
     rotvecs[:, 0] = rng.uniform(-2, 2, (people, 3))
     shapes = rng.uniform(0, 1, (people, 6))
     shapes[::3] = shapes[::3].round()
@@ -30,10 +30,10 @@ def random_people(people: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.nd
     return rotvecs.astype(np.float16), shapes.astype(np.float16), expressions.astype(np.float16)
 
 
-def kept(people: int, vertices: int) -> tuple[np.ndarray, np.ndarray]:
+def kept(people: int, vertices: int, joints: int = 104) -> tuple[np.ndarray, np.ndarray]:
     """Vertices (P, 40) and joints (P, 12) of each person that are compared."""
     person = np.arange(people)[:, None]
-    return (person * 97 + np.arange(40) * 479) % vertices, (person + np.arange(12) * 9) % 104
+    return (person * 97 + np.arange(40) * 479) % vertices, (person + np.arange(12) * 9) % joints
 
 
 def package_output(

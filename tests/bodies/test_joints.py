@@ -88,6 +88,28 @@ def test_parts_are_a_partition(body):
     assert len(vertices["left_hand"]) == len(vertices["right_hand"])
 
 
+def test_named_sets_stand_upright_and_keep_their_sides(body):
+    sets = body.topology.keypoint_sets
+    assert list(sets) == ["coco17", "coco23", "openpose25", "h36m17", "h36m14", "lsp14", "smpl24"]
+    output = body(body.mean_pose_R33[None], body.mean_shape_S[None], torch.zeros(1, 52))
+    vertices, joints = (points.numpy() for points in output)
+    for name, keypoints in sets.items():
+        points = keypoints.points(vertices, joints)[0]
+        at = dict(zip(keypoints.names, points, strict=True))
+        assert len(points) == len(at) == int(name[-2:])
+        assert at.get("head_top", at.get("nose", at["left_hip"] - 9))[1] < at["left_shoulder"][1]
+        assert at["left_shoulder"][1] < at["left_hip"][1] < at["left_knee"][1] < at["left_ankle"][1]
+        sides = [np.sign(p[0]) if "_" in n and n != "head_top" else 0 for n, p in at.items()]
+        crossing = [(a, b) for a, b in keypoints.edges if sides[a] * sides[b] < 0]
+        assert all(keypoints.names[a].split("_")[1] in ("hip", "shoulder", "eye") for a, _ in crossing)
+        assert all(sides[i] == 1 for i, n in enumerate(keypoints.names) if n.startswith("left_"))
+    bones = dict(zip(body.topology.joint_names, joints[0], strict=True))
+    smpl = sets["smpl24"]
+    np.testing.assert_allclose(smpl.points(vertices, joints)[0, 20], bones["wrist.L"], atol=1e-6)
+    highest = vertices[0, :, 1].min()
+    assert sets["lsp14"].points(vertices, joints)[0, 13, 1] - highest < 0.01
+
+
 def test_keypoints_lie_where_their_names_say(body):
     sets = body.topology.keypoint_sets
     output = body(body.mean_pose_R33[None], body.mean_shape_S[None], torch.zeros(1, 52))
@@ -95,6 +117,7 @@ def test_keypoints_lie_where_their_names_say(body):
     points = dict(zip(keypoints.names, keypoints.points(output.vertices_PV3.numpy())[0], strict=True))
     joints = dict(zip(body.topology.joint_names, output.joints_PJ3[0].numpy(), strict=True))
     assert sets["coco17"].names == keypoints.names[:17]
+    assert keypoints.names[17:20] == ("left_big_toe", "left_small_toe", "left_heel")  # COCO-WholeBody
     assert points["nose"][1] < points["left_shoulder"][1] < points["left_hip"][1] < points["left_heel"][1]
     assert points["left_eye"][0] > points["right_eye"][0]
     assert np.linalg.norm(points["right_wrist"] - joints["wrist.R"]) < 0.03

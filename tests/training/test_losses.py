@@ -5,7 +5,8 @@ import torch
 from toys import ToyBody, tiny_model
 
 from multihmr.geometry import default_intrinsics
-from multihmr.training.losses import MultiHMRLoss, detection_loss
+from multihmr.networks.reader import JointReading, patch_middles
+from multihmr.training.losses import MultiHMRLoss, detection_loss, reading_losses
 from multihmr.training.targets import Batch, assign_cells, make_targets
 
 
@@ -31,7 +32,7 @@ def perfect(targets):
         if hasattr(pred, f.name) and f.name != "centers"
     }
     logits = torch.where(targets.heatmap_Bhw == 1, 30.0, -30.0)
-    return dataclasses.replace(pred, **same, logits_Bhw=logits)
+    return dataclasses.replace(pred, **same, logits_Bhw=logits, reading=None)
 
 
 def test_every_term_is_zero_for_a_perfect_prediction():
@@ -81,3 +82,39 @@ def test_detection_loss_rewards_the_right_peak():
     right, wrong = torch.full((1, 4, 4), -4.0), torch.full((1, 4, 4), -4.0)
     right[0, 1, 2] = wrong[0, 3, 0] = 4.0
     assert detection_loss(right, heatmap) < 0.1 * detection_loss(wrong, heatmap)
+
+
+def perfect_reading(targets, joints=(0, 1, 2), cells=4):
+    """Every patch says what is true of the one person of the picture."""
+    middles_hw2 = patch_middles(cells, cells, torch.device("cpu"))
+    places_J2 = targets.joints_2d_PJ2[0, joints] / 64
+    at = (places_J2 * cells).long()
+    logits = torch.full((1, cells, cells, len(joints)), -30.0)
+    logits[0, at[:, 1], at[:, 0], torch.arange(len(joints))] = 30.0
+    behind_J = targets.joints_PJ3[0, joints, 2] - targets.translation_P3[0, 2]
+    head_2 = places_J2[2]
+    return JointReading(
+        logits_BhwJ=logits,
+        owner_BhwJ2=(head_2 - middles_hw2)[None, :, :, None].expand(1, cells, cells, len(joints), 2),
+        depth_BhwJ=behind_J.expand(1, cells, cells, len(joints)),
+        places_PJ2=(places_J2 - head_2)[None],
+        behind_PJ=behind_J[None],
+        sure_PJ=torch.ones(1, len(joints)),
+        spread_PJ=torch.zeros(1, len(joints)),
+    )
+
+
+def test_reading_the_truth_off_the_patches_costs_nothing():
+    targets = make_targets(batch_of([0.1, -0.6, 4.0], images=1), ToyBody(), 16)
+    reading = perfect_reading(targets)
+    terms = reading_losses(reading, targets, [0, 1, 2], 64)
+    assert all(term.item() == pytest.approx(0, abs=1e-5) for term in terms.values())
+    moved = dataclasses.replace(reading, places_PJ2=reading.places_PJ2 + 0.1)
+    assert reading_losses(moved, targets, [0, 1, 2], 64)["joint_place"].item() == pytest.approx(0.2, abs=1e-5)
+
+
+def test_joints_outside_the_window_are_not_asked_for():
+    targets = make_targets(batch_of([0.1, 3.4, 4.0], images=1), ToyBody(), 16)
+    reading = perfect_reading(make_targets(batch_of([0.1, -0.6, 4.0], images=1), ToyBody(), 16))
+    terms = reading_losses(reading, targets, [0, 1, 2], 64)
+    assert terms["joint_owner"] == terms["joint_place"] == 0

@@ -11,8 +11,6 @@ from multihmr.data.sample import Sample
 from multihmr.data.shards import Shards, write_shard
 from multihmr.geometry import default_intrinsics
 from multihmr.training import trainer
-from multihmr.training.hints import Hints
-from multihmr.training.losses import MultiHMRLoss
 from multihmr.training.targets import collate, make_targets
 from multihmr.training.trainer import Objective, TrainConfig, TrainState, train_step
 
@@ -34,18 +32,13 @@ def toy_sample(seed: int = 0, people: int = 2) -> Sample:
 
 
 def state_of(config: TrainConfig, seed: int = 0) -> TrainState:
-    torch.manual_seed(seed)
-    return TrainState(tiny_model(seed), config, Hints(256, range(3)))
-
-
-def objective_of(state: TrainState) -> Objective:
-    return Objective(state.model, MultiHMRLoss(state.model.body, 64), state.hints)
+    return TrainState(tiny_model(seed), config)
 
 
 def test_overfitting_one_image_recovers_count_place_and_pose():
     config = TrainConfig(data="", steps=220, batch_size=1, lr=3e-3, warmup=10, half=False)
     state = state_of(config)
-    batch, objective = collate([toy_sample()]), objective_of(state)
+    batch, objective = collate([toy_sample()]), Objective(state.model)
     for _ in range(config.steps):
         train_step(state, objective, batch)
     model = state.model.eval()
@@ -64,12 +57,12 @@ def test_a_resumed_run_has_the_identical_next_loss(tmp_path):
     batches = [collate([toy_sample(seed)]) for seed in range(4)]
     state = state_of(config)
     for batch in batches[:2]:
-        train_step(state, objective_of(state), batch)
+        train_step(state, Objective(state.model), batch)
     state.save(tmp_path / "checkpoint.pt")
-    uninterrupted = [train_step(state, objective_of(state), batch) for batch in batches[2:]]
+    uninterrupted = [train_step(state, Objective(state.model), batch) for batch in batches[2:]]
     resumed = state_of(config, seed=7)
     resumed.load(tmp_path / "checkpoint.pt")
-    assert [train_step(resumed, objective_of(resumed), batch) for batch in batches[2:]] == uninterrupted
+    assert [train_step(resumed, Objective(resumed.model), batch) for batch in batches[2:]] == uninterrupted
 
 
 def test_a_number_gone_wrong_names_the_term():
@@ -77,7 +70,7 @@ def test_a_number_gone_wrong_names_the_term():
     batch = collate([toy_sample()])
     batch.expression_PE[0, 0] = math.nan
     with pytest.raises(FloatingPointError, match="expression"):
-        train_step(state, objective_of(state), batch)
+        train_step(state, Objective(state.model), batch)
 
 
 def test_the_stream_repeats_itself_and_never_repeats_a_view(tmp_path):
@@ -102,7 +95,7 @@ def test_two_processes_learn_what_one_would(tmp_path):
     (weights, gradient), (other_weights, _) = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     torch.testing.assert_close(weights, other_weights, atol=0, rtol=0)
     alone = state_of(TrainConfig(data="", half=False))
-    train_step(alone, objective_of(alone), collate([toy_sample(seed) for seed in range(2)]))
+    train_step(alone, Objective(alone.model), collate([toy_sample(seed) for seed in range(2)]))
     torch.testing.assert_close(gradient, alone.model.head.to_pose.weight.grad, atol=1e-5, rtol=1e-3)
 
 
@@ -110,7 +103,7 @@ def _learn_in_two(rank: int, folder: Path) -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     state = state_of(TrainConfig(data="", half=False))
-    shared = trainer.Processes(rank, 2).share(objective_of(state))
+    shared = trainer.Processes(rank, 2).share(Objective(state.model))
     train_step(state, shared, collate([toy_sample(rank)]))
     weight = state.model.head.to_pose.weight
     torch.save((weight.detach(), weight.grad), folder / f"{rank}.pt")

@@ -1,0 +1,216 @@
+"""File -> Checkpoint -> network: what a checkpoint says of itself, and its tensors, each of which must fit.
+
+Ours are safetensors with a header; official ones (.pt) are pickles, which convert.py reads without running
+anything in them. Both become the same Checkpoint, and from there on there is one path.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+FORMAT_VERSION = "1"
+
+PICKLE_STARTS = (b"PK\x03\x04", b"\x80")  # torch.save since 1.6, and before
+PICKLE_SUFFIXES = {".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".tar"}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Everything that rebuilds a network; `file` is what messages call it.
+
+    config        fields of the family's config, as JSON has them
+    body_options  arguments of the body beside its name, as {"shape_count": 11}
+    tensors       all of the network's own, none of its body's
+    """
+
+    file: str
+    family: str
+    config: dict[str, Any]
+    body: str
+    licence: str
+    tensors: dict[str, Tensor]
+    body_options: dict[str, Any] = field(default_factory=dict)
+
+
+def read_checkpoint(path: Path, families: Iterable[str], *, label: str = "") -> Checkpoint:
+    """The checkpoint in a .safetensors or an official .pt file; nothing in it is run.
+
+    families: those that can be built; others are refused by name. label: what messages call the file; its
+    name by default. ValueError says what is wrong with the file, FileNotFoundError that there is none.
+    """
+    label = label or path.name
+    if _is_pickle(path):
+        from .convert import read_official
+
+        official = read_official(path)
+        _known(official.family, families, label)
+        return dataclasses.replace(official, file=label)
+    header = read_metadata(path)
+    family = _known(header.get("family", ""), families, label)
+    with safe_open(path, "pt") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
+    return Checkpoint(
+        file=label,
+        family=family,
+        config=_json_object(header.get("config", ""), "config", label),
+        body=header.get("body", ""),
+        licence=header.get("licence", "unknown"),
+        tensors=tensors,
+        body_options=_json_object(header.get("body_options", "{}"), "body_options", label),
+    )
+
+
+def write_checkpoint(checkpoint: Checkpoint, path: str | os.PathLike[str], **metadata: str) -> Path:
+    """Write one safetensors file that `load_model` reads; gives its path. metadata: text for the header.
+
+    A run that dies here leaves the previous file whole. ValueError names a tensor that is not finite.
+    """
+    path = Path(path)
+    header = {
+        "source": "unknown",
+        **{key: str(value) for key, value in metadata.items()},
+        "licence": checkpoint.licence,
+        "family": checkpoint.family,
+        "config": json.dumps(checkpoint.config),
+        "body": checkpoint.body,
+        "body_options": json.dumps(checkpoint.body_options),
+        "version": FORMAT_VERSION,
+    }
+    for key, value in checkpoint.tensors.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            bits = " with 16 bits" if value.dtype == torch.float16 else ""
+            raise ValueError(f"{key} of {checkpoint.file} has numbers that are not finite{bits}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(path.name + ".part")
+    try:
+        save_file({key: value.contiguous() for key, value in checkpoint.tensors.items()}, draft, header)
+        os.replace(draft, path)
+    except SafetensorError as error:  # how safetensors says that the disk is full
+        raise OSError(f"{path} cannot be written: {error}") from None
+    finally:
+        draft.unlink(missing_ok=True)
+    return path
+
+
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
+    """The header of a safetensors checkpoint: family, config (JSON), body, licence, source, version, ..."""
+    path = Path(path)
+    if _is_pickle(path):
+        raise ValueError(f"{path.name} is a pickle, which has no header; load_model reads official ones")
+    try:
+        with safe_open(path, "pt") as file:
+            return dict(file.metadata() or {})
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path.name} is cut short or no safetensors file ({path.stat().st_size} bytes): {error}"
+        ) from None
+
+
+def existing(path: Path) -> Path:
+    """`path`, which is a file."""
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; give the .safetensors or .pt file in it")
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist; list_models() shows the models known by name")
+    return path
+
+
+def config_of(checkpoint: Checkpoint, config_class: Any) -> Any:
+    """The family's config dataclass; fields that it does not have are named."""
+    unknown = sorted(set(checkpoint.config) - {entry.name for entry in dataclasses.fields(config_class)})
+    if unknown:
+        raise ValueError(
+            f"{checkpoint.file} has config fields that {config_class.__name__} lacks: {', '.join(unknown)}; "
+            "it was saved by another version of multihmr"
+        )
+    try:
+        return config_class(**{key: _tuples(value) for key, value in checkpoint.config.items()})
+    except TypeError as error:
+        raise ValueError(f"{checkpoint.file} does not describe a {config_class.__name__}: {error}") from None
+
+
+def own_state(model: torch.nn.Module) -> dict[str, Tensor]:
+    """Everything but the body, which is rebuilt from its own asset."""
+    return {key: value for key, value in model.state_dict().items() if not key.startswith("body.")}
+
+
+def fill(model: torch.nn.Module, checkpoint: Checkpoint) -> None:
+    """Give every tensor of `model` its value, or say which do not fit."""
+    file, name, saved = checkpoint.file, type(model).__name__, checkpoint.tensors
+    wanted = own_state(model)
+    by = f"it was saved by family {checkpoint.family!r}"
+    missing, extra = sorted(wanted.keys() - saved.keys()), sorted(saved.keys() - wanted.keys())
+    if missing:
+        raise ValueError(
+            f"{file} lacks {len(missing)} tensors that {name}(config) has: {_some(missing)}; {by}"
+        )
+    if extra:
+        raise ValueError(f"{file} has {len(extra)} tensors that {name}(config) lacks: {_some(extra)}; {by}")
+    for key, value in wanted.items():
+        if saved[key].shape != value.shape:
+            raise ValueError(
+                f"{file} has {key} of shape {tuple(saved[key].shape)} where {name}(config) has "
+                f"{tuple(value.shape)}; {by}"
+            )
+    broken = sorted(k for k, v in saved.items() if v.is_floating_point() and not v.isfinite().all())
+    if broken:
+        raise ValueError(f"{file} has numbers that are not finite in {_some(broken)}")
+    model.load_state_dict(saved, strict=False)  # checked above; only the body's own are not in the file
+
+
+def _is_pickle(path: Path) -> bool:
+    """Whether the file's first bytes, which its name must not belie, are those of torch.save."""
+    with existing(path).open("rb") as file:
+        head = file.read(9)
+    if not head:
+        raise ValueError(f"{path.name} is empty (0 bytes)")
+    # A safetensors file starts with the length of its header, which may be any byte, and then the header.
+    if not head.startswith(PICKLE_STARTS) or head[8:] == b"{":
+        return False
+    if path.suffix.lower() == ".safetensors":
+        raise ValueError(
+            f"{path.name} is a pickle, which can run any code when it is read, under the name of a "
+            "safetensors file, so it was not read; an official checkpoint must be named .pt"
+        )
+    return True
+
+
+def _known(family: str, families: Iterable[str], file: str) -> str:
+    if family not in families:
+        known = ", ".join(families)
+        raise ValueError(
+            f"{file} was saved by family {family or 'unknown'!r}; this version knows: {known}. "
+            "Only files written by multihmr's save_model and official checkpoints can be loaded"
+        )
+    return family
+
+
+def _json_object(text: str, name: str, file: str) -> dict[str, Any]:
+    try:
+        values = json.loads(text)
+        if not isinstance(values, dict):
+            raise ValueError("not an object")
+    except ValueError as error:
+        raise ValueError(f"{file} has no readable {name} in its header: {error}") from None
+    return values
+
+
+def _tuples(value: Any) -> Any:
+    """JSON has lists where a config has tuples."""
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+
+
+def _some(names: Iterable[str]) -> str:
+    listed = list(names)
+    return ", ".join(listed[:3]) + (", …" if len(listed) > 3 else "")

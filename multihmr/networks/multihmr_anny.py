@@ -1,0 +1,156 @@
+"""Multi-HMR on the Anny body as released in 2026 (`multiHMR_672_L_anny`), a second design of the same name.
+
+Patches become tokens of 512 numbers with sine positions; those at heads are people, who look at each other
+and at all of them through eight layers. Small networks then read pose, shape, place and depth off each
+person. The camera takes no part in the features, and where none is given the network has its own.
+
+Legend of shape suffixes: as in multihmr.py.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..bodies.body import Body, place
+from ..geometry import code_to_depth, rot6d_to_rotmat, unproject
+from ..image import Window
+from ..model import Model, Predictions, own_camera
+from .attention import PerceptionLayer
+from .backbones import create_backbone
+from .centers import Centers, find_centers, pad_people
+
+
+@dataclass(frozen=True)
+class MultiHMRAnnyConfig:
+    """Everything that rebuilds the network around its weights; kept as JSON in the checkpoint."""
+
+    backbone: str = "dinov2_vitl14"
+    image_size: int = 672  # side of the square that the network looks at [pixels]
+    head_width: int = 512
+    head_depth: int = 8
+    head_count: int = 16  # attention heads
+    head_mlp_width: int = 2048
+    nms_kernel: int = 3
+    threshold: float = 0.3  # score above which a cell is a person, when the caller does not say
+    unpredicted: tuple[str, ...] = ()  # joints that never moved in training
+
+
+class MultiHMRAnny(Model):
+    """ViT features, head centres, eight layers of attention, small readers, body.
+
+    Args:
+        config: its sizes.
+        body: the parametric body that it drives; not part of the weights.
+        pretrained: start the backbone from public weights (training only).
+    """
+
+    family = "multihmr-anny"
+    positions_ND: Tensor
+
+    def __init__(self, config: MultiHMRAnnyConfig, body: Body, *, pretrained: bool = False) -> None:
+        super().__init__(body)
+        self.config = config
+        self.backbone = create_backbone(config.backbone, image_size=config.image_size, pretrained=pretrained)
+        wide, width = self.backbone.width, config.head_width
+        grid_size = config.image_size // self.backbone.patch
+        self.to_score = _mlp(wide, 1)
+        self.to_fov = _mlp(wide, 1)
+        self.to_token = nn.Linear(wide, width)
+        self.register_buffer("positions_ND", sine_grid(grid_size, width))
+        self.layers = nn.ModuleList(
+            PerceptionLayer(
+                width,
+                width,
+                head_count=config.head_count,
+                head_width=width // config.head_count,
+                mlp_width=config.head_mlp_width,
+                people_first=True,
+            )
+            for _ in range(config.head_depth)
+        )
+        self.to_offset = _mlp(width, 2)
+        self.to_depth = _mlp(width, 1)
+        self.to_pose = _mlp(width, 6 * body.rotation_count)
+        self.to_shape = _mlp(width, body.shape_count)
+
+    def window(self, height: int, width: int) -> Window:
+        """As the checkpoint was trained."""
+        return Window.released(height, width, self.config.image_size)
+
+    def forward(
+        self,
+        images_B3HW: Tensor,
+        K_B33: Tensor | None = None,
+        *,
+        centers: Centers | None = None,
+        threshold: float | None = None,
+        max_people: int | None = None,
+    ) -> Predictions:
+        """Predictions for a batch of square windows, RGB in [0, 1]; arguments as those of `MultiHMR`."""
+        size = self.config.image_size
+        if tuple(images_B3HW.shape[-2:]) != (size, size):
+            raise ValueError(f"this network looks at {size}x{size} windows, got {tuple(images_B3HW.shape)}")
+        features = self.backbone(images_B3HW)
+        logits_Bhw = self.to_score(features.grid_BDhw.movedim(1, -1))[..., 0]
+        fov_B = math.pi * torch.sigmoid(self.to_fov(features.global_BD))[:, 0]
+        K_B33 = own_camera(fov_B, K_B33, size)
+        if centers is None:
+            threshold = self.config.threshold if threshold is None else threshold
+            centers = find_centers(
+                logits_Bhw.sigmoid(),
+                threshold=threshold,
+                nms_kernel=self.config.nms_kernel,
+                max_people=max_people,
+            )
+        people_PD = self._look(features.grid_BDhw, centers)
+
+        pose_PR33 = rot6d_to_rotmat(self.to_pose(people_PD).unflatten(-1, (-1, 6)))
+        shape_PS = self.to_shape(people_PD).sigmoid()
+        expression_PE = shape_PS.new_zeros(len(centers), self.body.expression_count)
+        offset_P2, depth_code_P = self.to_offset(people_PD), self.to_depth(people_PD)[:, 0]
+        cell_P2 = torch.stack([centers.col_P, centers.row_P], dim=-1)
+        center_P2 = (cell_P2 + 0.5 + offset_P2) * self.backbone.patch
+        K_P33 = K_B33[centers.image_index_P]
+        depth_P = code_to_depth(depth_code_P, K_P33[:, 0, 0], size)
+        translation_P3 = unproject(center_P2[:, None], depth_P[:, None], K_P33)[:, 0]
+        body = place(self.body(pose_PR33, shape_PS, expression_PE), translation_P3, self.body.center_joint)
+        return Predictions(
+            centers=centers,
+            pose_PR33=pose_PR33,
+            shape_PS=shape_PS,
+            expression_PE=expression_PE,
+            depth_code_P=depth_code_P,
+            offset_P2=offset_P2,
+            translation_P3=translation_P3,
+            vertices_PV3=body.vertices_PV3,
+            joints_PJ3=body.joints_PJ3,
+            logits_Bhw=logits_Bhw,
+            fov_B=fov_B,
+            K_B33=K_B33,
+        )
+
+    def _look(self, grid_BDhw: Tensor, centers: Centers) -> Tensor:
+        """(P, D) what people know after looking at each other and at their picture."""
+        context_BND = self.to_token(grid_BDhw.flatten(2).transpose(1, 2)) + self.positions_ND
+        token_PD = context_BND[centers.image_index_P, centers.row_P * grid_BDhw.shape[-1] + centers.col_P]
+        x_BQD, mask_BQ, slot_P = pad_people(token_PD, centers.image_index_P, len(context_BND))
+        for layer in self.layers:
+            x_BQD = layer(x_BQD, mask_BQ, context_BND)
+        return x_BQD[centers.image_index_P, slot_P]
+
+
+def _mlp(width: int, out: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, out))
+
+
+def sine_grid(side: int, width: int) -> Tensor:
+    """(side * side, width), row by row: sines and cosines of the column, then of the row."""
+    frequencies = 10000.0 ** (-torch.arange(width // 4) / (width // 4))
+    phases = torch.arange(side)[:, None] * frequencies
+    waves = torch.cat([phases.sin(), phases.cos()], dim=1)
+    of_col, of_row = waves.repeat(side, 1), waves.repeat_interleave(side, 0)
+    return torch.cat([of_col, of_row], dim=1)

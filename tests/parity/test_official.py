@@ -1,0 +1,278 @@
+"""The official network's golden arrays (README.md beside this) through conversion and our forward pass."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from multihmr import load_model
+from multihmr.checkpoint import Checkpoint, config_of, fill, own_state
+from multihmr.cli import run
+from multihmr.convert import convert_state, position_table
+from multihmr.geometry import fov_to_focal, released_code_to_depth, rot6d_to_rotmat
+from multihmr.hub import FAMILIES, load_body
+from multihmr.humans import project, rotmat_to_rotvec
+from multihmr.image import Window
+from multihmr.model import Model, Predictions
+from multihmr.networks.centers import find_centers
+from multihmr.networks.rays import RayEmbedding
+
+from . import weights as W
+
+HERE = Path(__file__).parent
+FIXTURES = ["smplx_vits_448_single", "smplx_vits_448_batch2", "anny_vits_448_single", "anny_vits_448_batch2"]
+
+
+def save_official(table: str, path: Path, **others: Any) -> Path:
+    """A file as the official trainer writes it, with the generated weights."""
+    state = {key: torch.from_numpy(array) for key, array in W.state_dict(str(HERE / table)).items()}
+    torch.save({"model_state_dict": state, "epoch": 1, "iter": 2, **others}, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory, fake_smplx_file: Path) -> dict[str, Model]:
+    """Both variants, built from the generated weights, converted by `multihmr convert`, loaded by name."""
+    folder = tmp_path_factory.mktemp("official")
+    loaded = {}
+    for variant in ("smplx", "anny"):
+        official = save_official(f"state_dict_{variant}_vits_448.json", folder / f"{variant}.pt")
+        assert run(["convert", str(official), str(folder / f"{variant}.safetensors")]) == 0
+        loaded[variant] = load_model(folder / f"{variant}.safetensors", device="cpu", smplx=fake_smplx_file)
+    return loaded
+
+
+@pytest.fixture(scope="session", params=FIXTURES)
+def golden(request: pytest.FixtureRequest, models: dict[str, Model]) -> tuple[Any, Model, Predictions]:
+    arrays = np.load(HERE / f"{request.param}.npz")
+    model = models[str(arrays["variant"])]
+    images = torch.from_numpy(arrays["image_u8"]).movedim(-1, 1).float() / 255
+    if "K" in arrays:
+        K_B33 = torch.from_numpy(arrays["K"]).float()
+    else:
+        K_B33 = torch.full((len(images), 3, 3), math.nan)
+    with torch.inference_mode():
+        said = model(images, K_B33, threshold=float(arrays["det_thresh"]))
+    return arrays, model, said
+
+
+def close(ours: Any, theirs: np.ndarray, tolerance: float) -> None:
+    ours = np.asarray(ours)
+    assert ours.shape == theirs.shape
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance)
+
+
+def stats(points_PN3: Tensor) -> np.ndarray:
+    x = points_PN3.double().numpy()
+    parts = [x.mean(1), np.abs(x).mean(1), np.sqrt((x**2).mean(1)), x.min(1), x.max(1)]
+    return np.stack(parts, axis=-1)
+
+
+def test_the_same_people_are_found(golden: tuple[Any, Model, Predictions]) -> None:
+    arrays, _, said = golden
+    cells = torch.stack([said.centers.image_index_P, said.centers.row_P, said.centers.col_P], dim=1)
+    np.testing.assert_array_equal(cells.numpy(), arrays["idx"])
+    close(said.centers.scores_P, arrays["det_scores"], 2e-5)
+    scores = said.logits_Bhw.sigmoid()
+    if "logits" in arrays:
+        close(said.logits_Bhw, arrays["logits"], 1e-4)
+    else:
+        scores = scores.clamp(1e-4, 1 - 1e-4)
+    close(scores, arrays["scores_raw"], 2e-5)
+
+
+def test_the_backbone_says_the_same(golden: tuple[Any, Model, Predictions]) -> None:
+    arrays, model, _ = golden
+    images = torch.from_numpy(arrays["image_u8"]).movedim(-1, 1).float() / 255
+    with torch.inference_mode():
+        tokens_BND = model.backbone(images).grid_BDhw.flatten(2).transpose(1, 2)
+    close(tokens_BND[:, ::37], arrays["tokens_sub"], 5e-5)
+    close(stats(tokens_BND), arrays["tokens_stats"], 5e-5)
+
+
+def test_everybody_is_where_and_how_they_were(golden: tuple[Any, Model, Predictions]) -> None:
+    arrays, model, said = golden
+    close(said.offset_P2, arrays["offset"], 2e-5)
+    close(said.pose_PR33, arrays["rotmat"], 2e-5)
+    close(rotmat_to_rotvec(said.pose_PR33.numpy()), arrays["rotvec"], 2e-5)
+    close(said.shape_PS, arrays["shape"], 2e-5)
+    close(said.translation_P3, arrays["transl"], 3e-4)
+    close(said.translation_P3[:, 2:], arrays["dist"], 3e-4)
+    close(said.joints_PJ3[:, model.body.pelvis_joint], arrays["transl_pelvis"].reshape(-1, 3), 3e-4)
+    close(said.joints_PJ3, arrays["j3d"], 3e-4)
+    # Of the two versions of Anny the older one is what the checkpoint was made with.
+    vertices = "v3d_sub_anny031" if "v3d_sub_anny031" in arrays else "v3d_sub"
+    close(said.vertices_PV3[:, ::50], arrays[vertices], 3e-4)
+    close(stats(said.vertices_PV3), arrays[vertices.replace("sub", "stats")], 3e-4)
+    K = said.K_B33[said.centers.image_index_P].numpy()
+    for p, person in enumerate(said.centers.image_index_P):
+        close(project(said.joints_PJ3[p].numpy(), K[p]), arrays["j2d"][p], 1e-2)
+        close(project(said.translation_P3[p : p + 1].numpy(), K[p])[0], arrays["loc"][p], 5e-4)
+        assert person == arrays["idx"][p, 0]
+    if "v2d_sub_anny031" not in arrays and vertices == "v3d_sub":
+        flat = np.stack([project(v[::50], k) for v, k in zip(said.vertices_PV3.numpy(), K, strict=True)])
+        close(flat, arrays["v2d_sub"], 1e-2)
+
+
+def test_what_only_one_variant_has(golden: tuple[Any, Model, Predictions]) -> None:
+    arrays, model, said = golden
+    if str(arrays["variant"]) == "smplx":
+        close(said.expression_PE, arrays["expression"], 2e-5)
+        close(said.depth_code_P, arrays["cam"][:, 0], 2e-5)
+        return
+    size = float(model.config.image_size)
+    reference = fov_to_focal(math.radians(60), size).log()
+    close((reference - said.depth_code_P)[:, None], arrays["dist_raw"], 2e-5)
+    close(said.fov_B[:, None], arrays["fov"], 5e-6)
+    close(said.K_B33, arrays["K_used"], 1e-3)
+    np.testing.assert_array_equal(said.translation_P3[:, 2].argsort(), arrays["order_by_depth"])
+
+
+def test_inside_the_heads(golden: tuple[Any, Model, Predictions]) -> None:
+    arrays, model, said = golden
+    smplx = str(arrays["variant"]) == "smplx"
+    layers = model.head.layers if smplx else model.layers
+    seen: dict[str, Tensor] = {}
+    hooks = [layers[0].register_forward_pre_hook(lambda _, args: seen.update(into=args[0], context=args[2]))]
+    for name, layer in (("first", layers[0]), ("last", layers[-1])):
+        hooks.append(layer.register_forward_hook(lambda _, args, out, name=name: seen.update({name: out})))
+    images = torch.from_numpy(arrays["image_u8"]).movedim(-1, 1).float() / 255
+    with torch.inference_mode():
+        model(images, said.K_B33, threshold=float(arrays["det_thresh"]))
+    for hook in hooks:
+        hook.remove()
+    counts = np.bincount(arrays["idx"][:, 0], minlength=len(images))
+    rows = {k: torch.cat([v[b, :n] for b, n in enumerate(counts)]) for k, v in seen.items() if k != "context"}
+    names = {"into": "hph_in", "first": "hph_l0", "last": "hph_out"}
+    for ours, theirs in (names if smplx else {"first": "dec_l0", "last": "dec_out"}).items():
+        close(rows[ours], arrays[theirs], 1e-4)
+    if not smplx:
+        close(seen["context"][:, ::37], arrays["dec_emb_sub"], 1e-4)
+    else:
+        rays = model.rays(said.K_B33, 32, 32, 14).movedim(1, -1)
+        close(rays[:, ::5, ::5], arrays["cam_embed_sub"], 5e-5)
+
+
+UNITS = np.load(HERE / "units.npz")
+
+
+@pytest.mark.parametrize("name", [name for name in UNITS.files if name.startswith("pos_embed")])
+def test_position_tables(name: str) -> None:
+    table = torch.from_numpy(W.array("backbone.encoder.pos_embed", (1, 1370, 384)))
+    height, width = (int(side) // 14 for side in name.removeprefix("pos_embed_").split("x"))
+    close(position_table(table, height, width)[0, :, ::96], UNITS[name], 5e-5)
+
+
+def test_rotations_depths_rays_and_peaks() -> None:
+    six = torch.from_numpy(UNITS["rot6d_in"])[2:]  # the first two have no answer in theirs
+    close(rot6d_to_rotmat(six), UNITS["rot6d_smplx"][2:], 2e-5)
+    close(rot6d_to_rotmat(six.unflatten(-1, (3, 2)).mT.flatten(-2)), UNITS["rot6d_anny"][2:], 2e-5)
+    for focal, depth in zip(UNITS["depth_focal"], UNITS["depth_smplx"], strict=True):
+        code = torch.from_numpy(UNITS["depth_in"])
+        found = released_code_to_depth(code, torch.tensor(focal), float(UNITS["depth_img_size"]))
+        np.testing.assert_allclose(found, depth, rtol=1e-5, atol=1e-6)
+    rays = RayEmbedding(16, swapped=True)(torch.from_numpy(UNITS["camera_K"]).float(), 16, 16, 14)
+    close(rays.movedim(1, -1), UNITS["camera_embed_16x16"], 5e-5)
+    scores = torch.from_numpy(UNITS["detect_scores"])
+    for kernel in range(1, 6):
+        centers = find_centers(scores, threshold=float(UNITS["detect_thresh"]), nms_kernel=kernel)
+        cells = torch.stack([centers.image_index_P, centers.row_P, centers.col_P], dim=1)
+        np.testing.assert_array_equal(cells.numpy(), UNITS[f"detect_idx_nms{kernel}"])
+
+
+@pytest.mark.parametrize("name", ["landscape", "portrait", "upscale", "square", "thin", "odd"])
+def test_pictures_are_resized_as_theirs(name: str) -> None:
+    arrays = np.load(HERE / "preprocess.npz")
+    source, resized = arrays[f"{name}_src"], arrays[f"{name}_out"]
+    pixels = Window.released(*source.shape[:2], len(resized)).pixels(source)
+    found = (pixels * 255).round().to(torch.uint8).movedim(0, -1).numpy()
+    # Another version of Pillow may differ by a grey level here and there.
+    assert np.abs(found.astype(int) - resized.astype(int)).max() <= 1
+    assert (found != resized).mean() < 0.01
+
+
+@pytest.mark.parametrize(
+    "shape", [(333, 500), (480, 301), (448, 448)], ids=["landscape", "portrait", "square"]
+)
+@pytest.mark.parametrize("variant", ["smplx", "anny"])
+def test_predict_is_their_preprocessing_and_network(
+    variant: str, shape: tuple[int, int], models: dict[str, Model], tmp_path: Path
+) -> None:
+    """From a JPEG; their steps are written out here, the network is the one proved above."""
+    height, width = shape
+    model = models[variant]
+    Image.fromarray(W.image(5, 512)[:height, :width]).save(tmp_path / "a.jpg", quality=95)
+    image = Image.open(tmp_path / "a.jpg").convert("RGB")
+    longer = max(image.size)
+    content = [round(side / longer * 448) for side in image.size]
+    margin = tuple(round((448 - side) * 0.5) for side in content)
+    canvas = Image.new("RGB", (448, 448))
+    canvas.paste(image.resize(content, Image.Resampling.BICUBIC), margin)
+    images = torch.from_numpy(np.array(canvas)).movedim(-1, 0)[None].float() / 255
+    with torch.inference_mode():
+        said = model(images, None, threshold=0.02)
+
+    humans = model.predict(tmp_path / "a.jpg", threshold=0.02)
+    assert len(humans) == len(said.centers) > 0
+    assert humans.K_source == ("assumed" if variant == "smplx" else "predicted")
+    order = said.translation_P3[:, 2].argsort(stable=True)
+    close(humans.vertices, said.vertices_PV3[order].numpy(), 3e-4)
+    close(humans.translation, said.translation_P3[order].numpy(), 3e-4)
+    K = said.K_B33[0].numpy()
+    window_xy = np.stack([project(joints, K) for joints in said.joints_PJ3[order].numpy()])
+    scale = np.array(content) / image.size
+    near = np.abs(window_xy).max(-1) < 5000  # beside the camera a pixel is anywhere
+    close(humans.joints_2d[near], ((window_xy - margin) / scale)[near], 0.05)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        *("smplx_vits_672", "smplx_vitb_672", "smplx_vitl_672", "smplx_vitl_896", "smplx_vitl_1288"),
+        "anny_vitl_672",
+    ],
+)
+def test_every_tensor_of_a_release_finds_its_place(table: str, fake_smplx_file: Path) -> None:
+    """In shape: nothing missing, nothing left over. No memory is taken."""
+    checkpoint = empty_release(table, "meta")
+    model_class, config_class = FAMILIES[checkpoint.family]()
+    body = load_body(checkpoint.body, smplx=fake_smplx_file if checkpoint.body == "smplx" else None)
+    with torch.device("meta"):
+        wanted = own_state(model_class(config_of(checkpoint, config_class), body))
+    assert {k: v.shape for k, v in wanted.items()} == {k: v.shape for k, v in checkpoint.tensors.items()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("table", ["smplx_vitb_672", "smplx_vitl_896", "anny_vitl_672"])
+def test_releases_run_at_their_size(table: str, fake_smplx_file: Path) -> None:
+    checkpoint = empty_release(table, "cpu")
+    model_class, config_class = FAMILIES[checkpoint.family]()
+    body = load_body(checkpoint.body, smplx=fake_smplx_file if checkpoint.body == "smplx" else None)
+    model = model_class(config_of(checkpoint, config_class), body).eval()
+    fill(model, checkpoint)
+    size = checkpoint.config["image_size"]
+    with torch.inference_mode():
+        said = model(torch.rand(1, 3, size, size), threshold=0.0, max_people=2)
+    assert len(said.centers) > 0
+    assert said.vertices_PV3.isfinite().all()
+
+
+def empty_release(table: str, device: str) -> Checkpoint:
+    """A release with its shapes and made-up numbers, converted."""
+    shapes = json.loads((HERE / f"state_dict_{table}.json").read_text())
+    if device == "meta":
+        constant = ("encoder.fov_max", "useful_rotmat")  # whose numbers conversion looks at
+        state = {k: torch.ones(s, device="cpu" if k in constant else device) for k, s in shapes.items()}
+    else:
+        state = {k: torch.from_numpy(W.array(k, s)) for k, s in shapes.items()}
+    if "encoder.fov_max" in state:
+        state["encoder.fov_max"] = torch.full((1,), math.pi)
+    return convert_state(state, {}, table)
