@@ -97,6 +97,7 @@ def predict_flags(parser: argparse.ArgumentParser) -> None:
     camera.add_argument("--fov", type=float, metavar="DEG", help="field of view over the longer side")
     parser.add_argument("--threshold", type=float, help="least score of a person, 0 to 1")
     parser.add_argument("--max-people", type=int, metavar="N", help="keep the N best per picture")
+    parser.add_argument("--smplx", metavar="PATH", help="your SMPLX_NEUTRAL.npz, for models with that body")
     _model_flags(parser)
 
 
@@ -383,7 +384,6 @@ def _model_flags(parser: argparse.ArgumentParser) -> None:
         "--model", help="name of a release, path, or hf:owner/repo; default: the bundled model"
     )
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: the best there is")
-    parser.add_argument("--smplx", metavar="PATH", help="your SMPLX_NEUTRAL.npz, for models with that body")
 
 
 def _formats(text: str) -> list[str]:

@@ -75,7 +75,7 @@ def load(path: str | os.PathLike[str], body: Any = None) -> Humans:
     if body is None:
         from multihmr.hub import load_body
 
-        body = load_body(name)
+        body = load_body(name, shape_count=stored["shape"].shape[1] if name == "smplx" else None)
     if body.name != name:
         raise ValueError(
             f"{path} holds people of body {name!r}, got body {body.name!r}; give the one it was made with"

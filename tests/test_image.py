@@ -16,6 +16,7 @@ WINDOWS = {
     "tall": Window.whole(4000, 1500, 322),
     "box": Window.box(-50.3, 20.7, 700.2, 300.9, 224),
     "mirrored": Window.box(40, 20, 700, 300, 224, flip=True),
+    "released": Window.released(333, 1001, 448),
 }
 
 

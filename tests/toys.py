@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -9,6 +11,7 @@ from torch import Tensor
 from multihmr.bodies.body import Body, BodyOutput
 from multihmr.humans import KeypointSet, Topology
 from multihmr.networks.multihmr import MultiHMR, MultiHMRConfig
+from multihmr.networks.multihmr_anny import MultiHMRAnny, MultiHMRAnnyConfig
 
 NAMES = ("root", "spine", "head")
 
@@ -67,10 +70,16 @@ class ToyBody(Body):
         return BodyOutput(torch.cat(vertices, dim=1), torch.stack(joints, dim=1))
 
 
-def tiny_model(seed: int = 0) -> MultiHMR:
-    """A hybrid at 64 pixels with the toy body, evaluating."""
+def tiny_model(seed: int = 0, **changes: Any) -> MultiHMR:
+    """A hybrid at 64 pixels with the toy body, evaluating; `changes` of its config."""
     torch.manual_seed(seed)
-    config = MultiHMRConfig(
-        body="toy", image_size=64, head_width=32, head_count=2, head_mlp_width=32, read_joints=(0, 1, 2)
-    )
-    return MultiHMR(config, ToyBody()).eval()
+    sizes = {"image_size": 64, "head_width": 32, "head_count": 2, "head_mlp_width": 32}
+    options = {"body": "toy", "read_joints": (0, 1, 2), **sizes, **changes}
+    return MultiHMR(MultiHMRConfig(**options), ToyBody()).eval()
+
+
+def tiny_anny_model(seed: int = 0) -> MultiHMRAnny:
+    """The design of 2026 on the same backbone and body."""
+    torch.manual_seed(seed)
+    sizes = {"image_size": 64, "head_width": 64, "head_count": 2, "head_mlp_width": 32, "head_depth": 2}
+    return MultiHMRAnny(MultiHMRAnnyConfig(backbone="hybrid_lite0", **sizes), ToyBody()).eval()

@@ -27,7 +27,7 @@ from .attention import PerceptionLayer
 from .backbones import create_backbone
 from .centers import Centers, find_centers, pad_people
 from .rays import RayEmbedding
-from .reader import JointReader, Lifter
+from .reader import JointReader
 
 
 @dataclass(frozen=True)
@@ -91,19 +91,19 @@ class PerceptionHead(nn.Module):
         nn.init.constant_(self.to_depth.bias, math.log(4.0))
 
     def forward(
-        self, context_BDhw: Tensor, centers: Centers, known: tuple[Tensor, Tensor] | None = None
+        self, context_BDhw: Tensor, centers: Centers, known_PD: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """-> pose (P, R, 3, 3), shape (P, S), expression (P, E), depth code (P,).
 
-        known: what is known of each person beforehand, (P, width) for the token and (P, R * 6) for the pose.
+        known_PD: what is known of each person beforehand, added to their token.
         """
         count = len(centers)
         query_PD = centers.gather(context_BDhw)
         query_PD = query_PD + self.query_rows[centers.row_P] + self.query_cols[centers.col_P]
         mean_D = torch.cat([self.mean_pose, self.mean_shape])
         token_PD = self.to_token(torch.cat([query_PD, mean_D.expand(count, -1)], dim=-1))
-        if known is not None:
-            token_PD = token_PD + known[0]
+        if known_PD is not None:
+            token_PD = token_PD + known_PD
 
         context_BDhw = context_BDhw.clone()
         context_BDhw[centers.image_index_P, :, centers.row_P, centers.col_P] += (
@@ -115,10 +115,7 @@ class PerceptionHead(nn.Module):
             x_BQD = layer(x_BQD, mask_BQ, context_BND)
         x_PD = self.norm(x_BQD[centers.image_index_P, slot_P])
 
-        pose_PD = self.to_pose(x_PD) + self.mean_pose
-        if known is not None:
-            pose_PD = pose_PD + known[1]
-        pose6d_PR6 = pose_PD.unflatten(-1, (-1, 6))
+        pose6d_PR6 = (self.to_pose(x_PD) + self.mean_pose).unflatten(-1, (-1, 6))
         shape_PS = self.to_shape(x_PD) + self.mean_shape
         expression_PE = self.to_expression(x_PD)
         if self.bounded:
@@ -153,8 +150,8 @@ class MultiHMR(Model):
         self.rays = RayEmbedding(config.ray_bands, swapped=config.released)
         grid_size = config.image_size // self.backbone.patch
         joints = len(config.read_joints)
-        self.reader = JointReader(width, joints, config.head_width) if joints else None
-        self.lifter = Lifter(joints, body.rotation_count, config.head_width) if joints else None
+        fine = self.backbone.fine_width
+        self.reader = JointReader(width, joints, config.head_width, fine) if joints else None
         self.head = PerceptionHead(config, width + self.rays.width, grid_size, body)
 
     def forward(
@@ -198,14 +195,11 @@ class MultiHMR(Model):
         cell_P2 = torch.stack([centers.col_P, centers.row_P], dim=-1)
         center_P2 = (cell_P2 + 0.5 + offset_P2) * self.backbone.patch
         K_P33 = K_B33[centers.image_index_P]
-        known, reading = None, None
-        if self.reader is not None and self.lifter is not None:
-            fine_BDhw = grid_BDhw if features.fine_BDhw is None else features.fine_BDhw
+        known_PD, reading = None, None
+        if self.reader is not None:
             heads_P2 = center_P2.detach() / size
-            known_PD, reading = self.reader(fine_BDhw, centers, heads_P2)
-            lifted_PR6, more_PD = self.lifter(reading, heads_P2, K_P33, size)
-            known = known_PD + more_PD, lifted_PR6
-        pose_PR33, shape_PS, expression_PE, depth_code_P = self.head(context_BDhw, centers, known)
+            known_PD, reading = self.reader(grid_BDhw, features.fine_BDhw, centers, heads_P2)
+        pose_PR33, shape_PS, expression_PE, depth_code_P = self.head(context_BDhw, centers, known_PD)
 
         to_depth = released_code_to_depth if self.config.released else code_to_depth
         depth_P = to_depth(depth_code_P, K_P33[:, 0, 0], size)

@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .centers import Centers
@@ -31,17 +32,21 @@ class JointReading:
     owner_BhwJ2: Tensor  # the way from the middle of the patch to that person's head
     depth_BhwJ: Tensor
     places_PJ2: Tensor  # the way from the person's head to the joint
-    behind_PJ: Tensor  # how much further away than the head the person takes the joint to be
-    sure_PJ: Tensor  # how certain the patches are that were read, 0 to 1
-    spread_PJ: Tensor  # mean square distance between them [window sides squared]
 
 
 class JointReader(nn.Module):
-    """Patch features and people -> one vector a person of everything that is known of their joints."""
+    """Patch features and people -> one vector a person of everything that is known of their joints.
 
-    def __init__(self, width: int, joint_count: int, out_width: int) -> None:
+    `fine_width` is that of features at half the stride, which are added where a backbone has them: hands are
+    smaller than patches.
+    """
+
+    def __init__(self, width: int, joint_count: int, out_width: int, fine_width: int = 0) -> None:
         super().__init__()
         self.joint_count = joint_count
+        self.to_fine = nn.Conv2d(fine_width, width, 1) if fine_width else None
+        if self.to_fine is not None:
+            nn.init.zeros_(self.to_fine.weight)
         self.at_patches = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 4 * joint_count))
         nn.init.constant_(self.at_patches[2].get_parameter("bias")[:joint_count], -4.6)
         self.to_read = nn.Linear(width, READ_WIDTH)
@@ -54,8 +59,12 @@ class JointReader(nn.Module):
             nn.Linear(2 * out_width, out_width),
         )
 
-    def forward(self, grid_BDhw: Tensor, centers: Centers, heads_P2: Tensor) -> tuple[Tensor, JointReading]:
+    def forward(
+        self, grid_BDhw: Tensor, fine_BDhw: Tensor | None, centers: Centers, heads_P2: Tensor
+    ) -> tuple[Tensor, JointReading]:
         """-> (P, out_width) and the reading; heads_P2 are where people's heads are [window sides]."""
+        if self.to_fine is not None and fine_BDhw is not None:
+            grid_BDhw = F.interpolate(grid_BDhw, scale_factor=2, mode="bilinear") + self.to_fine(fine_BDhw)
         height, width = grid_BDhw.shape[-2:]
         cells_BhwD = grid_BDhw.movedim(1, -1)
         answers_BhwC = self.at_patches(cells_BhwD)
@@ -81,56 +90,8 @@ class JointReader(nn.Module):
         sure_PJ = (weights_PNJ * logits_BhwJ.flatten(1, 2)[image_P].sigmoid()).sum(1)
         facts_PJ = torch.stack([depth_PJ, sure_PJ - 20 * spread_PJ], dim=-1)
         known_PJF = torch.cat([read_PJF, 4 * places_PJ2, facts_PJ], dim=-1)
-        reading = JointReading(logits_BhwJ, owner_BhwJ2, depth_BhwJ, places_PJ2, depth_PJ, sure_PJ, spread_PJ)
+        reading = JointReading(logits_BhwJ, owner_BhwJ2, depth_BhwJ, places_PJ2)
         return self.to_person(known_PJF.flatten(1)), reading
-
-
-class Lifter(nn.Module):
-    """Joints in the picture -> a first pose, from geometry alone, as Martinez et al. lift joints (ICCV 2017).
-
-    It sees ways between joints as slopes of camera rays, in units of the person's extent, so that one network
-    serves people near and far, under any lens.
-    """
-
-    def __init__(self, joint_count: int, rotation_count: int, out_width: int, width: int = 512) -> None:
-        super().__init__()
-        self.into = nn.Linear(5 * joint_count + 4, width)
-        self.blocks = nn.ModuleList(
-            nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, width))
-            for _ in range(3)
-        )
-        self.norm = nn.LayerNorm(width)
-        self.to_pose = nn.Linear(width, 6 * rotation_count)
-        self.to_person = nn.Linear(width, out_width)
-        for last in (self.to_pose, self.to_person):
-            nn.init.zeros_(last.weight)
-            nn.init.zeros_(last.bias)
-
-    def forward(
-        self, reading: JointReading, heads_P2: Tensor, K_P33: Tensor, size: int
-    ) -> tuple[Tensor, Tensor]:
-        """-> corrections (P, R * 6) of the mean pose and (P, out_width) for the person's token.
-
-        heads_P2 [window sides]; K_P33 in pixels of windows of `size` pixels.
-        """
-        focal_P = K_P33[:, 0, 0] / size
-        slopes_PJ2 = reading.places_PJ2 / focal_P[:, None, None]
-        extent_P = slopes_PJ2.square().sum(-1).mean(-1).add(1e-8).sqrt()
-        head_P2 = (heads_P2 - K_P33[:, :2, 2] / size) / focal_P[:, None]
-        spread_PJ = (reading.spread_PJ / (focal_P * extent_P)[:, None].square()).clamp(max=4)
-        joints_PJ5 = torch.cat(
-            [
-                slopes_PJ2 / extent_P[:, None, None],
-                torch.stack([3 * reading.behind_PJ, 2 * reading.sure_PJ - 1, spread_PJ], dim=-1),
-            ],
-            dim=-1,
-        )
-        person_P4 = torch.cat([extent_P.log()[:, None], 2 * head_P2, focal_P.log()[:, None]], dim=-1)
-        x_PD = self.into(torch.cat([joints_PJ5.flatten(1), person_P4], dim=-1))
-        for block in self.blocks:
-            x_PD = x_PD + block(x_PD)
-        x_PD = self.norm(x_PD)
-        return self.to_pose(x_PD), self.to_person(x_PD)
 
 
 def patch_middles(height: int, width: int, device: torch.device) -> Tensor:

@@ -1,15 +1,17 @@
 import pytest
 import torch
-from toys import tiny_model
+from toys import tiny_anny_model, tiny_model
 
 from multihmr.geometry import default_intrinsics, project
 from multihmr.networks.backbones import create_backbone
 from multihmr.networks.centers import Centers
 
 
-@pytest.fixture(scope="module")
-def model():
-    return tiny_model()
+@pytest.fixture(scope="module", params=["multihmr", "as released in 2024", "anny of 2026"])
+def model(request):
+    if request.param == "anny of 2026":
+        return tiny_anny_model()
+    return tiny_model() if request.param == "multihmr" else tiny_model(read_joints=(), released=True)
 
 
 def cells(*people: tuple[int, int, int]) -> Centers:

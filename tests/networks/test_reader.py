@@ -15,7 +15,7 @@ def read(answers_hwC: torch.Tensor, centers: Centers, heads_P2: torch.Tensor) ->
     reader = JointReader(8, 1, 16)
     reader.at_patches = torch.nn.Identity()
     reader.to_read = torch.nn.Linear(4, 32)
-    return reader(answers_hwC.movedim(-1, 0)[None], centers, heads_P2)[1]
+    return reader(answers_hwC.movedim(-1, 0)[None], None, centers, heads_P2)[1]
 
 
 def test_people_read_the_patch_that_points_at_their_own_head():
@@ -42,9 +42,9 @@ def test_a_joint_between_two_patches_is_found_between_them():
 
 
 def test_nobody_reads_nothing():
-    reader = JointReader(8, 3, 16)
+    reader = JointReader(8, 3, 16, fine_width=6)
     nobody = Centers(*torch.zeros(3, 0, dtype=torch.long), torch.zeros(0))
-    known_PD, reading = reader(torch.randn(2, 8, 4, 4), nobody, torch.zeros(0, 2))
+    known_PD, reading = reader(torch.randn(2, 8, 4, 4), torch.randn(2, 6, 8, 8), nobody, torch.zeros(0, 2))
     assert known_PD.shape == (0, 16)
     assert reading.places_PJ2.shape == (0, 3, 2)
     (known_PD.sum() + reading.logits_BhwJ.sum()).backward()

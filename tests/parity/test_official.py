@@ -13,16 +13,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from multihmr import load_model
+from multihmr import load_humans, load_model
 from multihmr.checkpoint import Checkpoint, config_of, fill, own_state
 from multihmr.cli import run
 from multihmr.convert import convert_state, position_table
 from multihmr.geometry import fov_to_focal, released_code_to_depth, rot6d_to_rotmat
-from multihmr.hub import FAMILIES, load_body
+from multihmr.hub import FAMILIES, load_body, save_model
 from multihmr.humans import project, rotmat_to_rotvec
 from multihmr.image import Window
 from multihmr.model import Model, Predictions
-from multihmr.networks.centers import find_centers
+from multihmr.networks.centers import Centers, find_centers
 from multihmr.networks.rays import RayEmbedding
 
 from . import weights as W
@@ -231,6 +231,63 @@ def test_predict_is_their_preprocessing_and_network(
     scale = np.array(content) / image.size
     near = np.abs(window_xy).max(-1) < 5000  # beside the camera a pixel is anywhere
     close(humans.joints_2d[near], ((window_xy - margin) / scale)[near], 0.05)
+
+
+def test_a_licensed_user_predicts_and_saves(
+    models: dict[str, Model], tmp_path: Path, fake_smplx_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the command line and back, with SMPL-X where the README says to put it."""
+    save_model(models["smplx"], tmp_path / "mine.safetensors")
+    monkeypatch.setenv("MULTIHMR_HOME", str(tmp_path))
+    (tmp_path / "smplx").mkdir()
+    (tmp_path / "smplx" / "SMPLX_NEUTRAL.npz").symlink_to(fake_smplx_file)
+    Image.fromarray(W.image(5, 300)).save(tmp_path / "a.png")
+    argv = [
+        "predict",
+        str(tmp_path / "a.png"),
+        "--out",
+        str(tmp_path),
+        "--device",
+        "cpu",
+        "--max-people",
+        "3",
+    ]
+    argv += ["--model", str(tmp_path / "mine.safetensors"), "--threshold", "0.01"]
+    assert run(argv) == 0
+    assert {"a.glb", "a.json", "a.npz", "a_overlay.jpg"} <= {path.name for path in tmp_path.iterdir()}
+    humans = load_humans(tmp_path / "a.npz")
+    assert len(humans) == 3
+    assert humans.vertices.shape == (3, 10475, 3)
+    again = models["smplx"].predict(tmp_path / "a.png", threshold=0.01, max_people=3)
+    np.testing.assert_allclose(humans.vertices, again.vertices, atol=1e-5)
+    assert {"v3d", "transl_pelvis", "rotvec", "expression"} <= set(humans.to_dicts()[0])
+
+
+@pytest.mark.parametrize("variant", ["smplx", "anny"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_moves_people_by_little(
+    dtype: torch.dtype, variant: str, models: dict[str, Model]
+) -> None:
+    """The README's figures; with made-up weights, which are less forgiving than trained ones."""
+    model = models[variant]
+    arrays = np.load(HERE / f"{variant}_vits_448_single.npz")
+    images = torch.from_numpy(arrays["image_u8"]).movedim(-1, 1).float() / 255
+    K_B33 = torch.from_numpy(arrays["K"]).float()
+    cells = torch.from_numpy(arrays["idx"])
+    centers = Centers(cells[:, 0], cells[:, 1], cells[:, 2], torch.ones(len(cells)))
+    with torch.inference_mode():
+        exact = model(images, K_B33, centers=centers)
+        try:
+            model.backbone.half_dtype = dtype
+            rough = model(images, K_B33, centers=centers)
+        finally:
+            model.backbone.half_dtype = None
+    assert rough.vertices_PV3.dtype == torch.float32
+    place_m, place_share = {torch.float16: (0.001, 0.002), torch.bfloat16: (0.008, 0.015)}[dtype]
+    around_head = [said.vertices_PV3 - said.translation_P3[:, None] for said in (rough, exact)]
+    assert 0 < (around_head[0] - around_head[1]).norm(dim=-1).max() < place_m
+    moved_P = (rough.vertices_PV3 - exact.vertices_PV3).norm(dim=-1).amax(1)
+    assert (moved_P / exact.translation_P3.norm(dim=-1)).max() < place_share
 
 
 @pytest.mark.parametrize(

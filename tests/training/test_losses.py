@@ -98,9 +98,6 @@ def perfect_reading(targets, joints=(0, 1, 2), cells=4):
         owner_BhwJ2=(head_2 - middles_hw2)[None, :, :, None].expand(1, cells, cells, len(joints), 2),
         depth_BhwJ=behind_J.expand(1, cells, cells, len(joints)),
         places_PJ2=(places_J2 - head_2)[None],
-        behind_PJ=behind_J[None],
-        sure_PJ=torch.ones(1, len(joints)),
-        spread_PJ=torch.zeros(1, len(joints)),
     )
 
 
