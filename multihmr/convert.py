@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import logging
 import math
 import os
 import pickle
@@ -31,6 +32,8 @@ from torch import Tensor
 
 from .checkpoint import Checkpoint
 from .geometry import DEFAULT_FOV_DEG, fov_to_focal
+
+logger = logging.getLogger(__name__)
 
 LICENCE = "NAVER Multi-HMR licence, non-commercial: https://github.com/naver/multi-hmr"
 LICENCE_ANNY = (
@@ -310,6 +313,7 @@ def _smplx(tensors: _Tensors, args: Mapping[str, Any]) -> Checkpoint:
         sizes = {"width": wide, "context": context, "inner": inner, "mlp": mlp}
         out |= dict(_layer(tensors, f"{transformer}{j}", f"head.layers.{j}", **sizes))
     out |= _smplx_ends(tensors, head, wide, context, betas)
+    _warn_of_trained_body(tensors)
     # A body model that the trainer wrote along (licensed data, never passed on), and what has no effect.
     tensors.drop(r"smpl_layer\..*", re.escape(head) + "init_betas_kid")
     tensors.finish()
@@ -334,6 +338,18 @@ def _smplx(tensors: _Tensors, args: Mapping[str, Any]) -> Checkpoint:
         tensors=out,
         body_options={"shape_count": betas},
     )
+
+
+def _warn_of_trained_body(tensors: _Tensors) -> None:
+    """The public trainer lets some pose parameters of the body drift, by mistake, and saves them."""
+    names = r"smpl_layer\..*\.(global_orient|leye_pose|reye_pose|transl)"
+    drifted = [k for k, v in tensors.state.items() if re.fullmatch(names, k) and (v.abs() > 1e-6).any()]
+    if drifted:
+        logger.warning(
+            "%s turned its own body model in training (%s); vertices here are those without that",
+            tensors.file,
+            ", ".join(drifted),
+        )
 
 
 def _smplx_ends(tensors: _Tensors, head: str, wide: int, context: int, betas: int) -> dict[str, Tensor]:

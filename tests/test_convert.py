@@ -117,9 +117,16 @@ def test_each_tensor_is_needed_and_none_is_left_over(state: dict[str, torch.Tens
         convert_state({**state, "x_attention_head.deccam.weight": torch.zeros(4, 1024)}, {}, "x.pt")
 
 
-def test_a_body_model_that_the_trainer_wrote_along_is_never_passed_on(state: dict[str, torch.Tensor]) -> None:
+def test_a_body_model_that_the_trainer_wrote_along_is_never_passed_on(
+    state: dict[str, torch.Tensor], caplog: pytest.LogCaptureFixture
+) -> None:
     state["smpl_layer.neutral_10.bm_x.shapedirs"] = torch.zeros(3)
+    state["smpl_layer.neutral_10.bm_x.leye_pose"] = torch.zeros(1, 3)
     assert not [key for key in convert_state(state, {}, "x.pt").tensors if "smpl_layer" in key]
+    assert not caplog.records
+    state["smpl_layer.neutral_10.bm_x.leye_pose"] += 0.1
+    convert_state(state, {}, "x.pt")
+    assert "leye_pose" in caplog.text
 
 
 @pytest.mark.parametrize(
