@@ -1,4 +1,4 @@
-"""I hold the SMPL-X licence: how do I get SMPL-X people from an official checkpoint, and feed them to other tools?
+"""I hold the SMPL-X licence: how do I get SMPL-X people from an official checkpoint into other tools?
 
     pip install 'multihmr[smplx]'
     python examples/use_smplx.py [PICTURE] [SMPLX_NEUTRAL.npz]
@@ -18,15 +18,14 @@ try:
     model = load_model("multiHMR_896_L", smplx=sys.argv[2] if len(sys.argv) > 2 else None)
 except (FileNotFoundError, ImportError) as error:  # before anything is fetched
     print(error)
-    sys.exit()
+else:
+    humans = model.predict(picture)
+    print(humans)
+    humans.save("people.npz")
 
-humans = model.predict(picture)  # without K under 60 degrees, as the authors do
-print(humans)
-humans.save("people.npz")
-
-# What AMASS and the smplx package call it. Their forward pass gives humans.vertices:
-#   body = smplx.create("folder/of/models", "smplx", use_pca=False, flat_hand_mean=True, batch_size=len(humans))
-#   body(global_orient=poses[:, :3], body_pose=poses[:, 3:66], jaw_pose=poses[:, 66:69], ..., transl=trans)
-with np.load("people.npz") as file:
-    poses, betas, trans = file["poses"], file["betas"], file["trans"]
-print("poses", poses.shape, "betas", betas.shape, "trans", trans.shape, "gender", "neutral")
+    # By the names of AMASS and the smplx package, whose own forward pass gives humans.vertices:
+    #   smplx.create(folder, "smplx", use_pca=False, flat_hand_mean=True, batch_size=len(humans))(
+    #       global_orient=poses[:, :3], body_pose=poses[:, 3:66], jaw_pose=poses[:, 66:69], ..., transl=trans)
+    with np.load("people.npz") as file:
+        poses, betas, trans = file["poses"], file["betas"], file["trans"]
+    print("poses", poses.shape, "betas", betas.shape, "trans", trans.shape)

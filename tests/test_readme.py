@@ -38,11 +38,7 @@ def test_examples_run(path, folder, monkeypatch, capsys):
         pytest.importorskip("warp", reason="the renderer is an extra")
     monkeypatch.setattr("sys.argv", [str(path)])
     monkeypatch.setenv("MULTIHMR_HOME", str(folder))  # no SMPL-X there: use_smplx says how to get it
-    try:
-        runpy.run_path(str(path), run_name="__main__")
-    except SystemExit as stop:
-        assert path.stem == "use_smplx"
-        assert not stop.code
+    runpy.run_path(str(path), run_name="__main__")
     assert capsys.readouterr().out
     assert path.read_text().count("\n") <= 60
 
