@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .bodies.body import Body
-from .geometry import default_intrinsics, fov_to_focal, intrinsics, project
+from .bodies.body import Body, place
+from .geometry import default_intrinsics, fov_to_focal, intrinsics, project, unproject
 from .humans import Humans
 from .image import Photo, Window, check_intrinsics, read_photo
 
@@ -86,6 +86,45 @@ class Model(nn.Module):
     def own_camera_source(self) -> str:
         """What `Humans.K_source` says of a camera that the network came up with."""
         return "predicted"
+
+    def stand(
+        self,
+        parameters: tuple[Tensor, Tensor, Tensor],
+        depth_P: Tensor,
+        offset_P2: Tensor,
+        *,
+        centers: Centers,
+        K_B33: Tensor,
+        depth_code_P: Tensor,
+        logits_Bhw: Tensor,
+        fov_B: Tensor,
+        reading: JointReading | None = None,
+    ) -> Predictions:
+        """Predictions of people with these (pose, shape, expression), each with the head on its ray.
+
+        depth_P of the heads [m]; offset_P2 of the heads from the middles of their cells [cells]; the rest goes
+        into Predictions as it is.
+        """
+        K_P33 = K_B33[centers.image_index_P]
+        head_P12 = centers.heads(offset_P2)[:, None] * self.backbone.patch
+        translation_P3 = unproject(head_P12, depth_P[:, None], K_P33)[:, 0]
+        body = place(self.body(*parameters), translation_P3, self.body.center_joint)
+        pose_PR33, shape_PS, expression_PE = parameters
+        return Predictions(
+            centers=centers,
+            pose_PR33=pose_PR33,
+            shape_PS=shape_PS,
+            expression_PE=expression_PE,
+            offset_P2=offset_P2,
+            translation_P3=translation_P3,
+            vertices_PV3=body.vertices_PV3,
+            joints_PJ3=body.joints_PJ3,
+            depth_code_P=depth_code_P,
+            logits_Bhw=logits_Bhw,
+            fov_B=fov_B,
+            K_B33=K_B33,
+            reading=reading,
+        )
 
     def predict(
         self,

@@ -29,6 +29,10 @@ class Centers:
         """(B, D, h, w) -> (P, D), what the grid holds in the cell of each person."""
         return grid_BDhw[self.image_index_P, :, self.row_P, self.col_P]
 
+    def heads(self, offset_P2: Tensor) -> Tensor:
+        """(P, 2) where the heads are [cells], by their offsets (x, y) from the middles of the cells."""
+        return torch.stack([self.col_P, self.row_P], dim=-1) + 0.5 + offset_P2
+
 
 def find_centers(
     scores_Bhw: Tensor, *, threshold: float, nms_kernel: int = 3, max_people: int | None = None

@@ -12,14 +12,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..bodies.body import Body, place
+from ..bodies.body import Body
 from ..geometry import (
     DEFAULT_FOV_DEG,
     code_to_depth,
     released_code_to_depth,
     rot6d_to_rotmat,
     rotmat_to_rot6d,
-    unproject,
 )
 from ..image import Window
 from ..model import Model, Predictions, own_camera
@@ -192,32 +191,23 @@ class MultiHMR(Model):
         rays_BDhw = self.rays(K_B33, *grid_BDhw.shape[-2:], self.backbone.patch)
         context_BDhw = torch.cat([grid_BDhw, rays_BDhw], dim=1)
         offset_P2 = self.to_offset(centers.gather(grid_BDhw))
-        cell_P2 = torch.stack([centers.col_P, centers.row_P], dim=-1)
-        center_P2 = (cell_P2 + 0.5 + offset_P2) * self.backbone.patch
-        K_P33 = K_B33[centers.image_index_P]
         known_PD, reading = None, None
         if self.reader is not None:
-            heads_P2 = center_P2.detach() / size
+            heads_P2 = centers.heads(offset_P2).detach() * self.backbone.patch / size
             known_PD, reading = self.reader(grid_BDhw, features.fine_BDhw, centers, heads_P2)
-        pose_PR33, shape_PS, expression_PE, depth_code_P = self.head(context_BDhw, centers, known_PD)
+        *parameters, depth_code_P = self.head(context_BDhw, centers, known_PD)
 
         to_depth = released_code_to_depth if self.config.released else code_to_depth
-        depth_P = to_depth(depth_code_P, K_P33[:, 0, 0], size)
-        translation_P3 = unproject(center_P2[:, None], depth_P[:, None], K_P33)[:, 0]
-        body = place(self.body(pose_PR33, shape_PS, expression_PE), translation_P3, self.body.center_joint)
-        return Predictions(
+        depth_P = to_depth(depth_code_P, K_B33[centers.image_index_P, 0, 0], size)
+        return self.stand(
+            tuple(parameters),
+            depth_P,
+            offset_P2,
             centers=centers,
-            pose_PR33=pose_PR33,
-            shape_PS=shape_PS,
-            expression_PE=expression_PE,
+            K_B33=K_B33,
             depth_code_P=depth_code_P,
-            offset_P2=offset_P2,
-            translation_P3=translation_P3,
-            vertices_PV3=body.vertices_PV3,
-            joints_PJ3=body.joints_PJ3,
             logits_Bhw=logits_Bhw,
             fov_B=fov_B,
-            K_B33=K_B33,
             reading=reading,
         )
 

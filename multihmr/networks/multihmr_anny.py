@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..bodies.body import Body, place
-from ..geometry import code_to_depth, rot6d_to_rotmat, unproject
+from ..bodies.body import Body
+from ..geometry import code_to_depth, rot6d_to_rotmat
 from ..image import Window
 from ..model import Model, Predictions, own_camera
 from .attention import PerceptionLayer
@@ -111,26 +111,17 @@ class MultiHMRAnny(Model):
         pose_PR33 = rot6d_to_rotmat(self.to_pose(people_PD).unflatten(-1, (-1, 6)))
         shape_PS = self.to_shape(people_PD).sigmoid()
         expression_PE = shape_PS.new_zeros(len(centers), self.body.expression_count)
-        offset_P2, depth_code_P = self.to_offset(people_PD), self.to_depth(people_PD)[:, 0]
-        cell_P2 = torch.stack([centers.col_P, centers.row_P], dim=-1)
-        center_P2 = (cell_P2 + 0.5 + offset_P2) * self.backbone.patch
-        K_P33 = K_B33[centers.image_index_P]
-        depth_P = code_to_depth(depth_code_P, K_P33[:, 0, 0], size)
-        translation_P3 = unproject(center_P2[:, None], depth_P[:, None], K_P33)[:, 0]
-        body = place(self.body(pose_PR33, shape_PS, expression_PE), translation_P3, self.body.center_joint)
-        return Predictions(
+        depth_code_P = self.to_depth(people_PD)[:, 0]
+        depth_P = code_to_depth(depth_code_P, K_B33[centers.image_index_P, 0, 0], size)
+        return self.stand(
+            (pose_PR33, shape_PS, expression_PE),
+            depth_P,
+            self.to_offset(people_PD),
             centers=centers,
-            pose_PR33=pose_PR33,
-            shape_PS=shape_PS,
-            expression_PE=expression_PE,
+            K_B33=K_B33,
             depth_code_P=depth_code_P,
-            offset_P2=offset_P2,
-            translation_P3=translation_P3,
-            vertices_PV3=body.vertices_PV3,
-            joints_PJ3=body.joints_PJ3,
             logits_Bhw=logits_Bhw,
             fov_B=fov_B,
-            K_B33=K_B33,
         )
 
     def _look(self, grid_BDhw: Tensor, centers: Centers) -> Tensor:
