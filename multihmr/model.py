@@ -102,8 +102,8 @@ class Model(nn.Module):
     ) -> Predictions:
         """Predictions of people with these (pose, shape, expression), each with the head on its ray.
 
-        depth_P of the heads [m]; offset_P2 of the heads from the middles of their cells [cells]; the rest goes
-        into Predictions as it is.
+        depth_P of the heads [m]; offset_P2 from the middles of their cells to the heads [cells]; the rest
+        goes into Predictions as it is.
         """
         K_P33 = K_B33[centers.image_index_P]
         head_P12 = centers.heads(offset_P2)[:, None] * self.backbone.patch
