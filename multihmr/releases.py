@@ -77,8 +77,8 @@ RELEASES = {
         Release(
             name=DEFAULT,
             file="multihmr-anny-hybrid.safetensors",
-            sha256="5fd395b1c2afd37ec4d97760706a117aa94813151cc8b53155bfb5a408d57b1d",
-            size=19715706,
+            sha256="c2a644ea26e488ef1e433eeb71ac197b2ab117dc06aaa25a8aa0b05b6337e475",
+            size=21734426,
             body="anny",
             licence="Apache-2.0",
             description="EfficientNet-Lite and ViT blocks for CPUs, trained on synthetic people only",
