@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 IOU_THRESHOLD = 0.1
+RELEASED_IOU = 0.05
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,46 @@ def match(pred_xy: np.ndarray, true_xy: np.ndarray, *, iou_threshold: float = IO
         pairs.append((int(i), int(j)))
         cost[i, :] = np.inf
         cost[:, j] = np.inf
+    return _matched(pairs, len(pred_xy), len(true_xy))
+
+
+def match_released(pred_xy: np.ndarray, true_xy: np.ndarray) -> Match:
+    """Pairs (P, J, 2) with (T, J, 2) people as the trainer of 2024 does, to compare with its figures.
+
+    Costs are spectral norms of the joint differences, boxes count whole pixels and need an IoU of 0.05, and
+    each pair that has less ends the search one pair earlier, so that people far apart may stay unmatched:
+    `match` is what to measure with.
+    """
+    difference = (pred_xy[:, None].astype(np.float64) - true_xy[None]).reshape(-1, *pred_xy.shape[1:])
+    cost = np.linalg.norm(difference, 2, axis=(1, 2)) if len(difference) else np.zeros(0)
+    iou = box_iou(joint_boxes(pred_xy), joint_boxes(true_xy), edge=1) if len(cost) else np.zeros((0, 0))
+    pairs: list[tuple[int, int]] = []
+    rejected = 0
+    for rank in np.argsort(cost, kind="stable"):
+        if len(pairs) == len(true_xy) or len(pairs) + rejected >= len(pred_xy):
+            break
+        i, j = divmod(int(rank), len(true_xy))
+        if iou[i, j] < RELEASED_IOU:
+            rejected += 1
+        elif all(i != a and j != b for a, b in pairs):
+            pairs.append((i, j))
+    return _matched(pairs, len(pred_xy), len(true_xy))
+
+
+def released_scores(truths: int, missed: int, false: int) -> tuple[float, float, float]:
+    """Precision, recall, F1 [%] as that trainer prints them: rounded to whole percents, 0 without a match."""
+    found = truths - missed
+    if not truths or not found:
+        return 0.0, 0.0, 0.0
+    shares = (found / (found + false), found / truths, found / (found + (false + missed) / 2))
+    precision, recall, f1 = (round(share, 2) * 100 for share in shares)
+    return precision, recall, f1
+
+
+def _matched(pairs: list[tuple[int, int]], pred_count: int, true_count: int) -> Match:
     paired = np.array(pairs, dtype=np.int64).reshape(-1, 2)
-    false = np.setdiff1d(np.arange(len(pred_xy)), paired[:, 0])
-    missed = np.setdiff1d(np.arange(len(true_xy)), paired[:, 1])
+    false = np.setdiff1d(np.arange(pred_count), paired[:, 0])
+    missed = np.setdiff1d(np.arange(true_count), paired[:, 1])
     return Match(paired, false, missed)
 
 
@@ -60,12 +98,15 @@ def joint_boxes(xy: np.ndarray) -> np.ndarray:
     return np.concatenate([xy.min(axis=1), xy.max(axis=1)], axis=-1)
 
 
-def box_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """(P, 4), (T, 4) boxes (left, top, right, bottom) -> (P, T) intersection over union, 0 if empty."""
+def box_iou(a: np.ndarray, b: np.ndarray, edge: float = 0) -> np.ndarray:
+    """(P, 4), (T, 4) boxes (left, top, right, bottom) -> (P, T) intersection over union, 0 if empty.
+
+    edge: 1 if right and bottom are the last pixels inside.
+    """
     low = np.maximum(a[:, None, :2], b[None, :, :2])
     high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    overlap = np.prod(np.clip(high - low, 0, None), axis=-1)
-    area_a = np.prod(a[:, 2:] - a[:, :2], axis=-1)
-    area_b = np.prod(b[:, 2:] - b[:, :2], axis=-1)
+    overlap = np.prod(np.clip(high - low + edge, 0, None), axis=-1)
+    area_a = np.prod(a[:, 2:] - a[:, :2] + edge, axis=-1)
+    area_b = np.prod(b[:, 2:] - b[:, :2] + edge, axis=-1)
     union = area_a[:, None] + area_b[None] - overlap
     return np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)

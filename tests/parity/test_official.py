@@ -17,13 +17,15 @@ from multihmr import load_humans, load_model
 from multihmr.checkpoint import Checkpoint, config_of, fill, own_state
 from multihmr.cli import run
 from multihmr.convert import convert_state, position_table
-from multihmr.geometry import fov_to_focal, released_code_to_depth, rot6d_to_rotmat
+from multihmr.evaluation.matching import match_released, released_scores
+from multihmr.geometry import code_to_depth, fov_to_focal, released_code_to_depth, rot6d_to_rotmat
 from multihmr.hub import FAMILIES, load_body, save_model
 from multihmr.humans import project, rotmat_to_rotvec
 from multihmr.image import Window
-from multihmr.model import Model, Predictions
+from multihmr.model import Model, Predictions, own_camera
 from multihmr.networks.centers import Centers, find_centers
 from multihmr.networks.rays import RayEmbedding
+from multihmr.training.losses import detection_loss, l1, points_loss
 
 from . import weights as W
 
@@ -82,6 +84,10 @@ def test_the_same_people_are_found(golden: tuple[Any, Model, Predictions]) -> No
     np.testing.assert_array_equal(cells.numpy(), arrays["idx"])
     close(said.centers.scores_P, arrays["det_scores"], 2e-5)
     scores = said.logits_Bhw.sigmoid()
+    kept = np.zeros_like(arrays["scores_nms"])
+    kept[tuple(arrays["idx"].T)] = said.centers.scores_P
+    above = arrays["scores_nms"] >= arrays["det_thresh"]
+    close(kept, np.where(above, arrays["scores_nms"], 0), 2e-5)
     if "logits" in arrays:
         close(said.logits_Bhw, arrays["logits"], 1e-4)
     else:
@@ -133,6 +139,7 @@ def test_what_only_one_variant_has(golden: tuple[Any, Model, Predictions]) -> No
     close((reference - said.depth_code_P)[:, None], arrays["dist_raw"], 2e-5)
     close(said.fov_B[:, None], arrays["fov"], 5e-6)
     close(said.K_B33, arrays["K_used"], 1e-3)
+    close(own_camera(said.fov_B, None, int(size)), arrays["K_regressed"], 1e-3)
     np.testing.assert_array_equal(said.translation_P3[:, 2].argsort(), arrays["order_by_depth"])
 
 
@@ -174,11 +181,16 @@ def test_position_tables(name: str) -> None:
 def test_rotations_depths_rays_and_peaks() -> None:
     six = torch.from_numpy(UNITS["rot6d_in"])[2:]  # the first two have no answer in theirs
     close(rot6d_to_rotmat(six), UNITS["rot6d_smplx"][2:], 2e-5)
+    close(rotmat_to_rotvec(rot6d_to_rotmat(six).numpy()), UNITS["rotvec_smplx"][2:], 2e-5)
     close(rot6d_to_rotmat(six.unflatten(-1, (3, 2)).mT.flatten(-2)), UNITS["rot6d_anny"][2:], 2e-5)
     for focal, depth in zip(UNITS["depth_focal"], UNITS["depth_smplx"], strict=True):
         code = torch.from_numpy(UNITS["depth_in"])
         found = released_code_to_depth(code, torch.tensor(focal), float(UNITS["depth_img_size"]))
         np.testing.assert_allclose(found, depth, rtol=1e-5, atol=1e-6)
+    size = float(UNITS["depth_img_size"])
+    codes = fov_to_focal(math.radians(60), size).log() - torch.from_numpy(UNITS["depth_anny_in"])
+    for focal, depth in zip(UNITS["depth_focal"], UNITS["depth_anny"], strict=True):
+        np.testing.assert_allclose(code_to_depth(codes, torch.tensor(focal), size), depth, rtol=1e-5)
     rays = RayEmbedding(16, swapped=True)(torch.from_numpy(UNITS["camera_K"]).float(), 16, 16, 14)
     close(rays.movedim(1, -1), UNITS["camera_embed_16x16"], 5e-5)
     scores = torch.from_numpy(UNITS["detect_scores"])
@@ -186,6 +198,46 @@ def test_rotations_depths_rays_and_peaks() -> None:
         centers = find_centers(scores, threshold=float(UNITS["detect_thresh"]), nms_kernel=kernel)
         cells = torch.stack([centers.image_index_P, centers.row_P, centers.col_P], dim=1)
         np.testing.assert_array_equal(cells.numpy(), UNITS[f"detect_idx_nms{kernel}"])
+
+
+@pytest.mark.parametrize("case", range(8))
+def test_matching(case: int) -> None:
+    found = match_released(UNITS[f"match{case}_pred"], UNITS[f"match{case}_gt"])
+    np.testing.assert_array_equal(found.pairs, UNITS[f"match{case}_pairs"])
+    np.testing.assert_array_equal(found.false, UNITS[f"match{case}_fp"])
+    np.testing.assert_array_equal(found.missed, UNITS[f"match{case}_miss"])
+
+
+def test_precision_recall_and_f1() -> None:
+    found = [released_scores(*map(int, row)) for row in UNITS["prf_in"]]
+    np.testing.assert_allclose(found, UNITS["prf_out"])
+
+
+def test_loss_terms() -> None:
+    """Ours are theirs: the same sums, to which we give other weights."""
+    pred, true = (
+        {
+            name.removeprefix(f"loss_{side}_"): torch.from_numpy(UNITS[name])
+            for name in UNITS.files
+            if side in name
+        }
+        for side in ("pred", "gt")
+    )
+    scores = pred["scores"][..., 0]
+    terms = {
+        "bce": detection_loss(scores.logit(), true["scores"]),
+        "rotmat": l1(pred["rotmat"], true["rotmat"]),
+        "shape": l1(pred["shape"], true["shape"][:, :10]),
+        "dist": l1(pred["dist_postprocessed"], true["dist_postprocessed"][:, None]),
+    }
+    terms |= {name: l1(pred[name], true[name]) for name in ("offset", "transl")}
+    roots = pred["transl_pelvis"][:, 0], true["transl_pelvis"]
+    terms |= {name: points_loss(pred[name], true[name], *roots) for name in ("j3d", "v3d")}
+    for name in ("j2d", "v2d"):  # only points within the picture of 112 pixels
+        inside = ((true[name] > 0) & (true[name] < 112)).all(-1)
+        terms[name] = (pred[name] - true[name]).abs().sum(-1)[inside].mean()
+    for name, term in terms.items():
+        np.testing.assert_allclose(term, UNITS[f"loss_epoch0_{name}"], rtol=1e-4, err_msg=name)
 
 
 @pytest.mark.parametrize("name", ["landscape", "portrait", "upscale", "square", "thin", "odd"])
