@@ -123,13 +123,19 @@ def _check_archive(path: Path) -> None:
 
 def _allowed() -> contextlib.AbstractContextManager[Any]:
     """argparse.Namespace, for the training options, and numpy's scalars, for the best score."""
-    scalar = np.float64(0).__reduce__()[0]  # numpy's function behind all of them
     kinds = [type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "bool")]
-    allowed: list[Any] = [argparse.Namespace, scalar, np.dtype, *kinds]
-    if tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 6):
-        # What the same thing is called in files that were written with numpy 1, or 2.
-        allowed += [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
-    return torch.serialization.safe_globals(allowed)
+    scalars = [_numpy_scalar(core) for core in ("core", "_core")]  # files of numpy 1, and 2
+    return torch.serialization.safe_globals([argparse.Namespace, np.dtype, *scalars, *kinds])
+
+
+def _numpy_scalar(core: str) -> Any:
+    """numpy's function behind all pickled scalars, under the name that a file calls it by."""
+
+    def scalar(*args: Any) -> Any:
+        return np.float64(0).__reduce__()[0](*args)
+
+    scalar.__module__, scalar.__qualname__ = f"numpy.{core}.multiarray", "scalar"
+    return scalar
 
 
 def _asked_for(message: str) -> str:

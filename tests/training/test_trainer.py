@@ -92,7 +92,9 @@ def test_two_processes_learn_what_one_would(tmp_path):
         worker.start()
     for worker in workers:
         worker.join()
-    (weights, gradient), (other_weights, _) = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    (weights, gradient), (other_weights, _) = (
+        torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)
+    )
     torch.testing.assert_close(weights, other_weights, atol=0, rtol=0)
     alone = state_of(TrainConfig(data="", half=False))
     train_step(alone, Objective(alone.model), collate([toy_sample(seed) for seed in range(2)]))
