@@ -1,7 +1,6 @@
 """Official Multi-HMR checkpoints (`.pt`) -> tensors of our networks. Every foreign quirk is paid here.
 
-Nothing in a file is run: it is read with `weights_only=True` and a short list of allowed types. Sizes come
-from the tensors themselves. Each tensor is used or named: one missing or one too many is an error.
+Sizes come from the tensors themselves. Each tensor is used or named: one missing or one too many is an error.
 
 Folded into the weights: DINOv2's position table at the size of the checkpoint, constants that are added to
 queries and answers, the order of the six numbers of a rotation, bones that are never turned, the sign of a
@@ -12,41 +11,30 @@ Source of the format: tests/parity and its interoperability notes, sections 2 to
 
 from __future__ import annotations
 
-import argparse
-import contextlib
 import json
 import logging
 import math
 import os
-import pickle
 import re
-import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .checkpoint import Checkpoint
 from .geometry import DEFAULT_FOV_DEG, fov_to_focal
+from .official import read_state
+from .releases import LICENCE_URL, LICENCE_URL_ANNY
 
 logger = logging.getLogger(__name__)
-
-LICENCE = "NAVER Multi-HMR licence, non-commercial: https://github.com/naver/multi-hmr"
-LICENCE_ANNY = (
-    "NAVER Multi-HMR Anny licence, non-commercial: "
-    "https://download.europe.naverlabs.com/ComputerVision/MultiHMR/Checkpoint_License_Anny.txt"
-)
 
 PATCH = 14
 PRETRAINED_GRID = 37  # patches along a side in DINOv2's own position table
 HEAD_WIDTH = 32
 _BACKBONES = {384: "dinov2_vits14", 768: "dinov2_vitb14", 1024: "dinov2_vitl14"}
-_STATE_KEYS = ("model_state_dict", "state_dict_model", "state_dict")
-_MAX_PICKLE = 64 << 20  # bytes of the part of a file that is not tensors; a real one has some 100 kB
 
 
 def read_official(path: str | os.PathLike[str]) -> Checkpoint:
@@ -57,7 +45,7 @@ def read_official(path: str | os.PathLike[str]) -> Checkpoint:
         ValueError: cut short, hostile, of another kind, or with tensors missing or left over, by name.
     """
     path = Path(path)
-    state, args = _state_and_args(_read(path), path.name)
+    state, args = read_state(path)
     return convert_state(state, args, path.name)
 
 
@@ -75,89 +63,6 @@ def convert_state(state: dict[str, Tensor], args: Mapping[str, Any], file: str) 
         f"{file} is no Multi-HMR checkpoint: it has neither x_attention_head.decpose.weight (SMPL-X) "
         f"nor dec_to_token.weight (Anny) but {_some(state)}"
     )
-
-
-# --- reading without running
-
-
-def _read(path: Path) -> Any:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist")
-    _check_archive(path)
-    try:
-        with _allowed():
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{path.name} was not read: it asks for {_asked_for(str(error))}, which no checkpoint needs; "
-            "such a file can run any code"
-        ) from None
-    except (RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{path.name} is damaged: {reason}") from None
-
-
-def _check_archive(path: Path) -> None:
-    """Refuse by its table of contents what is no torch archive, or would unpack to more than it is."""
-    size = path.stat().st_size
-    if not size:
-        raise ValueError(f"{path.name} is empty (0 bytes)")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
-    except zipfile.BadZipFile:
-        raise ValueError(
-            f"{path.name} is cut short or no file of torch.save since version 1.6 ({size} bytes)"
-        ) from None
-    pickles = [entry for entry in entries if entry.filename.endswith("data.pkl")]
-    if len(pickles) != 1:
-        raise ValueError(f"{path.name} is a zip file, but none that torch.save wrote: it has no data.pkl")
-    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-        raise ValueError(f"{path.name} was not read: it is compressed, as torch.save never does")
-    if pickles[0].file_size > _MAX_PICKLE:
-        raise ValueError(
-            f"{path.name} was not read: {pickles[0].file_size >> 20} MB of it are no tensors; "
-            f"a checkpoint has less than {_MAX_PICKLE >> 20}"
-        )
-
-
-def _allowed() -> contextlib.AbstractContextManager[Any]:
-    """argparse.Namespace, for the training options, and numpy's scalars, for the best score."""
-    kinds = [type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "bool")]
-    scalars = [_numpy_scalar(core) for core in ("core", "_core")]  # files of numpy 1, and 2
-    return torch.serialization.safe_globals([argparse.Namespace, np.dtype, *scalars, *kinds])
-
-
-def _numpy_scalar(core: str) -> Any:
-    """numpy's function behind all pickled scalars, under the name that a file calls it by."""
-
-    def scalar(*args: Any) -> Any:
-        return np.float64(0).__reduce__()[0](*args)
-
-    scalar.__module__, scalar.__qualname__ = f"numpy.{core}.multiarray", "scalar"
-    return scalar
-
-
-def _asked_for(message: str) -> str:
-    found = re.search(r"GLOBAL ([\w.]+)", message) or re.search(
-        r"`?([\w.]+\.[\w]+)`? was not an allowed", message
-    )
-    return found[1] if found else message.splitlines()[0]
-
-
-def _state_and_args(content: Any, name: str) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
-    """The tensors by key, and the training options (none in some files)."""
-    if not isinstance(content, Mapping):
-        raise ValueError(f"{name} holds a {type(content).__name__}, where a checkpoint is a dict")
-    args = content.get("args")
-    options = vars(args) if isinstance(args, argparse.Namespace) else dict(args or {})
-    state = next((content[key] for key in _STATE_KEYS if key in content), content)
-    tensors = {str(k): v.detach().float() for k, v in state.items() if isinstance(v, Tensor)}
-    if tensors and all(key.startswith("module.") for key in tensors):  # saved from several GPUs
-        tensors = {key.removeprefix("module."): value for key, value in tensors.items()}
-    if not tensors:
-        raise ValueError(f"{name} holds no tensors; expected them under {', '.join(_STATE_KEYS)}")
-    return tensors, options
 
 
 class _Tensors:
@@ -217,8 +122,7 @@ class _Tensors:
 def position_table(table_1ND: Tensor, height: int, width: int) -> Tensor:
     """(1, 1 + 37 * 37, D) of DINOv2 -> (1, 1 + height * width, D), resized to another grid as DINOv2 does it.
 
-    Bicubic without antialiasing, and for scales that are 0.1 patches too large: DINOv2's guard against
-    rounding, which its later weights were trained with.
+    Bicubic without antialiasing, for scales that are 0.1 patches too large: DINOv2's guard against rounding.
     """
     side = PRETRAINED_GRID
     if (height, width) == (side, side):
@@ -340,7 +244,7 @@ def _smplx(tensors: _Tensors, args: Mapping[str, Any]) -> Checkpoint:
         family="multihmr",
         config=config,
         body="smplx",
-        licence=LICENCE,
+        licence=f"NAVER Multi-HMR licence, non-commercial: {LICENCE_URL}",
         tensors=out,
         body_options={"shape_count": betas},
     )
@@ -438,7 +342,7 @@ def _anny(tensors: _Tensors, args: Mapping[str, Any]) -> Checkpoint:
         family="multihmr-anny",
         config=config,
         body="anny-163",
-        licence=LICENCE_ANNY,
+        licence=f"NAVER Multi-HMR Anny licence, non-commercial: {LICENCE_URL_ANNY}",
         tensors=out,
     )
 

@@ -44,6 +44,8 @@ class Release:
 
 
 _NAVER = "https://download.europe.naverlabs.com"
+LICENCE_URL = "https://github.com/naver/multi-hmr"
+LICENCE_URL_ANNY = f"{_NAVER}/ComputerVision/MultiHMR/Checkpoint_License_Anny.txt"
 
 
 def _official(name: str, backbone: str, image_size: int, size: int, data: str, **fields: Any) -> Release:
@@ -56,7 +58,7 @@ def _official(name: str, backbone: str, image_size: int, size: int, data: str, *
     defaults = {
         "body": "smplx",
         "licence": "non-commercial (NAVER)",
-        "licence_url": "https://github.com/naver/multi-hmr",
+        "licence_url": LICENCE_URL,
     }
     return Release(
         name=name,
@@ -102,7 +104,7 @@ RELEASES = {
             body="anny-163",
             family="multihmr-anny",
             licence="non-commercial (NAVER, Anny checkpoint)",
-            licence_url=f"{_NAVER}/ComputerVision/MultiHMR/Checkpoint_License_Anny.txt",
+            licence_url=LICENCE_URL_ANNY,
         ),
     ]
 }

@@ -96,7 +96,7 @@ def test_bombs_are_refused_by_their_table_of_contents(
         archive.writestr("x/data.pkl", b"\0" * 1_000_000)
     with pytest.raises(ValueError, match="compressed"):
         read_official(path)
-    monkeypatch.setattr("multihmr.convert._MAX_PICKLE", 1 << 20)
+    monkeypatch.setattr("multihmr.official._MAX_PICKLE", 1 << 20)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("x/data.pkl", b"\0" * (2 << 20))
     with pytest.raises(ValueError, match="2 MB of it are no tensors"):

@@ -1,11 +1,11 @@
 """Where are the joints, and whose: a head that reads a person's limbs off the patches.
 
-The Human Perception Head asks the patches through attention, which takes hundreds of thousands of pictures to
-find out what to look for; DINOv2 features have seen them, those of a small network trained on a laptop have
-not. Here the attention is spelled out, so that every part of it can be taught directly: each patch says
-which joints it shows, in which direction the head of that person lies, and how much further away than that
-head the joint is. A person reads, for each joint, the patches that show it and point at their own head (as
-bottom-up pose estimation groups joints, e.g. PersonLab, Papandreou et al. 2018).
+The Human Perception Head asks the patches through attention, which must find out by itself what to look for.
+DINOv2 features have seen enough for that; a small network trained on a laptop has not, and leaves arms and
+legs near the mean. Here the attention is spelled out, so that every part of it can be taught directly: each
+patch says which joints it shows, in which direction the head of that person lies, and how much further away
+than that head the joint is. A person reads, for each joint, the patches that show it and point at their own
+head (as bottom-up pose estimation groups joints, e.g. PersonLab, Papandreou et al. 2018).
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ class JointReader(nn.Module):
         if self.to_fine is not None:
             nn.init.zeros_(self.to_fine.weight)
         self.at_patches = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 4 * joint_count))
+        # Few patches show a joint, as few show a head.
         nn.init.constant_(self.at_patches[2].get_parameter("bias")[:joint_count], -4.6)
         self.to_read = nn.Linear(width, READ_WIDTH)
         # How sharply joints are told apart, and how far patches may miss a head [window sides].
@@ -88,8 +89,9 @@ class JointReader(nn.Module):
         weights_PNJ = weights_PJN.transpose(1, 2)
         depth_PJ = (weights_PNJ * depth_BhwJ.flatten(1, 2)[image_P]).sum(1)
         sure_PJ = (weights_PNJ * logits_BhwJ.flatten(1, 2)[image_P].sigmoid()).sum(1)
-        facts_PJ = torch.stack([depth_PJ, sure_PJ - 20 * spread_PJ], dim=-1)
-        known_PJF = torch.cat([read_PJF, 4 * places_PJ2, facts_PJ], dim=-1)
+        # The factors bring all numbers to about the same size; patches far apart agree on nothing.
+        facts_PJ2 = torch.stack([depth_PJ, sure_PJ - 20 * spread_PJ], dim=-1)
+        known_PJF = torch.cat([read_PJF, 4 * places_PJ2, facts_PJ2], dim=-1)
         reading = JointReading(logits_BhwJ, owner_BhwJ2, depth_BhwJ, places_PJ2)
         return self.to_person(known_PJF.flatten(1)), reading
 

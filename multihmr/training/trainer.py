@@ -56,9 +56,7 @@ class TrainConfig:
     ema: float = _flag(0.999, "memory of the averaged weights, which are the ones written out")
     freeze_stages: int = _flag(3, "first stages of the hybrid's stem that stay as ImageNet left them")
     vertices: int = _flag(900, "of the body's vertices, how many the losses look at")
-    read_joints: bool = _flag(
-        True, "read the body joints off the patches, which learns a hundred times faster"
-    )
+    read_joints: bool = _flag(True, "let the network read the body's joints off the patches (reader.py)")
     workers: int = _flag(1, "processes that read pictures")
     seed: int = _flag(0, "of weights, order and augmentation")
     half: bool = _flag(True, "bfloat16 in the backbone")

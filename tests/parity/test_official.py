@@ -320,7 +320,7 @@ def test_a_licensed_user_predicts_and_saves(
 def test_half_precision_moves_people_by_little(
     dtype: torch.dtype, variant: str, models: dict[str, Model]
 ) -> None:
-    """The README's figures; with made-up weights, which are less forgiving than trained ones."""
+    """The bounds that the README states, with made-up weights."""
     model = models[variant]
     arrays = np.load(HERE / f"{variant}_vits_448_single.npz")
     images = torch.from_numpy(arrays["image_u8"]).movedim(-1, 1).float() / 255
