@@ -1,4 +1,10 @@
-"""Rendered pictures on disk: WebDataset tars in which NAME.jpg and NAME.npz make one Sample."""
+"""Rendered pictures on disk: WebDataset tars in which files of one NAME make one Sample.
+
+NAME.jpg        the picture
+NAME.npz        the fields of Sample that are arrays or words, by their names
+NAME.mask.png   who is seen where (8 bits), where known
+NAME.depth.png  distance along the optical axis in millimetres (16 bits, 0 is nothing), where known
+"""
 
 from __future__ import annotations
 
@@ -12,7 +18,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .sample import ARRAYS, Sample
+from .sample import PEOPLE, WORDS, Sample
 
 JPEG_QUALITY = 92
 
@@ -24,8 +30,15 @@ def write_shard(path: Path | str, samples: Iterable[Sample]) -> None:
     try:
         with tarfile.open(unfinished, "w") as tar:
             for sample in samples:
-                _add(tar, f"{sample.name}.jpg", _jpeg_bytes(sample.image))
+                _add(tar, f"{sample.name}.jpg", _picture_bytes(sample.image, "JPEG", quality=JPEG_QUALITY))
                 _add(tar, f"{sample.name}.npz", _npz_bytes(sample))
+                if sample.mask is not None:
+                    _add(tar, f"{sample.name}.mask.png", _picture_bytes(sample.mask, "PNG"))
+                if sample.depth is not None:
+                    millimetres = np.nan_to_num(sample.depth * 1000).round().clip(0, 65535)
+                    _add(
+                        tar, f"{sample.name}.depth.png", _picture_bytes(millimetres.astype(np.uint16), "PNG")
+                    )
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
@@ -39,8 +52,10 @@ class Shards(Sequence[Sample]):
         ValueError: a tar is cut short or no shard; it is named.
     """
 
-    def __init__(self, root: str | Path) -> None:
+    def __init__(self, root: str | Path, *, planes: bool = False) -> None:
+        """planes: read masks and depths too, where there are some."""
         root = Path(root)
+        self.planes = planes
         paths = sorted(root.glob("*.tar")) if root.is_dir() else [root]
         if not paths or not paths[0].is_file():
             raise FileNotFoundError(
@@ -54,26 +69,40 @@ class Shards(Sequence[Sample]):
     def __getitem__(self, index):  # type: ignore[no-untyped-def]
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        path, name, picture, truth = self._members[index]
+        path, name, places = self._members[index]
         with open(path, "rb") as file:
-            image = np.asarray(Image.open(io.BytesIO(_read(file, picture))).convert("RGB"))
-            with np.load(io.BytesIO(_read(file, truth)), allow_pickle=False) as arrays:
-                people = {field: arrays[field] for field in arrays.files}
-        return Sample(image=image, name=name, **people)
+            image = np.asarray(_open(file, places["jpg"]).convert("RGB"))
+            with np.load(io.BytesIO(_read(file, places["npz"])), allow_pickle=False) as arrays:
+                known = {field: arrays[field] for field in arrays.files}
+            if self.planes and "mask.png" in places:
+                known["mask"] = np.asarray(_open(file, places["mask.png"]))
+            if self.planes and "depth.png" in places:
+                millimetres = np.asarray(_open(file, places["depth.png"])).astype(np.float32)
+                known["depth"] = np.where(millimetres > 0, millimetres / 1000, np.nan).astype(np.float32)
+        return Sample(image=image, name=name, **(known | {k: str(known[k]) for k in WORDS if k in known}))
 
 
-def _index(path: Path) -> list[tuple[Path, str, tuple[int, int], tuple[int, int]]]:
-    """Where in the tar each sample's two files lie, as (offset, size)."""
+def _index(path: Path) -> list[tuple[Path, str, dict[str, tuple[int, int]]]]:
+    """Where in the tar each sample's files lie: by their endings, as (offset, size)."""
+    samples: dict[str, dict[str, tuple[int, int]]] = {}
+    length = path.stat().st_size
     try:
         with tarfile.open(path) as tar:
-            places = {member.name: (member.offset_data, member.size) for member in tar if member.isfile()}
-        length = path.stat().st_size
-        if any(offset + size > length for offset, size in places.values()):
-            raise tarfile.ReadError("it ends within a file")
-        names = [name[: -len(".jpg")] for name in places if name.endswith(".jpg")]
-        return [(path, name, places[f"{name}.jpg"], places[f"{name}.npz"]) for name in names]
-    except (tarfile.TarError, KeyError) as error:
+            for member in tar:
+                if member.offset_data + member.size > length:
+                    raise tarfile.ReadError("it ends within a file")
+                name, _, ending = member.name.partition(".")
+                samples.setdefault(name, {})[ending] = (member.offset_data, member.size)
+    except tarfile.TarError as error:
         raise ValueError(f"{path} is no complete shard: {error}; write it again") from error
+    for name, places in samples.items():
+        if not {"jpg", "npz"} <= set(places):
+            raise ValueError(f"{path} is no complete shard: {name} lacks its .jpg or .npz; write it again")
+    return [(path, name, places) for name, places in samples.items()]
+
+
+def _open(file, place: tuple[int, int]) -> Image.Image:  # type: ignore[no-untyped-def]
+    return Image.open(io.BytesIO(_read(file, place)))
 
 
 def _read(file, place: tuple[int, int]) -> bytes:  # type: ignore[no-untyped-def]
@@ -81,15 +110,17 @@ def _read(file, place: tuple[int, int]) -> bytes:  # type: ignore[no-untyped-def
     return file.read(place[1])
 
 
-def _jpeg_bytes(image: np.ndarray) -> bytes:
+def _picture_bytes(picture: np.ndarray, kind: str, **options: int) -> bytes:
     stream = io.BytesIO()
-    Image.fromarray(image).save(stream, "JPEG", quality=JPEG_QUALITY)
+    Image.fromarray(picture).save(stream, kind, **options)
     return stream.getvalue()
 
 
 def _npz_bytes(sample: Sample) -> bytes:
     stream = io.BytesIO()
-    arrays: dict[str, Any] = {k: np.asarray(getattr(sample, k), np.float32) for k in ARRAYS}
+    words = {k: np.array(getattr(sample, k)) for k in WORDS if k != "name"}
+    people = {k: getattr(sample, k) for k in PEOPLE if getattr(sample, k) is not None}
+    arrays: dict[str, Any] = {"K": sample.K, **people, **words}
     np.savez_compressed(stream, **arrays)
     return stream.getvalue()
 

@@ -108,22 +108,19 @@ class Hybrid(Backbone):
         self.global_token = nn.Parameter(torch.randn(1, 1, width) * 0.02)
         self.blocks = nn.Sequential(*[Block(width, width // 64, qkv_bias=True) for _ in range(depth)])
         self.norm = nn.LayerNorm(width)
+        self.frozen_count = 0
         # Depthwise convolutions on a CPU are three times as fast in this layout (measured, torch 2.15).
         self.stem.to(memory_format=torch.channels_last)
 
     def freeze(self, stage_count: int) -> None:
         """Keep the first convolution and the first `stage_count` stages of the stem as they are."""
+        self.frozen_count = stage_count + 1 if stage_count > 0 else 0
         prefixes = ("conv_stem.", *(f"blocks.{i}." for i in range(stage_count)))
         for name, parameter in self.stem.named_parameters():
             parameter.requires_grad_(not (stage_count > 0 and name.startswith(prefixes)))
 
     def extract(self, images_B3HW: Tensor) -> Features:
-        # Depthwise convolutions learn 2.6 times slower in bfloat16 than in float32 on a CPU (torch 2.15).
-        slow = images_B3HW.device.type == "cpu" and torch.is_grad_enabled()
-        with torch.autocast(
-            images_B3HW.device.type, dtype=self.half_dtype, enabled=self.half_dtype is not None and not slow
-        ):
-            x8, x16, x32 = self.stem(images_B3HW.contiguous(memory_format=torch.channels_last))
+        x8, x16, x32 = self._see(images_B3HW.contiguous(memory_format=torch.channels_last))
         height, width = x16.shape[-2:]
         x32 = F.interpolate(self.from32(x32), size=(height, width), mode="bilinear")
         grid = self.from8(x8) + self.from16(x16) + x32
@@ -132,6 +129,21 @@ class Hybrid(Backbone):
         tokens_BND = self.norm(self.blocks(tokens_BND))
         grid = tokens_BND[:, 1:].transpose(1, 2).unflatten(2, (height, width))
         return Features(grid, tokens_BND[:, 0], x8)
+
+    def _see(self, x_B3HW: Tensor) -> list[Tensor]:
+        """The convolutions' maps at strides 8, 16 and 32."""
+        device, learns = x_B3HW.device.type, torch.is_grad_enabled()
+        maps = []
+        x = x_B3HW
+        for i, stage in enumerate((nn.Sequential(self.stem.conv_stem, self.stem.bn1), *self.stem.blocks)):
+            changes = learns and i >= self.frozen_count
+            # Depthwise convolutions learn 2.6 times slower in bfloat16 than in float32 on a CPU (torch 2.15).
+            half = self.half_dtype is not None and not (device == "cpu" and changes)
+            with torch.set_grad_enabled(changes), torch.autocast(device, self.half_dtype, enabled=half):
+                x = stage(x if half else x.float())
+            if i in (3, 5, 7):  # the last stages of their strides
+                maps.append(x)
+        return maps
 
 
 def sine_positions(height: int, width: int, channels: int, device: torch.device) -> Tensor:
