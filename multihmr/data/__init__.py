@@ -1,1 +1,26 @@
 """Pictures with true people in them, from files and from the renderer."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .reader import Reader
+
+# name -> the module beside this one and the reader in it, imported when it is asked for
+DATASETS = {
+    "agora": ("agora", "Agora"),
+    "bedlam": ("bedlam", "Bedlam"),
+    "cuffs": ("cuffs", "Cuffs"),
+    "ehf": ("ehf", "Ehf"),
+    "ubody": ("ubody", "UBody"),
+}
+
+
+def reader_of(name: str) -> type[Reader]:
+    """The reader of a data set; ValueError with the known names for another."""
+    if name not in DATASETS:
+        raise ValueError(f"no data set {name!r}; known are {', '.join(sorted(DATASETS))}")
+    module, reader = DATASETS[name]
+    return getattr(importlib.import_module(f".{module}", __name__), reader)
