@@ -3,6 +3,9 @@
 Every function takes any number of leading dimensions (people) and gives one number per person, so that the
 caller decides over whom to average. Points are always (..., points, 3): no shape is guessed from the data.
 That guess made the widely copied PA-MPJPE wrong for two or three people (TRACE, PMPJPE_BUG_REPORT.md).
+
+A true point that is NaN is not known and takes no part. A prediction that is NaN where the truth is known is
+infinitely far away: nobody gets better by leaving out what is difficult.
 """
 
 from __future__ import annotations
@@ -15,12 +18,28 @@ import torch
 from torch import Tensor
 
 MM = 1000.0
+PCK_THRESHOLD = 150.0  # [mm], about half a head: Mehta et al., "Monocular 3D human pose estimation", 3DV 2017
+AUC_THRESHOLDS = tuple(range(0, 151, 5))  # [mm], of the same benchmark's mpii_compute_3d_pck
+PCDR_THRESHOLD = 0.2  # [m]
+PCDR_FINE = 0.3  # how many wrong pairs somebody missed stands for
+
+
+# --- errors of points ------------------------------------------------------------------------------------
+
+
+def point_errors(pred: Tensor, true: Tensor) -> Tensor:
+    """(..., M) distance [mm] between (..., M, 3) points [m], unaligned; NaN where the true one is unknown."""
+    _check_points(pred, true)
+    errors = (MM * (pred - true).norm(dim=-1)).nan_to_num(nan=math.inf)
+    return torch.where(known(true), errors, math.nan)
 
 
 def point_error(pred: Tensor, true: Tensor) -> Tensor:
-    """(...,) mean distance [mm] between (..., M, 3) points [m], with no alignment at all."""
-    _check_points(pred, true)
-    return MM * (pred - true).norm(dim=-1).mean(dim=-1)
+    """(...,) mean distance [mm] between the known of (..., M, 3) points [m], with no alignment at all.
+
+    On joints or vertices in the camera frame this is their camera-space error.
+    """
+    return _mean_of(point_errors(pred, true), known(true))
 
 
 def mpjpe(pred: Tensor, true: Tensor, root: int | Sequence[int]) -> Tensor:
@@ -29,13 +48,21 @@ def mpjpe(pred: Tensor, true: Tensor, root: int | Sequence[int]) -> Tensor:
     `root` is the index of the root joint, or several indices whose midpoint it is (both hips).
     Source: Ionescu et al., "Human3.6M", PAMI 2014, protocol 1.
     """
-    roots = [root] if isinstance(root, int) else list(root)
-    return pve(pred, true, pred[..., roots, :].mean(dim=-2), true[..., roots, :].mean(dim=-2))
+    return point_error(centred(pred, root), centred(true, root))
 
 
 def pa_mpjpe(pred: Tensor, true: Tensor) -> Tensor:
     """(...,) mean distance [mm] of (..., J, 3) joints [m] after the best similarity of each person."""
     return point_error(align_similarity(pred, true), true)
+
+
+def n_mpjpe(pred: Tensor, true: Tensor, root: int | Sequence[int]) -> Tensor:
+    """(...,) MPJPE [mm] of (..., J, 3) joints [m] after each centred prediction's best scale, no rotation.
+
+    Source: Rhodin et al., "Learning monocular 3D human pose estimation from multi-view images", CVPR 2018.
+    """
+    pred, true = centred(pred, root), centred(true, root)
+    return point_error(align_scale(pred, true), true)
 
 
 def pve(pred: Tensor, true: Tensor, pred_root: Tensor, true_root: Tensor) -> Tensor:
@@ -54,16 +81,43 @@ def pa_pve(pred: Tensor, true: Tensor, mask: Tensor | None = None) -> Tensor:
     return pa_mpjpe(pred, true)
 
 
+def part_pve(pred: Tensor, true: Tensor, mask: Tensor, pred_root: Tensor, true_root: Tensor) -> Tensor:
+    """(...,) PVE [mm] of the vertices in `mask` (V,) alone, centred on that part's own (..., 3) root.
+
+    The root of a hand is its wrist, of the face the neck (Lin et al., "One-stage 3D whole-body mesh
+    recovery", CVPR 2023, for EHF and UBody).
+    """
+    return pve(pred[..., mask, :], true[..., mask, :], pred_root, true_root)
+
+
+def hand_pve(
+    pred: Tensor, true: Tensor, hand_masks: Tensor, pred_wrists: Tensor, true_wrists: Tensor
+) -> Tensor:
+    """(...,) PVE [mm] of each hand centred on its own wrist, averaged over the hands whose truth is known.
+
+    pred, true (..., V, 3) [m]; hand_masks (hands, V) of booleans; wrists (..., hands, 3) [m].
+    """
+    hands = list(enumerate(hand_masks))
+    errors = [part_pve(pred, true, m, pred_wrists[..., i, :], true_wrists[..., i, :]) for i, m in hands]
+    return _mean_of_known(errors, true)
+
+
 def hand_pa_pve(pred: Tensor, true: Tensor, hand_masks: Tensor) -> Tensor:
-    """(...,) PA-PVE [mm] of each hand by itself, averaged over the hands.
+    """(...,) PA-PVE [mm] of each hand by itself, averaged over the hands whose truth is known.
 
     pred, true (..., V, 3) [m]; hand_masks (hands, V) of booleans.
     """
-    return torch.stack([pa_pve(pred, true, mask) for mask in hand_masks], dim=-1).mean(dim=-1)
+    return _mean_of_known([pa_pve(pred, true, mask) for mask in hand_masks], true)
+
+
+# --- where people stand ----------------------------------------------------------------------------------
 
 
 def position_error(pred: Tensor, true: Tensor) -> Tensor:
-    """(...,) distance [mm] between (..., 3) places [m] in the camera frame, unaligned (MRPE of the head)."""
+    """(...,) distance [mm] between (..., 3) places [m] in the camera frame, unaligned.
+
+    Of roots this is the MRPE (Moon et al., "Camera distance-aware top-down approach", ICCV 2019).
+    """
     return MM * (pred - true).norm(dim=-1)
 
 
@@ -72,18 +126,60 @@ def relative_position_error(pred: Tensor, true: Tensor) -> Tensor:
     return 100 * (pred - true).norm(dim=-1) / true.norm(dim=-1)
 
 
-def align_similarity(pred: Tensor, true: Tensor) -> Tensor:
-    """(..., M, 3) points moved onto `true` by the rotation, scale and shift of the least square error.
+def depth_error(pred: Tensor, true: Tensor) -> Tensor:
+    """(...,) difference [mm] of (..., 3) places [m] along the optical axis."""
+    return MM * (pred[..., 2] - true[..., 2]).abs()
 
-    Source: Umeyama, "Least-squares estimation of transformation parameters", PAMI 1991; reflections excluded.
+
+def binned(errors: Tensor, values: Tensor, edges: Sequence[float]) -> tuple[Tensor, Tensor]:
+    """Mean error (B,) and number of people (B,) in the B bins [edges[b], edges[b + 1]) of `values` (N,).
+
+    For depth errors by age or by distance. People whose value or error is NaN are in no bin; the mean of an
+    empty bin is NaN.
     """
-    _check_points(pred, true)
-    true_mean = true.mean(dim=-2, keepdim=True)
-    pred = pred - pred.mean(dim=-2, keepdim=True)
-    R, scale = roma.rigid_vectors_registration(pred, true - true_mean, compute_scaling=True)
-    # Points that all coincide have no scale (0 / 0); the best place for them is the middle.
-    scale = torch.where(pred.square().sum(dim=(-2, -1)) > 0, scale, 0)
-    return scale[..., None, None] * (pred @ R.transpose(-1, -2)) + true_mean
+    bounds = torch.as_tensor(edges, dtype=values.dtype, device=values.device)
+    inside = (values >= bounds[:-1, None]) & (values < bounds[1:, None]) & errors.isfinite()
+    return _mean_of(errors.expand(inside.shape), inside), inside.sum(dim=-1)
+
+
+def depth_relations(depth: Tensor, layer: Tensor, threshold: float = PCDR_THRESHOLD) -> Tensor:
+    """(N, N) of 1 right, 0 wrong, -1 not asked: whether pairs of one picture stand in the right order.
+
+    depth (N,) predicted [m]; layer (N,) true depth layers, smaller is nearer, negative is unknown. People of
+    one layer must differ by less than `threshold` [m], those of two by more, in that direction; each pair is
+    asked once, above the diagonal.
+    Source: Sun et al., "Putting people in their place", CVPR 2022 (Relative Human).
+    """
+    difference = depth[None, :] - depth[:, None]
+    order = (layer[None, :] - layer[:, None]).sign()
+    right = torch.where(order == 0, difference.abs() < threshold, order * difference > threshold)
+    asked = (layer[None, :] >= 0) & (layer[:, None] >= 0)
+    return torch.where(asked.triu(diagonal=1), right.long(), -1)
+
+
+def pcdr(right: int, wrong: int, missed: int = 0) -> float:
+    """Percentage of correct depth relations as a share, where a person missed stands for 0.3 wrong pairs.
+
+    Of an age group: the pairs with at least one such person, and those missed of that age.
+    """
+    total = right + wrong + PCDR_FINE * missed
+    return right / total if total else math.nan
+
+
+# --- shares ----------------------------------------------------------------------------------------------
+
+
+def pck(errors: Tensor, threshold: float = PCK_THRESHOLD) -> Tensor:
+    """(...,) share of (..., M) errors [mm] that are less than `threshold` [mm]; NaN is left out.
+
+    Give inf for the joints of people who were missed.
+    """
+    return _mean_of((errors < threshold).to(errors.dtype), ~errors.isnan())
+
+
+def auc(errors: Tensor, thresholds: Sequence[float] = AUC_THRESHOLDS) -> Tensor:
+    """(...,) mean PCK over the thresholds [mm]: 0, 5, ... 150 as for MPI-INF-3DHP and MuPoTs-3D."""
+    return torch.stack([pck(errors, threshold) for threshold in thresholds]).mean(dim=0)
 
 
 def precision(found: int, false: int) -> float:
@@ -100,6 +196,102 @@ def f1(found: int, false: int, missed: int) -> float:
     """Harmonic mean of precision and recall, unrounded; nan where nobody was there and nobody predicted."""
     total = 2 * found + false + missed
     return 2 * found / total if total else math.nan
+
+
+def normalised(error: float, f1_score: float) -> float:
+    """NMVE or NMJE [mm]: the MVE or MPJPE [mm] of those found, divided by the unrounded F1; nan if that is 0.
+
+    AGORA's own code rounds F1 to two decimals first, which can move the figure by half a percent and more.
+    """
+    return error / f1_score if f1_score > 0 else math.nan
+
+
+def whole_body(body: float, left_hand: float, right_hand: float, face: float) -> float:
+    """AGORA's FB error [mm] from those of the parts: body + (left hand + right hand + face) / 3."""
+    return body + (left_hand + right_hand + face) / 3
+
+
+# --- alignment -------------------------------------------------------------------------------------------
+
+
+def known(points: Tensor) -> Tensor:
+    """(...,) whether all coordinates of (..., 3) points are known."""
+    return ~points.isnan().any(dim=-1)
+
+
+def centred(points: Tensor, root: int | Sequence[int]) -> Tensor:
+    """(..., M, 3) points minus the one at index `root`, or minus the midpoint of several."""
+    roots = [root] if isinstance(root, int) else list(root)
+    return points - points[..., roots, :].mean(dim=-2, keepdim=True)
+
+
+def align_scale(pred: Tensor, true: Tensor) -> Tensor:
+    """(..., M, 3) points times the factor of the least square error; both sides are centred already."""
+    _check_points(pred, true)
+    there = known(true)[..., None]
+    a, b = torch.where(there, pred, 0), torch.where(there, true, 0)
+    size = a.square().sum(dim=(-2, -1))
+    scale = torch.where(size > 0, (a * b).sum(dim=(-2, -1)) / size, 0)
+    return scale[..., None, None] * pred
+
+
+def align_similarity(pred: Tensor, true: Tensor) -> Tensor:
+    """(..., M, 3) points moved onto `true` by the rotation, scale and shift of the least square error.
+
+    Source: Umeyama, "Least-squares estimation of transformation parameters", PAMI 1991; reflections excluded.
+    """
+    _check_points(pred, true)
+    there = known(true)[..., None]
+    usable = (pred.isfinite() | ~there).all(dim=-1).all(dim=-1)[..., None, None]
+    count = there.sum(dim=-2, keepdim=True).clamp(min=1)
+    asked = there & usable
+    pred_mean = torch.where(asked, pred, 0).sum(dim=-2, keepdim=True) / count
+    true_mean = torch.where(asked, true, 0).sum(dim=-2, keepdim=True) / count
+    # What is not known becomes the middle, where it pulls nothing anywhere.
+    x = torch.where(asked, pred - pred_mean, 0)
+    y = torch.where(asked, true - true_mean, 0)
+    R, scale = roma.rigid_vectors_registration(x, y, compute_scaling=True)
+    # Points that all coincide have no scale (0 / 0); the best place for them is the middle.
+    scale = torch.where(x.square().sum(dim=(-2, -1)) > 0, scale, 0)
+    moved = scale[..., None, None] * ((pred - pred_mean) @ R.transpose(-1, -2)) + true_mean
+    return torch.where(usable, moved, math.nan)
+
+
+def with_true_bones(pred: Tensor, true: Tensor, parents: Sequence[int]) -> Tensor:
+    """(..., J, 3) predicted joints [m], each bone with its own direction and the true one's length.
+
+    `parents` J, -1 for the root, which stays; a bone without length stays without. The protocol of MuPoTs-3D
+    (Mehta et al., "Single-shot multi-person 3D pose estimation", 3DV 2018).
+    """
+    _check_points(pred, true)
+    places: dict[int, Tensor] = {}
+    while len(places) < len(parents):
+        ready = [j for j, p in enumerate(parents) if j not in places and (p < 0 or p in places)]
+        if not ready:
+            raise ValueError(f"parents must lead to a root of -1, got {tuple(parents)}")
+        for joint in ready:
+            parent = parents[joint]
+            places[joint] = pred[..., joint, :]
+            if parent >= 0:
+                bone = pred[..., joint, :] - pred[..., parent, :]
+                length = bone.norm(dim=-1, keepdim=True)
+                wanted = (true[..., joint, :] - true[..., parent, :]).norm(dim=-1, keepdim=True)
+                factor = torch.where(length > 0, wanted / length, 0)
+                places[joint] = places[parent] + factor * bone
+    return torch.stack([places[joint] for joint in range(len(parents))], dim=-2)
+
+
+def _mean_of_known(errors: Sequence[Tensor], true: Tensor) -> Tensor:
+    """(...,) mean over those that are not nan, which errors are where the truth is not known, only there."""
+    if not errors:  # a body without hands
+        return true.new_full(true.shape[:-2], math.nan)
+    stacked = torch.stack(tuple(errors), dim=-1)
+    return _mean_of(stacked, ~stacked.isnan())
+
+
+def _mean_of(values: Tensor, chosen: Tensor) -> Tensor:
+    """(...,) mean over the last axis of the chosen values; nan where none is."""
+    return torch.where(chosen, values, 0).sum(dim=-1) / chosen.sum(dim=-1)
 
 
 def _check_points(pred: Tensor, true: Tensor) -> None:

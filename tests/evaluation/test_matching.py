@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from multihmr.evaluation.matching import box_iou, match
+from multihmr.evaluation.matching import box_iou, match, match_within
 
 
 def person(x: float, y: float = 0.0, size: float = 10.0) -> np.ndarray:
@@ -72,3 +72,24 @@ def test_box_iou() -> None:
 def test_different_joint_sets_are_refused() -> None:
     with pytest.raises(ValueError, match="must be"):
         match(np.zeros((1, 4, 2)), np.zeros((1, 5, 2)))
+
+
+def test_unknown_joints_decide_nothing() -> None:
+    true = people(0, 100)
+    true[0, 3] = np.nan
+    pred = people(100, 0)
+    pred[1, 3] = 5000.0  # far off, but nobody knows where it is
+    assert match(pred, true).pairs.tolist() == [[0, 1], [1, 0]]
+    assert match(pred, true * np.nan).missed.tolist() == [0, 1]
+
+
+def test_mupots_counts_joints_within_40_pixels_one_person_after_the_other() -> None:
+    true = people(0, 100)
+    first, second = true[0].copy(), true[0].copy()
+    first[0, 0] += 40.0  # not less than 40 away: 3 joints of person 0
+    assert match_within(np.stack([first, second]), true).pairs.tolist() == [[1, 0]]
+    assert match_within(np.stack([second, first]), true).pairs.tolist() == [[0, 0]]
+    assert match_within(np.stack([first, first]), true).pairs.tolist() == [[0, 0]]
+    near_both = match_within(people(70), people(0, 40, 100), pixels=75)
+    assert near_both.pairs.tolist() == [[0, 0]]  # taken in the order of the people, not of the nearest
+    assert match_within(people(), true).missed.tolist() == [0, 1]
