@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import glob
+import itertools
 import logging
 import os
 import sys
@@ -237,25 +238,44 @@ def synth_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers", type=int, default=os.cpu_count() or 1, help="processes; default: all cores"
     )
+    parser.add_argument(
+        "--split",
+        choices=("train", "test", "all"),
+        default="train",
+        help="whose clothes, skins, hair and motions; default: %(default)s",
+    )
+    parser.add_argument(
+        "--closeup", action="store_true", help="only people about 2.5 m away, hands to be seen"
+    )
+    parser.add_argument("--device", default="cpu", help="cpu, one thread a process, or cuda:0")
     parser.add_argument("--assets", type=Path, metavar="DIR", help="prepared clothes, skins, hair and poses")
     parser.add_argument("--backgrounds", type=Path, metavar="DIR", help="folder of pictures to stand before")
 
 
 def synth(args: argparse.Namespace) -> int:
     """Render pictures with exact truth into shards."""
-    from .data.synthetic import write_shards
+    from PIL import Image
 
-    shards = write_shards(
-        args.out,
-        args.n,
+    from .data.shards import Shards
+    from .data.synthetic import CLOSEUPS, Recipe, contact_sheet, find_assets, write_shards
+
+    recipe = Recipe(
         args.seed,
         args.size,
-        per_shard=args.per_shard,
-        workers=args.workers,
+        split=args.split,
+        closeups=1.0 if args.closeup else CLOSEUPS,
         assets=args.assets,
         backgrounds=args.backgrounds,
+        device=args.device,
     )
-    print(f"{len(shards)} shards in {args.out}")
+    if find_assets(args.assets) is None:
+        print("no folder of clothes and poses (--assets): people wear painted clothes, see the README")
+    shards = write_shards(
+        args.out, args.n, recipe, per_shard=args.per_shard, workers=args.workers, progress=True
+    )
+    sheet = args.out / "contact_sheet.jpg"
+    Image.fromarray(contact_sheet(itertools.islice(Shards(args.out), 48))).save(sheet, quality=90)
+    print(f"{len(shards)} shards in {args.out}; look at {sheet}")
     return 0
 
 

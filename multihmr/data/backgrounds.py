@@ -11,6 +11,7 @@ import numpy as np
 
 from multihmr.data.poses import turn
 from multihmr.data.scenes import Scene
+from multihmr.data.splits import of_split
 from multihmr.data.textures import (
     Texture,
     hsv_to_rgb,
@@ -46,15 +47,18 @@ class Light:
 class Surroundings:
     """Makes the surroundings of scenes; `folder` may hold pictures to use as backdrops and on walls."""
 
-    def __init__(self, wardrobe: Wardrobe, *, seed: int, folder: Path | None = None) -> None:
+    def __init__(
+        self, wardrobe: Wardrobe, *, seed: int, folder: Path | None = None, split: str = "all"
+    ) -> None:
         self.wardrobe, self.textures, self._seed = wardrobe, wardrobe.textures, seed
         self._pictures: list[Path] = []
         if folder is not None:
-            self._pictures = sorted(p for p in folder.rglob("*") if p.suffix.lower() in PICTURES)
-            if not self._pictures:
+            found = {p.name: p for p in sorted(folder.rglob("*")) if p.suffix.lower() in PICTURES}
+            if not found:
                 raise FileNotFoundError(
                     f"{folder} has no pictures ({', '.join(PICTURES)}) to use as backgrounds"
                 )
+            self._pictures = [found[name] for name in of_split(found, split)]
 
     def make(self, scene: Scene, rng: np.random.Generator) -> tuple[list[Part], Light]:
         """Meshes around the people of `scene`, and the light on them."""

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
+from multihmr.data.splits import captures_of_split, of_split
+
 MIRROR = np.array([-1.0, 1, 1], np.float32)
 LOWER_BODY = ("pelvis", "upperleg", "lowerleg", "foot", "toe")
 ACROBATIC = ("gym", "fly", "prostrate", "Snorkel", "Swinging", "benchmark", "lie_")
@@ -75,7 +77,14 @@ class PoseSampler:
     `reference` (104, 3) are the joints of an average adult in the reference pose (identity rotations).
     """
 
-    def __init__(self, joint_names: Sequence[str], reference: np.ndarray, assets: Path | None = None) -> None:
+    def __init__(
+        self,
+        joint_names: Sequence[str],
+        reference: np.ndarray,
+        assets: Path | None = None,
+        *,
+        split: str = "all",
+    ) -> None:
         self.names = list(joint_names)
         self.index = {name: i for i, name in enumerate(self.names)}
         self.reference = np.asarray(reference, np.float64)
@@ -86,22 +95,24 @@ class PoseSampler:
         self._posed: np.ndarray | None = None
         self._posed_names: list[str] = []
         if assets is not None and (assets / "cmu_poses_anny.npz").is_file():
-            self._read_captured(assets / "cmu_poses_anny.npz")
+            self._read_captured(assets / "cmu_poses_anny.npz", split)
         if assets is not None and (assets / "makehuman_cc0/poses/poses_anny_local_ref.npz").is_file():
-            self._read_posed(assets / "makehuman_cc0/poses/poses_anny_local_ref.npz")
+            self._read_posed(assets / "makehuman_cc0/poses/poses_anny_local_ref.npz", split)
 
-    def _read_captured(self, path: Path) -> None:
+    def _read_captured(self, path: Path, split: str) -> None:
         with np.load(path, allow_pickle=False) as d:
             bones = np.array([self.index[str(n)] for n in d["bone_names"]])
             climbing = np.array([str(n).startswith(CLIMBING) for n in d["source_names"]])[d["source"]]
-            weight = np.where(climbing, 0.35, 1.0)
+            weight = np.where(climbing, 0.35, 1.0) * captures_of_split(d["source_names"], split)[d["source"]]
             self._captured = d["quat_xyzw"], bones, weight / weight.sum()
 
-    def _read_posed(self, path: Path) -> None:
+    def _read_posed(self, path: Path, split: str) -> None:
         with np.load(path, allow_pickle=False) as d:
             order = [list(d["bone_names"]).index(n) for n in self.names]
-            self._posed = quaternions_to_matrices(d["quat_xyzw"][:, order])
-            self._posed_names = [str(n) for n in d["pose_names"]]
+            every = [str(n) for n in d["pose_names"]]
+            self._posed_names = of_split(every, split)
+            rows = [every.index(n) for n in self._posed_names]
+            self._posed = quaternions_to_matrices(d["quat_xyzw"][rows][:, order])
 
     def sample(self, rng: np.random.Generator, *, calm: bool = False) -> Pose:
         """A random pose; `calm` leaves out what nobody does before a portrait camera."""
@@ -115,14 +126,14 @@ class PoseSampler:
         elif kind < 0.9 or calm:
             pose = self._standing(rng) if rng.random() < 0.75 else self._sitting(rng)
         else:
-            pose = self._sitting(rng) if rng.random() < 0.55 else self._crouching(rng)
+            low = (self._sitting, self._crouching, self._lying)
+            pose = low[int(rng.choice(3, p=[0.45, 0.35, 0.2]))](rng)
         rotations = pose.rotations.copy()
         if rng.random() < 0.5:
             rotations = self.mirror(rotations)
         self._perturb(rotations, rng, calm=calm)
         self._look_around(rotations, rng)
-        if not (kind < 0.8 and self._posed is not None and rng.random() < 0.1):
-            self.bend_hands(rotations, rng)
+        self.bend_hands(rotations, rng)
         return Pose(nearest_rotation(rotations), pose.stance)
 
     def _lean(self, pose: Pose) -> float:
@@ -206,6 +217,13 @@ class PoseSampler:
                 flex, knee = rng.normal(0.1, 0.15), rng.normal(1.6, 0.15)
             self._leg(r, side, flex=flex, spread=sign * rng.normal(0.05, 0.15), knee=knee)
         self._arms(r, rng)
+        return Pose(r, "other")
+
+    def _lying(self, rng: np.random.Generator) -> Pose:
+        """On the back, the belly or a side."""
+        r = (self._standing if rng.random() < 0.6 else self._crouching)(rng).rotations.copy()
+        roll = float(rng.choice([0.0, math.pi, math.pi / 2, -math.pi / 2]) + rng.normal(0, 0.2))
+        r[0] = turn((0, 1, 0), roll) @ turn((1, 0, 0), -math.pi / 2) @ r[0]
         return Pose(r, "other")
 
     def _leg(self, r: np.ndarray, side: str, *, flex: float, spread: float, knee: float) -> None:
@@ -294,11 +312,23 @@ class PoseSampler:
             r[i] = turn((0, 0, 1), float(rng.normal(0, 0.12))) @ turn((1, 0, 0), float(rng.normal(0, 0.06)))
 
     def bend_hands(self, r: np.ndarray, rng: np.random.Generator) -> None:
-        """Both hands: a shared curl, each finger's own share of it, spread, and the thumb."""
+        """Both hands: a shared curl, each finger's own, spread and thumb; some mixed with posed ones."""
         first = _hand_style(rng)
         for side in ("L", "R"):
             style = first if rng.random() < 0.4 else _hand_style(rng)
             self._bend_hand(r, side, style, rng)
+            if self._posed is not None and rng.random() < 0.3:
+                self._blend_hand(r, side, rng)
+
+    def _blend_hand(self, r: np.ndarray, side: str, rng: np.random.Generator) -> None:
+        """Mixes in two of the posed hands of the pack, of either side."""
+        assert self._posed is not None
+        fingers = [i for n, i in self.index.items() if n.startswith("finger") and n.endswith(side)]
+        mixed = r[fingers] * rng.uniform(0, 0.5)
+        for k in rng.choice(len(self._posed), 2):
+            hands = self._posed[k] if rng.random() < 0.5 else self.mirror(self._posed[k])
+            mixed = mixed + hands[fingers] * rng.uniform(0.2, 1)
+        r[fingers] = nearest_rotation(mixed)
 
     def _bend_hand(self, r: np.ndarray, side: str, style: np.ndarray, rng: np.random.Generator) -> None:
         sign = 1.0 if side == "L" else -1.0

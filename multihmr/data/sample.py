@@ -32,6 +32,7 @@ class Sample:
     gender           (N,) str: "neutral", "female" or "male", of bodies that have one model for each
     mask             (H, W) uint8: 0 nobody, n + 1 where person n is seen
     depth            (H, W) float32 distance along the optical axis [m], NaN where there is nothing
+    world_to_camera  (3, 4) float32 rotation and translation [m] from a world whose z points up
 
     Raises:
         ValueError: arrays of other shapes, types or numbers of people than these; the sample is named.
@@ -54,6 +55,7 @@ class Sample:
     gender: np.ndarray | None = None
     mask: np.ndarray | None = None
     depth: np.ndarray | None = None
+    world_to_camera: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if self.image.ndim != 3 or self.image.shape[2] != 3 or self.image.dtype != np.uint8:
@@ -80,5 +82,6 @@ class Sample:
 
 PICTURES = ("mask", "depth")  # of the picture's size: they go through windows with it
 WORDS = ("name", "body", "anchor", "keypoint_set")
+CAMERA = ("K", "world_to_camera")
 # All others have one row a person.
-PEOPLE = tuple(f.name for f in fields(Sample) if f.name not in ("image", "K", *WORDS, *PICTURES))
+PEOPLE = tuple(f.name for f in fields(Sample) if f.name not in ("image", *WORDS, *PICTURES, *CAMERA))

@@ -14,9 +14,11 @@ import numpy as np
 
 from multihmr.data.poses import PoseSampler, turn
 
-PEOPLE_WEIGHTS = (0.04, 0.24, 0.28, 0.22, 0.12, 0.06, 0.04)  # of 0, 1, ... 6 people
+PEOPLE_WEIGHTS = (0.05, 0.26, 0.28, 0.2, 0.12, 0.05, 0.04)  # of 0, 1, ... 6 people
+CLOSEUP_WEIGHTS = (0.0, 0.5, 0.33, 0.17)
+CROWDS = 0.15  # share of the other pictures with 7 to 15 people
 SHOE_SOLE = 0.012  # people stand this far [m] above the ground: their soles
-NEAREST, FARTHEST = 0.45, 13.0  # head distances that are allowed [m]
+NEAREST, FARTHEST = 0.45, 18.0  # head distances that are allowed [m]
 FACIAL_PAIRS = ("browDown", "eyeBlink", "mouthSmile", "mouthFrown", "eyeSquint", "eyeWide", "cheekSquint",
                 "browOuterUp", "mouthStretch", "mouthUpperUp", "mouthLowerDown", "mouthDimple", "noseSneer",
                 "mouthPress")  # fmt: skip
@@ -61,6 +63,12 @@ class Camera:
     position: np.ndarray
     size: tuple[int, int]
 
+    @property
+    def extrinsics(self) -> np.ndarray:
+        """(3, 4) float32 from the world to the camera [m]."""
+        moved = -self.rotation @ self.position
+        return np.concatenate([self.rotation, moved[:, None]], axis=1).astype(np.float32)
+
     def see(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """World points (..., 3) -> pixels (..., 2) and depths (...); pixels mean nothing at depths <= 0."""
         p = (points - self.position) @ self.rotation.T
@@ -81,7 +89,7 @@ class Scene:
 
     people: tuple[Person, ...]
     camera: Camera
-    framing: str  # "portrait", "upper", "whole", "far" or "crowd"
+    framing: str  # "closeup", "portrait", "upper", "whole", "far" or "crowd"
     seed: int
 
 
@@ -109,10 +117,15 @@ class SceneSampler:
         self._radius = np.where([n.startswith(trunk) for n in names], 0.15, 0.075)[self._solid]
         self.side = {s: [names.index(f"{n}.{s}") for n in ("wrist", "foot", "lowerleg01")] for s in "LR"}
 
-    def sample(self, rng: np.random.Generator) -> Scene:
+    def sample(self, rng: np.random.Generator, *, closeup: bool = False) -> Scene:
         """A random scene; people who would walk through others or whose head is out of frame are left out."""
-        count = int(rng.choice(len(PEOPLE_WEIGHTS), p=PEOPLE_WEIGHTS))
-        framing = _random_framing(rng, count)
+        if closeup:
+            count, framing = int(rng.choice(len(CLOSEUP_WEIGHTS), p=CLOSEUP_WEIGHTS)), "closeup"
+        elif rng.random() < CROWDS:
+            count, framing = int(rng.integers(7, 16)), "crowd"
+        else:
+            count = int(rng.choice(len(PEOPLE_WEIGHTS), p=PEOPLE_WEIGHTS))
+            framing = _random_framing(rng, count)
         people = self._random_people(rng, count, framing)
         camera = self._random_camera(rng, people[0] if people else None, framing)
         arranged = self._arrange(rng, people, camera, framing)
@@ -124,6 +137,13 @@ class SceneSampler:
         distance = float(np.linalg.norm(head - camera.position))
         nearest = float(np.linalg.norm(person.joints[self._solid] - camera.position, axis=1).min())
         return NEAREST < distance < FARTHEST and nearest > 0.3 and camera.shows(head)
+
+    def _shows_hands(self, person: Person, camera: Camera) -> bool:
+        """Whether both hands are in the frame and no further away than the middle of the trunk."""
+        wrists = person.joints[[self.side["L"][0], self.side["R"][0]]]
+        trunk = (person.joints[0] + person.joints[self.head]) / 2
+        nearer = camera.see(wrists)[1] < camera.see(trunk)[1] + 0.1
+        return bool(nearer.all() and all(camera.shows(wrist) for wrist in wrists))
 
     # --- people
 
@@ -191,7 +211,7 @@ class SceneSampler:
     def _random_camera(self, rng: np.random.Generator, subject: Person | None, framing: str) -> Camera:
         """A camera that shows of the subject, who will stand at the origin, what `framing` says."""
         fov = math.radians(
-            float(np.clip(rng.normal(58, 15), 25, 100) if rng.random() < 0.6 else rng.uniform(25, 100))
+            float(np.clip(rng.normal(58, 15), 25, 110) if rng.random() < 0.6 else rng.uniform(25, 110))
         )
         top = float(subject.joints[:, 2].max()) + 0.12 if subject else 1.7
         low = 0.0
@@ -200,11 +220,18 @@ class SceneSampler:
             low, share = top - rng.uniform(0.38, 0.8), rng.uniform(0.6, 1.05)
         elif framing == "upper":
             low, share = top - min(rng.uniform(0.8, 1.2), top * 0.75), rng.uniform(0.7, 1.05)
+        elif framing == "closeup":
+            low = 0.0 if rng.random() < 0.6 else top - min(rng.uniform(0.85, 1.15), top * 0.75)
+            share = rng.uniform(0.7, 0.98)
         elif framing == "far":
             share = float(np.exp(rng.uniform(math.log(0.17), math.log(0.42))))
         elif framing == "crowd":
             share = rng.uniform(0.4, 0.8)
         low = min(low, top - 0.3)
+        if framing == "closeup":  # as in CUFFS the people stand about 2.5 m away, whatever the lens
+            distance = float(np.clip(rng.normal(2.5, 0.4), 1.5, 3.6))
+            fov = 2 * math.atan(max(top - low, 0.6) / share / 2 / distance)
+            fov = float(np.clip(fov, math.radians(25), math.radians(110)))
         distance = (top - low) / share / (2 * math.tan(fov / 2))
         distance = float(np.clip(distance, 0.65, 11.0))
         height = _camera_height(rng, framing, top)
@@ -233,10 +260,12 @@ class SceneSampler:
         layout = str(rng.choice(["row", "scatter", "behind", "facing"], p=[0.35, 0.35, 0.2, 0.1]))
         arranged: list[Person] = []
         for k, person in enumerate(people):
-            for _ in range(14):
+            for attempt in range(14):
                 xy = np.zeros(2) if k == 0 else self._spot(rng, arranged, camera, layout, framing)
                 moved = self._turned(person, self._yaw(rng, camera, xy, layout, framing, k), xy)
-                if self._presentable(moved, camera) and self._free(moved, arranged):
+                wanted = framing == "closeup" and k == 0 and attempt < 13
+                hidden = wanted and not self._shows_hands(moved, camera)
+                if self._presentable(moved, camera) and self._free(moved, arranged) and not hidden:
                     arranged.append(moved)
                     break
                 if k == 0 and not self._presentable(moved, camera):
@@ -271,6 +300,8 @@ class SceneSampler:
         """The person's turn about the vertical; 0 faces -y, about at the camera."""
         to_camera = camera.position[:2] - xy
         toward = math.atan2(to_camera[0], -to_camera[1])  # the yaw that faces the camera
+        if framing == "closeup":
+            return toward + rng.normal(0, 0.7)
         if framing == "portrait" and order == 0:
             return toward + rng.normal(0, 0.3 if rng.random() < 0.8 else 0.8)
         if layout == "facing" and order > 0:

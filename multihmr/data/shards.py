@@ -1,7 +1,7 @@
 """Rendered pictures on disk: WebDataset tars in which files of one NAME make one Sample.
 
 NAME.jpg        the picture
-NAME.npz        the fields of Sample that are arrays or words, by their names
+NAME.npz        the fields of Sample that are arrays or words, by their names, and what else the writer knows
 NAME.mask.png   who is seen where (8 bits), where known
 NAME.depth.png  distance along the optical axis in millimetres (16 bits, 0 is nothing), where known
 """
@@ -11,27 +11,37 @@ from __future__ import annotations
 import io
 import os
 import tarfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from .sample import PEOPLE, WORDS, Sample
+from .sample import CAMERA, PEOPLE, WORDS, Sample
 
 JPEG_QUALITY = 92
 
 
-def write_shard(path: Path | str, samples: Iterable[Sample]) -> None:
-    """A tar with NAME.jpg and NAME.npz for each sample; it gets its name only when it is complete."""
+FIELDS = (*CAMERA, *PEOPLE, *WORDS)
+
+
+def write_shard(
+    path: Path | str,
+    samples: Iterable[Sample],
+    more: Callable[[Sample], Mapping[str, np.ndarray]] | None = None,
+) -> None:
+    """A tar with the files of each sample; it gets its name only when it is complete.
+
+    more: arrays that others than this package may want, by name, for the .npz; not read again here.
+    """
     path = Path(path)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with tarfile.open(unfinished, "w") as tar:
             for sample in samples:
                 _add(tar, f"{sample.name}.jpg", _picture_bytes(sample.image, "JPEG", quality=JPEG_QUALITY))
-                _add(tar, f"{sample.name}.npz", _npz_bytes(sample))
+                _add(tar, f"{sample.name}.npz", _npz_bytes(sample, more(sample) if more else {}))
                 if sample.mask is not None:
                     _add(tar, f"{sample.name}.mask.png", _picture_bytes(sample.mask, "PNG"))
                 if sample.depth is not None:
@@ -73,7 +83,7 @@ class Shards(Sequence[Sample]):
         with open(path, "rb") as file:
             image = np.asarray(_open(file, places["jpg"]).convert("RGB"))
             with np.load(io.BytesIO(_read(file, places["npz"])), allow_pickle=False) as arrays:
-                known = {field: arrays[field] for field in arrays.files}
+                known = {field: arrays[field] for field in FIELDS if field in arrays}
             if self.planes and "mask.png" in places:
                 known["mask"] = np.asarray(_open(file, places["mask.png"]))
             if self.planes and "depth.png" in places:
@@ -116,11 +126,11 @@ def _picture_bytes(picture: np.ndarray, kind: str, **options: int) -> bytes:
     return stream.getvalue()
 
 
-def _npz_bytes(sample: Sample) -> bytes:
+def _npz_bytes(sample: Sample, more: Mapping[str, np.ndarray]) -> bytes:
     stream = io.BytesIO()
-    words = {k: np.array(getattr(sample, k)) for k in WORDS if k != "name"}
-    people = {k: getattr(sample, k) for k in PEOPLE if getattr(sample, k) is not None}
-    arrays: dict[str, Any] = {"K": sample.K, **people, **words}
+    known = {k: np.asarray(getattr(sample, k)) for k in FIELDS if getattr(sample, k) is not None}
+    arrays: dict[str, Any] = {**known, **more}
+    del arrays["name"]
     np.savez_compressed(stream, **arrays)
     return stream.getvalue()
 

@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import multiprocessing
 import os
-from collections.abc import Iterator
-from dataclasses import replace
+import queue
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from PIL import Image, ImageFilter
+from tqdm import tqdm
 
+from multihmr.bodies.body import place
 from multihmr.data.backgrounds import Surroundings
 from multihmr.data.looks import random_look
 from multihmr.data.poses import PoseSampler, nearest_rotation
 from multihmr.data.sample import Sample
 from multihmr.data.scenes import Camera, Person, Scene, SceneSampler
 from multihmr.data.shards import write_shard
+from multihmr.data.splits import entries_of_split
 from multihmr.data.textures import TextureBuffer, jpeg
 from multihmr.data.wardrobe import SKIN_VERTICES, Look, Part, Wardrobe
+from multihmr.geometry import project
 
+CLOSEUPS = 1 / 3
 MIN_VISIBILITY, MIN_HEAD_VISIBILITY = 0.12, 0.12
 MIN_PIXELS = 60  # at 448 x 448; people who show less are left out of the picture
 COARSE = 4  # the pass that finds hidden people has this many times fewer pixels a side
+FLESH = 0.16  # a joint lies no deeper than this under its own skin and clothes [m]
 CLOSE = 3.0  # eyelashes and teeth are drawn on heads nearer than this [m]
 EDGE_OFFSETS = np.array([[0.18, 0.35], [0.65, 0.12], [0.88, 0.62], [0.4, 0.85]], np.float32)
 
@@ -45,6 +54,10 @@ def find_assets(assets: Path | str | None = None) -> Path | None:
 class SyntheticScenes:
     """`count` pictures of `size` x `size` pixels; item i depends on (seed, i) alone, not on what came before.
 
+    split        "train", "test" or "all": whose clothes, skins, hair and captured motions (see splits.py);
+                 walls, grounds and prints follow from the seed
+    closeups     share of pictures of one to three people about 2.5 m away with their hands to be seen, in the
+                 manner of CUFFS: evenly spread over the indices
     assets       folder with makehuman_cc0/ and cmu_poses_anny.npz (see find_assets); without it people wear
                  painted clothes and take built-in poses
     backgrounds  a folder of pictures to stand behind people beside the procedural ones
@@ -57,22 +70,26 @@ class SyntheticScenes:
         size: int = 448,
         *,
         count: int = 1_000_000,
+        split: str = "all",
+        closeups: float = CLOSEUPS,
         assets: Path | str | None = None,
         backgrounds: Path | str | None = None,
         device: str = "cpu",
     ) -> None:
-        self.seed, self.size, self.count = seed, size, count
+        self.seed, self.size, self.count, self.closeups = seed, size, count, closeups
         folder = find_assets(assets)
         self.body = _load_body()
+        self._bones = self.body.with_vertices(torch.arange(1))  # for joints alone
         pack = folder / "makehuman_cc0" if folder else None
         self.textures = TextureBuffer()
         self.wardrobe = Wardrobe(
             pack if pack and pack.is_dir() else None, self.body.topology, self.textures, tile_seed=seed
         )
+        self.wardrobe.entries = entries_of_split(self.wardrobe.entries, split)
         self.surroundings = Surroundings(
-            self.wardrobe, seed=seed, folder=Path(backgrounds) if backgrounds else None
+            self.wardrobe, seed=seed, folder=Path(backgrounds) if backgrounds else None, split=split
         )
-        self.sampler = _scene_sampler(self.body, folder, size)
+        self.sampler = _scene_sampler(self.body, folder, size, split)
         self.renderer = Renderer(self.body, self.wardrobe, self.surroundings, device=device)
 
     def __len__(self) -> int:
@@ -80,15 +97,44 @@ class SyntheticScenes:
 
     def scene(self, index: int) -> Scene:
         """The scene of picture `index`; its rendering may leave out people who turn out to be hidden."""
-        return self.sampler.sample(np.random.default_rng([self.seed, index]))
+        closeup = math.floor((index + 1) * self.closeups + 1e-9) > math.floor(index * self.closeups + 1e-9)
+        return self.sampler.sample(np.random.default_rng([self.seed, index]), closeup=closeup)
 
     def __getitem__(self, index: int) -> Sample:
         if not 0 <= index < self.count:
             raise IndexError(f"picture {index} of {self.count}")
         return self.renderer.render(self.scene(index), name=f"{self.seed}-{index:07d}")
 
+    @torch.no_grad()
+    def truth(self, sample: Sample) -> dict[str, np.ndarray]:
+        """What follows from a sample, for readers who have no body model.
+
+        joints_3d (N, J, 3) camera frame [m], joints_2d (N, J, 2) pixels, joint_names (J,); boxes (N, 4) x0, y0
+        x1, y1 of what is seen and how many pixels (N,) that is.
+        """
+        parameters = (torch.from_numpy(getattr(sample, k)) for k in ("pose", "shape", "expression"))
+        head = torch.from_numpy(sample.translation)
+        joints = place(self._bones(*parameters), head, self.body.center_joint).joints_PJ3
+        return {
+            "joints_3d": joints.numpy(),
+            "joints_2d": project(joints, torch.from_numpy(sample.K)).numpy(),
+            "joint_names": np.array(self.body.topology.joint_names),
+            **_boxes(sample),
+        }
+
     def __iter__(self) -> Iterator[Sample]:
         return (self[i] for i in range(self.count))
+
+
+def _boxes(sample: Sample) -> dict[str, np.ndarray]:
+    assert sample.mask is not None
+    boxes, pixels = np.zeros((len(sample), 4), np.float32), np.zeros(len(sample), np.int32)
+    for n in range(len(sample)):
+        rows, columns = np.nonzero(sample.mask == n + 1)
+        pixels[n] = len(rows)
+        if len(rows):
+            boxes[n] = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
+    return {"boxes": boxes, "pixels": pixels}
 
 
 def _load_body() -> Any:
@@ -97,7 +143,7 @@ def _load_body() -> Any:
     return Anny(helpers=True).eval()
 
 
-def _scene_sampler(body: Any, folder: Path | None, size: int) -> SceneSampler:
+def _scene_sampler(body: Any, folder: Path | None, size: int, split: str) -> SceneSampler:
     """Joins the body, cut down to few vertices, to the scenes, which know no body."""
     names = body.topology.joint_names
     shape, face = torch.full((1, body.shape_count), 0.5), torch.zeros(1, body.expression_count)
@@ -112,10 +158,12 @@ def _scene_sampler(body: Any, folder: Path | None, size: int) -> SceneSampler:
             out = few(torch.from_numpy(pose), torch.from_numpy(shape), torch.from_numpy(face))
         return out.joints_PJ3.numpy().astype(np.float64), out.vertices_PV3[..., 2].amin(1).numpy()
 
-    poses = PoseSampler(names, reference, folder)
-    expressions = tuple(body.topology.expression_names)
     return SceneSampler(
-        poses, place_body, head_joint=body.center_joint, expression_names=expressions, size=size
+        PoseSampler(names, reference, folder, split=split),
+        place_body,
+        head_joint=body.center_joint,
+        expression_names=tuple(body.topology.expression_names),
+        size=size,
     )
 
 
@@ -145,12 +193,22 @@ class Renderer:
             if seen != keep:
                 keep = seen
                 self._build(around, [dressed[k] for k in keep])
-        color, person = self.tracer.picture(scene.camera, light, EDGE_OFFSETS)
-        visibility = [
-            self._share_visible(dressed[k][1], person, j, scene.camera)[0] for j, k in enumerate(keep)
-        ]
+        color, person, depth = self.tracer.picture(scene.camera, light, EDGE_OFFSETS)
         people = [scene.people[k] for k in keep]
-        return _sample(photograph(color, rng), scene.camera, people, self.body, visibility, name)
+        return Sample(
+            image=photograph(color, rng),
+            K=scene.camera.K.astype(np.float32),
+            name=name,
+            visibility=np.array(
+                [self._share_visible(dressed[k][1], person, j, scene.camera)[0] for j, k in enumerate(keep)],
+                np.float32,
+            ),
+            mask=(person + 1).astype(np.uint8),
+            depth=depth,
+            joint_visibility=_joints_seen(people, scene.camera, person, depth, self.body),
+            world_to_camera=scene.camera.extrinsics,
+            **cast(Any, _parameters(scene.camera, people, self.body)),
+        )
 
     def _dress(self, scene: Scene) -> list[tuple[list[Part], np.ndarray]]:
         """For each person the posed meshes and the posed skin vertices, in the world."""
@@ -214,10 +272,8 @@ def _smaller(camera: Camera, factor: int) -> Camera:
     return replace(camera, K=K, size=(max(height // factor, 1), max(width // factor, 1)))
 
 
-def _sample(
-    image: np.ndarray, camera: Camera, people: list[Person], body: Any, visibility: list[float], name: str
-) -> Sample:
-    """The truth in the camera's frame."""
+def _parameters(camera: Camera, people: list[Person], body: Any) -> dict[str, np.ndarray]:
+    """pose, shape, expression and translation of a Sample: the truth in the camera's frame."""
     pose = np.zeros((0, body.rotation_count, 3, 3), np.float32)
     shape, face = np.zeros((0, body.shape_count)), np.zeros((0, body.expression_count))
     where = np.zeros((0, 3))
@@ -226,9 +282,26 @@ def _sample(
         pose[:, 0] = nearest_rotation(camera.rotation @ pose[:, 0])
         shape, face = np.stack([p.shape for p in people]), np.stack([p.expression for p in people])
         where = np.stack([camera.rotation @ (p.joints[body.center_joint] - camera.position) for p in people])
-    truth = {"pose": pose, "shape": shape, "expression": face, "translation": where, "visibility": visibility}
-    arrays = {k: np.asarray(v, np.float32) for k, v in truth.items()}
-    return Sample(image=image, K=camera.K.astype(np.float32), name=name, **arrays)
+    truth = {"pose": pose, "shape": shape, "expression": face, "translation": where}
+    return {k: np.asarray(v, np.float32) for k, v in truth.items()}
+
+
+def _joints_seen(
+    people: list[Person], camera: Camera, person: np.ndarray, depth: np.ndarray, body: Any
+) -> np.ndarray:
+    """(N, J) whether a joint is in the picture and nothing but its own body is before it.
+
+    Joints lie within the body: what shows their own person nearly in front of them hides them no more than
+    skin does.
+    """
+    seen = np.zeros((len(people), len(body.topology.joint_names)), bool)
+    height, width = person.shape
+    for n, who in enumerate(people):
+        xy, z = camera.see(who.joints)
+        inside = (z > 0.05) & (xy >= 0).all(1) & (xy[:, 0] < width) & (xy[:, 1] < height)
+        x, y = np.clip(np.nan_to_num(xy), 0, (width - 1, height - 1)).astype(int).T
+        seen[n] = inside & (person[y, x] == n) & (z - depth[y, x] < FLESH)
+    return seen
 
 
 def photograph(linear: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -278,16 +351,31 @@ def _recompressed(image: np.ndarray, quality: int) -> np.ndarray:
 # --- writing sets
 
 
+@dataclass(frozen=True)
+class Recipe:
+    """Which pictures: the arguments of `SyntheticScenes`, light to send to other processes."""
+
+    seed: int
+    size: int = 448
+    split: str = "train"
+    closeups: float = CLOSEUPS
+    assets: Path | None = None
+    backgrounds: Path | None = None
+    device: str = "cpu"
+
+    def scenes(self) -> SyntheticScenes:
+        options = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "seed"}
+        return SyntheticScenes(self.seed, **options)
+
+
 def write_shards(
     out_dir: Path | str,
     count: int,
-    seed: int,
-    size: int = 448,
+    recipe: Recipe,
     *,
     per_shard: int = 500,
     workers: int = 2,
-    assets: Path | str | None = None,
-    backgrounds: Path | str | None = None,
+    progress: bool = False,
 ) -> list[Path]:
     """Render `count` pictures into OUT/SEED-00000.tar ...; shards that exist are kept, so it can be resumed.
 
@@ -296,36 +384,70 @@ def write_shards(
     """
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
+    recipe = replace(recipe, assets=find_assets(recipe.assets))
     shards = [(k, min(per_shard, count - k * per_shard)) for k in range(-(-count // per_shard))]
-    paths = [out_dir / f"{seed}-{k:05d}.tar" for k, _ in shards]
+    paths = [out_dir / f"{recipe.seed}-{k:05d}.tar" for k, _ in shards]
     jobs = [
-        (path, seed, size, k * per_shard, number, find_assets(assets), backgrounds)
+        (path, recipe, k * per_shard, number)
         for path, (k, number) in zip(paths, shards, strict=True)
         if not path.exists()
     ]
-    if workers <= 1:
+    bar = tqdm(total=count, unit="picture", disable=None if progress else True)
+    bar.update(count - sum(number for *_, number in jobs))
+    if workers <= 1 or len(jobs) <= 1:
         for job in jobs:
-            _write_one(job)
-    elif jobs:
-        with multiprocessing.get_context("spawn").Pool(min(workers, len(jobs)), _one_thread) as pool:
-            for _ in pool.imap_unordered(_write_one, jobs, chunksize=1):
-                pass
+            _write_one(job, bar)
+    else:
+        context = multiprocessing.get_context("spawn")
+        with context.Manager() as manager:
+            done = manager.Queue()
+            with context.Pool(min(workers, len(jobs)), _start, (done,)) as pool:
+                waiting = pool.map_async(_write_one, jobs, chunksize=1)
+                while not waiting.ready() or not done.empty():
+                    with contextlib.suppress(queue.Empty):
+                        bar.update(done.get(timeout=0.5))
+                waiting.get()  # raises what a worker raised
+    bar.close()
     return paths
 
 
-def _one_thread() -> None:
+_done: Any = None  # where a worker process says that a picture is ready
+
+
+def _start(done: Any) -> None:
+    global _done
+    _done = done
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
 
 
-_made: dict[tuple[Any, ...], SyntheticScenes] = {}  # one generator a process: textures are decoded once
+_made: dict[Recipe, SyntheticScenes] = {}  # one generator a process: textures are decoded once
 
 
-def _write_one(job: tuple[Path, int, int, int, int, Path | None, Path | str | None]) -> Path:
-    path, seed, size, first, number, assets, backgrounds = job
-    key = (seed, size, assets, backgrounds)
-    if key not in _made:
-        _made[key] = SyntheticScenes(seed, size, assets=assets, backgrounds=backgrounds)
-    scenes = _made[key]
-    write_shard(path, (scenes[i] for i in range(first, first + number)))
+def _write_one(job: tuple[Path, Recipe, int, int], bar: Any = None) -> Path:
+    path, recipe, first, number = job
+    if recipe not in _made:
+        _made.clear()
+        _made[recipe] = recipe.scenes()
+    scenes = _made[recipe]
+
+    def rendered() -> Iterator[Sample]:
+        for i in range(first, first + number):
+            yield scenes[i]
+            if bar is not None:
+                bar.update()
+            elif _done is not None:
+                _done.put(1)
+
+    write_shard(path, rendered(), scenes.truth)
     return path
+
+
+def contact_sheet(samples: Iterable[Sample], *, columns: int = 8, side: int = 224) -> np.ndarray:
+    """(rows * side, columns * side, 3) uint8: the pictures side by side, to look at."""
+    tiles = [
+        np.asarray(Image.fromarray(s.image).resize((side, side), Image.Resampling.LANCZOS)) for s in samples
+    ]
+    tiles += [np.full((side, side, 3), 255, np.uint8)] * (-len(tiles) % columns)
+    rows = [np.concatenate(tiles[k : k + columns], axis=1) for k in range(0, len(tiles), columns)]
+    return np.concatenate(rows, axis=0)

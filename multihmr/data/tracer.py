@@ -83,8 +83,11 @@ class Tracer:
 
     def picture(
         self, camera: Camera, light: Light, edge_offsets: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """(H, W, 3) linear light and (H, W) person at the pixels' centres; edges are drawn with more rays."""
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(H, W, 3) linear light; (H, W) person and distance along the optical axis at the pixels' centres.
+
+        Edges are drawn with more rays. The person is -1 where nobody is seen, the distance NaN where nothing.
+        """
         height, width = camera.size
         count = height * width
         contacts = light.contacts[:MAX_CONTACTS]
@@ -97,14 +100,24 @@ class Tracer:
         distance = wp.empty(count, dtype=wp.float32, device=self.device)
         wp.launch(trace_centers, count, [self._surface, view, color, material, distance], device=self.device)
         seen = material.numpy().reshape(height, width)
-        edges = np.flatnonzero(_edges(seen, distance.numpy().reshape(height, width))).astype(np.int32)
+        along_ray = distance.numpy().reshape(height, width)
+        edges = np.flatnonzero(_edges(seen, along_ray)).astype(np.int32)
         if len(edges):
             pixels, offsets = self._array(edges, wp.int32), self._array(edge_offsets, wp.vec2)
             wp.launch(
                 trace_edges, len(edges), [self._surface, view, pixels, offsets, color], device=self.device
             )
         person = np.where(seen >= 0, self._persons[np.maximum(seen, 0)], -1)
-        return color.numpy().reshape(height, width, 3), person
+        depth = np.where(seen >= 0, along_ray / _ray_lengths(camera), np.nan).astype(np.float32)
+        return color.numpy().reshape(height, width, 3), person, depth
+
+
+def _ray_lengths(camera: Camera) -> np.ndarray:
+    """(H, W) how long the ray of each pixel is from the camera to where its depth is 1."""
+    height, width = camera.size
+    x = (np.arange(width) + 0.5 - camera.K[0, 2]) / camera.K[0, 0]
+    y = (np.arange(height) + 0.5 - camera.K[1, 2]) / camera.K[1, 1]
+    return np.sqrt(1 + x[None] ** 2 + y[:, None] ** 2)
 
 
 def _edges(material: np.ndarray, distance: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from multihmr.data.shards import Shards, write_shard
 
 pytest.importorskip("warp", reason="rendering needs warp: pip install 'multihmr[synthetic]'")
 
-from multihmr.data.synthetic import SyntheticScenes, find_assets, write_shards
+from multihmr.data.synthetic import Recipe, SyntheticScenes, contact_sheet, find_assets, write_shards
 
 SIZE = 128
 
@@ -89,12 +89,16 @@ def test_shards_are_read_as_they_were_written_and_kept_on_resuming(tmp_path, bar
         assert after.name == before.name
         assert np.abs(after.image.astype(int) - before.image).mean() < 16  # JPEG, of a noisy picture
         assert all(np.array_equal(getattr(after, k), getattr(before, k)) for k in ("K", "pose", "visibility"))
+    whole = Shards(tmp_path / "a.tar", planes=True)[1]
+    assert np.array_equal(whole.mask, samples[1].mask)
+    assert np.allclose(whole.depth, samples[1].depth, atol=6e-4, equal_nan=True)
+    assert np.array_equal(whole.joint_visibility, samples[1].joint_visibility)
     empty = tmp_path / "none"
     empty.mkdir()
-    paths = write_shards(tmp_path, 3, 3, 64, per_shard=2, workers=1, assets=empty)
+    paths = write_shards(tmp_path, 3, Recipe(3, 64, assets=empty), per_shard=2, workers=1)
     made = [p.stat().st_mtime_ns for p in paths]
     assert [len(Shards(p)) for p in paths] == [2, 1]
-    write_shards(tmp_path, 3, 3, 64, per_shard=2, workers=1, assets=empty)
+    write_shards(tmp_path, 3, Recipe(3, 64, assets=empty), per_shard=2, workers=1)
     assert [p.stat().st_mtime_ns for p in paths] == made
     cut = paths[0].read_bytes()[:3000]
     paths[0].write_bytes(cut)
@@ -109,3 +113,53 @@ def test_missing_and_hostile_folders_are_refused_by_name(tmp_path) -> None:  # t
 
     with pytest.raises(ValueError, match="outside"):
         inside(tmp_path, "../secret.npz")
+
+
+def test_mask_depth_and_joints_tell_of_the_same_people(bare: SyntheticScenes) -> None:
+    for sample in (bare[i] for i in range(8)):
+        assert sample.mask.max(initial=0) <= len(sample)
+        x, y, z = (sample.translation @ sample.K.T).T
+        row, column = (y / z).astype(int), (x / z).astype(int)
+        own = sample.mask[row, column] == np.arange(len(sample)) + 1
+        # the head joint lies behind the face or the back of the head
+        deep = z - sample.depth[row, column]
+        assert (own == (own & (deep > 0) & (deep < 0.3))).all()
+        assert (sample.joint_visibility.any(1) | ~own).all()
+
+
+def test_close_ups_are_evenly_spread_and_show_hands(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    scenes = SyntheticScenes(5, 64, assets=tmp_path, closeups=0.25)
+    framings = [scenes.scene(i).framing for i in range(40)]
+    assert framings.count("closeup") == 10
+    wrists = [scenes.body.topology.joint_names.index(f"wrist.{s}") for s in "LR"]
+    shown = [
+        all(scene.camera.shows(scene.people[0].joints[w]) for w in wrists)
+        for scene in (scenes.scene(i) for i in range(3, 40, 4))
+        if scene.people
+    ]
+    assert len(shown) >= 8
+    assert np.mean(shown) > 0.8
+
+
+def test_a_contact_sheet_has_a_tile_a_picture(bare: SyntheticScenes) -> None:
+    assert contact_sheet([bare[0], bare[1], bare[2]], columns=2, side=32).shape == (64, 64, 3)
+
+
+def test_shards_carry_joints_and_boxes_for_readers_without_a_body(tmp_path, bare: SyntheticScenes) -> None:  # type: ignore[no-untyped-def]
+    sample = next(s for s in (bare[i] for i in range(8)) if len(s))
+    truth = bare.truth(sample)
+    names, head = list(truth["joint_names"]), sample.translation @ sample.K.T
+    assert np.allclose(truth["joints_3d"][:, names.index("head")], sample.translation, atol=1e-5)
+    assert np.allclose(truth["joints_2d"][:, names.index("head")], head[:, :2] / head[:, 2:], atol=1e-2)
+    assert truth["pixels"].sum() == (sample.mask > 0).sum()
+    write_shard(tmp_path / "a.tar", [sample], bare.truth)
+    assert np.array_equal(Shards(tmp_path / "a.tar")[0].world_to_camera, sample.world_to_camera)
+
+
+def test_feet_are_on_the_ground_of_the_world(bare: SyntheticScenes) -> None:
+    for sample in (bare[i] for i in range(6)):
+        world = (bare.truth(sample)["joints_3d"] - sample.world_to_camera[:, 3]) @ sample.world_to_camera[
+            :, :3
+        ]
+        assert (world[..., 2].min(1) > -0.02).all()
+        assert (world[..., 2].min(1) < 0.25).all()
