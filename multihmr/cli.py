@@ -257,13 +257,13 @@ def synth(args: argparse.Namespace) -> int:
     from PIL import Image
 
     from .data.shards import Shards
-    from .data.synthetic import CLOSEUPS, Recipe, contact_sheet, find_assets, write_shards
+    from .data.synthetic import Recipe, contact_sheet, find_assets, write_shards
 
     recipe = Recipe(
         args.seed,
         args.size,
         split=args.split,
-        closeups=1.0 if args.closeup else CLOSEUPS,
+        closeups=1.0 if args.closeup else None,
         assets=args.assets,
         backgrounds=args.backgrounds,
         device=args.device,

@@ -24,12 +24,12 @@ from multihmr.data.poses import PoseSampler, nearest_rotation
 from multihmr.data.sample import Sample
 from multihmr.data.scenes import Camera, Person, Scene, SceneSampler
 from multihmr.data.shards import write_shard
-from multihmr.data.splits import entries_of_split
+from multihmr.data.splits import check_split, entries_of_split
 from multihmr.data.textures import TextureBuffer, jpeg
 from multihmr.data.wardrobe import SKIN_VERTICES, Look, Part, Wardrobe
 from multihmr.geometry import project
 
-CLOSEUPS = 1 / 3
+CLOSEUPS = {"train": 1 / 3, "test": 1 / 4, "all": 1 / 3}
 MIN_VISIBILITY, MIN_HEAD_VISIBILITY = 0.12, 0.12
 MIN_PIXELS = 60  # at 448 x 448; people who show less are left out of the picture
 COARSE = 4  # the pass that finds hidden people has this many times fewer pixels a side
@@ -57,7 +57,7 @@ class SyntheticScenes:
     split        "train", "test" or "all": whose clothes, skins, hair and captured motions (see splits.py);
                  walls, grounds and prints follow from the seed
     closeups     share of pictures of one to three people about 2.5 m away with their hands to be seen, in the
-                 manner of CUFFS: evenly spread over the indices
+                 manner of CUFFS: evenly spread over the indices; None is a third, and a quarter for tests
     assets       folder with makehuman_cc0/ and cmu_poses_anny.npz (see find_assets); without it people wear
                  painted clothes and take built-in poses
     backgrounds  a folder of pictures to stand behind people beside the procedural ones
@@ -71,12 +71,13 @@ class SyntheticScenes:
         *,
         count: int = 1_000_000,
         split: str = "all",
-        closeups: float = CLOSEUPS,
+        closeups: float | None = None,
         assets: Path | str | None = None,
         backgrounds: Path | str | None = None,
         device: str = "cpu",
     ) -> None:
-        self.seed, self.size, self.count, self.closeups = seed, size, count, closeups
+        self.seed, self.size, self.count = seed, size, count
+        self.closeups = CLOSEUPS[check_split(split)] if closeups is None else closeups
         folder = find_assets(assets)
         self.body = _load_body()
         self._bones = self.body.with_vertices(torch.arange(1))  # for joints alone
@@ -109,8 +110,8 @@ class SyntheticScenes:
     def truth(self, sample: Sample) -> dict[str, np.ndarray]:
         """What follows from a sample, for readers who have no body model.
 
-        joints_3d (N, J, 3) camera frame [m], joints_2d (N, J, 2) pixels, joint_names (J,); boxes (N, 4) x0, y0
-        x1, y1 of what is seen and how many pixels (N,) that is.
+        joints_3d (N, J, 3) camera frame [m], joints_2d (N, J, 2) pixels, joint_names (J,). Of what is
+        seen: boxes (N, 4) x0, y0, x1, y1 and pixels (N,), their number.
         """
         parameters = (torch.from_numpy(getattr(sample, k)) for k in ("pose", "shape", "expression"))
         head = torch.from_numpy(sample.translation)
@@ -358,7 +359,7 @@ class Recipe:
     seed: int
     size: int = 448
     split: str = "train"
-    closeups: float = CLOSEUPS
+    closeups: float | None = None
     assets: Path | None = None
     backgrounds: Path | None = None
     device: str = "cpu"
