@@ -170,7 +170,11 @@ class Window:
         return cls((scale, scale), shift, size, flip)
 
     def pixels(self, image: np.ndarray) -> Tensor:
-        """(H, W, 3) uint8 -> (3, size, size) float32 in [0, 1], `padding` where the image does not reach.
+        """(H, W, 3) uint8 -> (3, size, size) float32 in [0, 1]: `picture` as networks take it."""
+        return torch.from_numpy(self.picture(image)).permute(2, 0, 1).float().div(255).contiguous()
+
+    def picture(self, image: np.ndarray) -> np.ndarray:
+        """(H, W, 3) uint8 -> (size, size, 3) uint8, `padding` where the image does not reach.
 
         Bicubic, with the filter widened when shrinking, so that a picture of twice the size looks the same.
         """
@@ -186,9 +190,7 @@ class Window:
                 reducing_gap=self.reducing_gap,
             )
             canvas[top:bottom, left:right] = np.asarray(resized)
-        if self.flip:
-            canvas = np.ascontiguousarray(canvas[:, ::-1])
-        return torch.from_numpy(canvas).permute(2, 0, 1).float().div(255).contiguous()
+        return np.ascontiguousarray(canvas[:, ::-1]) if self.flip else canvas
 
     def _span(self, length: int, axis: int) -> tuple[int, int, float, float]:
         """Along one side: the window pixels that the image fills, and the image pixels that they show."""

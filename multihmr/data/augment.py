@@ -1,82 +1,88 @@
-"""Seeing a sample through another window, other light, another lens: the truth follows.
+"""Chance: pictures through other windows, in other light, by other lenses, partly hidden (how: views.py).
 
-Geometry goes through `Window`, so that K follows; nobody's head is cut off, so that all who are seen keep
-their label.
+Nobody's head is cut off or hidden, so that all who are seen keep their label.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from PIL import Image, ImageFilter
 
-from ..bodies.joints import mirror
-from ..geometry import project
 from ..humans import Topology
 from ..image import Window
 from .sample import Sample
+from .views import cover, flip, heads_of, on_pelvis, see
+
+HEAD_RADIUS = 0.15  # [m] around the head joint that no patch covers
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How far pictures are changed; the defaults are those of the bundled model."""
+    """How far pictures are changed: probabilities, and how much then.
 
-    crop: float = 0.6  # probability of another window than the whole picture
+    The defaults are those that the bundled model was trained with. `zoom`, `roll` and `cover` came later and
+    are off: `scale` varies the focal length anyway, and rendered scenes come with tilted cameras and with
+    people hidden by each other. For photographs of few cameras a third of each is a good start.
+    """
+
+    crop: float = 0.6  # another window than the whole picture
     scale: tuple[float, float] = (0.45, 1.35)  # side of that window, in longer sides of the picture
+    zoom: float = 0.0  # another focal length: a window around the principal point
+    focal: tuple[float, float] = (0.7, 1.8)  # factor on the focal length
+    roll: float = 0.0  # the camera turned about its axis
+    roll_deg: float = 20.0  # at most, either way
     flip: float = 0.5
     colour: float = 0.8
     grey: float = 0.08
     blur: float = 0.15
     noise: float = 0.3
+    cover: float = 0.0  # one to three patches that hide parts of people
+    patch: tuple[float, float] = (0.08, 0.3)  # sides of a patch, in sides of the picture
 
 
 def augment(
     sample: Sample, size: int, rng: np.random.Generator, topology: Topology, how: Augmentation | None = None
 ) -> Sample:
-    """A sample of `size` x `size` pixels that shows what `sample` shows, somewhat changed."""
+    """A sample of `size` x `size` pixels that shows what `sample` shows, somewhat changed.
+
+    ValueError: as `see` and `flip`.
+    """
     how = how or Augmentation()
-    moved = see(sample, _choose_window(sample, size, rng, how))
+    sample = on_pelvis(sample, topology)
+    angle = math.radians(rng.uniform(-how.roll_deg, how.roll_deg)) if _happens(how.roll, rng) else 0.0
+    heads = heads_of(sample, angle)
+    moved = see(sample, _choose_window(sample, heads, size, rng, how), angle)
     if rng.random() < how.flip:
         moved = flip(moved, topology)
+    if _happens(how.cover, rng):
+        for _ in range(rng.integers(1, 4)):
+            moved = _cover_somewhere(moved, rng, how)
     return dataclasses.replace(moved, image=_change_light(moved.image, rng, how))
 
 
-def see(sample: Sample, window: Window) -> Sample:
-    """The sample as it looks through a window: pixels and camera move, metres do not."""
-    pixels = (window.pixels(sample.image).movedim(0, -1) * 255).round().to(torch.uint8).numpy()
-    K = window.intrinsics(torch.from_numpy(sample.K)).numpy()
-    return dataclasses.replace(sample, image=pixels, K=K.astype(np.float32))
+def _happens(probability: float, rng: np.random.Generator) -> bool:
+    """What never happens draws no number, so that it does not change what else is drawn."""
+    return probability > 0 and rng.random() < probability
 
 
-def flip(sample: Sample, topology: Topology) -> Sample:
-    """The sample in a mirror: left and right change places in picture, camera, pose, hands and face."""
-    width = sample.image.shape[1]
-    K = sample.K.copy()
-    K[0, 2] = width - K[0, 2]
-    pose, expression = mirror(sample.pose, sample.expression, topology)
-    return dataclasses.replace(
-        sample,
-        image=np.ascontiguousarray(sample.image[:, ::-1]),
-        K=K,
-        pose=pose,
-        expression=expression,
-        translation=sample.translation * np.array([-1, 1, 1], np.float32),
-    )
-
-
-def _choose_window(sample: Sample, size: int, rng: np.random.Generator, how: Augmentation) -> Window:
+def _choose_window(
+    sample: Sample, heads: np.ndarray, size: int, rng: np.random.Generator, how: Augmentation
+) -> Window:
     """The whole picture, or a square somewhere on it (and perhaps beyond) that holds all heads."""
     height, width = sample.image.shape[:2]
+    heads = heads[((heads >= 0) & (heads <= (width, height))).all(-1)]  # others are not seen anyway
+    if _happens(how.zoom, rng):
+        return _zoom_window(sample, heads, size, rng, how)
     if rng.random() >= how.crop:
         return Window.whole(height, width, size)
     longer = max(height, width)
     side = longer * np.exp(rng.uniform(*np.log(how.scale)))
     low, high = np.zeros(2), np.array([width, height], dtype=float)
-    if len(sample.translation):
-        heads = project(torch.from_numpy(sample.translation), torch.from_numpy(sample.K)).numpy()
+    if len(heads):
         low, high = heads.min(0), heads.max(0)
         side = max(side, 1.1 * (high - low).max() + 0.04 * longer)
         margin = 0.02 * longer
@@ -88,21 +94,64 @@ def _choose_window(sample: Sample, size: int, rng: np.random.Generator, how: Aug
     return Window.box(start[0], start[1], start[0] + side, start[1] + side, size)
 
 
+def _zoom_window(
+    sample: Sample, heads: np.ndarray, size: int, rng: np.random.Generator, how: Augmentation
+) -> Window:
+    """What a longer or shorter lens shows: a square around the principal point, wide enough for all heads."""
+    height, width = sample.image.shape[:2]
+    middle = sample.K[:2, 2] if np.isfinite(sample.K).all() else np.array([width / 2, height / 2])
+    reach = max(height, width) / 2 / np.exp(rng.uniform(*np.log(how.focal)))
+    if len(heads):
+        reach = max(reach, 1.05 * np.abs(heads - middle).max())
+    (x0, y0), (x1, y1) = middle - reach, middle + reach
+    return Window.box(x0, y0, x1, y1, size)
+
+
+def _cover_somewhere(sample: Sample, rng: np.random.Generator, how: Augmentation) -> Sample:
+    """A patch of another part of the picture, or of blurred colours, where it hides no head."""
+    size = sample.image.shape[0]
+    height, width = (rng.uniform(*how.patch, 2) * size).astype(int) + 1
+    (x0, from_x), (y0, from_y) = rng.integers(0, size - width, 2), rng.integers(0, size - height, 2)
+    radius = np.nan_to_num(HEAD_RADIUS * sample.K[0, 0] / np.maximum(sample.translation[:, 2:], 1e-3), nan=8)
+    heads = heads_of(sample)
+    if ((heads > (x0, y0) - radius) & (heads < (x0 + width, y0 + height) + radius)).all(-1).any():
+        return sample
+    if rng.random() < 0.5:
+        patch = sample.image[from_y : from_y + height, from_x : from_x + width]
+    else:
+        colours = rng.integers(0, 256, (3, 3, 3), dtype=np.uint8)
+        patch = np.array(Image.fromarray(colours).resize((width, height), Image.Resampling.BICUBIC))
+    return cover(sample, patch, int(x0), int(y0))
+
+
 def _change_light(image: np.ndarray, rng: np.random.Generator, how: Augmentation) -> np.ndarray:
-    x = image.astype(np.float32) / 255
+    """Gamma and gain of each channel, contrast, brightness, saturation, grey, noise, blur."""
+    changed = image
+    table = np.arange(256, dtype=np.float32)[:, None].repeat(3, axis=1) / 255
+    mix = np.eye(3, dtype=np.float32)
+    shift = 0.0
     if rng.random() < how.colour:
-        x = x ** np.exp(rng.normal(0, 0.25))
-        x = x * np.exp(rng.normal(0, [0.07, 0.04, 0.07])).astype(np.float32)
-        mean = x.mean()
-        x = (x - mean) * np.exp(rng.normal(0, 0.2)) + mean * np.exp(rng.normal(0, 0.2))
-        grey = x.mean(-1, keepdims=True)
-        x = grey + (x - grey) * np.exp(rng.normal(0, 0.25))
+        table = table ** np.float32(np.exp(rng.normal(0, 0.25)))
+        table = table * np.exp(rng.normal(0, [0.07, 0.04, 0.07])).astype(np.float32)
+        mean = np.mean([_histogram(image[..., c]) @ table[:, c] for c in range(3)])
+        contrast, brightness, saturation = np.exp(rng.normal(0, [0.2, 0.2, 0.25]))
+        shift = mean * (brightness - contrast)
+        mix = (contrast * (saturation * np.eye(3) + (1 - saturation) / 3)).astype(np.float32)
     if rng.random() < how.grey:
-        x = np.repeat(x.mean(-1, keepdims=True), 3, axis=-1)
-    if rng.random() < how.noise:
-        x = x + rng.normal(0, rng.uniform(0.005, 0.04), x.shape).astype(np.float32)
-    changed = (x.clip(0, 1) * 255).astype(np.uint8)
+        mix = np.repeat(mix.mean(1, keepdims=True), 3, axis=1)
+    noise = rng.uniform(0.005, 0.04) if rng.random() < how.noise else 0.0
+    if noise or shift or (mix != np.eye(3)).any():
+        channels = [table[:, c][image[..., c]] for c in range(3)]
+        x = np.stack(channels, axis=-1).reshape(-1, 3) @ (255 * mix)
+        x += np.float32(255 * shift)
+        if noise:
+            x += np.float32(255 * noise) * rng.standard_normal(x.shape, np.float32)
+        changed = x.clip(0, 255, out=x).astype(np.uint8).reshape(image.shape)
     if rng.random() < how.blur:
         blurred = Image.fromarray(changed).filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 1.3)))
         changed = np.asarray(blurred)
     return changed
+
+
+def _histogram(plane: np.ndarray) -> np.ndarray:
+    return np.bincount(plane.ravel(), minlength=256) / plane.size

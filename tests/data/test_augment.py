@@ -1,12 +1,13 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
 from multihmr.bodies.anny import Anny
-from multihmr.data.augment import Augmentation, augment, flip, see
+from multihmr.data.augment import Augmentation, augment
 from multihmr.data.sample import Sample
 from multihmr.geometry import default_intrinsics, project
-from multihmr.image import Window
 
 TRANSLATION = np.float32([[0.4, -0.3, 4.0], [-0.6, 0.2, 5.0]])
 COLOURS = ((255, 0, 0), (0, 0, 255))
@@ -57,18 +58,50 @@ def test_no_head_leaves_the_window(sample):
         assert (xy < 128).all()
 
 
-def test_a_mirrored_sample_keeps_its_dots_and_mirrored_twice_is_itself(sample):
-    assert_dots_at_heads(flip(sample, TOPOLOGY))
-    twice = flip(flip(sample, TOPOLOGY), TOPOLOGY)
-    np.testing.assert_array_equal(twice.image, sample.image)
-    np.testing.assert_allclose(twice.K, sample.K)
-    np.testing.assert_allclose(twice.pose, sample.pose, atol=1e-6)
+ALL = dataclasses.replace(STILL, crop=0.5, zoom=0.5, roll=0.9, cover=1.0)
 
 
-def test_seeing_through_a_window_moves_no_metre(sample):
-    moved = see(sample, Window.whole(240, 320, 64))
+@pytest.mark.parametrize("seed", range(12))
+def test_lenses_rolls_and_patches_keep_heads_in_sight(sample, seed):
+    assert_dots_at_heads(augment(sample, 256, np.random.default_rng(seed), TOPOLOGY, ALL))
+
+
+def test_lenses_change_the_focal_length_and_keep_the_principal_point(sample):
+    how = dataclasses.replace(STILL, zoom=1.0)
+    focals = []
+    for seed in range(20):
+        moved = augment(sample, 128, np.random.default_rng(seed), TOPOLOGY, how)
+        focals.append(moved.K[0, 0] / (sample.K[0, 0] * 128 / 320))
+        np.testing.assert_allclose(moved.K[:2, 2], 64, atol=1e-3)
+    assert 0.7 <= min(focals) < 0.85
+    assert 1.4 < max(focals) <= 1.8
+
+
+def test_patches_cover_something(sample):
+    how = dataclasses.replace(STILL, crop=0, cover=1.0)
+    still = augment(sample, 128, np.random.default_rng(0), TOPOLOGY, dataclasses.replace(how, cover=0))
+    changed = augment(sample, 128, np.random.default_rng(0), TOPOLOGY, how)
+    assert 50 < (changed.image != still.image).any(-1).sum() < 128 * 128 / 2
+
+
+def test_light_changes_colours_and_nothing_else(sample):
+    how = Augmentation(crop=0, flip=0, colour=1, grey=0, blur=0, noise=0)
+    moved = augment(sample, 320, np.random.default_rng(1), TOPOLOGY, how)
     np.testing.assert_array_equal(moved.translation, sample.translation)
-    assert_dots_at_heads(see(sample, Window.whole(240, 320, 300)))
+    flat = moved.image[100, :20].reshape(-1, 3)
+    assert (flat == flat[0]).all()
+    grey = augment(sample, 320, np.random.default_rng(1), TOPOLOGY, dataclasses.replace(how, grey=1))
+    assert np.ptp(grey.image, axis=-1).max() <= 1
+
+
+def test_unknown_cameras_and_places_pass(sample):
+    unknown = dataclasses.replace(
+        sample, K=sample.K * np.nan, translation=sample.translation * np.nan, pose=sample.pose[:, :0]
+    )
+    for seed in range(8):
+        how = dataclasses.replace(ALL, flip=0.5)
+        moved = augment(unknown, 64, np.random.default_rng(seed), TOPOLOGY, how)
+        assert moved.image.shape == (64, 64, 3)
 
 
 def test_the_same_seed_gives_the_same_picture(sample):
