@@ -6,7 +6,8 @@ image; attention among the people of an image needs them padded (B, Q).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +29,10 @@ class Centers:
     def gather(self, grid_BDhw: Tensor) -> Tensor:
         """(B, D, h, w) -> (P, D), what the grid holds in the cell of each person."""
         return grid_BDhw[self.image_index_P, :, self.row_P, self.col_P]
+
+    def __getitem__(self, people: Tensor) -> Centers:
+        """Only these people: a mask (P,) or their indices."""
+        return Centers(*(getattr(self, field.name)[people] for field in fields(self)))
 
     def heads(self, offset_P2: Tensor) -> Tensor:
         """(P, 2) where the heads are [cells], by their offsets (x, y) from the middles of the cells."""
@@ -52,6 +57,32 @@ def find_centers(
         kept = torch.zeros_like(kept).flatten(1).scatter(1, best.indices, best.values).view_as(kept)
     image_index_P, row_P, col_P = torch.nonzero(kept, as_tuple=True)
     return Centers(image_index_P, row_P, col_P, kept[image_index_P, row_P, col_P])
+
+
+def different_people(
+    translation_P3: Tensor, scores_P: Tensor, image_index_P: Tensor, *, apart: tuple[float, float]
+) -> Tensor:
+    """(P,) booleans: the best-scored of those who stand in the same place, and all others.
+
+    Two cells beside each other may show one person or two: which, is seen only when both are placed in space.
+    `apart` says what makes two people: heads that far from each other across the line of sight [m], or, along
+    it, depths whose ratio differs from 1 by that much. People of different images are different.
+    """
+    across, along = apart
+    rays_P2 = translation_P3[:, :2] / translation_P3[:, 2:]
+    depth_P = translation_P3[:, 2]
+    across_PP = (rays_P2[:, None] - rays_P2).norm(dim=-1) * torch.minimum(depth_P[:, None], depth_P)
+    along_PP = (depth_P[:, None] / depth_P).log().abs()
+    same_PP = (across_PP < across) & (along_PP < math.log(1 + along))
+    same_PP &= image_index_P[:, None] == image_index_P
+    alike = same_PP.cpu().numpy()
+    kept: list[int] = []
+    for person in scores_P.argsort(descending=True, stable=True).tolist():
+        if not alike[person, kept].any():
+            kept.append(person)
+    keep_P = torch.zeros_like(scores_P, dtype=torch.bool)
+    keep_P[kept] = True
+    return keep_P
 
 
 def pad_people(x_PD: Tensor, image_index_P: Tensor, image_count: int) -> tuple[Tensor, Tensor, Tensor]:

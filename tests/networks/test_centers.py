@@ -1,6 +1,6 @@
 import torch
 
-from multihmr.networks.centers import find_centers, pad_people
+from multihmr.networks.centers import different_people, find_centers, pad_people
 
 
 def heatmap(peaks: dict) -> torch.Tensor:
@@ -40,3 +40,14 @@ def test_padding_of_nobody_has_one_empty_slot():
     padded, mask, _ = pad_people(torch.zeros(0, 4), torch.zeros(0, dtype=torch.long), 2)
     assert padded.shape == (2, 1, 4)
     assert not mask.any()
+
+
+def test_one_person_found_in_two_cells_counts_once_and_two_beside_each_other_twice():
+    places = torch.tensor([[0.0, 0, 4], [0.05, 0, 4.1], [0.5, 0, 4], [0, 0, 8.0], [0.05, 0, 4.1]])
+    scores, image = torch.tensor([0.5, 0.9, 0.6, 0.4, 0.3]), torch.tensor([0, 0, 0, 0, 1])
+    kept = different_people(places, scores, image, apart=(0.25, 0.2))
+    assert kept.tolist() == [False, True, True, True, True]
+
+
+def test_nobody_differs_from_nobody():
+    assert not len(different_people(torch.zeros(0, 3), torch.zeros(0), torch.zeros(0), apart=(0.2, 0.2)))
