@@ -37,7 +37,8 @@ class CrossAttention(nn.Module):
 class PerceptionLayer(nn.Module):
     """Q <- MLP(SA(CA[Q, E])), each with a residual and a norm before it (Multi-HMR, section 3.2).
 
-    `people_first` swaps the two attentions, as in the released checkpoints: MLP(CA[SA(Q), E]).
+    `people_first` swaps the two attentions, as in the released checkpoints: MLP(CA[SA(Q), E]). Without
+    `people_attention` everybody looks at the picture alone.
     """
 
     def __init__(
@@ -49,14 +50,15 @@ class PerceptionLayer(nn.Module):
         head_width: int,
         mlp_width: int,
         people_first: bool = False,
+        people_attention: bool = True,
     ) -> None:
         super().__init__()
         self.people_first = people_first
         heads = {"head_count": head_count, "head_width": head_width}
         self.norm_cross = nn.LayerNorm(width)
         self.cross = CrossAttention(width, context_width, **heads)
-        self.norm_self = nn.LayerNorm(width)
-        self.self_ = CrossAttention(width, width, **heads)
+        self.norm_self = nn.LayerNorm(width) if people_attention else None
+        self.self_ = CrossAttention(width, width, **heads) if people_attention else None
         self.norm_mlp = nn.LayerNorm(width)
         self.mlp = nn.Sequential(nn.Linear(width, mlp_width), nn.GELU(), nn.Linear(mlp_width, width))
 
@@ -71,6 +73,8 @@ class PerceptionLayer(nn.Module):
         return x + self.mlp(self.norm_mlp(x))
 
     def _look_at_each_other(self, x_BQD: Tensor, mask_BQ: Tensor) -> Tensor:
+        if self.norm_self is None or self.self_ is None:
+            return x_BQD.new_zeros(())
         # Padding looks at itself alone, because a softmax over nothing would be NaN.
         itself = torch.eye(mask_BQ.shape[1], dtype=torch.bool, device=mask_BQ.device)
         normed = self.norm_self(x_BQD)

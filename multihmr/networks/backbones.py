@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
 
 class Features(NamedTuple):
     """What a backbone sees, float32."""
@@ -60,18 +62,44 @@ class DINOv2(Backbone):
         "dinov2_vitl14": "vit_large_patch14_dinov2",
     }
 
-    def __init__(self, name: str, *, image_size: int, pretrained: bool = False) -> None:
-        super().__init__((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    def __init__(self, name: str, *, image_size: int, pretrained: bool | str = False) -> None:
+        super().__init__(IMAGENET_MEAN, IMAGENET_STD)
         import timm
 
         self.vit = timm.create_model(
             self.TIMM_NAMES[name],
-            pretrained=pretrained,
+            pretrained=pretrained is True,
             num_classes=0,
             img_size=image_size,
             dynamic_img_size=True,
         )
         self.width = self.vit.embed_dim
+        if pretrained == "imagenet":
+            self._load_imagenet(name, image_size)
+
+    @torch.no_grad()
+    def _load_imagenet(self, name: str, image_size: int) -> None:
+        """The weights of a ViT/16 that learned the classes of ImageNet-21k, patches resampled to 14 pixels.
+
+        Steiner et al., "How to train your ViT?", TMLR 2022. That ViT has no scales of layers, and saw pixels
+        in [-1, 1].
+        """
+        import timm
+
+        source = timm.create_model(
+            self.TIMM_NAMES[name].replace("14_dinov2", "16_224.augreg_in21k_ft_in1k"),
+            pretrained=True,
+            num_classes=0,
+            img_size=image_size,
+            patch_size=self.patch,
+        )
+        weights = {
+            key: torch.ones_like(value) for key, value in self.vit.state_dict().items() if ".ls" in key
+        }
+        self.vit.load_state_dict(weights | source.state_dict())
+        patches = self.vit.patch_embed.proj
+        patches.bias += (patches.weight * (self.mean - 0.5) / 0.5).sum((1, 2, 3))
+        patches.weight *= self.std / 0.5
 
     def extract(self, images_B3HW: Tensor) -> Features:
         height, width = images_B3HW.shape[-2] // self.patch, images_B3HW.shape[-1] // self.patch
@@ -146,6 +174,42 @@ class Hybrid(Backbone):
         return maps
 
 
+HRNETS = ("hrnet_w32", "hrnet_w48")
+
+
+class HRNet(Backbone):
+    """HRNet's maps at strides 4 to 32 (Wang et al., TPAMI 2020), joined at stride 16: convolutions alone.
+
+    The global feature is the mean of the grid. Any size that is a multiple of 32 works.
+    """
+
+    patch = 16
+    stem: Any
+
+    def __init__(self, name: str, *, pretrained: bool = False) -> None:
+        super().__init__(IMAGENET_MEAN, IMAGENET_STD)
+        import timm
+
+        self.stem = timm.create_model(
+            name, pretrained=pretrained, features_only=True, feature_location="", out_indices=(1, 2, 3, 4)
+        )
+        channels = self.stem.feature_info.channels()
+        self.width = 12 * channels[0]  # of w32 as wide as ViT-S
+        self.fine_width = channels[1]
+        self.from4 = nn.Conv2d(channels[0], self.width, 4, stride=4)
+        self.from8 = nn.Conv2d(channels[1], self.width, 2, stride=2)
+        self.from16 = nn.Conv2d(channels[2], self.width, 1)
+        self.from32 = nn.Conv2d(channels[3], self.width, 1)
+        self.norm = nn.LayerNorm(self.width)
+
+    def extract(self, images_B3HW: Tensor) -> Features:
+        x4, x8, x16, x32 = self.stem(images_B3HW)
+        x32 = F.interpolate(self.from32(x32), size=x16.shape[-2:], mode="bilinear")
+        grid = self.from4(x4) + self.from8(x8) + self.from16(x16) + x32
+        grid = self.norm(grid.movedim(1, -1)).movedim(-1, 1)
+        return Features(grid, grid.mean((2, 3)), x8)
+
+
 def sine_positions(height: int, width: int, channels: int, device: torch.device) -> Tensor:
     """(height * width, channels) sines and cosines of where each patch is in the picture."""
     rows = (torch.arange(height, device=device) + 0.5) * 2 / height - 1
@@ -158,23 +222,27 @@ def sine_positions(height: int, width: int, channels: int, device: torch.device)
     return torch.cat(table, dim=-1).flatten(0, 1)
 
 
-def create_backbone(name: str, *, image_size: int, pretrained: bool = False) -> Backbone:
-    """The backbone of that name: 'dinov2_vits14', 'dinov2_vitb14', 'dinov2_vitl14' or 'hybrid_lite0'.
+def create_backbone(name: str, *, image_size: int, pretrained: bool | str = False) -> Backbone:
+    """The backbone of that name: 'dinov2_vits14', 'dinov2_vitb14', 'dinov2_vitl14', 'hrnet_w32', 'hrnet_w48'
+    or 'hybrid_lite0'.
 
-    `pretrained` starts from the public ImageNet or DINOv2 weights and is asked for by training only.
+    `pretrained` starts from public weights and is asked for by training only: True from the backbone's own,
+    DINOv2's for its ViTs and ImageNet's for the others; "imagenet" from ImageNet's for all.
 
     Raises:
         ValueError: the name is unknown, or `image_size` no multiple of what the backbone needs.
     """
-    known = (*DINOv2.TIMM_NAMES, "hybrid_lite0")
+    known = (*DINOv2.TIMM_NAMES, *HRNETS, "hybrid_lite0")
     if name not in known:
         raise ValueError(f"no backbone {name!r}; known: {', '.join(known)}")
-    multiple = 32 if name == "hybrid_lite0" else DINOv2.patch
+    if pretrained not in (True, False, "imagenet"):
+        raise ValueError(f"pretrained must be True, False or 'imagenet', got {pretrained!r}")
+    multiple = DINOv2.patch if name in DINOv2.TIMM_NAMES else 32
     if image_size % multiple:
         raise ValueError(f"{name} takes image sizes that are multiples of {multiple}, got {image_size}")
-    if name == "hybrid_lite0":
-        return Hybrid(pretrained=pretrained)
-    return DINOv2(name, image_size=image_size, pretrained=pretrained)
+    if name in DINOv2.TIMM_NAMES:
+        return DINOv2(name, image_size=image_size, pretrained=pretrained)
+    return HRNet(name, pretrained=bool(pretrained)) if name in HRNETS else Hybrid(pretrained=bool(pretrained))
 
 
 def _fold_norms(stem: nn.Module) -> None:

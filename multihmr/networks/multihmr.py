@@ -7,25 +7,20 @@ D features, R rotations, S shape, E expression.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..bodies.body import Body
-from ..geometry import (
-    DEFAULT_FOV_DEG,
-    code_to_depth,
-    released_code_to_depth,
-    rot6d_to_rotmat,
-    rotmat_to_rot6d,
-)
+from ..geometry import DEFAULT_FOV_DEG, code_to_depth, released_code_to_depth
 from ..image import Window
 from ..model import Model, Predictions, own_camera
-from .attention import PerceptionLayer
 from .backbones import create_backbone
-from .centers import Centers, find_centers, pad_people
-from .rays import RayEmbedding
+from .centers import Centers, find_centers
+from .heads import HEADS
+from .rays import CAMERA_EMBEDDINGS, RayEmbedding
 from .reader import JointReader
 
 
@@ -49,77 +44,37 @@ class MultiHMRConfig:
     # the exponent of the depth, no camera of the network's own (60 degrees), their own resizing of pictures.
     released: bool = False
     unpredicted: tuple[str, ...] = ()  # joints and facial actions that never moved in training
+    # What the paper's ablations change
+    head: str = "perception"  # or "iterative": a regressor that sees a person's own cell alone (heads.py)
+    iterations: int = 3  # of that regressor
+    people_attention: bool = True  # whether people look at each other
+    camera_embedding: str = "fourier"  # of rays, "linear" (rays as they are), or "none" (rays.py)
 
+    def __post_init__(self) -> None:
+        for field, known in (("head", HEADS), ("camera_embedding", CAMERA_EMBEDDINGS)):
+            if getattr(self, field) not in known:
+                raise ValueError(f"{field} must be one of {', '.join(known)}, got {getattr(self, field)!r}")
 
-class PerceptionHead(nn.Module):
-    """Human Perception Head: what each person's cell knows, asked of the whole picture."""
+    def changed(self, settings: str) -> MultiHMRConfig:
+        """This config with other values, written as "head=iterative,people_attention=no".
 
-    mean_pose: Tensor
-    mean_shape: Tensor
-
-    def __init__(self, config: MultiHMRConfig, context_width: int, grid_size: int, body: Body) -> None:
-        super().__init__()
-        width = config.head_width
-        mean_pose = rotmat_to_rot6d(body.mean_pose_R33).flatten()
-        self.register_buffer("mean_pose", mean_pose.clone())
-        self.register_buffer("mean_shape", body.mean_shape_S.clone())
-        # Learned per row and per column: where the query stands, and a mark on the cells with people.
-        self.query_rows = nn.Parameter(torch.randn(grid_size, context_width) * 0.02)
-        self.query_cols = nn.Parameter(torch.randn(grid_size, context_width) * 0.02)
-        self.mark_rows = nn.Parameter(torch.randn(grid_size, context_width) * 0.02)
-        self.mark_cols = nn.Parameter(torch.randn(grid_size, context_width) * 0.02)
-        self.to_token = nn.Linear(context_width + len(mean_pose) + body.shape_count, width)
-        self.layers = nn.ModuleList(
-            PerceptionLayer(
-                width,
-                context_width,
-                head_count=config.head_count,
-                head_width=32,
-                mlp_width=config.head_mlp_width,
-                people_first=config.released,
-            )
-            for _ in range(config.head_depth)
-        )
-        self.norm = nn.Identity() if config.released else nn.LayerNorm(width)
-        self.bounded = body.bounded
-        self.to_pose = _small(nn.Linear(width, len(mean_pose)))
-        self.to_shape = _small(nn.Linear(width, body.shape_count))
-        self.to_expression = _small(nn.Linear(width, body.expression_count))
-        self.to_depth = _small(nn.Linear(width, 1))
-        # A person 4 m away under 60 degrees: where learning starts.
-        nn.init.constant_(self.to_depth.bias, math.log(4.0))
-
-    def forward(
-        self, context_BDhw: Tensor, centers: Centers, known_PD: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """-> pose (P, R, 3, 3), shape (P, S), expression (P, E), depth code (P,).
-
-        known_PD: what is known of each person beforehand, added to their token.
+        ValueError: no such field, or no value for it.
         """
-        count = len(centers)
-        query_PD = centers.gather(context_BDhw)
-        query_PD = query_PD + self.query_rows[centers.row_P] + self.query_cols[centers.col_P]
-        mean_D = torch.cat([self.mean_pose, self.mean_shape])
-        token_PD = self.to_token(torch.cat([query_PD, mean_D.expand(count, -1)], dim=-1))
-        if known_PD is not None:
-            token_PD = token_PD + known_PD
+        values: dict[str, Any] = {}
+        for setting in filter(None, settings.split(",")):
+            name, _, text = setting.strip().partition("=")
+            kind = type(getattr(self, name, None))
+            if kind is bool and text in _TRUTH:
+                values[name] = _TRUTH[text]
+            elif kind in (int, float, str) and text:
+                values[name] = kind(text)
+            else:
+                fields = ", ".join(f for f, value in asdict(self).items() if not isinstance(value, tuple))
+                raise ValueError(f"{setting!r} sets nothing of the network; expected NAME=VALUE of {fields}")
+        return replace(self, **values)
 
-        context_BDhw = context_BDhw.clone()
-        context_BDhw[centers.image_index_P, :, centers.row_P, centers.col_P] += (
-            self.mark_rows[centers.row_P] + self.mark_cols[centers.col_P]
-        )
-        context_BND = context_BDhw.flatten(2).transpose(1, 2)
-        x_BQD, mask_BQ, slot_P = pad_people(token_PD, centers.image_index_P, len(context_BDhw))
-        for layer in self.layers:
-            x_BQD = layer(x_BQD, mask_BQ, context_BND)
-        x_PD = self.norm(x_BQD[centers.image_index_P, slot_P])
 
-        pose6d_PR6 = (self.to_pose(x_PD) + self.mean_pose).unflatten(-1, (-1, 6))
-        shape_PS = self.to_shape(x_PD) + self.mean_shape
-        expression_PE = self.to_expression(x_PD)
-        if self.bounded:
-            shape_PS, expression_PE = _limit(shape_PS), _limit(expression_PE)
-        return rot6d_to_rotmat(pose6d_PR6), shape_PS, expression_PE, self.to_depth(x_PD)[:, 0]
+_TRUTH = {"yes": True, "true": True, "no": False, "false": False}
 
 
 class MultiHMR(Model):
@@ -128,12 +83,12 @@ class MultiHMR(Model):
     Args:
         config: its sizes.
         body: the parametric body that it drives; not part of the weights.
-        pretrained: start the backbone from public weights (training only).
+        pretrained: start the backbone from public weights (training only): its own, or those of "imagenet".
     """
 
     family = "multihmr"
 
-    def __init__(self, config: MultiHMRConfig, body: Body, *, pretrained: bool = False) -> None:
+    def __init__(self, config: MultiHMRConfig, body: Body, *, pretrained: bool | str = False) -> None:
         super().__init__(body)
         self.config = config
         self.backbone = create_backbone(config.backbone, image_size=config.image_size, pretrained=pretrained)
@@ -146,12 +101,13 @@ class MultiHMR(Model):
             if config.released
             else nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 1))
         )
-        self.rays = RayEmbedding(config.ray_bands, swapped=config.released)
+        self.rays = RayEmbedding(config.ray_bands, config.camera_embedding, swapped=config.released)
         grid_size = config.image_size // self.backbone.patch
         joints = len(config.read_joints)
         fine = self.backbone.fine_width
         self.reader = JointReader(width, joints, config.head_width, fine) if joints else None
-        self.head = PerceptionHead(config, width + self.rays.width, grid_size, body)
+        make_head = HEADS[config.head]
+        self.head = make_head(config, width + self.rays.width, grid_size, body)
 
     def forward(
         self,
@@ -229,15 +185,3 @@ class MultiHMR(Model):
         scores_Bhw = logits_Bhw.sigmoid()
         # Theirs are clamped before the maximum is looked for, so that two of 0.9999 side by side both stay.
         return scores_Bhw.clamp(1e-4, 1 - 1e-4) if self.config.released else scores_Bhw
-
-
-def _small(linear: nn.Linear) -> nn.Linear:
-    """Start near the mean: regression heads whose first answers are small corrections."""
-    nn.init.normal_(linear.weight, std=0.002)
-    nn.init.zeros_(linear.bias)
-    return linear
-
-
-def _limit(x: Tensor) -> Tensor:
-    """Into [0, 1], where phenotypes and facial actions live; the gradient passes as if nothing were cut."""
-    return x + (x.clamp(0, 1) - x).detach()

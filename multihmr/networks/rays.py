@@ -9,9 +9,13 @@ from torch import Tensor, nn
 
 from ..geometry import pixel_rays
 
+CAMERA_EMBEDDINGS = ("fourier", "linear", "none")
+
 
 class RayEmbedding(nn.Module):
     """[r, sin(pi r f), cos(pi r f)] of the rays r = K^-1 (u, v, 1), `bands` frequencies f from 1 to 32.
+
+    kind: "linear" gives r alone, for the linear layer that reads it, and "none" nothing.
 
     `swapped`: with (v, u, 1) instead, as the released checkpoints were trained; for a principal point off the
     diagonal that is no mere change of places, so weights cannot make up for it.
@@ -19,14 +23,16 @@ class RayEmbedding(nn.Module):
 
     frequencies: Tensor
 
-    def __init__(self, bands: int = 16, max_frequency: float = 32.0, *, swapped: bool = False) -> None:
+    def __init__(
+        self, bands: int = 16, kind: str = "fourier", *, max_frequency: float = 32.0, swapped: bool = False
+    ) -> None:
         super().__init__()
         self.swapped = swapped
-        self.width = 3 + 6 * bands
+        self.width = {"fourier": 3 + 6 * bands, "linear": 3, "none": 0}[kind]
         self.register_buffer("frequencies", torch.linspace(1, max_frequency, bands), persistent=False)
 
     def forward(self, K_B33: Tensor, height: int, width: int, patch: int) -> Tensor:
-        """(B, 3 + 6 bands, height, width) for a grid of height x width patches of `patch` pixels."""
+        """(B, self.width, height, width) for a grid of height x width patches of `patch` pixels."""
         rows = (torch.arange(height, device=K_B33.device) + 0.5) * patch
         cols = (torch.arange(width, device=K_B33.device) + 0.5) * patch
         v, u = torch.meshgrid(rows, cols, indexing="ij")
@@ -35,4 +41,5 @@ class RayEmbedding(nn.Module):
         rays_BN3 = torch.cat([rays_BN2, torch.ones_like(rays_BN2[..., :1])], dim=-1)
         phases = (math.pi * rays_BN3[..., None] * self.frequencies).flatten(2)
         embedding_BND = torch.cat([rays_BN3, phases.sin(), phases.cos()], dim=-1)
+        embedding_BND = embedding_BND[..., : self.width]
         return embedding_BND.transpose(1, 2).unflatten(2, (height, width))

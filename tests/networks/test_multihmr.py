@@ -3,15 +3,25 @@ import torch
 from toys import tiny_anny_model, tiny_model
 
 from multihmr.geometry import default_intrinsics, project
+from multihmr.networks.attention import PerceptionLayer
 from multihmr.networks.backbones import create_backbone
 from multihmr.networks.centers import Centers
+from multihmr.networks.multihmr import MultiHMRConfig
+
+VARIANTS = {
+    "multihmr": {},
+    "as released in 2024": {"read_joints": (), "released": True},
+    "iterative head": {"head": "iterative"},
+    "everybody alone": {"people_attention": False},
+    "rays as they are": {"camera_embedding": "linear"},
+    "no rays": {"camera_embedding": "none"},
+    "hrnet": {"backbone": "hrnet_w32"},
+}
 
 
-@pytest.fixture(scope="module", params=["multihmr", "as released in 2024", "anny of 2026"])
+@pytest.fixture(scope="module", params=[*VARIANTS, "anny of 2026"])
 def model(request):
-    if request.param == "anny of 2026":
-        return tiny_anny_model()
-    return tiny_model() if request.param == "multihmr" else tiny_model(read_joints=(), released=True)
+    return tiny_anny_model() if request.param == "anny of 2026" else tiny_model(**VARIANTS[request.param])
 
 
 def cells(*people: tuple[int, int, int]) -> Centers:
@@ -49,10 +59,52 @@ def test_the_order_of_people_does_not_matter(model):
     torch.testing.assert_close(forth, back.flip(0), atol=1e-5, rtol=1e-5)
 
 
-def test_people_of_one_image_see_each_other(model):
-    alone = model(pictures(1), centers=cells((0, 1, 1))).joints_PJ3[0]
-    beside = model(pictures(1), centers=cells((0, 1, 1), (0, 2, 3))).joints_PJ3[0]
-    assert (alone - beside).abs().max() > 1e-7
+@pytest.mark.parametrize("attention", [True, False])
+def test_people_of_one_image_see_each_other_where_they_may(attention):
+    sizes = {"head_count": 2, "head_width": 4, "mlp_width": 8}
+    layer = PerceptionLayer(8, 6, people_attention=attention, **sizes)
+    people, context, mask = torch.rand(1, 2, 8), torch.rand(1, 5, 6), torch.ones(1, 2, dtype=torch.bool)
+    changed = torch.cat([people[:, :1], torch.rand(1, 1, 8)], dim=1)
+    first, again = (layer(x, mask, context)[0, 0] for x in (people, changed))
+    assert torch.equal(first, again) != attention
+
+
+@pytest.mark.parametrize("head", ["perception", "iterative"])
+def test_an_iterative_head_sees_nothing_but_the_cell(head):
+    model = tiny_model(head=head).head
+    mean = 3 * 6 + 2 if head == "perception" else 0  # the mean pose and shape, beside the cell
+    context = torch.rand(1, model.to_token.in_features - mean, 4, 4)
+    elsewhere = context.clone()
+    elsewhere[:, :, 3, 3] += 1
+    depth, other = (model(grid, cells((0, 1, 1)))[3] for grid in (context, elsewhere))
+    assert torch.equal(depth, other) == (head == "iterative")
+
+
+@pytest.mark.parametrize("kind", ["fourier", "linear", "none"])
+def test_only_embedded_cameras_change_poses(kind):
+    model = tiny_model(camera_embedding=kind)
+    cameras = (default_intrinsics(64, 64, fov)[None] for fov in (40.0, 90.0))
+    narrow, wide = (model(pictures(1), K, centers=cells((0, 1, 1))).pose_PR33 for K in cameras)
+    assert ((narrow - wide).abs().max() > 1e-7) == (kind != "none")
+
+
+def test_an_iterative_head_corrects_its_corrections():
+    once, thrice = (tiny_model(head="iterative", iterations=count) for count in (1, 3))
+    thrice.load_state_dict(once.state_dict())
+    answers = [model(pictures(1), centers=cells((0, 1, 1))).pose_PR33 for model in (once, thrice)]
+    assert (answers[0] - answers[1]).abs().max() > 1e-6
+
+
+def test_settings_change_a_config_by_name():
+    changed = MultiHMRConfig().changed("head=iterative, people_attention=no,ray_bands=8,threshold=0.5")
+    expected = {"head": "iterative", "people_attention": False, "ray_bands": 8, "threshold": 0.5}
+    assert changed == MultiHMRConfig(**expected)
+    assert MultiHMRConfig().changed("") == MultiHMRConfig()
+    for wrong in ("heads=iterative", "ray_bands", "people_attention=perhaps", "read_joints=1"):
+        with pytest.raises(ValueError, match="sets nothing of the network"):
+            MultiHMRConfig().changed(wrong)
+    with pytest.raises(ValueError, match="head must be one of perception, iterative, got 'mlp'"):
+        MultiHMRConfig().changed("head=mlp")
 
 
 def test_the_head_lies_on_the_ray_of_its_cell(model):
@@ -95,7 +147,35 @@ def test_dinov2_takes_any_multiple_of_its_patch():
     assert features.global_BD.shape == (1, 384)
 
 
+def test_hrnet_sees_at_stride_16_in_any_multiple_of_32():
+    backbone = create_backbone("hrnet_w32", image_size=64).eval()
+    features = backbone(torch.rand(1, 3, 96, 64))
+    assert features.grid_BDhw.shape == (1, 384, 6, 4)
+    assert features.global_BD.shape == (1, 384)
+
+
+def test_a_vit_starts_from_imagenet_with_its_own_pixels(monkeypatch):
+    """Pictures normalised as DINOv2 has them give what the ViT of ImageNet says of pixels in [-1, 1]."""
+    import timm
+
+    made, create = [], timm.create_model
+
+    def create_random(name, *, pretrained=False, **options):
+        made.append((name, pretrained, create(name, **options)))
+        return made[-1][2]
+
+    monkeypatch.setattr(timm, "create_model", create_random)
+    backbone = create_backbone("dinov2_vits14", image_size=28, pretrained="imagenet").eval()
+    name, pretrained, source = made[1]
+    assert (name, pretrained) == ("vit_small_patch16_224.augreg_in21k_ft_in1k", True)
+    picture = torch.rand(1, 3, 28, 28)
+    expected = source.eval().forward_features((picture - 0.5) / 0.5)
+    torch.testing.assert_close(backbone(picture).global_BD, expected[:, 0], atol=1e-4, rtol=1e-4)
+
+
 def test_backbones_refuse_what_they_cannot_take():
+    with pytest.raises(ValueError, match="True, False or 'imagenet'"):
+        create_backbone("dinov2_vits14", image_size=28, pretrained="imagenot")
     with pytest.raises(ValueError, match="multiples of 14"):
         create_backbone("dinov2_vits14", image_size=100)
     with pytest.raises(ValueError, match="known: dinov2_vits14"):
