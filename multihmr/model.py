@@ -105,9 +105,7 @@ class Model(nn.Module):
         depth_P of the heads [m]; offset_P2 from the middles of their cells to the heads [cells]; the rest
         goes into Predictions as it is.
         """
-        K_P33 = K_B33[centers.image_index_P]
-        head_P12 = centers.heads(offset_P2)[:, None] * self.backbone.patch
-        translation_P3 = unproject(head_P12, depth_P[:, None], K_P33)[:, 0]
+        translation_P3 = self.places(depth_P, offset_P2, centers, K_B33)
         body = place(self.body(*parameters), translation_P3, self.body.center_joint)
         pose_PR33, shape_PS, expression_PE = parameters
         return Predictions(
@@ -125,6 +123,11 @@ class Model(nn.Module):
             K_B33=K_B33,
             reading=reading,
         )
+
+    def places(self, depth_P: Tensor, offset_P2: Tensor, centers: Centers, K_B33: Tensor) -> Tensor:
+        """(P, 3) where heads are [m] that lie at these depths [m] and offsets from their cells [cells]."""
+        head_P12 = centers.heads(offset_P2)[:, None] * self.backbone.patch
+        return unproject(head_P12, depth_P[:, None], K_B33[centers.image_index_P])[:, 0]
 
     def predict(
         self,

@@ -7,6 +7,7 @@ image; attention among the people of an image needs them padded (B, Q).
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass, fields
 
 import torch
@@ -60,7 +61,7 @@ def find_centers(
 
 
 def different_people(
-    translation_P3: Tensor, scores_P: Tensor, image_index_P: Tensor, *, apart: tuple[float, float]
+    translation_P3: Tensor, centers: Centers, *, apart: tuple[float, float], at_most: int | None = None
 ) -> Tensor:
     """(P,) booleans: the best-scored of those who stand in the same place, and all others.
 
@@ -74,13 +75,16 @@ def different_people(
     across_PP = (rays_P2[:, None] - rays_P2).norm(dim=-1) * torch.minimum(depth_P[:, None], depth_P)
     along_PP = (depth_P[:, None] / depth_P).log().abs()
     same_PP = (across_PP < across) & (along_PP < math.log(1 + along))
-    same_PP &= image_index_P[:, None] == image_index_P
-    alike = same_PP.cpu().numpy()
+    same_PP &= centers.image_index_P[:, None] == centers.image_index_P
+    alike, image = same_PP.cpu().numpy(), centers.image_index_P.tolist()
     kept: list[int] = []
-    for person in scores_P.argsort(descending=True, stable=True).tolist():
-        if not alike[person, kept].any():
+    counts: Counter[int] = Counter()
+    for person in centers.scores_P.argsort(descending=True, stable=True).tolist():
+        full = at_most is not None and counts[image[person]] >= at_most
+        if not full and not alike[person, kept].any():
             kept.append(person)
-    keep_P = torch.zeros_like(scores_P, dtype=torch.bool)
+            counts[image[person]] += 1
+    keep_P = torch.zeros_like(centers.scores_P, dtype=torch.bool)
     keep_P[kept] = True
     return keep_P
 

@@ -18,10 +18,12 @@ from ..geometry import DEFAULT_FOV_DEG, code_to_depth, released_code_to_depth
 from ..image import Window
 from ..model import Model, Predictions, own_camera
 from .backbones import create_backbone
-from .centers import Centers, find_centers
+from .centers import Centers, different_people, find_centers
 from .heads import HEADS
 from .rays import CAMERA_EMBEDDINGS, RayEmbedding
 from .reader import JointReader
+
+CELLS_A_PERSON = 4
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,11 @@ class MultiHMRConfig:
     head_count: int = 8  # attention heads of 32 channels
     head_mlp_width: int = 768
     read_joints: tuple[int, ...] = ()  # of the body, that the head reads off the patches (reader.py); none
-    nms_kernel: int = 3
+    nms_kernel: int = 3  # cells around a better-scored one are nobody, unless:
+    # how far [m] across the line of sight, or in which ratio - 1 of depths, two cells stand apart that show
+    # two people (centers.different_people); None leaves it to nms_kernel. The paper's design cannot tell
+    # people in neighbouring cells apart; after regression it can be seen where they stand.
+    apart: tuple[float, float] | None = None
     threshold: float = 0.3  # score above which a cell is a person, when the caller does not say
     # Compute as the SMPL-X checkpoints of 2024 do, where weights cannot make up for the difference: rays with
     # rows and columns swapped, people who look at each other first, no norm at the end, the focal length in
@@ -136,14 +142,9 @@ class MultiHMR(Model):
         logits_Bhw = self.to_score(cells_BhwD)[..., 0]
         fov_B = self._fov(features.global_BD)
         K_B33 = own_camera(fov_B, K_B33, size)
+        sought = centers is None
         if centers is None:
-            threshold = self.config.threshold if threshold is None else threshold
-            centers = find_centers(
-                self._scores(logits_Bhw),
-                threshold=threshold,
-                nms_kernel=self.config.nms_kernel,
-                max_people=max_people,
-            )
+            centers = self._find(logits_Bhw, threshold, max_people)
         rays_BDhw = self.rays(K_B33, *grid_BDhw.shape[-2:], self.backbone.patch)
         context_BDhw = torch.cat([grid_BDhw, rays_BDhw], dim=1)
         offset_P2 = self.to_offset(centers.gather(grid_BDhw))
@@ -155,6 +156,12 @@ class MultiHMR(Model):
 
         to_depth = released_code_to_depth if self.config.released else code_to_depth
         depth_P = to_depth(depth_code_P, K_B33[centers.image_index_P, 0, 0], size)
+        if sought and self.config.apart is not None:
+            places_P3 = self.places(depth_P, offset_P2, centers, K_B33)
+            keep_P = different_people(places_P3, centers, apart=self.config.apart, at_most=max_people)
+            parameters = [parameter[keep_P] for parameter in parameters]
+            depth_P, offset_P2, depth_code_P = depth_P[keep_P], offset_P2[keep_P], depth_code_P[keep_P]
+            centers, reading = centers[keep_P], None
         return self.stand(
             tuple(parameters),
             depth_P,
@@ -165,6 +172,16 @@ class MultiHMR(Model):
             logits_Bhw=logits_Bhw,
             fov_B=fov_B,
             reading=reading,
+        )
+
+    def _find(self, logits_Bhw: Tensor, threshold: float | None, max_people: int | None) -> Centers:
+        apart = self.config.apart is not None
+        return find_centers(
+            self._scores(logits_Bhw),
+            threshold=self.config.threshold if threshold is None else threshold,
+            nms_kernel=1 if apart else self.config.nms_kernel,
+            # One person lights up some cells, of which but one is kept later.
+            max_people=CELLS_A_PERSON * max_people if apart and max_people is not None else max_people,
         )
 
     def window(self, height: int, width: int) -> Window:

@@ -1,6 +1,6 @@
 import torch
 
-from multihmr.networks.centers import different_people, find_centers, pad_people
+from multihmr.networks.centers import Centers, different_people, find_centers, pad_people
 
 
 def heatmap(peaks: dict) -> torch.Tensor:
@@ -42,12 +42,19 @@ def test_padding_of_nobody_has_one_empty_slot():
     assert not mask.any()
 
 
+def centers_with(scores, images):
+    nowhere = torch.zeros(len(scores), dtype=torch.long)
+    return Centers(torch.tensor(images, dtype=torch.long), nowhere, nowhere, torch.tensor(scores))
+
+
 def test_one_person_found_in_two_cells_counts_once_and_two_beside_each_other_twice():
     places = torch.tensor([[0.0, 0, 4], [0.05, 0, 4.1], [0.5, 0, 4], [0, 0, 8.0], [0.05, 0, 4.1]])
-    scores, image = torch.tensor([0.5, 0.9, 0.6, 0.4, 0.3]), torch.tensor([0, 0, 0, 0, 1])
-    kept = different_people(places, scores, image, apart=(0.25, 0.2))
+    centers = centers_with([0.5, 0.9, 0.6, 0.4, 0.3], [0, 0, 0, 0, 1])
+    kept = different_people(places, centers, apart=(0.25, 0.2))
     assert kept.tolist() == [False, True, True, True, True]
+    best = different_people(places, centers, apart=(0.25, 0.2), at_most=1)
+    assert best.tolist() == [False, True, False, False, True]
 
 
 def test_nobody_differs_from_nobody():
-    assert not len(different_people(torch.zeros(0, 3), torch.zeros(0), torch.zeros(0), apart=(0.2, 0.2)))
+    assert not len(different_people(torch.zeros(0, 3), centers_with([], []), apart=(0.2, 0.2)))

@@ -180,3 +180,18 @@ def test_backbones_refuse_what_they_cannot_take():
         create_backbone("dinov2_vits14", image_size=100)
     with pytest.raises(ValueError, match="known: dinov2_vits14"):
         create_backbone("resnet50", image_size=224)
+
+
+@pytest.mark.parametrize(("apart", "count"), [((0.0, 0.0), 16), ((1e3, 1e3), 1)])
+def test_cells_are_one_person_when_they_stand_in_one_place(apart, count):
+    """With a threshold that all 16 cells pass: everybody stays, or only the best of them."""
+    model = tiny_model(apart=apart).eval()
+    pred = model(pictures(1), threshold=0.0)
+    assert len(pred.centers) == len(pred.vertices_PV3) == count
+    if count == 1:
+        assert pred.centers.scores_P == pred.logits_Bhw.sigmoid().amax()
+
+
+def test_the_best_people_of_each_image_are_kept_after_duplicates_are_gone():
+    model = tiny_model(apart=(0.0, 0.0)).eval()
+    assert model(pictures(2), threshold=0.0, max_people=3).centers.image_index_P.tolist() == [0] * 3 + [1] * 3
