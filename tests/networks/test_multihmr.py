@@ -16,6 +16,7 @@ VARIANTS = {
     "rays as they are": {"camera_embedding": "linear"},
     "no rays": {"camera_embedding": "none"},
     "hrnet": {"backbone": "hrnet_w32"},
+    "lite2": {"backbone": "hybrid_lite2"},
 }
 
 
