@@ -47,11 +47,35 @@ _COCO17 = (
     "nose left_eye right_eye left_ear right_ear left_shoulder right_shoulder left_elbow right_elbow "
     "left_wrist right_wrist left_hip right_hip left_knee right_knee left_ankle right_ankle"
 )
+_COCO23 = f"{_COCO17} left_big_toe left_small_toe left_heel right_big_toe right_small_toe right_heel"
+# the 68 points of iBUG, from the right ear along the chin, then brows, nose, eyes and mouth
+_FACE68 = " ".join(
+    (
+        *(f"right_contour_{i}" for i in range(1, 9)), "contour_middle",
+        *(f"left_contour_{i}" for i in range(8, 0, -1)),
+        *(f"right_eye_brow{i}" for i in range(1, 6)), *(f"left_eye_brow{i}" for i in range(5, 0, -1)),
+        "nose1 nose2 nose3 nose4 right_nose_2 right_nose_1 nose_middle left_nose_1 left_nose_2",
+        *(f"right_eye{i}" for i in range(1, 7)), *(f"left_eye{i}" for i in (4, 3, 2, 1, 6, 5)),
+        "right_mouth_1 right_mouth_2 right_mouth_3 mouth_top left_mouth_3 left_mouth_2 left_mouth_1",
+        "left_mouth_5 left_mouth_4 mouth_bottom right_mouth_4 right_mouth_5",
+        "right_lip_1 right_lip_2 lip_top left_lip_2 left_lip_1 left_lip_3 lip_bottom right_lip_3",
+    )
+)  # fmt: skip
+_HANDS42 = " ".join(
+    f"{side}_hand_root={side}_wrist "
+    + " ".join(
+        f"{side}_{finger}1 {side}_{finger}2 {side}_{finger}3 {side}_{finger}4={side}_{finger}"
+        for finger in ("thumb", "index", "middle", "ring", "pinky")
+    )
+    for side in ("left", "right")
+)
 KEYPOINT_SETS: dict[str, str] = {
     # COCO keypoints (Lin et al. 2014): ears, eyes and nose on the skin, joints inside
     "coco17": _COCO17,
     # the body and feet of COCO-WholeBody (Jin et al. 2020)
-    "coco23": f"{_COCO17} left_big_toe left_small_toe left_heel right_big_toe right_small_toe right_heel",
+    "coco23": _COCO23,
+    # all of it: body, feet, face, left hand, right hand. No body here has points along the jaw
+    "coco133": f"{_COCO23} {_FACE68} {_HANDS42}",
     # BODY_25 of OpenPose; as in SMPLify-X its neck is the neck joint and its middle of the hips the pelvis
     "openpose25": (
         "nose neck right_shoulder right_elbow right_wrist left_shoulder left_elbow left_wrist "
@@ -76,6 +100,18 @@ KEYPOINT_SETS: dict[str, str] = {
     "smpl24": " ".join(
         (*BODY_JOINTS["smplx"], "left_hand=left_middle1", "right_hand=right_middle1"),
     ),
+    # MPI-INF-3DHP and MuPoTs-3D (Mehta et al. 2018); pelvis, spine and head are some centimetres off theirs
+    "mupots17": (
+        "head_top neck right_shoulder right_elbow right_wrist left_shoulder left_elbow left_wrist "
+        "right_hip right_knee right_ankle left_hip left_knee left_ankle "
+        "pelvis=left_hip+right_hip spine=spine2 head=head+head_top"
+    ),
+    # the 19 points of CMU Panoptic (Joo et al. 2015)
+    "panoptic19": (
+        "neck nose mid_hip=left_hip+right_hip left_shoulder left_elbow left_wrist left_hip left_knee "
+        "left_ankle right_shoulder right_elbow right_wrist right_hip right_knee right_ankle "
+        "left_eye left_ear right_eye right_ear"
+    ),
 }
 _SKELETON_ONLY = {"smpl24"}  # the others prefer points on the surface to joints of the same name
 
@@ -87,9 +123,14 @@ _COCO17_EDGES = (
     (0, 1), (0, 2), (1, 3), (2, 4), (5, 6), (5, 7), (7, 9), (6, 8), (8, 10),
     (5, 11), (6, 12), (11, 12), (11, 13), (13, 15), (12, 14), (14, 16),
 )  # fmt: skip
+_COCO23_EDGES = (*_COCO17_EDGES, (15, 17), (15, 18), (15, 19), (16, 20), (16, 21), (16, 22))
 _EDGES: dict[str, tuple[tuple[int, int], ...]] = {
     "coco17": _COCO17_EDGES,
-    "coco23": (*_COCO17_EDGES, (15, 17), (15, 18), (15, 19), (16, 20), (16, 21), (16, 22)),
+    "coco23": _COCO23_EDGES,
+    "coco133": (
+        *_COCO23_EDGES, (9, 91), (10, 112),
+        *((root if i % 4 == 1 else root + i - 1, root + i) for root in (91, 112) for i in range(1, 21)),
+    ),
     "openpose25": (
         (0, 1), (1, 2), (2, 3), (3, 4), (1, 5), (5, 6), (6, 7), (1, 8), (8, 9), (9, 10), (10, 11), (8, 12),
         (12, 13), (13, 14), (0, 15), (0, 16), (15, 17), (16, 18), (14, 19), (19, 20), (14, 21), (11, 22),
@@ -104,6 +145,14 @@ _EDGES: dict[str, tuple[tuple[int, int], ...]] = {
     "smpl24": tuple(
         zip((0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19, 20, 21),
             range(1, 24), strict=True)
+    ),
+    "mupots17": (
+        (0, 16), (16, 1), (1, 2), (2, 3), (3, 4), (1, 5), (5, 6), (6, 7), (1, 15), (15, 14),
+        (14, 8), (8, 9), (9, 10), (14, 11), (11, 12), (12, 13),
+    ),
+    "panoptic19": (
+        (0, 1), (0, 2), (0, 3), (3, 4), (4, 5), (2, 6), (6, 7), (7, 8), (0, 9), (9, 10), (10, 11),
+        (2, 12), (12, 13), (13, 14), (1, 15), (15, 16), (1, 17), (17, 18),
     ),
 }  # fmt: skip
 
@@ -120,11 +169,17 @@ Array = TypeVar("Array", Tensor, np.ndarray)
 _Row = list[tuple[int, float]]  # indices and weights of what a point is made of
 
 
+def keypoint_names(name: str) -> tuple[str, ...]:
+    """The names of the points of one of `KEYPOINT_SETS`; ValueError with the known sets for another."""
+    if name not in KEYPOINT_SETS:
+        raise ValueError(f"no keypoint set {name!r}; known are {', '.join(KEYPOINT_SETS)}")
+    return tuple(point.split("=")[0] for point in KEYPOINT_SETS[name].split())
+
+
 def keypoint_sets(
     joint_names: Sequence[str], surface: KeypointSet | None = None, head_top: int | None = None
 ) -> dict[str, KeypointSet]:
-    """Those of `KEYPOINT_SETS` that a body can give: "coco17", "coco23", "openpose25", "h36m17", "h36m14",
-    "lsp14" and "smpl24".
+    """Those of `KEYPOINT_SETS` that a body can give: all but "coco133", for nobody has points along the jaw.
 
     joint_names: of SMPL-X or Anny. surface: points on the body's skin by COCO's names; without them all are
     joints. head_top: index of the vertex highest on the head.

@@ -10,10 +10,18 @@ if TYPE_CHECKING:
 
 # name -> the module beside this one and the reader in it, imported when it is asked for
 DATASETS = {
+    "3dpw": ("threedpw", "ThreeDPW"),
     "agora": ("agora", "Agora"),
     "bedlam": ("bedlam", "Bedlam"),
+    "coco": ("coco", "Coco"),
+    "coco-feet": ("coco", "CocoFeet"),
+    "coco-wholebody": ("coco", "CocoWholeBody"),
     "cuffs": ("cuffs", "Cuffs"),
     "ehf": ("ehf", "Ehf"),
+    "h36m": ("h36m", "H36M"),
+    "hi4d": ("hi4d", "Hi4D"),
+    "mupots": ("mupots", "MuPoTS"),
+    "panoptic": ("panoptic", "Panoptic"),
     "ubody": ("ubody", "UBody"),
 }
 

@@ -6,8 +6,17 @@ import roma
 import torch
 
 from multihmr.bodies.anny import Anny
-from multihmr.bodies.joints import joint_parts, mirror, mirror_order, vertex_parts
+from multihmr.bodies.joints import (
+    _EDGES,
+    KEYPOINT_SETS,
+    joint_parts,
+    keypoint_names,
+    mirror,
+    mirror_order,
+    vertex_parts,
+)
 
+RECORDED = ["mupots17", "panoptic19"]  # what data sets bring
 FLIP = torch.tensor([-1.0, 1.0, 1.0])
 
 
@@ -69,6 +78,17 @@ def test_order_swaps_sides():
     assert mirror_order(names) == [0, 2, 1, 4, 3, 6, 5, 7]
 
 
+def test_named_sets_have_as_many_points_as_their_name_says_and_edges_between_them():
+    for name in KEYPOINT_SETS:
+        names = keypoint_names(name)
+        assert len(set(names)) == len(names) == int("".join(filter(str.isdigit, name.removeprefix("h36m"))))
+        assert max(max(edge) for edge in _EDGES[name]) < len(names)
+        sided = [n for n in names if n.startswith(("left_", "right_"))]
+        assert len(sided) == sum(other != i for i, other in enumerate(mirror_order(names)))
+    with pytest.raises(ValueError, match="no keypoint set 'coco18'; known are coco17"):
+        keypoint_names("coco18")
+
+
 def test_every_sided_name_of_anny_has_its_counterpart(body):
     for names in (body.topology.joint_names, body.topology.expression_names):
         sided = [n for n in names if n.endswith((".L", ".R", "Left", "Right"))]
@@ -90,7 +110,7 @@ def test_parts_are_a_partition(body):
 
 def test_named_sets_stand_upright_and_keep_their_sides(body):
     sets = body.topology.keypoint_sets
-    assert list(sets) == ["coco17", "coco23", "openpose25", "h36m17", "h36m14", "lsp14", "smpl24"]
+    assert list(sets) == ["coco17", "coco23", "openpose25", "h36m17", "h36m14", "lsp14", "smpl24", *RECORDED]
     output = body(body.mean_pose_R33[None], body.mean_shape_S[None], torch.zeros(1, 52))
     vertices, joints = (points.numpy() for points in output)
     for name, keypoints in sets.items():
