@@ -21,6 +21,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -150,7 +151,7 @@ class CocoFeet(Coco):
 class CocoWholeBody(CocoFeet):
     """People with all 133 points of COCO-WholeBody."""
 
-    about = About(**{**CocoFeet.about.__dict__, "name": "coco-wholebody", "title": "COCO-WholeBody"})
+    about = replace(CocoFeet.about, name="coco-wholebody", title="COCO-WholeBody")
     people_fields: ClassVar[Fields] = {"keypoints_2d": ("f4", 133, 2)}
     keypoint_set = "coco133"
     parts = tuple(_PARTS)

@@ -8,7 +8,7 @@ Format       MATLAB 5, read through scipy. `annotations` is a cell array (frames
              the height that all people of the set have in common; isValidFrame. `occlusion_labels` is a cell
              array of the same size of (1, 17), 1 for a hidden joint. Joints are "mupots17", the pelvis is
              number 14.
-Camera       is not given; K is fitted to annot2 and annot3, which determine it to a part of a pixel.
+Camera       is not given; K is fitted to annot2 and annot3 of each sequence.
 
 Published 3DPCK is measured against univ_annot3: the split "test-universal" gives it as keypoints_3d.
 """
@@ -96,10 +96,13 @@ def _annotations(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.nda
     """valid (F, P) bool, pixels (F, P, 17, 2), points and universal points (F, P, 17, 3) [m]."""
     cells = _read_mat(path, "annotations")
     valid = np.array([[bool(_field(cell, "isValidFrame", (1, 1))) for cell in row] for row in cells])
-    pixels, points, universal = (
-        np.array([[_field(cell, key, (rows, 17)).T for cell in row] for row in cells], np.float64)
-        for key, rows in (("annot2", 2), ("annot3", 3), ("univ_annot3", 3))
-    )
+    arrays = []
+    for key, rows in (("annot2", 2), ("annot3", 3), ("univ_annot3", 3)):
+        array = np.full((*valid.shape, 17, rows), np.nan)  # where nobody is annotated anything may stand
+        for place in np.argwhere(valid):
+            array[tuple(place)] = _field(cells[tuple(place)], key, (rows, 17)).T
+        arrays.append(array)
+    pixels, points, universal = arrays
     return valid, pixels, points / 1000, universal / 1000
 
 

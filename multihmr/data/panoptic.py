@@ -8,9 +8,10 @@ Files        of each sequence calibration_SEQUENCE.json, hdPose3d_stage1_coco19.
 Format       calibration: {"cameras": [{"name": "00_16", "K", "distCoef" (k1, k2, p1, p2, k3), "R", "t"
              [cm]}]}; body3DScene_00000000.json: {"bodies": [{"joints19": 19 times x, y, z [cm],
              confidence}]}, confidence -1 for a joint that was not found. Joints are "panoptic19".
-Splits       the four activities that papers report on, by the cameras 16 and 30: haggling, mafia, ultimatum,
-             pizza (Zanfir et al. 2018, Jiang et al. 2020); "test" is all of them. Papers take 9600 of the
-             frames and do not agree on which; the reader takes those whose pictures are in hdImgs.
+Splits       the four activities that papers report on, by the cameras 16 and 30 (Zanfir et al. 2018, Jiang et
+             al. 2020): haggling, mafia, ultimatum, pizza, one sequence each as in 3DCrowdNet (Choi et al.
+             2022); "test" is all of them. Papers take 9600 frames, whose list we did not find; the reader
+             takes those whose pictures are in hdImgs.
 
 Pictures are straightened, so that K is all there is to their camera. At the edges some pixels are lost.
 """

@@ -239,6 +239,8 @@ def write_mupots(root: Path, scenes: Sequence[Scene], camera: Camera) -> None:
                 "univ_annot3": 900 * seen.T,
                 "isValidFrame": int((i, k) != (len(scenes) - 1, 1)),
             }
+            if not annotations[i, k]["isValidFrame"]:
+                annotations[i, k]["annot3"] = np.zeros((0, 0))
             labels[i, k] = np.eye(1, 17)
     savemat(root / "TS1/annot.mat", {"annotations": annotations})
     savemat(root / "TS1/occlusion.mat", {"occlusion_labels": labels})
