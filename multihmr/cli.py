@@ -303,10 +303,22 @@ def train(args: argparse.Namespace) -> int:
 
 
 def evaluate_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", default="synth-test", help="folder of shards, or %(default)s (the default)")
-    parser.add_argument("--count", type=int, metavar="N", help="only the first N pictures")
+    from .evaluation.protocols import BENCHMARKS, SYNTH_TEST
+
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="for the table, the people and the worst pictures"
+        "--data",
+        type=_words,
+        default=SYNTH_TEST,
+        help=f"some of {','.join((*BENCHMARKS, SYNTH_TEST))} or folders of shards; default: %(default)s",
+    )
+    parser.add_argument("--root", type=Path, metavar="DIR", help="where data sets lie, each in DIR/NAME")
+    parser.add_argument("--count", type=int, metavar="N", help="only the first N pictures of each")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="only every N-th picture")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="for tables, people and the worst pictures; the same again goes on with what is not done",
     )
     parser.add_argument("--threshold", type=float, help="least score of a person; default: the model's own")
     parser.add_argument("--predict-camera", action="store_true", help="do not tell the model the true camera")
@@ -314,22 +326,32 @@ def evaluate_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def evaluate(args: argparse.Namespace) -> int:
-    """Measure a model and print the table."""
-    from .evaluation import benchmark
-    from .evaluation.report import table
+    """Measure a model on each benchmark and print the table; those that cannot be are listed at the end."""
+    from .evaluation.benchmark import Protocol
+    from .evaluation.score import save_all, table
+    from .evaluation.suite import Plan, devices_of, measure
 
-    protocol = benchmark.Protocol(given_camera=not args.predict_camera, threshold=args.threshold)
-    result = benchmark.run(
-        args.model,
-        args.data,
-        count=args.count,
-        out=args.out,
-        device=args.device,
-        protocol=protocol,
-        progress=sys.stderr.isatty(),
-    )
-    print(table(result))
-    return 0
+    protocol = Protocol(given_camera=not args.predict_camera, threshold=args.threshold)
+    scores, failed = [], []
+    for data in args.data:
+        plan = Plan(data, args.root, args.count, args.every, protocol)
+        out = args.out and args.out / plan.name
+        devices = devices_of(args.device)
+        try:
+            scores.append(measure(args.model, plan, out=out, devices=devices, progress=sys.stderr.isatty()))
+        except EXPECTED as error:
+            if len(args.data) == 1:
+                raise
+            failed.append(f"{data}: {_sentence(error)}")
+    if scores:
+        print(table(scores))
+        if args.out:
+            save_all(scores, args.out)
+    if failed:
+        _fail(f"{len(scores)} of {len(args.data)} measured; these were not:")
+        for line in failed:
+            print(_clean(f"  {line}"), file=sys.stderr)
+    return 1 if failed else 0
 
 
 def bench_flags(parser: argparse.ArgumentParser) -> None:
@@ -417,6 +439,13 @@ def _formats(text: str) -> list[str]:
     if unknown or not names:
         raise argparse.ArgumentTypeError(f"got {text!r}, expected some of {','.join(FORMATS)}")
     return list(dict.fromkeys(names))
+
+
+def _words(text: str) -> list[str]:
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if not words:
+        raise argparse.ArgumentTypeError("got nothing, expected names joined by commas")
+    return words
 
 
 def _intrinsics(text: str) -> list[list[float]]:

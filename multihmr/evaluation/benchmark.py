@@ -17,20 +17,17 @@ import torch
 from torch import Tensor
 
 from .. import geometry
-from ..bodies.body import Body, place
+from ..bodies.body import Body
 from ..bodies.joints import body_joints, vertex_parts
 from . import metrics
 from .matching import IOU_THRESHOLD, match
 from .report import ERRORS, Counts, People, Result, summarise
+from .truth import true_people
 
 if TYPE_CHECKING:
     from ..data.sample import Sample
     from ..humans import Humans, Topology
     from ..model import Model
-
-SYNTH_TEST = "synth-test"
-SYNTH_TEST_COUNT = 2000
-SYNTH_TEST_SEED = 20_000_000  # far from the seeds that training starts from
 
 
 @dataclass(frozen=True)
@@ -49,33 +46,6 @@ class Protocol:
     batch_size: int = 8
 
 
-def run(
-    model: str | Model | None = None,
-    data: str | Path = SYNTH_TEST,
-    *,
-    count: int | None = None,
-    out: str | Path | None = None,
-    device: str | None = None,
-    protocol: Protocol | None = None,
-    progress: bool = False,
-) -> Result:
-    """Evaluates a model (name, path or the model itself; None is the default) on `data`.
-
-    `data` is "synth-test" (scenes rendered on the fly from their own seed, 2000 unless `count` says other)
-    or a folder of shards made by `multihmr synth`. With `out`, a folder, writes result.json, table.md,
-    people.csv and overlays of the ten worst pictures there.
-    """
-    samples = held_out(data, count)
-    name, network = named_model(model, device)
-    worst = Worst(10) if out is not None else None
-    names = (name, str(data))
-    result = evaluate(network, samples, protocol, watch=worst, progress=progress, names=names)
-    if out is not None and worst is not None:
-        result.save(out)
-        worst.save(Path(out) / "worst")
-    return result
-
-
 def named_model(model: str | Model | None, device: str | None = None) -> tuple[str, Model]:
     """A model and what tables call it, from a name, a path, the model itself or None for the default."""
     if model is None or isinstance(model, str):
@@ -83,25 +53,6 @@ def named_model(model: str | Model | None, device: str | None = None) -> tuple[s
 
         return model or DEFAULT, load_model(model, device=device)
     return type(model).__name__, model
-
-
-def held_out(data: str | Path, count: int | None = None) -> Iterable[Sample]:
-    """The first `count` samples of "synth-test" or of a folder of shards; None is 2000, or the whole folder.
-
-    FileNotFoundError if there are no shards.
-    """
-    if str(data) == SYNTH_TEST:
-        return synthetic_test(count or SYNTH_TEST_COUNT)
-    from ..data.shards import Shards
-
-    return itertools.islice(Shards(data), count)
-
-
-def synthetic_test(count: int = SYNTH_TEST_COUNT, seed: int = SYNTH_TEST_SEED) -> Iterator[Sample]:
-    """The first `count` scenes of the held-out synthetic set, rendered on the fly."""
-    from ..data.synthetic import SyntheticScenes
-
-    return itertools.islice(iter(SyntheticScenes(seed)), count)
 
 
 def evaluate(
@@ -180,12 +131,8 @@ class Judge:
     @torch.no_grad()
     def truth(self, sample: Sample) -> Points:
         """The true people of a picture, rebuilt from their parameters."""
-        heads = self._tensor(sample.translation)
-        if not len(heads):  # pictures of nobody may come without the body's trailing shapes
-            return self.mean_person.rows(np.zeros(0, dtype=int))
-        parameters = [self._tensor(x) for x in (sample.pose, sample.shape, sample.expression)]
-        output = place(self.body(*parameters), heads, self.body.center_joint)
-        return Points(output.vertices_PV3, output.joints_PJ3[:, self.joints], heads)
+        posed = true_people(self.body, sample)
+        return Points(posed.vertices, posed.joints[:, self.joints], posed.joints[:, self.body.center_joint])
 
     @torch.no_grad()
     def _mean_person(self) -> Points:

@@ -17,6 +17,10 @@ from . import metrics
 ERRORS = ("mpjpe", "pa_mpjpe", "pve", "pa_pve", "hand_pa_pve", "head_m", "head_percent")
 
 
+_SINGLE = ("distance", "visibility", "crowd", "age", "head_inside", "found")
+PEOPLE_COLUMNS = (*_SINGLE, *ERRORS, *(f"baseline_{name}" for name in ERRORS))
+
+
 @dataclass(frozen=True)
 class Counts:
     """People found, missed, and predicted where nobody is. `ignored`: true people too hidden to count."""
@@ -94,6 +98,19 @@ class People:
         """Several lots of people in one."""
         return cls(*[np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls)])
 
+    def table(self) -> np.ndarray:
+        """(T, C) everything but the picture's name, in the columns of `PEOPLE_COLUMNS`."""
+        columns = [getattr(self, name)[:, None] for name in _SINGLE]
+        return np.concatenate([*columns, self.errors, self.baseline], axis=1).astype(float)
+
+    @classmethod
+    def of_table(cls, table: np.ndarray, names: Sequence[str]) -> People:
+        """From what `table` gave and the name of each person's picture."""
+        single = dict(zip(_SINGLE, table.T, strict=False))
+        single["found"], single["head_inside"] = single["found"] > 0, single["head_inside"] > 0
+        errors, baseline = table[:, -2 * len(ERRORS) : -len(ERRORS)], table[:, -len(ERRORS) :]
+        return cls(image=np.array(names), **single, errors=errors, baseline=baseline)
+
 
 @dataclass(frozen=True)
 class Group:
@@ -139,7 +156,7 @@ class Result:
         """Everything but the single people, ready for JSON: None where a figure is not defined."""
         counts = asdict(self.counts) | {"precision": self.precision, "recall": self.recall, "f1": self.f1}
         named = {"figures": self.figures, "baseline": self.baseline, "baseline_all": self.baseline_all}
-        return _no_nan(
+        return no_nan(
             {"model": self.model, "data": self.data, "images": self.images, "settings": self.settings}
             | {"counts": counts}
             | {name: asdict(figures) for name, figures in named.items()}
@@ -252,9 +269,10 @@ def _group(name: str, people: People, mask: np.ndarray) -> Group:
     )
 
 
-def _no_nan(value: Any) -> Any:
+def no_nan(value: Any) -> Any:
+    """The same for JSON: None in place of numbers that are not finite."""
     if isinstance(value, dict):
-        return {key: _no_nan(item) for key, item in value.items()}
+        return {key: no_nan(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_no_nan(item) for item in value]
+        return [no_nan(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,11 +12,13 @@ import torch
 from torch import Tensor
 
 from multihmr.bodies.body import Body, BodyOutput, place
-from multihmr.bodies.joints import BODY_JOINTS
-from multihmr.humans import Humans, Topology, project
+from multihmr.bodies.joints import BODY_JOINTS, keypoint_sets
+from multihmr.data.sample import Sample
+from multihmr.humans import Humans, KeypointSet, Topology, project
 
 K = np.array([[500, 0, 320], [0, 500, 240], [0, 0, 1]], np.float32)
 JOINTS = (*BODY_JOINTS["anny"], "finger1-1.L")
+FACE = ("nose", "left_eye", "right_eye", "left_ear", "right_ear")
 HAND = slice(0, 5)  # vertices of the left hand; the next five are the right one's
 
 
@@ -38,10 +39,13 @@ class ToyBody(Body):
         self.register_buffer("mean_pose_R33", torch.eye(3).repeat(2, 1, 1))
         left, right, finger = (JOINTS.index(name) for name in ("wrist.L", "wrist.R", "finger1-1.L"))
         parents = tuple(left if i == finger else -1 if i == 0 else 0 for i in range(len(JOINTS)))
-        bones = np.array([left, left, finger, finger, finger] + [right] * 5 + [0] * 10)[:, None]
+        head = self.center_joint
+        bones = np.array([left, left, finger, finger, finger] + [right] * 5 + [head] * 4 + [0] * 6)[:, None]
+        skin = KeypointSet(FACE, np.arange(10, 10 + len(FACE))[:, None], np.ones((len(FACE), 1)))
+        sets = keypoint_sets(JOINTS, skin, head_top=15)
         self.topology = Topology(
-            "toy", np.array([[0, 1, 2]]), JOINTS, parents, {}, ("size", "age"), ("smile",),
-            skin_indices=bones, skin_weights=np.ones((20, 1), np.float32),
+            "toy", np.array([[0, 1, 2]]), JOINTS, parents, sets, ("size", "age"), ("smile",),
+            skin_indices=bones, skin_weights=np.ones((20, 1), np.float32), pose_joints=(0, left),
         )  # fmt: skip
 
     def forward(self, pose_PR33: Tensor, shape_PS: Tensor, expression_PE: Tensor) -> BodyOutput:
@@ -53,19 +57,22 @@ class ToyBody(Body):
         return BodyOutput(scale_P * vertices_PV3 @ turn, scale_P * self.joints_J3 @ turn)
 
 
-def scene(seed: int, places: Sequence[tuple[float, float, float]]) -> Any:
-    """What `data.sample.Sample` is, with random people at these places, all visible."""
+def scene(seed: int, places: Sequence[tuple[float, float, float]], name: str = "") -> Sample:
+    """Random people at these places, all visible; the first pixel tells the scene."""
     generator = torch.Generator().manual_seed(seed)
     n = len(places)
-    return SimpleNamespace(
-        image=np.zeros((480, 640, 3), np.uint8),
+    image = np.zeros((480, 640, 3), np.uint8)
+    image[0, 0] = seed
+    return Sample(
+        image=image,
         K=K,
         pose=roma.random_rotmat((n, 2), generator=generator).numpy(),
         shape=(torch.rand(n, 2, generator=generator) * 0.4 + 0.8).numpy(),
         expression=np.zeros((n, 1), np.float32),
         translation=np.array(places, np.float32).reshape(n, 3),
         visibility=np.ones(n, np.float32),
-        name=f"scene {seed}",
+        name=name or f"scene {seed}",
+        body="toy",
     )
 
 
@@ -85,16 +92,18 @@ def people(body: Body, pose: np.ndarray, shape: np.ndarray, translation: np.ndar
 
 
 class ToyModel:
-    """Predicts what `answer(sample)` gives for the samples that it knows, in their order."""
+    """Predicts what `answer(sample)` gives for the samples that it knows by their first pixel."""
 
     def __init__(self, body: Body, samples: Sequence[Any], answer: Callable[[Any], Humans]) -> None:
         self.body = body
-        self._answers = iter([answer(sample) for sample in samples])
+        self._answers = {int(sample.image[0, 0, 0]): answer(sample) for sample in samples}
         self.Ks: list[Any] = []
+        self.asked: list[int] = []
 
     def predict_batch(self, images: list, Ks: list | None = None, *, threshold: Any = None) -> list[Humans]:
         self.Ks.append(Ks)
-        return [next(self._answers) for _ in images]
+        self.asked += [int(image[0, 0, 0]) for image in images]
+        return [self._answers[int(image[0, 0, 0])] for image in images]
 
 
 @pytest.fixture(scope="session")
