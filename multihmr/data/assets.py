@@ -206,7 +206,6 @@ def _sort(words: frozenset[str], share: Mapping[str, float], path: Path) -> tupl
     fits = {
         "beards": share["head"] > 0.5,
         "underwear": True,
-        "accessories": max(torso, legs) < 0.6,
         "hats": share["head"] > 0.5,
         "shoes": share["feet"] > 0.2 and torso < 0.2,
         "socks": share["feet"] > 0.2 and torso < 0.2,
@@ -218,15 +217,19 @@ def _sort(words: frozenset[str], share: Mapping[str, float], path: Path) -> tupl
         "top": torso > 0.5,
         "suit": torso > 0.25 and legs > 0.08,
     }
-    meaning = next((m for m in _match(WORDS, words, ends=True) if fits[m]), None)
+    named = _match(WORDS, words, ends=True)
+    # a dress with a belt is a dress, a necklace alone is none, whatever it lies on
+    fits["accessories"] = not set(named) & set(SLOTS)
+    meaning = next((m for m in named if fits[m]), None)
     doubt = ""
-    if meaning is None:
+    if meaning is None and set(named) <= set(SLOTS):
         shaped = {"suit": fits["suit"], "top": torso > 0.5, "bottom": legs > 0.3 and share["feet"] < 0.3}
         meaning = next((m for m, is_so in shaped.items() if is_so), None)
         doubt = f"no tag tells what it is; taken as {meaning} by the parts of the body it is bound to. "
     if meaning is None:
         most = max(share, key=share.__getitem__)
-        raise ValueError(f"{path} cannot be sorted: it is worn at the {most} and no tag tells what it is")
+        said = f"its tags say {', '.join(named)}" if named else "no tag tells what it is"
+        raise ValueError(f"{path} cannot be sorted: it is worn at the {most} and {said}")
     return ("clothes", meaning, doubt) if meaning in SLOTS else (meaning, None, doubt)
 
 

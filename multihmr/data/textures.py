@@ -66,9 +66,12 @@ def mip_levels(picture: np.ndarray) -> list[np.ndarray]:
 
 
 def check_picture(path: Path) -> None:
-    """ValueError naming the file when it is no picture or a bomb; its header is read, no pixel."""
-    with _opened(path):
-        pass
+    """ValueError naming the file when it is no picture or a bomb.
+
+    Nothing is decoded: of a PNG the checksums are read, of others only the header.
+    """
+    with _opened(path) as picture:
+        picture.verify()
 
 
 def read_texture(path: Path, size: int) -> np.ndarray:

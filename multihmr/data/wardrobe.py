@@ -241,11 +241,17 @@ class Wardrobe:
         file = files.get("diffuse") or files.get("ao")
         if file and Path(file).suffix:  # a pack may say "any of the iris entries"
             path = inside(Path(entry["root"]), file)
-            return self.textures.named(str(path), lambda: read_texture(path, size))
-        if "color" not in entry:
-            return self.white()
-        color = np.round(np.array(entry["color"]) * 255).astype(np.uint8)
-        return self.textures.named(f"color {color}", lambda: np.tile(color, (4, 4, 1)))
+            return self.textures.named(str(path), lambda: self._picture(path, size, entry))
+        return self.textures.named(f"color {entry.get('color')}", lambda: _plain(entry))
+
+    def _picture(self, path: Path, size: int, entry: Mapping[str, Any]) -> np.ndarray:
+        """A picture that breaks off only when it is decoded costs its colours, not the run."""
+        try:
+            return read_texture(path, size)
+        except ValueError as error:
+            self.refused[str(path)] = str(error)
+            warnings.warn(f"{error}; {entry['name']} is drawn without it", stacklevel=4)
+            return _plain(entry)
 
     def dress(
         self, look: Look, rest: np.ndarray, transforms: np.ndarray, *, close: bool = True
@@ -280,6 +286,12 @@ class Wardrobe:
             brown = Paint(self.white(), matrix=np.diag([0.06, 0.03, 0.015]).astype(np.float32))
             parts.append(_eyes(rig, rest, transforms, [Paint(self.white()), brown], first=0))
         return parts
+
+
+def _plain(entry: Mapping[str, Any]) -> np.ndarray:
+    """A small square of a material's colour, white if it has none."""
+    color = np.round(np.array(entry.get("color", (1, 1, 1))) * 255).astype(np.uint8)
+    return np.tile(color, (4, 4, 1))
 
 
 @dataclass(frozen=True)

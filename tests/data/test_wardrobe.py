@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from community import bvh_text, patch, write_clothes, write_picture
+from PIL import Image
 
 from multihmr.bodies.anny import Anny
 from multihmr.data.assets import REGIONS, files_below
@@ -83,6 +84,8 @@ def skin(folder: Path, *lines: str) -> None:
         ("full_beard", ("tag Male",), "head", ("beards", None, "male")),
         ("sun_glasses", (), "head", ("accessories", None, "any")),
         ("panties", (), "hips", ("underwear", None, "any")),
+        ("necklace", (), "torso", ("accessories", None, "any")),
+        ("dress_with_belt", (), "torso thighs", ("clothes", "dress", "any")),
     ],
 )
 def test_clothes_are_sorted_by_words_and_by_where_they_are_bound(
@@ -98,13 +101,15 @@ def test_what_no_word_tells_is_said_and_what_nothing_tells_is_refused(
 ) -> None:
     write_clothes(tmp_path / "clothes/a", patch(np.concatenate([at["torso"], at["thighs"]])), "tag Male")
     write_clothes(tmp_path / "clothes/b", patch(at["head"]))
+    write_clothes(tmp_path / "clothes/hat", patch(at["torso"]))
     write_clothes(tmp_path / "hair/c", patch(at["head"]), "tag Female")
     write_clothes(tmp_path / "things/d", patch(at["head"]))
-    with pytest.warns(UserWarning, match="2 assets of .* are not used: .*worn at the head"):
+    with pytest.warns(UserWarning, match="3 assets of .* are not used: .*worn at the head"):
         w = wardrobe(tmp_path, topology)
     assert sorted(w.entries) == ["clothes/a/a", "hair/c/c"]
     assert "taken as suit by the parts of the body" in w.doubts["clothes/a/a"]
-    assert sorted(w.refused) == ["clothes/b/b.mhclo", "things/d/d.mhclo"]
+    assert sorted(w.refused) == ["clothes/b/b.mhclo", "clothes/hat/hat.mhclo", "things/d/d.mhclo"]
+    assert "worn at the torso and its tags say hats" in w.refused["clothes/hat/hat.mhclo"]
     assert "none of MakeHuman's folders" in w.refused["things/d/d.mhclo"]
 
 
@@ -176,6 +181,21 @@ def test_one_bad_asset_is_refused_by_name_and_the_rest_is_used(
     assert "secret.png', which lies outside its folder" in reasons["thief_top"]
     assert "script.png cannot be read as a picture" in reasons["script_top"]
     assert "is binary" in reasons["binary"]
+
+
+def test_a_picture_that_breaks_off_costs_its_colours(tmp_path: Path, topology: Any) -> None:
+    for name in ("a", "b"):
+        folder = tmp_path / "skins" / f"{name}_young_asian_male"
+        folder.mkdir(parents=True)
+        (folder / "x.mhmat").write_text(f"diffuseTexture x.{'png' if name == 'a' else 'jpg'}")
+        picture = folder / f"x.{'png' if name == 'a' else 'jpg'}"
+        Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(picture)
+        picture.write_bytes(picture.read_bytes()[:-600])
+    with pytest.warns(UserWarning, match=r"1 assets .*x\.png cannot be read"):
+        w = wardrobe(tmp_path, topology)
+    with pytest.warns(UserWarning, match=r"x\.jpg cannot be read .*b_young_asian_male/x is drawn without"):
+        w.asset_texture("skins/b_young_asian_male/x")
+    assert len(w.refused) == 2
 
 
 def test_broken_packs_are_refused_by_name(tmp_path: Path, topology: Any) -> None:
