@@ -24,19 +24,20 @@ ALLOWED = {
     "geometry": set(),
     "humans": set(),
     "image": {"geometry"},
-    "bodies": {"geometry", "humans"},
+    "pickles": set(),  # foreign files: apart, so that what is allowed in them is read at a glance
+    "bodies": {"geometry", "humans", "pickles"},
     "raster": {"geometry", "humans"},
     "render": {"geometry", "humans", "image", "raster"},
     "export": {"geometry", "humans"},
     "model": {"geometry", "humans", "image", "bodies"},
     "networks": {"geometry", "image", "bodies", "model"},
     "convert": {"geometry", "checkpoint", "bodies", "official", "releases"},
-    "official": set(),  # foreign pickles: apart, so that what is allowed in them is read at a glance
+    "official": set(),  # foreign checkpoints, likewise
     "download": set(),  # bytes: one file from a list of addresses, of which it knows nothing else
     "releases": set(),  # a table
     "checkpoint": {"convert"},  # files -> tensors and what they say of themselves; hub makes networks of them
     "hub": {"bodies", "model", "networks", "checkpoint", "download", "releases"},
-    "data": {"geometry", "humans", "image", "bodies"},
+    "data": {"geometry", "humans", "image", "bodies", "pickles"},
     "evaluation": {"geometry", "humans", "image", "bodies", "model", "networks", "data", "hub", "render"},
     "training": {"geometry", "humans", "bodies", "model", "networks", "data", "hub", "evaluation"},
     "cli": {"hub", "checkpoint", "convert", "model", "humans", "image", "data", "training", "evaluation", ""},

@@ -1,26 +1,24 @@
 """SMPLX_NEUTRAL.npz or .pkl -> checked arrays; nothing that the file holds is ever run.
 
 Arrays are read as such (`allow_pickle=False`), and from their headers alone it is known how much memory they
-take. What is pickled nevertheless (old .pkl files, sparse matrices inside an .npz) is first scanned and then
-built by an unpickler that knows numpy arrays, plain containers, scipy's csc matrices and chumpy's wrapper of
-an array, each through a stand-in of this file, and refuses everything else by its name.
+take. What is pickled nevertheless (old .pkl files, sparse matrices inside an .npz) goes through the
+unpickler of `multihmr/pickles.py`, which refuses whatever is no array by its name.
 """
 
 from __future__ import annotations
 
 import io
 import mmap
-import pickle
-import pickletools
 import re
 import zipfile
 import zlib
-from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from multihmr.bodies.stored import READ_ERRORS, to_array, unpickle
 
 SITE = "https://smpl-x.is.tue.mpg.de"
 HOW_TO_GET = f"register at {SITE}, download 'SMPL-X v1.1 (NPZ+PKL)' and take its SMPLX_NEUTRAL.npz"
@@ -46,12 +44,6 @@ _OTHER_BODIES = {6890: "SMPL or SMPL+H", 778: "MANO", 5023: "FLAME"}
 
 _LARGEST_FILE = 1 << 30  # SMPLX_NEUTRAL.pkl has 544 MB
 _LARGEST_PICKLE_IN_NPZ = 64 << 20
-_MOST_PICKLE_STEPS = 1_000_000  # each can take some 60 bytes, whatever the size of the file
-
-_READ_ERRORS = (
-    ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, EOFError, MemoryError,
-    OSError, NotImplementedError, RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile, zlib.error,
-)  # fmt: skip
 
 
 class SMPLXFile(NamedTuple):
@@ -75,8 +67,10 @@ class SMPLXFile(NamedTuple):
     faces_uv: np.ndarray | None
 
 
-def read_smplx(path: Path, shape_count: int) -> SMPLXFile:
+def read_smplx(path: Path, shape_count: int, *, gendered: bool = False) -> SMPLXFile:
     """The arrays of a neutral SMPL-X with its first `shape_count` shape and 10 expression components.
+
+    gendered: the female or male one will do, too; true people may be theirs.
 
     FileNotFoundError if there is no file; ValueError in one sentence if it is no neutral SMPL-X, damaged,
     too large, or holds something else than arrays.
@@ -86,7 +80,7 @@ def read_smplx(path: Path, shape_count: int) -> SMPLXFile:
     if path.is_dir():
         raise ValueError(f"{path} is a folder; give the file in it, such as {path / 'SMPLX_NEUTRAL.npz'}")
     gender = re.search(r"(?<![A-Z])(FE)?MALE(?![A-Z])", path.stem.upper())
-    if gender:
+    if gender and not gendered:
         raise ValueError(
             f"{path.name} is the {gender[0].lower()} body, but networks speak of the neutral one; "
             "give SMPLX_NEUTRAL.npz of the same download"
@@ -97,7 +91,7 @@ def read_smplx(path: Path, shape_count: int) -> SMPLXFile:
         )
     try:
         return _chosen(_read(path), shape_count)
-    except _READ_ERRORS as error:
+    except (*READ_ERRORS, zipfile.BadZipFile, zlib.error) as error:
         reason = str(error) or type(error).__name__
         raise ValueError(f"{path} cannot be used as SMPL-X: {reason.rstrip('.')}; {HOW_TO_GET}") from error
 
@@ -110,12 +104,12 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         if start[:1] not in (b"\x80", b"(", b"}", b"c"):
             raise ValueError("it is neither an .npz nor a .pkl file" if start else "it is empty")
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            stored = _unpickle(content)
+            stored = unpickle(content)
     if not isinstance(stored, dict):
         raise ValueError("its pickle is no dict of arrays")
     if "v_template" in stored:
-        _check_body(_to_array(stored["v_template"]))
-    arrays = {key: _to_array(stored[key]) for key in (*_SHAPES, *_OPTIONAL) if key in stored}
+        _check_body(to_array(stored["v_template"]))
+    arrays = {key: to_array(stored[key]) for key in (*_SHAPES, *_OPTIONAL) if key in stored}
     _check_shapes(arrays)
     return arrays
 
@@ -231,144 +225,8 @@ def _check_within(key: str, indices: np.ndarray, count: int) -> None:
         )
 
 
-# --- pickles ---------------------------------------------------------------------------------------------
-
-
-class _Dtype:
-    """Stands in for numpy.dtype: the name of a type, as "f8", and its byte order."""
-
-    def __init__(self, code: Any = "", *_: Any) -> None:
-        self.code, self.order = _to_text(code), "="
-
-    def __setstate__(self, state: Any) -> None:
-        self.order = _to_text(state[1])
-
-
-class _Array:
-    """Stands in for numpy.ndarray, for the function that makes one and for one that is read from a buffer."""
-
-    def __init__(self, *_: Any) -> None:
-        self.state: Any = None
-
-    def __setstate__(self, state: Any) -> None:
-        self.state = state[-4:]  # shape, dtype, whether in Fortran's order, content; before it a version
-
-
-class _Stored:
-    """Stands in for any object that is made of named parts: csc matrices, chumpy's arrays."""
-
-    def __init__(self, *_: Any) -> None:
-        self.state: Any = {}
-
-    def __setstate__(self, state: Any) -> None:
-        self.state = state
-
-
-class _Csc(_Stored):
-    pass
-
-
-class _Chumpy(_Stored):
-    pass
-
-
-def _from_buffer(content: Any, dtype: Any, shape: Any, order: Any = "C") -> _Array:
-    array = _Array()
-    array.state = (shape, dtype, order == "F", content)
-    return array
-
-
-def _scalar(dtype: Any, content: Any = b"") -> _Array:
-    return _from_buffer(content, dtype, ())
-
-
-def _encoded(text: str, encoding: str = "latin1") -> bytes:
-    """How Python 3 writes bytes into old pickles."""
-    return text.encode("latin1")
-
-
-def _made(kind: Any, *_: Any) -> Any:
-    """Stands in for copyreg._reconstructor."""
-    if kind not in (_Array, _Csc, _Chumpy):
-        raise pickle.UnpicklingError(f"it makes a {kind!r}")
-    return kind()
-
-
-_STAND_INS: dict[str, Any] = {
-    "numpy.dtype": _Dtype,
-    "numpy.ndarray": _Array,
-    "_codecs.encode": _encoded,
-    "collections.OrderedDict": OrderedDict,
-    "chumpy.ch.Ch": _Chumpy,
-    **{f"{m}._reconstructor": _made for m in ("copyreg", "copy_reg")},
-    **{f"{m}.object": object for m in ("builtins", "__builtin__")},
-    **{f"scipy.sparse.{m}csc_matrix": _Csc for m in ("csc.", "_csc.")},
-    **{f"scipy.sparse.{m}csc_array": _Csc for m in ("csc.", "_csc.")},
-    **{f"numpy.{m}.multiarray._reconstruct": _Array for m in ("core", "_core")},
-    **{f"numpy.{m}.multiarray.scalar": _scalar for m in ("core", "_core")},
-    **{f"numpy.{m}.numeric._frombuffer": _from_buffer for m in ("core", "_core")},
-}
-
-
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if f"{module}.{name}" not in _STAND_INS:
-            raise pickle.UnpicklingError(f"its pickle asks for {module}.{name}, which is no array")
-        return _STAND_INS[f"{module}.{name}"]
-
-
-def _unpickle(stream: Any) -> Any:
-    """The object in a seekable stream, made of containers and the stand-ins above."""
-    start = stream.tell()
-    for step, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
-        if step > _MOST_PICKLE_STEPS:
-            raise pickle.UnpicklingError(f"its pickle has more than {_MOST_PICKLE_STEPS} steps")
-        # the table of things to be used again grows to the highest number in it
-        if opcode.name.endswith("PUT") and int(str(argument)) > step:
-            raise pickle.UnpicklingError("its pickle was made to fill the memory")
-    stream.seek(start)
-    return _Unpickler(stream, encoding="latin1").load()
-
-
 def _unpickle_member(member: Any, key: str) -> np.ndarray:
     content = member.read(_LARGEST_PICKLE_IN_NPZ + 1)
     if len(content) > _LARGEST_PICKLE_IN_NPZ:
         raise ValueError(f"its {key} is pickled and larger than {_LARGEST_PICKLE_IN_NPZ >> 20} MB")
-    return _to_array(_unpickle(io.BytesIO(content)))
-
-
-def _to_array(value: Any) -> np.ndarray:
-    """An array from a stand-in; ValueError where it is none or the parts do not fit each other."""
-    if isinstance(value, _Chumpy):
-        return _to_array(value.state["x"])
-    if isinstance(value, _Csc):
-        return _csc_to_array(value.state)
-    if not isinstance(value, _Array) or value.state is None:
-        raise ValueError(f"its pickle has a {type(value).__name__.strip('_')} in place of an array")
-    shape, dtype, is_fortran, content = value.state
-    if dtype.code.startswith("O"):  # numpy wraps what is no array into one of a single object
-        return _to_array(content[0])
-    if not re.fullmatch(r"[fiu][1248]", dtype.code):
-        raise ValueError(f"its pickle has numbers of the type {dtype.code!r}")
-    content = content.encode("latin1") if isinstance(content, str) else content
-    order = dtype.order if dtype.order in ("<", ">") else "="
-    array = np.frombuffer(content, np.dtype(order + dtype.code))
-    return array.reshape(shape, order="F" if is_fortran else "C")
-
-
-def _csc_to_array(state: dict[str, Any]) -> np.ndarray:
-    """Compressed sparse columns: those of column c are data[indptr[c] : indptr[c + 1]], in rows `indices`."""
-    if tuple(state["_shape"]) != _SHAPES["J_regressor"]:
-        raise ValueError(f"its sparse J_regressor has the shape {tuple(state['_shape'])}")
-    data, rows, ends = (_to_array(state[key]) for key in ("data", "indices", "indptr"))
-    counts = np.diff(ends)
-    if ends.shape != (VERTICES + 1,) or (counts < 0).any() or counts.sum() != len(data) or ends[0] != 0:
-        raise ValueError("its sparse J_regressor does not add up")
-    _check_within("J_regressor", rows, JOINTS)
-    dense = np.zeros((JOINTS, VERTICES), data.dtype)
-    dense[rows, np.repeat(np.arange(VERTICES), counts)] = data
-    return dense
-
-
-def _to_text(value: Any) -> str:
-    return value.decode("latin1") if isinstance(value, bytes) else str(value)
+    return to_array(unpickle(io.BytesIO(content)))

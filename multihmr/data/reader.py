@@ -88,7 +88,8 @@ class Reader(Sequence[Sample], ABC):
       picture_fields  what is stored of each picture beside K, which always is
       required        people fields that must be finite: who has NaN there is left out and counted
       body, anchor, keypoint_set   those of its samples
-    and writes `annotation_files` and `scan`. Where more than decoding is to be done, it extends `sample`.
+    and writes `annotation_files` and `scan`. Where more than decoding is to be done, it extends `sample`, and
+    `unusable` where other people are to be left out.
 
     records           the Index of its pictures: `records[i]` is a Record, `records.people` their number
     skipped           reason -> how many people or pictures were left out for it; logged at every start
@@ -134,7 +135,7 @@ class Reader(Sequence[Sample], ABC):
             return [f"there is no folder {root}; {cls.about.how_to_get()}"]
         patterns = {pattern.format(split=split): cure for pattern, cure in cls.needed.items()}
         return [
-            f"{root / pattern} is not there: {cure}"
+            f"{root / pattern} is not there: {cure.format(split=split)}"
             for pattern, cure in patterns.items()
             if next(root.glob(pattern), None) is None
         ]
@@ -239,18 +240,23 @@ class Reader(Sequence[Sample], ABC):
                 ) from error
         writer.write(path, {"belongs_to": belongs_to, "skipped": self.skipped})
 
+    def unusable(self, record: Record) -> Mapping[str, np.ndarray]:
+        """Why people of a picture are left out: reason -> (N,) bool, whom it holds for."""
+        reasons = {}
+        for key in self.required:
+            values = record.people[key]
+            broken = ~np.isfinite(values).all(tuple(range(1, values.ndim)))
+            reasons[f"people with NaN or infinity in their {key}"] = broken
+        if "translation" in record.people:
+            reasons["people behind the camera"] = record.people["translation"][:, 2] < NEAREST
+        return reasons
+
     def _usable(self, record: Record) -> Record | None:
         """The record with the people whose annotations can be used; None if it had some and loses all."""
         keep = np.ones(len(record), bool)
-        for key in self.required:
-            values = record.people[key]
-            finite = np.isfinite(values).all(tuple(range(1, values.ndim)))
-            self._count(f"people with NaN or infinity in their {key}", keep & ~finite)
-            keep &= finite
-        if "translation" in record.people:
-            behind = record.people["translation"][:, 2] < NEAREST
-            self._count("people behind the camera", keep & behind)
-            keep &= ~behind
+        for reason, who in self.unusable(record).items():
+            self._count(reason, keep & who)
+            keep &= ~who
         if keep.all():
             return record
         if not keep.any():
