@@ -253,7 +253,9 @@ def synth_flags(parser: argparse.ArgumentParser) -> None:
         "--closeup", action="store_true", help="only people about 2.5 m away, hands to be seen"
     )
     parser.add_argument("--device", default="cpu", help="cpu, one thread a process, or cuda:0")
-    parser.add_argument("--assets", type=Path, metavar="DIR", help="prepared clothes, skins, hair and poses")
+    parser.add_argument(
+        "--assets", type=Path, metavar="DIR", help="MakeHuman's clothes, skins, hair and poses"
+    )
     parser.add_argument("--backgrounds", type=Path, metavar="DIR", help="folder of pictures to stand before")
 
 

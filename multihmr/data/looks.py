@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from multihmr.data.textures import Texture, hsv_to_rgb, random_color, to_linear
 from multihmr.data.wardrobe import TILES, Look, Paint, Wardrobe
+
+UNDER_HATS = ("short01", "short02", "short04", "ponytail01", "long01")  # hair of the pack that hats fit over
 
 
 def random_look(
@@ -20,7 +22,6 @@ def random_look(
     skin = _random_skin(wardrobe, rng, female=female, old=old)
     outfit = _random_outfit(wardrobe, rng, female=female, child=child)
     hair = _random_hair(wardrobe, rng, female=female, old=old)
-    face = [str(rng.choice(wardrobe.names("eyebrows"))), "low-poly_eyes", "eyelashes01", "teeth_base"]
     hair_color = _hair_color(rng, old=old)
     paints: dict[str, list[Paint]] = {}
     for name in outfit:
@@ -36,22 +37,50 @@ def random_look(
             paints[name] = [
                 Paint(wardrobe.asset_texture(name), flags=1, keep=0.1, color_a=hair_color, gloss=0.12)
             ]
-    eyes = str(rng.choice(wardrobe.names("iris")))
-    paints[face[0]] = [
-        Paint(wardrobe.asset_texture(face[0], 128), flags=1, keep=0.2, color_a=hair_color * 0.6)
-    ]
-    paints[face[1]] = [Paint(wardrobe.asset_texture(eyes, 256), gloss=0.25)]
-    paints[face[2]] = [Paint(wardrobe.asset_texture(face[2], 128), flags=1)]
-    paints[face[3]] = [Paint(wardrobe.asset_texture(face[3], 256), gloss=0.1)]
-    return Look(skin, tuple(outfit + hair + face), paints)
+    face = _random_face(wardrobe, rng, hair_color)
+    return Look(skin, (*outfit, *hair, *face), paints | face)
+
+
+def _random_face(
+    wardrobe: Wardrobe, rng: np.random.Generator, hair_color: np.ndarray
+) -> dict[str, list[Paint]]:
+    """Brows, eyes, lashes and teeth, as far as the wardrobe has them."""
+    brows, eyes = _one_of(rng, wardrobe.names("eyebrows")), _one_of(rng, _plain_eyes(wardrobe))
+    iris = _one_of(rng, wardrobe.names("iris"))
+    face: dict[str, list[Paint]] = {}
+    for name in brows:
+        texture = wardrobe.asset_texture(name, 128)
+        face[name] = [Paint(texture, flags=1, keep=0.2, color_a=hair_color * 0.6)]
+    for name in eyes:
+        face[name] = [Paint(wardrobe.asset_texture(iris[0] if iris else name, 256), gloss=0.25)]
+    for name in wardrobe.names("eyelashes")[:1]:
+        face[name] = [Paint(wardrobe.asset_texture(name, 128), flags=1)]
+    for name in wardrobe.names("teeth")[:1]:
+        face[name] = [Paint(wardrobe.asset_texture(name, 256), gloss=0.1)]
+    return face
+
+
+def _plain_eyes(wardrobe: Wardrobe) -> list[str]:
+    """Eyes without a clear shell before the iris, which would have to be drawn through."""
+    eyes = wardrobe.names("eyes")
+    return [name for name in eyes if "low" in name] or eyes
+
+
+def _one_of(rng: np.random.Generator, names: Sequence[str]) -> list[str]:
+    """One of the names in a list, or none if there are none."""
+    return [str(rng.choice(names))] if names else []
 
 
 def _random_skin(wardrobe: Wardrobe, rng: np.random.Generator, *, female: bool, old: bool) -> Paint:
     gender = "female" if female else "male"
     tone = str(rng.choice(["african", "asian", "caucasian"], p=[0.28, 0.27, 0.45]))
     entries = [wardrobe.entries[n] for n in wardrobe.names("skins", gender=gender)]
-    fits = [a for a in entries if a["tone"] == tone and "suit" not in a["name"]]
-    aged = [a for a in fits if (a["age"] != "young") == old]
+    if not entries:
+        return Paint(
+            wardrobe.white(), matrix=np.diag(to_linear(hsv_to_rgb(0.06, 0.4, rng.uniform(0.3, 0.9))))
+        )
+    fits = [a for a in entries if a.get("tone") in (tone, "unknown", None) and "suit" not in a["name"]]
+    aged = [a for a in fits if (a.get("age", "young") not in ("young", "unknown")) == old]
     name = str(rng.choice(sorted(a["name"] for a in (aged or fits or entries))))
     gain = rng.uniform(0.75, 1.25) * (1 + rng.normal(0, 0.05, 3))
     if tone == "african":
@@ -65,34 +94,36 @@ def _random_skin(wardrobe: Wardrobe, rng: np.random.Generator, *, female: bool, 
 
 def _random_outfit(wardrobe: Wardrobe, rng: np.random.Generator, *, female: bool, child: bool) -> list[str]:
     own = "female" if female != (rng.random() < 0.12) else "male"
-    suits = wardrobe.names("clothes", slot="suit", gender=own)
-    kind = rng.random()
-    if kind < 0.72:
-        thin = [s for s in suits if "skinsuit" in s]
-        outfit = [
-            str(rng.choice(thin if rng.random() < 0.1 and thin else [s for s in suits if s not in thin]))
-        ]
-    elif kind < 0.92 or not female:
-        outfit = ["crudefemaletshirt", "crudeloosepants"]
-    else:
-        outfit = ["crudegown"]
-    outfit = [name for name in outfit if name in wardrobe.entries]
-    if rng.random() < 0.5 and "skinsuit" not in outfit[0]:
-        outfit.append(str(rng.choice(["crudelowsocks", "crudehighsocks"])))
+
+    def some(slot: str, gender: str = own) -> list[str]:
+        return wardrobe.names("clothes", slot=slot, gender=gender)
+
+    suits, kind = some("suit"), rng.random()
+    thin = [name for name in suits if "skinsuit" in name]
+    thick = [name for name in suits if name not in thin]
+    parted = [*_one_of(rng, some("top", "female")), *_one_of(rng, some("bottom") + some("skirt"))]
+    dress = _one_of(rng, some("dress", "female")) if female else []
+    outfit = _one_of(rng, thin if rng.random() < 0.1 and thin else thick or thin)
+    if (kind >= 0.72 and len(parted) == 2) or not outfit:
+        outfit = dress if kind >= 0.92 and dress else parted
+    if rng.random() < 0.1:
+        outfit = outfit + _one_of(rng, some("jacket"))
+    if rng.random() < 0.5 and outfit and "skinsuit" not in outfit[0]:
+        outfit = outfit + _one_of(rng, some("socks"))
     if rng.random() < 0.93:
-        outfit.append(str(rng.choice(wardrobe.names("shoes"))))
-    return [name for name in outfit if name in wardrobe.entries]
+        outfit = outfit + _one_of(rng, wardrobe.names("shoes"))
+    return outfit
 
 
 def _random_hair(wardrobe: Wardrobe, rng: np.random.Generator, *, female: bool, old: bool) -> list[str]:
     if not female and rng.random() < (0.3 if old else 0.1):
-        return [str(rng.choice(wardrobe.names("hats")))] if rng.random() < 0.15 else []
+        return _one_of(rng, wardrobe.names("hats")) if rng.random() < 0.15 else []
     styles = wardrobe.names("hair", gender="female" if female else "male")
     if (not female and rng.random() < 0.15) or (female and rng.random() < 0.12):
         styles = wardrobe.names("hair")
-    hair = [str(rng.choice(styles))]
-    if rng.random() < 0.12 and hair[0] in ("short01", "short02", "short04", "ponytail01", "long01"):
-        hair.append(str(rng.choice(wardrobe.names("hats"))))
+    hair = _one_of(rng, styles)
+    if rng.random() < 0.12 and hair and hair[0].startswith(UNDER_HATS):
+        hair = hair + _one_of(rng, wardrobe.names("hats"))
     return hair
 
 
@@ -112,12 +143,14 @@ def random_cloth(
     """The texture's own colours shifted, or its light and dark painted in a new colour or pattern."""
     drawn = (entry.get("textures") or {}).get("diffuse") and not entry.get("recolour")
     if drawn and rng.random() < 0.3:
-        return Paint(texture, matrix=_shift_colors(rng), gloss=float(rng.choice([0, 0, 0.03])))
+        gloss = float(rng.choice([0, 0, 0.03]))
+        return Paint(texture, flags=int(bool(entry.get("alpha"))), matrix=_shift_colors(rng), gloss=gloss)
     pattern = int(rng.choice(5, p=[0.52, 0.14, 0.1, 0.06, 0.18]))
     share = float(rng.uniform(0.1, 0.9))
     color = to_linear(random_color(rng)) if pattern != 4 else np.ones(3, np.float32) * rng.uniform(0.5, 1)
     return Paint(
         texture,
+        flags=int(bool(entry.get("alpha"))),
         keep=float(rng.choice([0.0, 0.0, 0.25])) if drawn else 0.0,
         pattern=pattern,
         print=wardrobe.tile(int(rng.integers(TILES))) if pattern == 4 else None,

@@ -7,6 +7,7 @@ import math
 import multiprocessing
 import os
 import queue
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -58,8 +59,8 @@ class SyntheticScenes:
                  walls, grounds and prints follow from the seed
     closeups     share of pictures of one to three people about 2.5 m away with their hands to be seen, in the
                  manner of CUFFS: evenly spread over the indices; None is a third, and a quarter for tests
-    assets       folder with makehuman_cc0/ and cmu_poses_anny.npz (see find_assets); without it people wear
-                 painted clothes and take built-in poses
+    assets       folder with MakeHuman's assets, as downloaded or prepared (see assets.py), and with
+                 cmu_poses_anny.npz (see find_assets); without it clothes are painted and poses built in
     backgrounds  a folder of pictures to stand behind people beside the procedural ones
     device       warp device: "cpu" (one thread) or "cuda:0"
     """
@@ -81,11 +82,11 @@ class SyntheticScenes:
         folder = find_assets(assets)
         self.body = _load_body()
         self._bones = self.body.with_vertices(torch.arange(1))  # for joints alone
-        pack = folder / "makehuman_cc0" if folder else None
         self.textures = TextureBuffer()
-        self.wardrobe = Wardrobe(
-            pack if pack and pack.is_dir() else None, self.body.topology, self.textures, tile_seed=seed
-        )
+        self.wardrobe = Wardrobe(folder, self.body.topology, self.textures, tile_seed=seed)
+        if self.wardrobe.entries and self.wardrobe.missing():
+            missing = ", ".join(self.wardrobe.missing())
+            warnings.warn(f"{folder} has no {missing}; people go without", stacklevel=2)
         self.wardrobe.entries = entries_of_split(self.wardrobe.entries, split)
         self.surroundings = Surroundings(
             self.wardrobe, seed=seed, folder=Path(backgrounds) if backgrounds else None, split=split
