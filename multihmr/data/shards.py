@@ -11,6 +11,8 @@ from __future__ import annotations
 import io
 import os
 import tarfile
+import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,8 @@ from PIL import Image
 from .sample import CAMERA, PEOPLE, WORDS, Sample
 
 JPEG_QUALITY = 92
+# What decoding something else than was written ends in.
+_DAMAGES = (OSError, ValueError, TypeError, KeyError, SyntaxError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
 FIELDS = (*CAMERA, *PEOPLE, *WORDS)
@@ -77,9 +81,16 @@ class Shards(Sequence[Sample]):
         return len(self._members)
 
     def __getitem__(self, index):  # type: ignore[no-untyped-def]
+        """ValueError, naming sample and file, for one that is damaged."""
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         path, name, places = self._members[index]
+        try:
+            return self._read(path, name, places)
+        except _DAMAGES as error:
+            raise ValueError(f"sample '{name}' in {path} is damaged ({error}); write it again") from error
+
+    def _read(self, path: Path, name: str, places: dict[str, tuple[int, int]]) -> Sample:
         with open(path, "rb") as file:
             image = np.asarray(_open(file, places["jpg"]).convert("RGB"))
             with np.load(io.BytesIO(_read(file, places["npz"])), allow_pickle=False) as arrays:
@@ -89,7 +100,8 @@ class Shards(Sequence[Sample]):
             if self.planes and "depth.png" in places:
                 millimetres = np.asarray(_open(file, places["depth.png"])).astype(np.float32)
                 known["depth"] = np.where(millimetres > 0, millimetres / 1000, np.nan).astype(np.float32)
-        return Sample(image=image, name=name, **(known | {k: str(known[k]) for k in WORDS if k in known}))
+        known |= {word: str(known[word]) for word in WORDS if word in known}
+        return Sample(image=image, name=name, **known)
 
 
 def _index(path: Path) -> list[tuple[Path, str, dict[str, tuple[int, int]]]]:

@@ -1,13 +1,16 @@
 """One function per loss term, and their weighted sum for Multi-HMR (section 3.4 of the paper).
 
-Every term is a mean over people (or cells, or images) and 0 for a perfect prediction; with nobody in the
-batch the person terms are 0 and still connected to the network.
+A term is a mean over what is known: a sum of errors, divided by how many of them count. A step may be cut
+into several batches, on one or many processes; all of them then divide by the numbers of the whole step, so
+that the cut changes nothing. Every term is 0 for a perfect prediction; where nothing is known it is 0 and
+still connected to the network.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -35,6 +38,9 @@ class LossWeights:
     vertices: float = 40.0
     joints: float = 40.0
     reprojection: float = 20.0
+    # of data with keypoints
+    keypoints_2d: float = 20.0
+    keypoints_3d: float = 40.0
     fov: float = 1.0
     # of networks that read joints off the patches
     joint_heatmap: float = 6.0
@@ -58,37 +64,32 @@ def joint_weights(topology: Topology) -> Tensor:
     return weights_J / weights_J.mean()
 
 
-def detection_loss(logits_Bhw: Tensor, heatmap_Bhw: Tensor) -> Tensor:
-    """Penalty-reduced focal loss of CenterNet (Zhou et al. 2019, eq. 1; alpha 2, beta 4), per person."""
-    log_p, log_not_p = F.logsigmoid(logits_Bhw), F.logsigmoid(-logits_Bhw)
-    is_head = heatmap_Bhw == 1
-    at_heads = (1 - log_p.exp()) ** 2 * log_p
-    elsewhere = (1 - heatmap_Bhw) ** 4 * log_p.exp() ** 2 * log_not_p
-    return -torch.where(is_head, at_heads, elsewhere).sum() / is_head.sum().clamp(min=1)
+def focal_errors(logits: Tensor, heatmap: Tensor) -> Tensor:
+    """Penalty-reduced focal loss of CenterNet (Zhou et al. 2019, eq. 1; alpha 2, beta 4) of each cell.
+
+    Their sum is divided by the number of peaks, which are the cells where the heatmap is 1.
+    """
+    log_p, log_not_p = F.logsigmoid(logits), F.logsigmoid(-logits)
+    at_peaks = (1 - log_p.exp()) ** 2 * log_p
+    elsewhere = (1 - heatmap) ** 4 * log_p.exp() ** 2 * log_not_p
+    return -torch.where(heatmap == 1, at_peaks, elsewhere)
 
 
-def l1(pred: Tensor, true: Tensor) -> Tensor:
-    """Absolute differences summed over all but the people, mean over people."""
-    return (pred - true).abs().flatten(1).sum(1).sum() / max(1, len(pred))
+def l1_errors(pred: Tensor, true: Tensor) -> Tensor:
+    """(P, N) absolute differences of N things (P, N, ...) each, times N: their mean is people's mean sum."""
+    return (pred - true).abs().flatten(2).sum(-1) * pred.shape[1]
 
 
-def points_loss(
-    pred_PN3: Tensor, true_PN3: Tensor, pred_P3: Tensor, true_P3: Tensor, weights_N: Tensor | None = None
-) -> Tensor:
-    """L1 of points relative to a point of their body (the pelvis), summed over xyz, mean over points [m]."""
-    difference = (pred_PN3 - pred_P3[:, None]) - (true_PN3 - true_P3[:, None])
-    distance_PN = difference.abs().sum(-1)
-    if weights_N is not None:
-        distance_PN = distance_PN * weights_N
-    return distance_PN.sum() / max(1, distance_PN.numel())
+def points_errors(pred_PN3: Tensor, true_PN3: Tensor, pred_P3: Tensor, true_P3: Tensor) -> Tensor:
+    """(P, N) L1 of points relative to a point of their person, summed over xyz [m]."""
+    return ((pred_PN3 - pred_P3[:, None]) - (true_PN3 - true_P3[:, None])).abs().sum(-1)
 
 
-def reprojection_loss(pred_PJ3: Tensor, true_PJ2: Tensor, K_P33: Tensor, size: float) -> Tensor:
-    """L1 of projected joints in window sides; joints outside the window say little and do not count."""
-    error_PJ2 = (project(pred_PJ3, K_P33) - true_PJ2).abs() / size
-    inside_PJ = ((true_PJ2 > 0) & (true_PJ2 < size)).all(-1)
+def pixel_errors(pred_PN3: Tensor, true_PN2: Tensor, K_P33: Tensor, size: float) -> Tensor:
+    """(P, N) L1 of projected points in window sides."""
+    error_PN2 = (project(pred_PN3, K_P33) - true_PN2).abs() / size
     # Half a picture away is wrong enough: more would let one person rule the gradient.
-    return (error_PJ2.clamp(max=0.5).sum(-1) * inside_PJ).sum() / inside_PJ.sum().clamp(min=1)
+    return error_PN2.clamp(max=0.5).sum(-1)
 
 
 class MultiHMRLoss(nn.Module):
@@ -106,63 +107,183 @@ class MultiHMRLoss(nn.Module):
         super().__init__()
         self.read_joints = list(read_joints)
         self.pelvis_joint = body.pelvis_joint
+        self.topology = body.topology
         self.register_buffer("joint_weights_J", joint_weights(body.topology), persistent=False)
         self.pose_joints = list(body.topology.pose_joints)
         self.image_size = image_size
         self.weights = weights or LossWeights()
 
-    def forward(self, pred: Predictions, true: Targets) -> dict[str, Tensor]:
+    def forward(
+        self, pred: Predictions, true: Targets, counts: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """counts: `self.counts`, summed over all batches of the step; by default this batch is all of it."""
+        counts = counts or self.counts(true)
+        errors, counted = self.errors(pred, true), self.counted(true)
+        return {
+            name: weight * torch.where(counted[name], errors[name], 0.0).sum() / counts[name].clamp(min=1)
+            for name, weight in asdict(self.weights).items()
+            if name in errors
+        }
+
+    def counts(self, true: Targets) -> dict[str, Tensor]:
+        """What the errors of each term are divided by: how many count, or for heatmaps how many peaks."""
+        counts = {name: mask.sum() for name, mask in self.counted(true).items()}
+        counts["detection"] = (true.heatmap_Bhw == 1).sum()
+        if self.read_joints:
+            everybody_PJ = true.everybody_BJ[true.centers.image_index_P][:, self.read_joints]
+            counts["joint_heatmap"] = (self._joints_read(true) & everybody_PJ).sum()
+        return counts
+
+    def errors(self, pred: Predictions, true: Targets) -> dict[str, Tensor]:
+        """Of everything, also of what is not known."""
+        weights_J = self.joint_weights_J
+        weights_R11 = weights_J[self.pose_joints, None, None]
         pelvis = (pred.joints_PJ3[:, self.pelvis_joint], true.joints_PJ3[:, self.pelvis_joint])
-        K_P33 = true.K_B33[true.centers.image_index_P]
-        weights_R11 = self.joint_weights_J[self.pose_joints, None, None]
-        terms = {
-            "detection": detection_loss(pred.logits_Bhw, true.heatmap_Bhw),
-            "offset": l1(pred.offset_P2, true.offset_P2),
-            "pose": l1(pred.pose_PR33 * weights_R11, true.pose_PR33 * weights_R11),
-            "shape": l1(pred.shape_PS, true.shape_PS),
-            "expression": l1(pred.expression_PE, true.expression_PE),
-            "depth": l1(pred.depth_code_P[:, None], true.depth_code_P[:, None]),
-            "vertices": points_loss(pred.vertices_PV3, true.vertices_PV3, *pelvis),
-            "joints": points_loss(pred.joints_PJ3, true.joints_PJ3, *pelvis, self.joint_weights_J),
-            "reprojection": reprojection_loss(pred.joints_PJ3, true.joints_2d_PJ2, K_P33, self.image_size),
-            "fov": (pred.fov_B.log() - true.fov_B.log()).abs().mean(),
+        K_P33 = pred.K_B33[true.centers.image_index_P]  # the true one, where there is one
+        points_PM3 = named_points(self.topology, true.keypoint_sets, pred.vertices_PV3, pred.joints_PJ3)
+        errors = {
+            "detection": focal_errors(pred.logits_Bhw, true.heatmap_Bhw),
+            "offset": l1_errors(pred.offset_P2[:, None], true.offset_P2[:, None]),
+            "pose": l1_errors(pred.pose_PR33 * weights_R11, true.pose_PR33 * weights_R11),
+            "shape": l1_errors(pred.shape_PS[..., None], true.shape_PS[..., None]),
+            "expression": l1_errors(pred.expression_PE[..., None], true.expression_PE[..., None]),
+            "depth": (pred.depth_code_P - true.depth_code_P).abs(),
+            "vertices": points_errors(pred.vertices_PV3, true.vertices_PV3, *pelvis),
+            "joints": points_errors(pred.joints_PJ3, true.joints_PJ3, *pelvis) * weights_J,
+            "reprojection": pixel_errors(pred.joints_PJ3, true.joints_2d_PJ2, K_P33, self.image_size),
+            "keypoints_2d": pixel_errors(points_PM3, true.points_2d_PM2, K_P33, self.image_size),
+            "keypoints_3d": points_errors(
+                points_PM3,
+                true.points_3d_PM3,
+                known_middle(points_PM3, true.known.points_3d_PM),
+                known_middle(true.points_3d_PM3, true.known.points_3d_PM),
+            ),
+            "fov": (pred.fov_B.log() - true.fov_B.log()).abs(),
         }
         if pred.reading is not None:
-            terms |= reading_losses(pred.reading, true, self.read_joints, self.image_size)
-        return {name: weight * terms[name] for name, weight in asdict(self.weights).items() if name in terms}
+            errors |= reading_errors(pred.reading, true, self.read_joints, self.image_size)
+        return errors
+
+    def counted(self, true: Targets) -> dict[str, Tensor]:
+        """Which of the errors count: what is known, and in pictures what lies in the window."""
+        known = true.known
+        own_PM = self._own_joints(true)
+        counted = {
+            "detection": (true.heatmap_Bhw == 1) | true.heads_B[:, None, None],
+            "offset": known.place_P[:, None],
+            "pose": known.pose_PR,
+            "shape": known.shape_PS,
+            "expression": known.expression_PE,
+            "depth": known.place_P,
+            "vertices": known.vertices_PV,
+            "joints": known.joints_PJ,
+            "reprojection": known.joints_PJ & known.place_P[:, None] & self._inside(true.joints_2d_PJ2),
+            "keypoints_2d": known.points_2d_PM
+            & ~(own_PM & known.place_P[:, None])
+            & self._inside(true.points_2d_PM2),
+            "keypoints_3d": known.points_3d_PM & ~own_PM,
+            "fov": known.camera_B,
+        }
+        if self.read_joints:
+            read_PJ = self._joints_read(true)
+            everybody_BJ11 = true.everybody_BJ[:, self.read_joints, None, None]
+            counted |= {"joint_heatmap": everybody_BJ11, "joint_owner": read_PJ}
+            counted |= {"joint_depth": read_PJ, "joint_place": read_PJ}
+        return counted
+
+    def _own_joints(self, true: Targets) -> Tensor:
+        """(P, M) keypoints that are joints of the body which are known anyway."""
+        known_PJ = true.known.joints_PJ
+        return torch.cat(
+            [
+                known_PJ if name == self.topology.name else known_PJ.new_zeros(len(known_PJ), count)
+                for name, count in true.keypoint_sets
+            ]
+            or [known_PJ[:, :0]],
+            dim=1,
+        )
+
+    def _inside(self, xy_PN2: Tensor) -> Tensor:
+        """Points outside the window say little."""
+        return ((xy_PN2 > 0) & (xy_PN2 < self.image_size)).all(-1)
+
+    def _joints_read(self, true: Targets) -> Tensor:
+        """(P, J) which of `read_joints` are in the window and known."""
+        known = true.known
+        xy_PJ2 = true.joints_2d_PJ2[:, self.read_joints]
+        inside_PJ = ((xy_PJ2 >= 0) & (xy_PJ2 < self.image_size)).all(-1)
+        before_PJ = true.joints_PJ3[:, self.read_joints, 2] > 0
+        return inside_PJ & before_PJ & known.joints_PJ[:, self.read_joints] & known.place_P[:, None]
 
 
-def reading_losses(
+def named_points(
+    topology: Topology, sets: Sequence[tuple[str, int]], vertices_PV3: Tensor, joints_PJ3: Tensor
+) -> Tensor:
+    """(P, M, 3) the points of keypoint sets, side by side: of sets that the body gives, or of its joints."""
+    points = [joints_PJ3[:, :0]]
+    for name, _ in sets:
+        if name == topology.name:
+            points.append(joints_PJ3)
+        else:
+            of_vertices_MV, of_joints_MJ = _tables(
+                topology, name, vertices_PV3.shape[1], joints_PJ3.shape[1], joints_PJ3.device
+            )
+            points.append(of_vertices_MV @ vertices_PV3 + of_joints_MJ @ joints_PJ3)
+    return torch.cat(points, dim=1)
+
+
+@lru_cache(maxsize=16)
+def _tables(
+    topology: Topology, name: str, vertices: int, joints: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """(M, V) and (M, J): how much of each vertex and joint is in a point."""
+    points = topology.keypoint_sets[name]
+    of_vertices, of_joints = torch.zeros(len(points.names), vertices), torch.zeros(len(points.names), joints)
+    pairs = [(of_vertices, points.vertex_indices, points.vertex_weights)]
+    if points.joint_indices is not None and points.joint_weights is not None:
+        pairs.append((of_joints, points.joint_indices, points.joint_weights))
+    for table, indices, weights in pairs:
+        table.scatter_add_(1, torch.tensor(indices), torch.tensor(weights))
+    return of_vertices.to(device), of_joints.to(device)
+
+
+def known_middle(points_PM3: Tensor, known_PM: Tensor) -> Tensor:
+    """(P, 3) the mean of the points that are known, 0 without any."""
+    total_P3 = (points_PM3 * known_PM[..., None]).sum(1)
+    return total_P3 / known_PM.sum(1, keepdim=True).clamp(min=1)
+
+
+def reading_errors(
     reading: JointReading, true: Targets, joints: Sequence[int], image_size: int
 ) -> dict[str, Tensor]:
     """What patches and people say about the body's `joints`, hidden ones too, that lie in the window.
 
-    - joint_heatmap: focal loss per joint,
-    - joint_owner: at a joint, the way to the head of its person (L1 [window sides]),
-    - joint_depth: at a joint, how much further away it is than that head (L1 [m]),
-    - joint_place: where the person looked for the joint (L1 [window sides]).
+    - joint_heatmap (B, J, h, w): focal loss per joint,
+    - joint_owner (P, J): at a joint, the way to the head of its person (L1 [window sides]),
+    - joint_depth (P, J): at a joint, how much further away it is than that head (L1 [m]),
+    - joint_place (P, J): where the person looked for the joint (L1 [window sides]).
     """
     height, width, count = reading.logits_BhwJ.shape[1:]
     xyz_PJ3, places_PJ2 = true.joints_PJ3[:, joints], true.joints_2d_PJ2[:, joints] / image_size
-    head_P2 = project(true.translation_P3[:, None], true.K_B33[true.centers.image_index_P])[:, 0] / image_size
+    index_P = true.centers.image_index_P
+    head_P12 = project(true.translation_P3[:, None], true.K_B33[index_P]) / image_size
     inside_PJ = ((places_PJ2 >= 0) & (places_PJ2 < 1)).all(-1) & (xyz_PJ3[..., 2] > 0)
-    person, joint = inside_PJ.nonzero(as_tuple=True)
-    image = true.centers.image_index_P[person]
-    cells_N2 = places_PJ2[person, joint] * places_PJ2.new_tensor([width, height])
-    col, row = cells_N2.long().unbind(-1)
+    cells_PJ2 = places_PJ2 * places_PJ2.new_tensor([width, height])
+    limit_2 = torch.tensor([width, height], device=index_P.device) - 1
+    col_PJ, row_PJ = cells_PJ2.long().clamp(min=0).minimum(limit_2).unbind(-1)
+    at_PJ = (index_P[:, None], row_PJ, col_PJ, torch.arange(count, device=index_P.device))
 
     logits_BJhw = reading.logits_BhwJ.movedim(-1, 1)
-    peaks_Nhw = blobs(cells_N2, height, width)
-    heatmap_BJhw = highest(peaks_Nhw, image * count + joint, len(logits_BJhw) * count).view_as(logits_BJhw)
-    heatmap_BJhw[image, joint, row, col] = 1
-    middles_N2 = patch_middles(height, width, cells_N2.device)[row, col]
+    person, joint = inside_PJ.nonzero(as_tuple=True)
+    peaks_Nhw = blobs(cells_PJ2[person, joint], height, width)
+    slot_N = index_P[person] * count + joint
+    heatmap_BJhw = highest(peaks_Nhw, slot_N, len(logits_BJhw) * count).view_as(logits_BJhw)
+    heatmap_BJhw[index_P[person], joint, row_PJ[person, joint], col_PJ[person, joint]] = 1
+    owner_PJ2 = head_P12 - patch_middles(height, width, index_P.device)[row_PJ, col_PJ]
     behind_PJ = xyz_PJ3[..., 2] - true.translation_P3[:, None, 2]
-    ways_PJ2 = places_PJ2 - head_P2[:, None]
     return {
-        "joint_heatmap": detection_loss(logits_BJhw, heatmap_BJhw),
-        "joint_owner": l1(reading.owner_BhwJ2[image, row, col, joint], head_P2[person] - middles_N2),
-        "joint_depth": l1(
-            reading.depth_BhwJ[image, row, col, joint][:, None], behind_PJ[person, joint, None]
-        ),
-        "joint_place": l1(reading.places_PJ2[person, joint], ways_PJ2[person, joint]),
+        "joint_heatmap": focal_errors(logits_BJhw, heatmap_BJhw),
+        "joint_owner": (reading.owner_BhwJ2[at_PJ] - owner_PJ2).abs().sum(-1),
+        "joint_depth": (reading.depth_BhwJ[at_PJ] - behind_PJ).abs(),
+        "joint_place": (reading.places_PJ2 - (places_PJ2 - head_P12)).abs().sum(-1),
     }

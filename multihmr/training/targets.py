@@ -1,59 +1,26 @@
-"""Samples -> what the network should have said, as tensors on its device.
+"""Batch -> what the network should have said, as tensors on its device.
 
-The names are those of `Predictions`, so that every loss reads `pred.x` against `true.x`.
+The names are those of `Predictions`, so that every loss reads `pred.x` against `true.x`. What the data do not
+know is filled in, so that the body can be run; `known` says what is not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from ..bodies.body import Body, place
-from ..data.sample import Sample
+from ..bodies.body import Body, BodyOutput
+from ..data.sample import ANCHORS
+from ..data.views import HEAD_POINTS
 from ..geometry import depth_to_code, focal_to_fov, project
+from ..humans import Topology
 from ..networks.centers import Centers
+from .batch import Batch, chosen
+from .known import Known, fill, what_is_known
 
-
-@dataclass(frozen=True)
-class Batch:
-    """Samples of one window size, their people in one flat list; plain tensors, light to send to a device."""
-
-    images_BHW3: Tensor  # uint8
-    K_B33: Tensor
-    image_index_P: Tensor
-    pose_PR33: Tensor
-    shape_PS: Tensor
-    expression_PE: Tensor
-    translation_P3: Tensor
-
-    def to(self, device: torch.device) -> Batch:
-        return Batch(**{f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)})
-
-    def images_B3HW(self) -> Tensor:
-        """RGB in [0, 1], as networks take it."""
-        return self.images_BHW3.movedim(-1, 1).float() / 255
-
-
-def collate(samples: Sequence[Sample]) -> Batch:
-    """Stack samples whose pictures are all of one size; any of them, or all, may hold nobody."""
-    counts = [len(sample.translation) for sample in samples]
-
-    def people(name: str) -> Tensor:
-        return torch.from_numpy(np.concatenate([getattr(sample, name) for sample in samples])).float()
-
-    return Batch(
-        images_BHW3=torch.from_numpy(np.stack([sample.image for sample in samples])),
-        K_B33=torch.from_numpy(np.stack([sample.K for sample in samples])).float(),
-        image_index_P=torch.repeat_interleave(torch.arange(len(samples)), torch.tensor(counts)),
-        pose_PR33=people("pose"),
-        shape_PS=people("shape"),
-        expression_PE=people("expression"),
-        translation_P3=people("translation"),
-    )
+NEAREST = 0.05  # [m] before the camera; whose head is nearer, or behind it, is not in the picture
 
 
 @dataclass(frozen=True)
@@ -71,36 +38,138 @@ class Targets:
     vertices_PV3: Tensor
     joints_PJ3: Tensor
     joints_2d_PJ2: Tensor  # pixels of the window
+    points_2d_PM2: Tensor  # keypoints as the data set gives them, pixels of the window
+    points_3d_PM3: Tensor
+    keypoint_sets: tuple[tuple[str, int], ...]
     fov_B: Tensor
     K_B33: Tensor
+    known: Known
+    heads_B: Tensor  # whether it is known of all people in a picture where their head is
+    everybody_BJ: Tensor  # ... and their joint J
+    left_out: int  # people without a target: their head is nowhere, or nothing of them is in the window
 
 
 @torch.no_grad()
 def make_targets(batch: Batch, body: Body, patch: int) -> Targets:
-    """Run the body once on the truth and write down where the heatmap should peak."""
+    """Run the body once on the truth and write down where the heatmap should peak.
+
+    ValueError: people of the batch cannot be placed with this body, or have keypoints that it does not give.
+    """
     size = batch.images_BHW3.shape[1]
-    grid_size = size // patch
-    index_P, K_P33 = batch.image_index_P, batch.K_B33[batch.image_index_P]
-    placed = place(
-        body(batch.pose_PR33, batch.shape_PS, batch.expression_PE), batch.translation_P3, body.center_joint
+    for name, _ in batch.keypoint_sets:
+        point_names(body.topology, name)
+    known, batch = what_is_known(batch, body), fill(batch, body)
+    placed = _stand(batch, body)
+    head_P3 = placed.joints_PJ3[:, body.center_joint]
+    known = replace(
+        known,
+        place_P=known.place_P & (head_P3[:, 2] > NEAREST),
+        vertices_PV=known.vertices_PV.expand(placed.vertices_PV3.shape[:2]),
     )
-    head_P2 = project(batch.translation_P3[:, None], K_P33)[:, 0] / patch
+    head_P2 = _heads(batch, placed, known, body)
+    everybody_BJ = _everybody(known.joints_PJ & known.place_P[:, None], batch)
+    inside_P, has_head_P = _in_window(batch, placed, known, body), ~head_P2.isnan().any(-1)
+    heads_B = _everybody((has_head_P | ~inside_P)[:, None], batch)[:, 0]
+    kept = (has_head_P & inside_P).nonzero()[:, 0]
+    left_out = len(head_P2) - len(kept)
+    batch, known = chosen(batch, kept), chosen(known, kept)
+    placed, head_P2 = BodyOutput(*(points[kept] for points in placed)), head_P2[kept] / patch
+
+    index_P, K_P33 = batch.image_index_P, batch.K_B33[batch.image_index_P]
+    grid_size = size // patch
     cell_P2 = assign_cells(head_P2, index_P, grid_size)
+    translation_P3 = placed.joints_PJ3[:, body.center_joint]
     return Targets(
-        centers=Centers(index_P, cell_P2[:, 1], cell_P2[:, 0], torch.ones_like(batch.translation_P3[:, 0])),
-        heatmap_Bhw=_heatmap(head_P2, cell_P2, index_P, (len(batch.K_B33), grid_size, grid_size)),
+        centers=Centers(index_P, cell_P2[:, 1], cell_P2[:, 0], torch.ones_like(translation_P3[:, 0])),
+        heatmap_Bhw=_heatmap(head_P2, cell_P2, index_P, (len(batch), grid_size, grid_size)),
         pose_PR33=batch.pose_PR33,
         shape_PS=batch.shape_PS,
         expression_PE=batch.expression_PE,
-        depth_code_P=depth_to_code(batch.translation_P3[:, 2], K_P33[:, 0, 0], size),
+        depth_code_P=depth_to_code(translation_P3[:, 2], K_P33[:, 0, 0], size),
         offset_P2=head_P2 - (cell_P2 + 0.5),
-        translation_P3=batch.translation_P3,
+        translation_P3=translation_P3,
         vertices_PV3=placed.vertices_PV3,
         joints_PJ3=placed.joints_PJ3,
         joints_2d_PJ2=project(placed.joints_PJ3, K_P33),
+        points_2d_PM2=batch.points_2d_PM2,
+        points_3d_PM3=batch.points_3d_PM3,
+        keypoint_sets=batch.keypoint_sets,
         fov_B=focal_to_fov(batch.K_B33[:, 0, 0], size),
         K_B33=batch.K_B33,
+        known=known,
+        heads_B=heads_B,
+        everybody_BJ=everybody_BJ,
+        left_out=left_out,
     )
+
+
+def point_names(topology: Topology, keypoint_set: str) -> tuple[str, ...]:
+    """Names of the points of a set, which may be the body's own joints, under the body's name.
+
+    ValueError: the body does not give them.
+    """
+    if keypoint_set == topology.name:
+        return topology.joint_names
+    if keypoint_set not in topology.keypoint_sets:
+        known = ", ".join((topology.name, *sorted(topology.keypoint_sets)))
+        raise ValueError(
+            f"the data have keypoints of set '{keypoint_set}', which body '{topology.name}' does not give; "
+            f"it gives {known}"
+        )
+    return topology.keypoint_sets[keypoint_set].names
+
+
+def _stand(batch: Batch, body: Body) -> BodyOutput:
+    """Everybody where their anchor is."""
+    output = body(batch.pose_PR33, batch.shape_PS, batch.expression_PE)
+    by_transl_P = batch.anchor_P == ANCHORS.index("transl")
+    joint_P = torch.where(batch.anchor_P == ANCHORS.index("center"), body.center_joint, body.pelvis_joint)
+    goal_P3 = batch.translation_P3
+    if body.topology.rest_pelvis is not None:
+        one_P1 = torch.ones_like(batch.shape_PS[:, :1])
+        numbers_PK = torch.cat([one_P1, batch.shape_PS, batch.expression_PE], dim=1)
+        rest_P3 = numbers_PK @ torch.tensor(body.topology.rest_pelvis).to(numbers_PK)
+        goal_P3 = goal_P3 + rest_P3 * by_transl_P[:, None]
+    elif by_transl_P.any():
+        name = batch.names[int(batch.image_index_P[by_transl_P][0])]
+        raise ValueError(
+            f"people of sample '{name}' stand at SMPL's translation, which body '{body.name}' does not have; "
+            "train a model of their body"
+        )
+    people = torch.arange(len(joint_P), device=joint_P.device)
+    shift_P13 = (goal_P3 - output.joints_PJ3[people, joint_P])[:, None]
+    return BodyOutput(output.vertices_PV3 + shift_P13, output.joints_PJ3 + shift_P13)
+
+
+def _heads(batch: Batch, placed: BodyOutput, known: Known, body: Body) -> Tensor:
+    """(P, 2) pixels of the heads: of the placed bodies, else the middle of the keypoints on it, else NaN."""
+    exact_P2 = project(placed.joints_PJ3[:, body.center_joint, None], batch.K_B33[batch.image_index_P])[:, 0]
+    on_head_M: list[bool] = []
+    for keypoint_set, _ in batch.keypoint_sets:
+        names = point_names(body.topology, keypoint_set)
+        wanted = HEAD_POINTS if keypoint_set != body.name else (names[body.center_joint],)
+        on_head_M += [name in wanted for name in names]
+    use_PM1 = (known.points_2d_PM & torch.tensor(on_head_M, dtype=torch.bool).to(exact_P2.device))[..., None]
+    middle_P2 = (batch.points_2d_PM2 * use_PM1).sum(1) / use_PM1.sum(1)  # 0 / 0 is NaN
+    return torch.where(known.place_P[:, None], exact_P2, middle_P2)
+
+
+def _in_window(batch: Batch, placed: BodyOutput, known: Known, body: Body) -> Tensor:
+    """(P,) whether any point that is known of a person lies in the window."""
+    size = batch.images_BHW3.shape[1]
+    joints_PJ2 = project(placed.joints_PJ3, batch.K_B33[batch.image_index_P])
+    joints_PJ = known.joints_PJ & known.place_P[:, None] & (placed.joints_PJ3[..., 2] > NEAREST)
+    joints_PJ[:, body.center_joint] = known.place_P
+    xy_PN2 = torch.cat([joints_PJ2, batch.points_2d_PM2], dim=1)
+    counts_PN = torch.cat([joints_PJ, known.points_2d_PM], dim=1)
+    return (counts_PN & (xy_PN2 >= 0).all(-1) & (xy_PN2 < size).all(-1)).any(1)
+
+
+def _everybody(known_PJ: Tensor, batch: Batch) -> Tensor:
+    """(B, J) whether it is known of everybody in a picture; True where there is nobody."""
+    known_BJ = torch.ones(len(batch), known_PJ.shape[1], device=known_PJ.device)
+    index_PJ = batch.image_index_P[:, None].expand_as(known_PJ)
+    return known_BJ.scatter_reduce_(0, index_PJ, known_PJ.float(), "amin") > 0
 
 
 def assign_cells(head_P2: Tensor, image_index_P: Tensor, grid_size: int) -> Tensor:

@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, distributed, nn
-from torch.utils.data import ConcatDataset, DataLoader, Dataset
-from tqdm import tqdm
+from torch import Tensor, nn
 
-from ..bodies.body import Body
-from ..bodies.joints import body_joints
-from ..data.augment import augment
-from ..data.sample import Sample
-from ..data.shards import Shards
-from ..hub import FAMILIES, load_body, load_model, pick_device, save_model
+from ..data.augment import Augmentation
+from ..data.mixture import Mixture, Source, for_body, open_sources
+from ..hub import pick_device, save_model
 from ..humans import Topology
 from ..model import Model
-from ..networks.backbones import Hybrid
+from .batch import Batch
+from .journal import Journal
 from .losses import MultiHMRLoss
-from .targets import Batch, collate, make_targets
+from .processes import Processes, StopSignal
+from .start import STARTS, build
+from .state import TrainState
+from .stream import Stream, batches, death_of_workers_said
+from .targets import Targets, make_targets, point_names
 
 log = logging.getLogger(__name__)
 
@@ -40,14 +40,24 @@ class TrainConfig:
     """Every field is a flag of `multihmr train`."""
 
     data: str = field(
-        metadata={"help": "folder of shards, as `multihmr synth` writes them; several with commas"}
+        metadata={
+            "help": "folders of shards, as `multihmr synth` writes them, or names of data sets, with commas; "
+            "with shares of the pictures: bedlam:0.6,data/train:0.4"
+        }
     )
-    out: str = _flag("runs/multihmr", "for checkpoints, TensorBoard, and weights.safetensors at the end")
-    backbone: str = _flag("hybrid_lite0", "hybrid_lite0, dinov2_vits14, dinov2_vitb14 or dinov2_vitl14")
+    root: str = _flag("data", "folder in which the named data sets lie, each under its name")
+    out: str = _flag("runs/multihmr", "for checkpoints, logs, and weights.safetensors at the end")
+    body: str = _flag("anny", "anny or smplx; data of another body are refused")
+    smplx: str = _flag("", "your SMPLX_NEUTRAL.npz, for that body")
+    shape_count: int = _flag(10, "numbers of SMPL-X's shape: 10 or 11")
+    keypoints_only: bool = _flag(False, "use the keypoints of data of another body instead of refusing them")
+    backbone: str = _flag("hybrid_lite0", "or dinov2_vits14, dinov2_vitb14, dinov2_vitl14, hrnet_w32 or _w48")
     image_size: int = _flag(320, "side of the square that the network looks at, in pixels")
-    init: str = _flag("", "model or weights to start from; else the backbone's public weights")
+    network: str = _flag("", "other fields of a new network's config: head=iterative,camera_embedding=none")
+    init: str = _flag("", "model to start from, random, or imagenet; else the backbone's public weights")
     steps: int = _flag(30_000, "of the optimiser")
     batch_size: int = _flag(16, "pictures a step, of all processes together")
+    accumulate: int = _flag(1, "batches into which a process cuts its share of a step, for want of memory")
     lr: float = _flag(5e-4, "learning rate after the warm-up")
     backbone_lr: float = _flag(0.5, "factor on it for what was pretrained")
     warmup: int = _flag(300, "steps")
@@ -57,109 +67,98 @@ class TrainConfig:
     freeze_stages: int = _flag(3, "first stages of the hybrid's stem that stay as ImageNet left them")
     vertices: int = _flag(900, "of the body's vertices, how many the losses look at")
     read_joints: bool = _flag(True, "let the network read the body's joints off the patches (reader.py)")
-    workers: int = _flag(1, "processes that read pictures")
+    zoom: float = _flag(0.0, "share of pictures seen through another lens")
+    roll: float = _flag(0.0, "share of pictures turned by up to 20 degrees")
+    cover: float = _flag(0.0, "share of pictures with patches that hide parts of people")
+    workers: int = _flag(1, "processes that read pictures, for each process that trains")
     seed: int = _flag(0, "of weights, order and augmentation")
-    half: bool = _flag(True, "bfloat16 in the backbone")
-    save_every: int = _flag(500, "steps between checkpoints")
+    precision: str = _flag("bf16", "of the backbone: fp32, bf16 or fp16")
+    recompute: bool = _flag(False, "keep less of the backbone in memory and compute it twice")
+    save_seconds: float = _flag(60.0, "between checkpoints; what a killed run loses at most")
+    log_every: int = _flag(20, "steps between notes in log.jsonl and TensorBoard")
     licence: str = _flag("unknown", "of the weights, written into their file")
     device: str = _flag("", "cpu, cuda, cuda:1, mps")
 
 
-class Stream(Dataset[Sample]):
-    """Sample number g of an endless training run: its picture and augmentation follow from g and seed.
-
-    Stateless, so that a resumed run sees exactly what an uninterrupted one would have seen.
-    """
-
-    def __init__(self, sources: list[Shards], image_size: int, topology: Topology, seed: int) -> None:
-        self.samples: ConcatDataset[Sample] = ConcatDataset(cast(Any, sources))
-        self.image_size = image_size
-        self.topology = topology
-        self.seed = seed
-
-    def __getitem__(self, g: int) -> Sample:
-        epoch, position = divmod(g, len(self.samples))
-        index = int(_order(self.seed, epoch, len(self.samples))[position])
-        rng = np.random.default_rng((self.seed, 1, g))
-        return augment(self.samples[index], self.image_size, rng, self.topology)
-
-
-def train(config: TrainConfig, *, progress: bool | None = None) -> Path:
+def train(config: TrainConfig, *, model: Model | None = None, progress: bool | None = None) -> Path:
     """Train (or go on, if `out` holds a checkpoint) and return the path of the weights that came out.
 
     Started by `torchrun --nproc-per-node N -m multihmr train ...`, the processes share each step's pictures
-    and all hold the same weights; the first one writes.
+    and all hold the same weights; the first one writes. However a step is cut into processes and batches, it
+    changes the weights alike, and a run may go on with another number of them.
+
+    Args:
+        config: every flag of the command.
+        model: the network to train, instead of one that `config` describes.
+        progress: whether to show a bar; None on a terminal.
 
     Raises:
         FloatingPointError: a loss term is not finite; it and the samples are named.
+        ValueError: a sample cannot be used, or a flag has no such value.
+        ChildProcessError: a process that reads pictures died.
+        OSError: a checkpoint cannot be written; the previous one is whole.
+        KeyboardInterrupt: SIGTERM or SIGINT came; the step was finished and saved.
     """
     torch.manual_seed(config.seed)
     device = pick_device(config.device or None)
     processes = Processes.join(device)
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
-    model = _build(config).to(device)
-    state = TrainState(model, config)
+    sources = open_sources(config.data, config.root)
+    state = TrainState((model or build(config)).to(device), config)
     if (out / "checkpoint.pt").exists():
         state.load(out / "checkpoint.pt")
         log.info("going on from step %d", state.step)
-    shared = processes.share(Objective(model).to(device))
-    writer = _summary_writer(out) if processes.first else None
-    quiet = not processes.first or (None if progress is None else not progress)
-    bar = tqdm(total=config.steps, initial=state.step, disable=quiet)
-    for batch in _batches(config, model, state.step, processes):
-        terms = train_step(state, shared, batch.to(device))
-        bar.update()
-        if writer is not None and state.step % 20 == 0:
-            bar.set_postfix(loss=f"{terms['total']:.2f}", refresh=False)
-            for name, value in terms.items():
-                writer.add_scalar(name, value, state.step)
-        if writer is not None and state.step % config.save_every == 0:
-            state.save(out / "checkpoint.pt")
-            log.info("step %d: %s", state.step, {k: round(v, 3) for k, v in terms.items()})
-    bar.close()
+    topology = state.model.body.topology
+    check_sources(sources, topology, keypoints_only=config.keypoints_only)
+    stream = Stream(
+        Mixture(sources, config.seed),
+        topology,
+        state.model.config.image_size,
+        Augmentation(zoom=config.zoom, roll=config.roll, cover=config.cover),
+        keypoints_only=config.keypoints_only,
+    )
+    with StopSignal() as stop, death_of_workers_said():
+        _learn(state, stream, processes, stop, progress)
     path = out / "weights.safetensors"
-    if writer is not None:
-        writer.close()
-        state.save(out / "checkpoint.pt")
-        unmoved = unmoved_names(_sources(config), model.body.topology)
-        model.config = replace(model.config, unpredicted=unmoved)
+    if processes.first:
+        unmoved = unmoved_names(sources, topology)
+        if config.init not in STARTS:  # what the network could say at the start it can still say
+            unmoved = tuple(name for name in unmoved if name in state.model.config.unpredicted)
+        state.model.config = replace(state.model.config, unpredicted=unmoved)
         export(state, path, licence=config.licence)
     processes.leave()
     return path
 
 
-@dataclass(frozen=True)
-class Processes:
-    """The processes of one training run; alone unless `torchrun` started several."""
-
-    rank: int = 0
-    count: int = 1
-
-    @staticmethod
-    def join(device: torch.device) -> Processes:
-        """Meet the others that torchrun started."""
-        if not distributed.is_torchelastic_launched():
-            return Processes()
-        if device.type == "cuda":
-            torch.cuda.set_device(distributed.get_node_local_rank())
-        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
-        return Processes(distributed.get_rank(), distributed.get_world_size())
-
-    @property
-    def first(self) -> bool:
-        return self.rank == 0
-
-    def share(self, module: nn.Module) -> nn.Module:
-        """The module with gradients averaged over all processes."""
-        if self.count == 1:
-            return module
-        return nn.parallel.DistributedDataParallel(module)
-
-    def leave(self) -> None:
-        if self.count > 1:
-            distributed.barrier()
-            distributed.destroy_process_group()
+def _learn(
+    state: TrainState, stream: Stream, processes: Processes, stop: StopSignal, progress: bool | None
+) -> None:
+    """All steps that are still to do; the last one is saved, also when a signal asks to stop."""
+    config, device = state.config, state.model.device
+    out = Path(config.out)
+    shared = processes.share(Objective(state.model).to(device))
+    steps = batches(stream, config, state.step, processes, pinned=device.type == "cuda")
+    saved_at, stopped = time.monotonic(), False
+    with Journal(out, config, state.step, writes=processes.first, bar=progress) as journal:
+        for parts in journal.timed(steps):
+            terms = train_step(state, shared, [part.to(device) for part in parts], processes)
+            journal.note(state.step, terms)
+            stopped = processes.any(bool(stop.asked), device)
+            last = stopped or state.step == config.steps
+            if last or time.monotonic() - saved_at > config.save_seconds:
+                if processes.first:
+                    state.save(out / "checkpoint.pt")
+                    log.info("saved %s", journal.summary)
+                saved_at = time.monotonic()
+            if stopped:
+                break
+    if stopped:
+        processes.leave()
+        raise KeyboardInterrupt(
+            f"stopped after step {state.step} of {config.steps}, which is saved in {out / 'checkpoint.pt'}; "
+            "the same command goes on from there"
+        )
 
 
 class Objective(nn.Module):
@@ -170,76 +169,94 @@ class Objective(nn.Module):
         self.model = model
         self.criterion = MultiHMRLoss(model.body, model.config.image_size, model.config.read_joints)
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        targets = make_targets(batch, self.model.body, self.model.backbone.patch)
-        pred = self.model(batch.images_B3HW(), batch.K_B33, centers=targets.centers)
-        return self.criterion(pred, targets)
+    def targets(self, batch: Batch) -> Targets:
+        return make_targets(batch, self.model.body, self.model.backbone.patch)
+
+    def forward(
+        self, batch: Batch, true: Targets | None = None, counts: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """true: `self.targets`, if they are there already; counts: as `MultiHMRLoss.forward` takes them."""
+        true = true or self.targets(batch)
+        pred = self.model(batch.images_B3HW(), batch.K_B33, centers=true.centers)
+        return self.criterion(pred, true, counts)
 
 
-class TrainState:
-    """What a checkpoint holds: weights, their moving average, optimiser, step."""
-
-    def __init__(self, model: Model, config: TrainConfig) -> None:
-        self.model = model.train()
-        self.config = config
-        self.step = 0
-        self.optimizer = torch.optim.AdamW(
-            _parameter_groups(model, config), lr=config.lr, weight_decay=config.weight_decay
-        )
-        self.ema = {name: value.detach().clone() for name, value in model.state_dict().items()}
-
-    def learning_rate_factor(self) -> float:
-        """Linear warm-up, then a cosine down to 1 %."""
-        progress = (self.step - self.config.warmup) / max(1, self.config.steps - self.config.warmup)
-        if progress < 0:
-            return (self.step + 1) / self.config.warmup
-        return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-
-    @torch.no_grad()
-    def update_ema(self) -> None:
-        # A short memory at first, so that the average does not drag the random start along.
-        decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
-        for name, value in self.model.state_dict().items():
-            if value.dtype.is_floating_point:
-                self.ema[name].lerp_(value, 1 - decay)
-            else:
-                self.ema[name].copy_(value)
-
-    def save(self, path: Path) -> None:
-        content = {
-            "model": self.model.state_dict(),
-            "ema": self.ema,
-            "optimizer": self.optimizer.state_dict(),
-            "step": self.step,
-            "config": asdict(self.config),
-        }
-        temporary = path.with_suffix(".tmp")
-        torch.save(content, temporary)
-        temporary.replace(path)
-
-    def load(self, path: Path) -> None:
-        content = torch.load(path, map_location=self.model.device, weights_only=True)
-        self.model.load_state_dict(content["model"])
-        self.optimizer.load_state_dict(content["optimizer"])
-        self.ema = content["ema"]
-        self.step = content["step"]
+ALONE = Processes()
 
 
-def train_step(state: TrainState, objective: nn.Module, batch: Batch) -> dict[str, float]:
-    """One step of the optimiser on an `Objective`; returns the weighted loss terms and their "total"."""
+def train_step(
+    state: TrainState, shared: nn.Module, parts: Sequence[Batch], processes: Processes = ALONE
+) -> dict[str, float]:
+    """One step of the optimiser on all batches of all processes.
+
+    shared: an `Objective`, as `processes.share` gives it. Returns the weighted loss terms of the whole step,
+    their "total", and how many people were "left_out".
+    """
+    objective: Any = getattr(shared, "module", shared)  # within what sends the gradients around
+    truths = [objective.targets(part) for part in parts]
+    counts = _counts(objective, truths, processes)
+    state.optimizer.zero_grad(set_to_none=True)
+    names: list[str] = []
+    sums = torch.zeros(0)
+    for part, true in zip(parts, truths, strict=True):
+        with processes.keep_gradients(shared, keep=part is not parts[-1]):
+            terms = shared(part, true, counts)
+            names, values = list(terms), torch.stack(list(terms.values()))
+            if not values.isfinite().all():
+                raise FloatingPointError(_culprits(objective, part, terms, state.step))
+            # Processes average their gradients, but the step wants their sum.
+            state.scaler.scale(values.sum() * processes.count).backward()
+        sums = values.detach() + (sums if len(sums) else 0)
+    _update(state, parts)
+    left_out = sums.new_tensor([float(sum(true.left_out for true in truths))])
+    *numbers, people = processes.total(torch.cat([sums, left_out])).tolist()
+    return {**dict(zip(names, numbers, strict=True)), "total": sum(numbers), "left_out": people}
+
+
+def _counts(objective: Any, truths: Sequence[Targets], processes: Processes) -> dict[str, Tensor]:
+    """What each loss term of the step is divided by, over all batches of all processes."""
+    of_parts = [objective.criterion.counts(true) for true in truths]
+    stacked = torch.stack([torch.stack(list(counts.values())).float() for counts in of_parts])
+    return dict(zip(of_parts[0], processes.total(stacked.sum(0)), strict=True))
+
+
+def _update(state: TrainState, parts: Sequence[Batch]) -> None:
+    """Weights and their average move along the gradient."""
     for group in state.optimizer.param_groups:
         group["lr"] = state.config.lr * group["factor"] * state.learning_rate_factor()
-    terms = objective(batch)
-    total = torch.stack(list(terms.values())).sum()
-    values = {name: term.item() for name, term in terms.items()}
-    _check_finite(values, state.step)
-    state.optimizer.zero_grad(set_to_none=True)
-    total.backward()
-    torch.nn.utils.clip_grad_norm_(state.model.parameters(), state.config.clip)
-    state.optimizer.step()
+    state.scaler.unscale_(state.optimizer)
+    norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), state.config.clip)
+    # With fp16 an infinite gradient is usual: the scaler leaves the step out and scales less.
+    scaling = state.scaler.is_enabled() and state.scaler.get_scale() >= 1
+    if not scaling and not norm.isfinite():
+        names = ", ".join(f"'{name}'" for part in parts for name in part.names)
+        raise FloatingPointError(
+            f"the gradient is not finite at step {state.step}, though the loss is; lower the learning rate, "
+            f"take --precision bf16, or look at the samples of this step: {names}"
+        )
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
     state.step += 1
     state.update_ema()
-    return {**values, "total": total.item()}
+
+
+@torch.no_grad()
+def _culprits(objective: Any, batch: Batch, terms: Mapping[str, Tensor], step: int) -> str:
+    """What to say of a loss that is not finite: which terms, and which samples give it on their own."""
+    wrong = ", ".join(name for name, term in terms.items() if not term.isfinite())
+    names = []
+    for i, name in enumerate(batch.names):
+        if not all(term.isfinite() for term in objective(batch.alone(i)).values()):
+            names.append(f"'{name}'")
+    if 0 < len(names) < len(batch):
+        return (
+            f"loss term {wrong} is not finite at step {step} because of {', '.join(names)}; mend or drop them"
+        )
+    everyone = ", ".join(f"'{name}'" for name in batch.names)
+    return (
+        f"loss term {wrong} is not finite at step {step}; lower the learning rate, or look at the samples of "
+        f"this batch: {everyone}"
+    )
 
 
 def export(state: TrainState, path: Path, **metadata: str) -> Path:
@@ -251,141 +268,30 @@ def export(state: TrainState, path: Path, **metadata: str) -> Path:
     return path
 
 
-def unmoved_names(sources: Iterable[Shards], topology: Topology, every: int = 10) -> tuple[str, ...]:
-    """Joints and facial actions that no person of every tenth sample moves: what nobody can learn from these.
+def check_sources(sources: Sequence[Source], topology: Topology, *, keypoints_only: bool = False) -> None:
+    """ValueError, naming the source, if its first sample does not fit a model with this body."""
+    for source in sources:
+        sample = source.samples[0]
+        try:
+            for_body(sample, topology, keypoints_only=keypoints_only)
+            if sample.keypoints_2d is not None or sample.keypoints_3d is not None:
+                point_names(topology, sample.keypoint_set)
+        except ValueError as error:
+            raise ValueError(f"{source.name} cannot be learned from: {error}") from error
 
-    A checkpoint carries them as `unpredicted`, so that users know what it says nothing about.
+
+def unmoved_names(sources: Sequence[Source], topology: Topology, most: int = 1000) -> tuple[str, ...]:
+    """Joints and facial actions that nobody moves in (up to `most`) samples of each source.
+
+    Nobody can learn anything of these: a checkpoint carries them as `unpredicted`, to tell its users.
     """
-    turned = np.zeros(len(topology.joint_names), dtype=bool)
+    turned = np.zeros(len(topology.pose_names), dtype=bool)
     acted = np.zeros(len(topology.expression_names), dtype=bool)
-    for shards in sources:
-        for index in range(0, len(shards), every):
-            sample = shards[index]
-            if len(sample):
-                turned |= np.abs(sample.pose - np.eye(3)).max((0, 2, 3)) > 1e-3
-                acted |= (sample.expression > 1e-3).any(0)
-    joints = [name for name, moves in zip(topology.joint_names, turned, strict=True) if not moves]
+    for source in sources:
+        for index in range(0, len(source.samples), math.ceil(len(source.samples) / most)):
+            sample = for_body(source.samples[index], topology, keypoints_only=True)
+            turned |= (np.abs(sample.pose - np.eye(3)) > 1e-3).any((0, 2, 3))  # NaN is not
+            acted |= (np.abs(sample.expression) > 1e-3).any(0)
+    joints = [name for name, moves in zip(topology.pose_names, turned, strict=True) if not moves]
     actions = [name for name, moves in zip(topology.expression_names, acted, strict=True) if not moves]
     return (*joints, *actions)
-
-
-def vertex_sample(body: Body, count: int, seed: int = 0) -> np.ndarray:
-    """Vertices for the losses, spread over the surface: each is drawn with the area around it.
-
-    The mesh is fine at hands and face; drawing by area makes a square centimetre count the same everywhere.
-    """
-    with torch.no_grad():
-        vertices = body(
-            body.mean_pose_R33[None], body.mean_shape_S[None], torch.zeros(1, body.expression_count)
-        )
-    corners_F33 = vertices.vertices_PV3[0].numpy()[body.topology.faces]
-    edges = corners_F33[:, 1:] - corners_F33[:, :1]
-    area_F = np.linalg.norm(np.cross(edges[:, 0], edges[:, 1]), axis=-1)
-    area_V = np.zeros(len(vertices.vertices_PV3[0]))
-    np.add.at(area_V, body.topology.faces, area_F[:, None])
-    rng = np.random.default_rng(seed)
-    return np.sort(rng.choice(len(area_V), min(count, len(area_V)), replace=False, p=area_V / area_V.sum()))
-
-
-def _build(config: TrainConfig) -> Model:
-    network, make_config = cast(Any, FAMILIES["multihmr"])()
-    body = cast(Any, load_body("anny"))
-    if config.init:
-        started = load_model(config.init, device="cpu")
-        model_config = replace(started.config, image_size=config.image_size)
-    else:
-        topology = body.topology
-        read = [topology.joint_names.index(name) for name in body_joints(topology)]
-        model_config = make_config(
-            backbone=config.backbone,
-            image_size=config.image_size,
-            read_joints=tuple(read) if config.read_joints else (),
-        )
-    model = network(
-        model_config, body.with_vertices(vertex_sample(body, config.vertices)), pretrained=not config.init
-    )
-    if config.init:
-        model.load_state_dict(_resize_tables(started.state_dict(), model.state_dict()))
-    if isinstance(model.backbone, Hybrid):
-        model.backbone.freeze(config.freeze_stages)
-    model.backbone.half_dtype = torch.bfloat16 if config.half else None
-    return model
-
-
-def _resize_tables(weights: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Stretch the head's tables of rows and columns, so that a run may go on at another image size."""
-    return {
-        name: value
-        if value.shape == wanted[name].shape
-        else F.interpolate(value.T[None], size=len(wanted[name]), mode="linear", align_corners=False)[0].T
-        for name, value in weights.items()
-    }
-
-
-def _parameter_groups(model: Model, config: TrainConfig) -> list[dict]:
-    """Pretrained parts learn slower; biases, norms and tables are not decayed."""
-    pretrained = ("backbone.stem.", "backbone.vit.")
-    groups: dict[tuple[bool, bool], list] = {}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            decays = parameter.ndim > 1 and "rows" not in name and "cols" not in name
-            groups.setdefault((name.startswith(pretrained), decays), []).append(parameter)
-    return [
-        {
-            "params": parameters,
-            "factor": config.backbone_lr if slow else 1.0,
-            "weight_decay": config.weight_decay if decays else 0.0,
-        }
-        for (slow, decays), parameters in groups.items()
-    ]
-
-
-def _batches(config: TrainConfig, model: Model, start: int, processes: Processes) -> Iterator[Batch]:
-    """This process' share of the pictures of each step."""
-    if config.batch_size % processes.count:
-        raise ValueError(
-            f"{processes.count} processes cannot share {config.batch_size} pictures a step evenly"
-        )
-    stream = Stream(_sources(config), model.config.image_size, model.body.topology, config.seed)
-    first = start * config.batch_size + processes.rank
-    numbers = range(first, config.steps * config.batch_size, processes.count)
-    loader = DataLoader(
-        stream,
-        batch_size=config.batch_size // processes.count,
-        sampler=numbers,  # type: ignore[arg-type]
-        collate_fn=collate,
-        num_workers=config.workers,
-        prefetch_factor=4 if config.workers else None,
-    )
-    return iter(loader)
-
-
-def _sources(config: TrainConfig) -> list[Shards]:
-    return [Shards(root) for root in config.data.split(",")]
-
-
-_orders: dict[tuple[int, int, int], np.ndarray] = {}
-
-
-def _order(seed: int, epoch: int, count: int) -> np.ndarray:
-    if (seed, epoch, count) not in _orders:
-        _orders.clear()
-        _orders[seed, epoch, count] = np.random.default_rng((seed, 0, epoch)).permutation(count)
-    return _orders[seed, epoch, count]
-
-
-def _summary_writer(out: Path):  # type: ignore[no-untyped-def]
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise ImportError("training writes TensorBoard logs: pip install 'multihmr[train]'") from error
-    return SummaryWriter(str(out))
-
-
-def _check_finite(values: dict[str, float], step: int) -> None:
-    wrong = [name for name, value in values.items() if not math.isfinite(value)]
-    if wrong:
-        raise FloatingPointError(
-            f"loss term {', '.join(wrong)} is not finite at step {step}; lower the learning rate or look at "
-            f"the samples of this step (numbers {step} x batch_size onwards)"
-        )

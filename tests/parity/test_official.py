@@ -25,7 +25,7 @@ from multihmr.image import Window
 from multihmr.model import Model, Predictions, own_camera
 from multihmr.networks.centers import Centers, find_centers
 from multihmr.networks.rays import RayEmbedding
-from multihmr.training.losses import detection_loss, l1, points_loss
+from multihmr.training.losses import focal_errors, l1_errors, points_errors
 
 from . import weights as W
 
@@ -224,15 +224,17 @@ def test_loss_terms() -> None:
         for side in ("pred", "gt")
     )
     scores = pred["scores"][..., 0]
-    terms = {
-        "bce": detection_loss(scores.logit(), true["scores"]),
-        "rotmat": l1(pred["rotmat"], true["rotmat"]),
-        "shape": l1(pred["shape"], true["shape"][:, :10]),
-        "dist": l1(pred["dist_postprocessed"], true["dist_postprocessed"][:, None]),
+    cells = focal_errors(scores.logit(), true["scores"])
+    people = {
+        "rotmat": l1_errors(pred["rotmat"], true["rotmat"]),
+        "shape": l1_errors(pred["shape"][..., None], true["shape"][:, :10, None]),
+        "dist": l1_errors(pred["dist_postprocessed"][:, None], true["dist_postprocessed"][:, None, None]),
     }
-    terms |= {name: l1(pred[name], true[name]) for name in ("offset", "transl")}
+    people |= {name: l1_errors(pred[name][:, None], true[name][:, None]) for name in ("offset", "transl")}
     roots = pred["transl_pelvis"][:, 0], true["transl_pelvis"]
-    terms |= {name: points_loss(pred[name], true[name], *roots) for name in ("j3d", "v3d")}
+    people |= {name: points_errors(pred[name], true[name], *roots) for name in ("j3d", "v3d")}
+    terms = {name: errors.mean() for name, errors in people.items()}
+    terms["bce"] = cells.sum() / (true["scores"] == 1).sum()
     for name in ("j2d", "v2d"):  # only points within the picture of 112 pixels
         inside = ((true[name] > 0) & (true[name] < 112)).all(-1)
         terms[name] = (pred[name] - true[name]).abs().sum(-1)[inside].mean()

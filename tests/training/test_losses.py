@@ -6,13 +6,15 @@ from toys import ToyBody, tiny_model
 
 from multihmr.geometry import default_intrinsics
 from multihmr.networks.reader import JointReading, patch_middles
-from multihmr.training.losses import MultiHMRLoss, detection_loss, reading_losses
-from multihmr.training.targets import Batch, assign_cells, make_targets
+from multihmr.training.batch import Batch
+from multihmr.training.losses import MultiHMRLoss, focal_errors, reading_errors
+from multihmr.training.targets import assign_cells, make_targets
 
 
-def batch_of(*translations, image_index=None, images=2) -> Batch:
+def batch_of(*translations, image_index=None, images=2, **changes) -> Batch:
+    """Toy people with their heads there, in pictures of 64 pixels under 60 degrees."""
     count = len(translations)
-    return Batch(
+    batch = Batch(
         images_BHW3=torch.zeros(images, 64, 64, 3, dtype=torch.uint8),
         K_B33=default_intrinsics(64, 64).expand(images, 3, 3),
         image_index_P=torch.tensor(image_index or [0] * count, dtype=torch.long),
@@ -20,7 +22,13 @@ def batch_of(*translations, image_index=None, images=2) -> Batch:
         shape_PS=torch.full((count, 2), 0.5),
         expression_PE=torch.zeros(count, 1),
         translation_P3=torch.tensor(translations).reshape(-1, 3),
+        anchor_P=torch.zeros(count, dtype=torch.long),
+        points_2d_PM2=torch.zeros(count, 0, 2),
+        points_3d_PM3=torch.zeros(count, 0, 3),
+        keypoint_sets=(),
+        names=tuple(f"picture {i}" for i in range(images)),
     )
+    return dataclasses.replace(batch, **changes)
 
 
 def perfect(targets):
@@ -45,7 +53,7 @@ def test_every_term_is_zero_for_a_perfect_prediction():
 def test_nobody_in_the_batch_gives_finite_losses_and_gradients():
     model = tiny_model().train()
     targets = make_targets(batch_of(), ToyBody(), 16)
-    terms = MultiHMRLoss(ToyBody(), 64)(
+    terms = MultiHMRLoss(ToyBody(), 64, (0, 1, 2))(
         model(torch.rand(2, 3, 64, 64), targets.K_B33, centers=targets.centers), targets
     )
     torch.stack(list(terms.values())).sum().backward()
@@ -81,7 +89,7 @@ def test_detection_loss_rewards_the_right_peak():
     heatmap[0, 1, 2] = 1
     right, wrong = torch.full((1, 4, 4), -4.0), torch.full((1, 4, 4), -4.0)
     right[0, 1, 2] = wrong[0, 3, 0] = 4.0
-    assert detection_loss(right, heatmap) < 0.1 * detection_loss(wrong, heatmap)
+    assert focal_errors(right, heatmap).sum() < 0.1 * focal_errors(wrong, heatmap).sum()
 
 
 def perfect_reading(targets, joints=(0, 1, 2), cells=4):
@@ -104,14 +112,15 @@ def perfect_reading(targets, joints=(0, 1, 2), cells=4):
 def test_reading_the_truth_off_the_patches_costs_nothing():
     targets = make_targets(batch_of([0.1, -0.6, 4.0], images=1), ToyBody(), 16)
     reading = perfect_reading(targets)
-    terms = reading_losses(reading, targets, [0, 1, 2], 64)
-    assert all(term.item() == pytest.approx(0, abs=1e-5) for term in terms.values())
+    errors = reading_errors(reading, targets, [0, 1, 2], 64)
+    assert all(error.abs().max().item() == pytest.approx(0, abs=1e-5) for error in errors.values())
     moved = dataclasses.replace(reading, places_PJ2=reading.places_PJ2 + 0.1)
-    assert reading_losses(moved, targets, [0, 1, 2], 64)["joint_place"].item() == pytest.approx(0.2, abs=1e-5)
+    wrong = reading_errors(moved, targets, [0, 1, 2], 64)["joint_place"]
+    torch.testing.assert_close(wrong, torch.full((1, 3), 0.2))
 
 
 def test_joints_outside_the_window_are_not_asked_for():
     targets = make_targets(batch_of([0.1, 3.4, 4.0], images=1), ToyBody(), 16)
-    reading = perfect_reading(make_targets(batch_of([0.1, -0.6, 4.0], images=1), ToyBody(), 16))
-    terms = reading_losses(reading, targets, [0, 1, 2], 64)
-    assert terms["joint_owner"] == terms["joint_place"] == 0
+    counts = MultiHMRLoss(ToyBody(), 64, (0, 1, 2)).counts(targets)
+    assert targets.left_out == 1
+    assert counts["joint_owner"] == counts["joint_place"] == counts["joint_heatmap"] == 0

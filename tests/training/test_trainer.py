@@ -1,4 +1,8 @@
+import json
 import math
+import signal
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,42 +11,46 @@ import torch
 from safetensors.torch import load_file
 from toys import ToyBody, tiny_model
 
-from multihmr.data.sample import Sample
 from multihmr.data.shards import Shards, write_shard
-from multihmr.geometry import default_intrinsics
 from multihmr.training import trainer
-from multihmr.training.targets import collate, make_targets
-from multihmr.training.trainer import Objective, TrainConfig, TrainState, train_step
+from multihmr.training.batch import collate
+from multihmr.training.start import recompute
+from multihmr.training.state import TrainState
+from multihmr.training.targets import make_targets
+from multihmr.training.trainer import Objective, TrainConfig, train, train_step
+
+NO_GLOO = not torch.distributed.is_gloo_available()
 
 
-def toy_sample(seed: int = 0, people: int = 2) -> Sample:
-    """A picture of noise with toy people somewhere before the camera."""
-    rng = np.random.default_rng(seed)
-    turns = torch.from_numpy(rng.normal(0, 0.4, (people, 3, 3)).astype(np.float32))
-    return Sample(
-        image=rng.integers(0, 255, (64, 64, 3), dtype=np.uint8),
-        K=default_intrinsics(64, 64).numpy(),
-        pose=torch.linalg.matrix_exp(turns - turns.transpose(-1, -2))[:, None].repeat(1, 3, 1, 1).numpy(),
-        shape=rng.uniform(0, 1, (people, 2)).astype(np.float32),
-        expression=rng.uniform(0, 1, (people, 1)).astype(np.float32),
-        translation=np.float32([[-0.8, 0.3, 4.0], [2.0, -1.2, 5.0], [0, 1, 6]])[:people],
-        visibility=np.ones(people, np.float32),
-        name=f"{seed:06d}",
-    )
+def state_of(**flags) -> TrainState:
+    return TrainState(tiny_model(), TrainConfig(data="", precision="fp32", **flags))
 
 
-def state_of(config: TrainConfig, seed: int = 0) -> TrainState:
-    return TrainState(tiny_model(seed), config)
+def losses(config) -> list[float]:
+    """The total at each step; steps that were done twice count as they were done last."""
+    lines = (Path(config.out) / "log.jsonl").read_text().splitlines()
+    notes = {note["step"]: note["total"] for note in map(json.loads, lines)}
+    return [notes[step] for step in sorted(notes)]
 
 
-def test_overfitting_one_image_recovers_count_place_and_pose():
-    config = TrainConfig(data="", steps=220, batch_size=1, lr=3e-3, warmup=10, half=False)
-    state = state_of(config)
+def learn(config) -> list[float]:
+    """Train here, and what the loss was at each step."""
+    train(config, model=tiny_model(), progress=False)
+    return losses(config)
+
+
+def mean_gradient(config) -> torch.Tensor:
+    """Of the run's steps. Weights would tell less: steps of Adam forget how large gradients are."""
+    optimizer = torch.load(Path(config.out) / "checkpoint.pt", weights_only=True)["optimizer"]
+    return torch.cat([moments["exp_avg"].flatten() for moments in optimizer["state"].values()])
+
+
+def test_overfitting_one_image_recovers_count_place_and_pose(toy_sample):
+    state = state_of(steps=220, lr=3e-3, warmup=10)
     batch, objective = collate([toy_sample()]), Objective(state.model)
-    for _ in range(config.steps):
-        train_step(state, objective, batch)
-    model = state.model.eval()
-    pred = model(batch.images_B3HW(), batch.K_B33, threshold=0.5)
+    for _ in range(220):
+        train_step(state, objective, [batch])
+    pred = state.model.eval()(batch.images_B3HW(), batch.K_B33, threshold=0.5)
     true = make_targets(batch, ToyBody(), 16)
     assert len(pred.centers) == 2
     order = [pred.translation_P3[:, 0].argsort(), true.translation_P3[:, 0].argsort()]
@@ -52,74 +60,95 @@ def test_overfitting_one_image_recovers_count_place_and_pose():
     assert joint_error.mean() < 0.25
 
 
-def test_a_resumed_run_has_the_identical_next_loss(tmp_path):
-    config = TrainConfig(data="", steps=20, warmup=5, half=False)
-    batches = [collate([toy_sample(seed)]) for seed in range(4)]
-    state = state_of(config)
-    for batch in batches[:2]:
-        train_step(state, Objective(state.model), batch)
-    state.save(tmp_path / "checkpoint.pt")
-    uninterrupted = [train_step(state, Objective(state.model), batch) for batch in batches[2:]]
-    resumed = state_of(config, seed=7)
-    resumed.load(tmp_path / "checkpoint.pt")
-    assert [train_step(resumed, Objective(resumed.model), batch) for batch in batches[2:]] == uninterrupted
+def test_accumulated_batches_are_one_step(toy_sample):
+    """Two people in one picture and none in the other count as in one batch of both."""
+    whole, cut = state_of(), state_of()
+    samples = [toy_sample(seed, people) for seed, people in enumerate((2, 0, 1, 3))]
+    terms = train_step(whole, Objective(whole.model), [collate(samples)])
+    parts = [collate(samples[:1]), collate(samples[1:2]), collate(samples[2:])]
+    assert train_step(cut, Objective(cut.model), parts) == pytest.approx(terms, rel=1e-5)
+    for one, other in zip(whole.model.parameters(), cut.model.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad, atol=2e-5, rtol=1e-4)
 
 
-def test_a_number_gone_wrong_names_the_term():
-    state = state_of(TrainConfig(data="", half=False))
-    batch = collate([toy_sample()])
-    batch.expression_PE[0, 0] = math.nan
-    with pytest.raises(FloatingPointError, match="expression"):
-        train_step(state, Objective(state.model), batch)
+@pytest.mark.skipif(NO_GLOO, reason="needs torch with gloo")
+@pytest.mark.usefixtures("one_thread")
+def test_two_processes_learn_what_one_does_with_twice_the_batches(config, start):
+    flags = {"steps": 2, "clip": 1e9, "lr": 1e-5}
+    alone, together = config("alone", accumulate=2, **flags), config("together", **flags)
+    processes = start(together, 2)
+    expected = learn(alone)
+    assert [process.wait(60) for process in processes] == [0, 0]
+    assert losses(together) == pytest.approx(expected, rel=1e-4)
+    difference = mean_gradient(together) - mean_gradient(alone)
+    assert difference.norm() < 1e-3 * mean_gradient(alone).norm()
 
 
-def test_the_stream_repeats_itself_and_never_repeats_a_view(tmp_path):
-    write_shard(tmp_path / "a.tar", [toy_sample(seed) for seed in range(3)])
-    stream = trainer.Stream([Shards(tmp_path)], 64, ToyBody().topology, seed=3)
-    np.testing.assert_array_equal(stream[4].image, stream[4].image)
-    first = [stream[g] for g in range(3)]
-    again = [stream[g] for g in range(3, 6)]
-    assert {s.name for s in first} == {s.name for s in again} == {"000000", "000001", "000002"}
-    assert not any((a.image == b.image).all() for a in first for b in again)
+@pytest.mark.usefixtures("one_thread")
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(config, start):
+    """Killed anywhere by the hardest signal, with other workers afterwards."""
+    killed = config("killed", steps=10, save_seconds=0.0, workers=2)
+    [process] = start(killed)
+    expected = learn(config("whole", steps=10))
+    log, enough = Path(killed.out) / "log.jsonl", np.random.default_rng().integers(2, 7)
+    while not log.exists() or len(log.read_text().splitlines()) < enough:
+        time.sleep(0.002)
+        assert process.poll() is None
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    saved = torch.load(Path(killed.out) / "checkpoint.pt", weights_only=True)["step"]
+    assert 1 <= saved < 10
+    assert learn(replace(killed, workers=0, save_seconds=60.0)) == pytest.approx(expected, rel=1e-6)
 
 
-@pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="needs torch with gloo")
-def test_two_processes_learn_what_one_would(tmp_path):
-    """Each process sees its half of every step, and both end with the mean gradient and equal weights."""
-    context = torch.multiprocessing.get_context("spawn")
-    workers = [context.Process(target=_learn_in_two, args=(rank, tmp_path)) for rank in range(2)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    (weights, gradient), (other_weights, _) = (
-        torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)
-    )
-    torch.testing.assert_close(weights, other_weights, atol=0, rtol=0)
-    alone = state_of(TrainConfig(data="", half=False))
-    train_step(alone, Objective(alone.model), collate([toy_sample(seed) for seed in range(2)]))
-    torch.testing.assert_close(gradient, alone.model.head.to_pose.weight.grad, atol=1e-5, rtol=1e-3)
+def test_a_stop_signal_finishes_the_step_and_saves(config, monkeypatch):
+    def step_and_hear(state, *others):
+        terms = train_step(state, *others)
+        if state.step == 2:
+            signal.raise_signal(signal.SIGTERM)
+        return terms
+
+    monkeypatch.setattr(trainer, "train_step", step_and_hear)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt, match=r"after step 2 of 30, which is saved in .*checkpoint.pt"):
+        train(config(steps=30), model=tiny_model(), progress=False)
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert torch.load(Path(config().out) / "checkpoint.pt", weights_only=True)["step"] == 2
 
 
-def _learn_in_two(rank: int, folder: Path) -> None:
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    state = state_of(TrainConfig(data="", half=False))
-    shared = trainer.Processes(rank, 2).share(Objective(state.model))
-    train_step(state, shared, collate([toy_sample(rank)]))
-    weight = state.model.head.to_pose.weight
-    torch.save((weight.detach(), weight.grad), folder / f"{rank}.pt")
-    torch.distributed.destroy_process_group()
+def test_a_killed_reader_of_pictures_is_said(config, monkeypatch):
+    """Workers are children of this process; the one that reads kills itself as a lack of memory would."""
+    monkeypatch.setattr(Shards, "__getitem__", lambda *_: signal.raise_signal(signal.SIGKILL))
+    monkeypatch.setattr(trainer, "check_sources", lambda *_, **__: None)
+    with pytest.raises(ChildProcessError, match=r"died \(DataLoader worker .*\); .*fewer --workers"):
+        train(config(workers=1), model=tiny_model(), progress=False)
 
 
-def test_processes_must_share_a_step_evenly(tmp_path):
-    config = TrainConfig(data=str(tmp_path), batch_size=3)
-    with pytest.raises(ValueError, match="2 processes cannot share 3 pictures"):
-        trainer._batches(config, tiny_model(), 0, trainer.Processes(0, 2))
+def test_a_number_gone_wrong_names_term_and_sample(toy_sample):
+    state = state_of()
+    batch = collate([toy_sample(0), toy_sample(1)])
+    batch.expression_PE[3, 0] = math.inf
+    with pytest.raises(FloatingPointError, match=r"term expression.* because of '000001'; mend"):
+        train_step(state, Objective(state.model), [batch])
+
+
+def test_spoilt_weights_are_blamed_on_nobody(toy_sample):
+    state = state_of()
+    state.model.head.to_depth.bias.data.fill_(math.nan)
+    with pytest.raises(
+        FloatingPointError, match=r"depth.* lower the learning rate, or .* '000000', '000001'"
+    ):
+        train_step(state, Objective(state.model), [collate([toy_sample(0), toy_sample(1)])])
+
+
+def test_a_sample_of_another_body_is_refused_at_once(config, toy_sample, tmp_path):
+    write_shard(tmp_path / "foreign.tar", [replace(toy_sample(), body="smplx")])
+    with pytest.raises(ValueError, match=r"foreign.tar cannot .* body 'smplx', the model has 'toy'"):
+        train(config(data=str(tmp_path / "foreign.tar")), model=tiny_model(), progress=False)
 
 
 def test_learning_rate_warms_up_and_falls():
-    state = state_of(TrainConfig(data="", steps=100, warmup=10))
+    state = state_of(steps=100, warmup=10)
     factors = []
     for state.step in range(100):
         factors.append(state.learning_rate_factor())
@@ -128,8 +157,28 @@ def test_learning_rate_warms_up_and_falls():
     assert factors[-1] < 0.02
 
 
+def test_recomputing_changes_no_gradient(toy_sample):
+    plain, thrifty = state_of(), state_of()
+    calls = []
+    recompute(thrifty.model.backbone)
+    thrifty.model.backbone.blocks[0].norm1.register_forward_hook(lambda *_: calls.append(1))
+    for state in (plain, thrifty):
+        train_step(state, Objective(state.model), [collate([toy_sample()])])
+    assert len(calls) == 2
+    for one, other in zip(plain.model.parameters(), thrifty.model.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad)
+
+
+def test_the_journal_notes_speed_and_waiting(config):
+    learn(config())
+    last = json.loads((Path(config().out) / "log.jsonl").read_text().splitlines()[-1])
+    assert last["step"] == 3
+    assert last["pictures_per_second"] > 0
+    assert 0 < last["waiting"] < 1
+
+
 def test_exporting_writes_the_average_and_leaves_the_trained_weights_alone(tmp_path):
-    state = state_of(TrainConfig(data="", half=False))
+    state = state_of()
     name = "to_score.0.weight"
     before = state.model.state_dict()[name].clone()
     state.ema[name] = before + 1
@@ -139,11 +188,9 @@ def test_exporting_writes_the_average_and_leaves_the_trained_weights_alone(tmp_p
     torch.testing.assert_close(written, before + 1, atol=1e-3, rtol=1e-3)
 
 
-def test_shards_give_back_what_was_written(tmp_path):
-    samples = [toy_sample(seed, people) for seed, people in enumerate((2, 0, 3))]
-    write_shard(tmp_path / "a.tar", samples)
-    shards = Shards(tmp_path)
-    assert [len(shards[i]) for i in range(len(shards))] == [2, 0, 3]
-    np.testing.assert_allclose(shards[2].pose, samples[2].pose)
-    with pytest.raises(FileNotFoundError, match="multihmr synth"):
-        Shards(tmp_path / "nowhere")
+def test_what_nobody_moves_is_said_of_the_weights(config, toy_sample, tmp_path):
+    still = toy_sample()
+    still.pose[:, 1] = np.eye(3)
+    write_shard(tmp_path / "still.tar", [still])
+    sources = trainer.open_sources(str(tmp_path / "still.tar"))
+    assert trainer.unmoved_names(sources, ToyBody().topology) == ("spine",)

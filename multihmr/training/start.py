@@ -1,0 +1,105 @@
+"""The network that a training run starts with."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ..bodies.body import Body
+from ..bodies.joints import body_joints
+from ..hub import FAMILIES, load_body, load_model
+from ..model import Model
+from ..networks.backbones import Hybrid
+
+if TYPE_CHECKING:
+    from .trainer import TrainConfig
+
+# What `init` may say instead of naming a model: where the backbone's weights come from.
+STARTS: dict[str, bool | str] = {"": True, "random": False, "imagenet": "imagenet"}
+PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+# Parts of backbones, by the names of their classes, whose insides can be computed twice.
+_BLOCKS = {"Block", "DepthwiseSeparableConv", "InvertedResidual", "BasicBlock", "Bottleneck"}
+
+
+def build(config: TrainConfig) -> Model:
+    """A new network, or the one of `init` at another image size.
+
+    ValueError: `init` is of another family, or a name is unknown. FileNotFoundError: no SMPL-X.
+    """
+    if config.precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {config.precision!r}")
+    network, make_config = cast(Any, FAMILIES["multihmr"])()
+    if config.init not in STARTS:
+        started = load_model(config.init, device="cpu", smplx=config.smplx or None)
+        if started.family != "multihmr":
+            raise ValueError(
+                f"{config.init} is of family '{started.family}'; only those of 'multihmr' can be trained on"
+            )
+        body, model_config = started.body, replace(started.config, image_size=config.image_size)
+    else:
+        counted = {"shape_count": config.shape_count} if config.body == "smplx" else {}
+        body = load_body(config.body, smplx=config.smplx or None, **cast(Any, counted))
+        topology = body.topology
+        read = [topology.joint_names.index(name) for name in body_joints(topology)]
+        model_config = make_config(
+            backbone=config.backbone,
+            body=config.body,
+            image_size=config.image_size,
+            read_joints=tuple(read) if config.read_joints else (),
+        )
+        model_config = model_config.changed(config.network)
+    few = cast(Any, body).with_vertices(vertex_sample(body, config.vertices))
+    model = network(model_config, few, pretrained=STARTS.get(config.init, False))
+    if config.init not in STARTS:
+        model.load_state_dict(_resize_tables(started.state_dict(), model.state_dict()))
+    if isinstance(model.backbone, Hybrid) and config.init != "random":
+        model.backbone.freeze(config.freeze_stages)
+    model.backbone.half_dtype = PRECISIONS[config.precision]
+    if config.recompute:
+        recompute(model.backbone)
+    return model
+
+
+def recompute(backbone: nn.Module) -> None:
+    """Forget what blocks computed and compute it again for the gradients: more time, less memory."""
+    for module in backbone.modules():
+        if type(module).__name__ in _BLOCKS:
+            module.forward = partial(checkpoint, module.forward, use_reentrant=False)  # type: ignore[method-assign]
+
+
+def vertex_sample(body: Body, count: int, seed: int = 0) -> np.ndarray:
+    """Vertices for the losses, spread over the surface: each is drawn with the area around it.
+
+    The mesh is fine at hands and face; drawing by area makes a square centimetre count the same everywhere.
+    Those that the body's keypoints are made of come along.
+    """
+    with torch.no_grad():
+        vertices = body(
+            body.mean_pose_R33[None], body.mean_shape_S[None], torch.zeros(1, body.expression_count)
+        )
+    corners_F33 = vertices.vertices_PV3[0].numpy()[body.topology.faces]
+    edges = corners_F33[:, 1:] - corners_F33[:, :1]
+    area_F = np.linalg.norm(np.cross(edges[:, 0], edges[:, 1]), axis=-1)
+    area_V = np.zeros(len(vertices.vertices_PV3[0]))
+    np.add.at(area_V, body.topology.faces, area_F[:, None])
+    rng = np.random.default_rng(seed)
+    drawn = rng.choice(len(area_V), min(count, len(area_V)), replace=False, p=area_V / area_V.sum())
+    named = [points.vertex_indices.ravel() for points in body.topology.keypoint_sets.values()]
+    return np.unique(np.concatenate([drawn, *named]))
+
+
+def _resize_tables(weights: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Stretch the head's tables of rows and columns, so that a run may go on at another image size."""
+    return {
+        name: value
+        if value.shape == wanted[name].shape
+        else F.interpolate(value.T[None], size=len(wanted[name]), mode="linear", align_corners=False)[0].T
+        for name, value in weights.items()
+    }

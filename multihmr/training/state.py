@@ -1,0 +1,151 @@
+"""TrainState: what a checkpoint holds and an interrupted run goes on from."""
+
+from __future__ import annotations
+
+import math
+import os
+import pickle
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..model import Model
+
+if TYPE_CHECKING:
+    from .trainer import TrainConfig
+
+# What reading a file that is cut short, or no checkpoint, ends in.
+_READ_ERRORS = (RuntimeError, EOFError, KeyError, pickle.UnpicklingError)
+
+
+class TrainState:
+    """Weights, their moving average, optimiser, loss scale, step."""
+
+    def __init__(self, model: Model, config: TrainConfig) -> None:
+        self.model = model.train()
+        self.config = config
+        self.step = 0
+        self.optimizer = torch.optim.AdamW(
+            _parameter_groups(model, config), lr=config.lr, weight_decay=config.weight_decay
+        )
+        # Gradients in fp16 are lost below 6e-8 unless the loss is scaled; bf16 reaches as far as float32.
+        self.scaler = torch.amp.GradScaler(model.device.type, enabled=config.precision == "fp16")
+        self.ema = {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+    def learning_rate_factor(self) -> float:
+        """Linear warm-up, then a cosine down to 1 %."""
+        progress = (self.step - self.config.warmup) / max(1, self.config.steps - self.config.warmup)
+        if progress < 0:
+            return (self.step + 1) / self.config.warmup
+        return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+    @torch.no_grad()
+    def update_ema(self) -> None:
+        # A short memory at first, so that the average does not drag the random start along.
+        decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
+        for name, value in self.model.state_dict().items():
+            if value.dtype.is_floating_point:
+                self.ema[name].lerp_(value, 1 - decay)
+            else:
+                self.ema[name].copy_(value)
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint; the file gets its name only when all of it is on the disk.
+
+        OSError: it cannot be written; the previous one stays as it was.
+        """
+        content = {
+            "model": self.model.state_dict(),
+            "ema": self.ema,
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "step": self.step,
+            "config": asdict(self.config),
+            "size": size_of(self.model),
+        }
+        draft = path.with_name(path.name + ".part")
+        try:
+            with draft.open("wb") as file:
+                torch.save(content, file)
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(path)
+        except (
+            OSError,
+            RuntimeError,
+        ) as error:  # torch raises the second, of few words, when the disk is full
+            reason = error.strerror if isinstance(error, OSError) else "is the disk full?"
+            before = "the one of before is whole" if path.exists() else "there is none of before"
+            raise OSError(
+                f"the checkpoint of step {self.step} cannot be written to {path} ({reason}); {before}: make "
+                "room and run the same command again"
+            ) from error
+        finally:
+            draft.unlink(missing_ok=True)
+
+    def load(self, path: Path) -> None:
+        """Go on from a checkpoint.
+
+        ValueError: it is damaged, or of a network of another size; both are named.
+        """
+        try:
+            content = torch.load(path, map_location=self.model.device, weights_only=True)
+            weights, step = content["model"], content["step"]
+        except _READ_ERRORS as error:
+            raise ValueError(
+                f"{path} is damaged or no checkpoint ({_first_line(error)}); move it away to start anew"
+            ) from error
+        self._check_size(path, content, weights)
+        self.model.load_state_dict(weights)
+        try:
+            self.optimizer.load_state_dict(content["optimizer"])
+        except ValueError as error:
+            raise ValueError(
+                f"{path} trained other parts of the network (--freeze-stages); go on with the flags that it "
+                "was begun with, or take another --out"
+            ) from error
+        if content.get("scaler") and self.scaler.is_enabled():
+            self.scaler.load_state_dict(content["scaler"])
+        self.ema = content["ema"]
+        self.step = step
+
+    def _check_size(self, path: Path, content: dict[str, Any], weights: dict[str, Tensor]) -> None:
+        own = self.model.state_dict()
+        if {k: v.shape for k, v in weights.items()} == {k: v.shape for k, v in own.items()}:
+            return
+        there = content.get("size") or f"{sum(map(torch.numel, weights.values())) / 1e6:.1f} M numbers"
+        raise ValueError(
+            f"{path} holds a network of {there}, but this run trains one of {size_of(self.model)}; give the "
+            "flags that it was begun with, or take another --out"
+        )
+
+
+def size_of(model: Model) -> str:
+    """The size of a network in words."""
+    numbers = sum(map(torch.numel, model.state_dict().values()))
+    return f"{model.config.backbone} at {model.config.image_size} pixels ({numbers / 1e6:.1f} M numbers)"
+
+
+def _parameter_groups(model: Model, config: TrainConfig) -> list[dict[str, Any]]:
+    """Pretrained parts learn slower; biases, norms and tables are not decayed."""
+    pretrained = ("backbone.stem.", "backbone.vit.")
+    groups: dict[tuple[bool, bool], list] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            decays = parameter.ndim > 1 and "rows" not in name and "cols" not in name
+            groups.setdefault((name.startswith(pretrained), decays), []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "factor": config.backbone_lr if slow else 1.0,
+            "weight_decay": config.weight_decay if decays else 0.0,
+        }
+        for (slow, decays), parameters in groups.items()
+    ]
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
