@@ -72,14 +72,15 @@ class SMPLX(Body):
     center_joint = 15
     pelvis_joint = 0
 
-    def __init__(self, path: Path | str, *, shape_count: int = 10) -> None:
+    def __init__(self, path: Path | str, *, shape_count: int = 10, gendered: bool = False) -> None:
         """path: SMPLX_NEUTRAL.npz (or .pkl) of version 1.1; shape_count: 10 or 11, as the network has it.
+        gendered: the female or male file will do, too, for true people; networks speak of the neutral body.
 
         FileNotFoundError if there is no such file, ValueError in one sentence if it is another body or
         damaged; nothing in it is ever run.
         """
         super().__init__()
-        file = read_smplx(Path(path), shape_count)
+        file = read_smplx(Path(path), shape_count, gendered=gendered)
         self._parents = file.parents  # numpy: to follow a tensor on a GPU costs a wait for each joint
         regress = file.regressor.astype(np.float64)
         rest_joints = regress @ file.template

@@ -19,7 +19,7 @@ from ..bodies.body import Body
 from ..bodies.joints import body_joints, keypoint_names, vertex_parts
 from ..data.sample import Sample
 from ..humans import Humans, Topology
-from .files import ProtocolFiles
+from .files import SMPL_VERTICES, ProtocolFiles
 from .truth import by_gender
 
 SMPLX_VERTEX_SET = "smplx-vertices"  # what EHF calls its keypoints
@@ -87,35 +87,48 @@ class Comparison:
     notes: tuple[str, ...] = ()
 
 
-def meshes(body: Body, truth_bodies: Callable[[str], Body], files: ProtocolFiles) -> Comparison:
-    """The 22 joints and all vertices of people of the model's own mesh; truth_bodies: by gender."""
+def meshes(
+    body: Body,
+    truth_bodies: Callable[[str], Body],
+    files: ProtocolFiles,
+    regressor: np.ndarray | None = None,
+) -> Comparison:
+    """The 22 joints and all vertices of people of the model's own mesh; truth_bodies: by gender.
+
+    regressor (J, V): where the first 22 joints of both sides come from, if not from the skeletons.
+    """
     rows = joint_rows(body.topology)
     parts, notes = mesh_parts(body.topology, files)
+    regress = None if regressor is None else _tensor(regressor[:22], body)
 
     def truth(sample: Sample) -> Points:
         posed = by_gender(truth_bodies, sample)
-        points = _mesh_points(posed.vertices, posed.joints, rows)
+        joints = posed.joints[:, rows] if regress is None else regressed(regress, posed.vertices)
+        points = _mesh_points(posed.vertices, joints)
         return replace(points, placed=posed.placed, outline=posed.outline[:, rows])
 
-    return Comparison(body_joints(body.topology), truth, _own_mesh(body, rows), parts, notes)
+    def prediction(humans: Humans) -> Points:
+        vertices, joints = _tensor(humans.vertices, body), _tensor(humans.joints, body)[:, rows]
+        return _mesh_points(vertices, joints if regress is None else regressed(regress, vertices))
+
+    return Comparison(body_joints(body.topology), truth, prediction, parts, notes)
 
 
 def true_meshes(body: Body, regressor: np.ndarray, files: ProtocolFiles) -> Comparison:
     """SMPL-X by its vertices themselves, which the sample gives as keypoints_3d (EHF).
 
-    regressor (J, 10475): SMPL-X's own, of which the first 22 joints are compared.
+    regressor (J, 10475): SMPL-X's own, which gives the 22 joints of both sides.
     """
-    regress, names = _tensor(regressor[:22], body), body_joints(body.topology)
+    regress = _tensor(regressor[:22], body)
 
     def truth(sample: Sample) -> Points:
         vertices = _tensor(_keypoints_3d(sample, SMPLX_VERTEX_SET), body)
-        return _mesh_points(vertices, torch.einsum("jv,nvc->njc", regress, vertices), range(22))
+        return _mesh_points(vertices, regressed(regress, vertices))
 
-    rows = joint_rows(body.topology)
     if body.name == "smplx":
-        parts, notes = mesh_parts(body.topology, files)
-        return Comparison(names, truth, _own_mesh(body, rows), parts, notes)
-    return Comparison(names, truth, _own_joints(body, rows), notes=(_other_mesh("smplx", body),))
+        return replace(meshes(body, lambda gender: body, files, regressor), truth=truth)
+    own = _own_joints(body, joint_rows(body.topology))
+    return Comparison(body_joints(body.topology), truth, own, notes=(_other_mesh("smplx", body),))
 
 
 def named_joints(body: Body, truth_bodies: Callable[[str], Body]) -> Comparison:
@@ -138,13 +151,6 @@ def _other_mesh(truth: str, body: Body) -> str:
         f"vertices (PVE, hands, face): not compared, the truth is body '{truth}', the model's is "
         f"'{body.name}'; joints are those of the same name, which differ between the two by centimetres"
     )
-
-
-def _own_mesh(body: Body, rows: Sequence[int]) -> Callable[[Humans], Points]:
-    def prediction(humans: Humans) -> Points:
-        return _mesh_points(_tensor(humans.vertices, body), _tensor(humans.joints, body), rows)
-
-    return prediction
 
 
 def _own_joints(body: Body, rows: Sequence[int]) -> Callable[[Humans], Points]:
@@ -196,14 +202,14 @@ def human36m(body: Body, files: ProtocolFiles, truth: Callable[[Sample], Points]
         )
         notes = (f"the model's joints are its own by name, up to centimetres off Human3.6M's, as {why}",)
     regress = None if not exact else _tensor(files.h36m_regressor, body)
-    to_smpl = None if not exact else _tensor(files.smplx_to_smpl, body).to_sparse()
+    to_smpl = files.smplx_to_smpl if exact else None
 
     def prediction(humans: Humans) -> Points:
         if to_smpl is None or regress is None:
             joints = _tensor(humans.keypoints("h36m17").xyz, body)
             return Points(joints[:, columns], joints[:, 0])
-        vertices = _map(to_smpl, _tensor(humans.vertices, body))
-        joints = torch.einsum("jv,nvc->njc", regress, vertices)
+        vertices = _tensor(_mapped(to_smpl, humans.vertices), body)
+        joints = regressed(regress, vertices)
         return Points(joints[:, columns], joints[:, 0], vertices, _tensor(humans.pelvis, body))
 
     return Comparison(names, truth, prediction, notes=notes)
@@ -233,7 +239,7 @@ def smpl_people(body: Body, files: ProtocolFiles) -> Comparison:
 
     def truth(sample: Sample) -> Points:
         posed = by_gender(smpl, sample)
-        joints = torch.einsum("jv,nvc->njc", regress, posed.vertices)
+        joints = regressed(regress, posed.vertices)
         return Points(joints[:, columns], joints[:, 0], posed.vertices, posed.joints[:, 0])
 
     comparison = human36m(body, files, truth, head=True)
@@ -306,8 +312,16 @@ def joint_rows(topology: Topology) -> list[int]:
     return [topology.joint_names.index(name) for name in body_joints(topology)]
 
 
-def _mesh_points(vertices: Tensor, joints: Tensor, rows: Sequence[int]) -> Points:
-    joints = joints[:, list(rows)]
+def regressed(regress: Tensor, vertices: Tensor) -> Tensor:
+    """(N, J, 3) joints from (N, V, 3) vertices by (J, V); NaN where one of their vertices is not known."""
+    joints = torch.einsum("jv,nvc->njc", regress, vertices.nan_to_num())
+    if vertices.isnan().any():
+        unknown = vertices.isnan().any(dim=-1).to(vertices.dtype)
+        joints[torch.einsum("jv,nv->nj", (regress != 0).to(vertices.dtype), unknown) > 0] = torch.nan
+    return joints
+
+
+def _mesh_points(vertices: Tensor, joints: Tensor) -> Points:
     return Points(joints, joints[:, 0], vertices, joints[:, 0], joints[:, [*WRISTS, NECK]])
 
 
@@ -324,12 +338,13 @@ def _pixels(sample: Sample, columns: Sequence[int], body: Body) -> Tensor | None
     return None if points is None else _tensor(points, body)[:, list(columns)]
 
 
-def _map(matrix: Tensor, points: Tensor) -> Tensor:
-    """(N, V, 3) points -> (N, W, 3) by a sparse (W, V) matrix."""
-    people, count = points.shape[:2]
-    flat = matrix @ points.transpose(0, 1).reshape(count, -1)
-    return flat.reshape(-1, people, 3).transpose(0, 1)
+def _mapped(to_smpl: tuple[np.ndarray, np.ndarray, np.ndarray], vertices: np.ndarray) -> np.ndarray:
+    """(N, 10475, 3) vertices of SMPL-X -> (N, 6890, 3) of SMPL."""
+    rows, columns, weights = to_smpl
+    mapped = np.zeros((SMPL_VERTICES, len(vertices), 3), np.float32)
+    np.add.at(mapped, rows, vertices.swapaxes(0, 1)[columns] * weights[:, None, None])
+    return mapped.swapaxes(0, 1)
 
 
 def _tensor(array: Any, body: Body) -> Tensor:
-    return torch.tensor(np.asarray(array), dtype=torch.float32, device=body.mean_shape_S.device)
+    return torch.as_tensor(np.array(array, np.float32), device=body.mean_shape_S.device)

@@ -68,10 +68,14 @@ class ProtocolFiles:
         return None if path is None else _read(path, (H36M_JOINTS, SMPL_VERTICES))
 
     @cached_property
-    def smplx_to_smpl(self) -> np.ndarray | None:
-        """(6890, 10475): the vertices of SMPL from those of SMPL-X."""
+    def smplx_to_smpl(self) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+        """(M,) each: a vertex of SMPL, one of SMPL-X that it is made of, and how much of it."""
         path = self.find("smplx2smpl.pkl")
-        return None if path is None else _read(path, (SMPL_VERTICES, SMPLX_VERTICES), "matrix")
+        if path is None:
+            return None
+        matrix = _read(path, (SMPL_VERTICES, SMPLX_VERTICES), "matrix")
+        rows, columns = np.nonzero(matrix)
+        return rows, columns, matrix[rows, columns].astype(np.float32)
 
     def part_vertices(self) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
         """Indices of SMPL-X's vertices of the left hand, the right hand and the face, as its authors list

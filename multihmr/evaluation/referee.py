@@ -192,6 +192,7 @@ def _mesh_errors(pred: Points, true: Points, parts: Parts | None) -> dict[str, T
         return errors
     hands = parts.hands.to(p.device)
     face, body = parts.face.to(p.device), parts.body.to(p.device)
+    t = _whole_parts(t, [*hands, face])
     left, right, neck = (list(x.unbind(1)) for x in (_pairs(pred, true)))
     errors["body_pve"] = metrics.part_pve(p, t, body, p_root, t_root)
     errors["left_hand_pve"] = metrics.part_pve(p, t, hands[0], *left)
@@ -201,6 +202,18 @@ def _mesh_errors(pred: Points, true: Points, parts: Parts | None) -> dict[str, T
     errors["face_pve"] = metrics.part_pve(p, t, face, *neck)
     errors["face_pa_pve"] = metrics.pa_pve(p, t, face)
     return errors
+
+
+def _whole_parts(vertices: Tensor, parts: Sequence[Tensor]) -> Tensor:
+    """The same, but a part of which much is not known is not known: the palm alone is no hand."""
+    unknown = ~metrics.known(vertices)
+    if not unknown.any():
+        return vertices
+    vertices = vertices.clone()
+    for part in parts:
+        lost = unknown[:, part].float().mean(dim=1) > 0.1
+        vertices[lost[:, None] & part] = torch.nan
+    return vertices
 
 
 def _pairs(pred: Points, true: Points) -> list[Tensor]:

@@ -15,6 +15,7 @@ import pytest
 import roma
 import torch
 
+from multihmr import cli
 from multihmr.bodies.body import Body
 from multihmr.data.sample import Sample
 from multihmr.evaluation import suite
@@ -325,10 +326,27 @@ def test_our_own_protocol_keeps_its_baseline_and_groups(score: Any, body: Body, 
     assert "own" in json.loads((tmp_path / "result.json").read_text())
 
 
+def test_the_command_measures_what_it_can_and_tells_the_rest(
+    body: Body, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    toy = ToyModel(body, MESHES, truth(body))
+    monkeypatch.setattr(suite, "named_model", lambda name, device=None: ("toy", toy))
+    real = suite.open_samples
+    monkeypatch.setattr(suite, "open_samples", lambda d, *rest: MESHES if d == "ehf" else real(d, *rest))
+    command = ["evaluate", "--data", "ehf,agora-val", "--out", str(tmp_path), "--device", "cpu"]
+    assert cli.run(command) == 1
+    shown = capsys.readouterr()
+    assert "| ehf | PVE mm ↓ | **0.0** |" in shown.out
+    assert "1 of 2 measured; these were not:" in shown.err
+    assert "agora-val: say where agora-val lies (--root DIR)" in shown.err
+    assert len(json.loads((tmp_path / "results.json").read_text())) == 1
+    assert cli.run(["evaluate", "--data", "agora-val"]) == 1
+
+
 def test_a_name_that_is_nothing_is_told(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="known: 3dpw-test, ehf"):
         suite.open_samples("3dpw", None)
-    with pytest.raises(FileNotFoundError, match=r"--root DIR.*register at"):
+    with pytest.raises(FileNotFoundError, match=r"(?s)--root DIR.*register at"):
         suite.open_samples("ehf", None)
     with pytest.raises(FileNotFoundError, match="multihmr synth"):
         suite.open_samples(str(tmp_path), None)
