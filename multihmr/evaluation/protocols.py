@@ -184,7 +184,9 @@ def open_samples(data: str, root: Path | None, count: int | None = None) -> Sequ
     if data == SYNTH_TEST:
         from ..data.synthetic import SyntheticScenes
 
-        return SyntheticScenes(SYNTH_TEST_SEED, count=count or SYNTH_TEST_COUNT)  # type: ignore[return-value]
+        # clothes, skins and motions that nobody trains on
+        scenes = SyntheticScenes(SYNTH_TEST_SEED, count=count or SYNTH_TEST_COUNT, split="test")
+        return scenes  # type: ignore[return-value]
     if data in BENCHMARKS:
         return _open_reader(BENCHMARKS[data], root)
     if not Path(data).exists():

@@ -128,6 +128,7 @@ class Contest:
             "pictures": len(self.indices),
             "every": self.plan.every,
             "protocol": asdict(self.plan.protocol),
+            "columns": list(self.referee.columns),
         }
 
     def work(self, folder: Path, rank: int = 0, world: int = 1, progress: bool = False) -> None:

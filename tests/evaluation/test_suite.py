@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -280,6 +281,41 @@ def test_shares_of_several_processes_make_the_whole(score: Any, body: Body, tmp_
     assert sorted(done) == [0, 1, 2, 3]
     assert [len(done[i][0].people) for i in range(4)] == [2, 0, 1, 3]
     assert sum(p.counts["found"] for batch in done.values() for p in batch) == whole.counts.found
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_same_to_the_last_bit(tmp_path: Path) -> None:
+    from multihmr.bodies.anny import Anny
+    from multihmr.data.shards import write_shard
+    from multihmr.hub import save_model
+    from multihmr.networks.multihmr import MultiHMR, MultiHMRConfig
+
+    torch.manual_seed(0)
+    model = MultiHMR(MultiHMRConfig(image_size=64, head_width=32, head_depth=1, head_count=1), Anny()).eval()
+    save_model(model, tmp_path / "tiny.safetensors")
+    rng = np.random.default_rng(0)
+    samples = [
+        replace(
+            scene(i, [(0, 0, 3), (1, 0, 4)]),
+            image=rng.integers(0, 255, (480, 640, 3)).astype(np.uint8),
+            pose=model.body.mean_pose_R33.repeat(2, 1, 1, 1).numpy(),
+            shape=np.full((2, model.body.shape_count), 0.5, np.float32),
+            expression=np.zeros((2, model.body.expression_count), np.float32),
+            body="anny",
+        )
+        for i in range(5)
+    ]
+    write_shard(tmp_path / "a.tar", samples)
+    plan = Plan(str(tmp_path), protocol=Protocol(batch_size=2, threshold=0.0))
+    one, two = (measure(str(tmp_path / "tiny.safetensors"), plan, devices=["cpu"] * n) for n in (1, 2))
+    np.testing.assert_array_equal(one.table, two.table)
+    assert one.figures == two.figures
+
+
+def test_a_process_that_was_killed_is_told() -> None:
+    killed = SimpleNamespace(join=lambda: None, exitcode=-9)
+    with pytest.raises(ChildProcessError, match=r"cuda:1 ended with signal 9; start the same command again"):
+        suite._wait_for([killed], ["cuda:0", "cuda:1"])
 
 
 def test_another_evaluation_is_not_mixed_in(score: Any, body: Body, tmp_path: Path) -> None:
