@@ -1,4 +1,4 @@
-"""multihmr predict | models | convert | synth | train | evaluate | bench: alone in printing and exiting.
+"""multihmr predict | models | convert | synth | train | evaluate | data | bench: alone in printing.
 
 Each command is a door: one function that adds its flags, one that runs it. What a command needs is
 imported when it is chosen, so that `multihmr models` is quick and needs no extras.
@@ -76,8 +76,8 @@ def run(argv: Sequence[str]) -> int:
     try:
         args = parser.parse_args(argv)
         return DOORS[args.command].run(args)
-    except KeyboardInterrupt:
-        return _fail("stopped", code=130)
+    except KeyboardInterrupt as stop:
+        return _fail(str(stop) or "stopped", code=130)
     except BrokenPipeError:  # the reader of our output went away, as in `multihmr models | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -263,8 +263,9 @@ def synth(args: argparse.Namespace) -> int:
     """Render pictures with exact truth into shards."""
     from PIL import Image
 
+    from .data.recipe import Recipe, contact_sheet, write_shards
     from .data.shards import Shards
-    from .data.synthetic import Recipe, contact_sheet, find_assets, write_shards
+    from .data.synthetic import find_assets
 
     recipe = Recipe(
         args.seed,
@@ -356,6 +357,51 @@ def evaluate(args: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
+def data_flags(parser: argparse.ArgumentParser) -> None:
+    from .data import DATASETS
+
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    verbs.add_parser("list", help="the data sets that are known by name, and where to register for them")
+    check = verbs.add_parser("check", help="say what is missing of a data set, else draw some of its samples")
+    check.add_argument("name", metavar="NAME", help=f"one of {', '.join(sorted(DATASETS))}")
+    check.add_argument("root", type=Path, metavar="ROOT", help="the folder with its files")
+    check.add_argument("--split", help="default: the data set's first")
+    check.add_argument("--count", type=int, default=10, help="samples to draw; default: %(default)s")
+    check.add_argument("--out", type=Path, metavar="DIR", help="for the pictures; default: NAME-check")
+    check.add_argument("--cache", type=Path, metavar="DIR", help="for the index; default: ROOT/.multihmr")
+    check.add_argument("--bodies", type=Path, metavar="DIR", help="with your SMPL-X and SMPL files")
+
+
+def data(args: argparse.Namespace) -> int:
+    """List the data sets, or check one."""
+    from .data import DATASETS, reader_of
+
+    if args.verb == "list":
+        for name in sorted(DATASETS):
+            about = reader_of(name).about
+            print(f"{name}  {about.title}, {about.licence}, {about.size}: {about.register}")
+        return 0
+    kind = reader_of(args.name)
+    missing = kind.missing(args.root, args.split)
+    if missing:
+        print(_clean(kind.about.how_to_get()))
+        return _fail("\n  ".join([f"{args.name} is not complete:", *missing]))
+    from .evaluation.truth_pictures import Bodies, save_truth
+    from .hub import cache_folder
+
+    reader = kind(args.root, args.split, cache=args.cache)  # its warnings say what was left out
+    print(f"{args.name} {reader.split}: {len(reader)} samples, {reader.records.people} people")
+    if not len(reader):
+        return _fail(f"{args.name} has no sample that can be used")
+    bodies = Bodies(args.bodies or args.root, args.root, cache_folder())
+    out = args.out or Path(f"{args.name}-check")
+    drawn = save_truth(reader, out, bodies, args.count)
+    print(f"{len(drawn)} pictures with their truth in {out}; look at them")
+    for body, reason in bodies.lacking.items():
+        print(_clean(f"  without the mesh of {body}: {reason}"))
+    return 0
+
+
 def bench_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--people", type=_ints, default="1,10", help="numbers of people; default: %(default)s"
@@ -398,6 +444,7 @@ DOORS = {
     "synth": Door("render pictures to learn from", synth_flags, synth),
     "train": Door("train a model", train_flags, train),
     "evaluate": Door("measure how well a model finds and rebuilds people", evaluate_flags, evaluate),
+    "data": Door("list data sets, or check that one is complete and read as it should be", data_flags, data),
     "bench": Door("measure how fast a model is", bench_flags, bench),
 }
 

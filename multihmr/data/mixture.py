@@ -35,7 +35,8 @@ def open_sources(text: str, root: str | Path = "") -> list[Source]:
     """The sources of "bedlam:0.5,agora-validation:0.3,data/train:0.2".
 
     A source is a folder of shards, or the name of a data set, perhaps with a split, whose files lie in
-    root/NAME or, as NAME@FOLDER, elsewhere. Numbers are shares of the stream, for each source or for none.
+    root/NAME or, as NAME@FOLDER, elsewhere, or synth@SEED: synthetic pictures, rendered as they are needed.
+    Numbers are shares of the stream, for each source or for none.
 
     Raises:
         ValueError: shares are missing or not positive, or a source is empty.
@@ -55,9 +56,15 @@ def open_sources(text: str, root: str | Path = "") -> list[Source]:
 
 def _open(name: str, root: Path) -> Sequence[Sample]:
     words, _, folder = name.partition("@")
-    known, _, split = words.partition("-")
-    if folder or (known in DATASETS and not Path(name).exists()):
-        return reader_of(known)(folder or root / known, split or None)
+    if words == "synth" and folder.isdecimal():
+        from .recipe import Recipe, Rendered  # which needs the renderer
+
+        return Rendered(Recipe(int(folder)))
+    # The longest, for "coco-wholebody" is no split of "coco".
+    known = max((n for n in DATASETS if f"{words}-".startswith(f"{n}-")), key=len, default="")
+    if folder or (known and not Path(name).exists()):
+        split = words[len(known) + 1 :] if known else None
+        return reader_of(known or words)(folder or root / known, split or None)
     return Shards(name)
 
 
@@ -152,7 +159,9 @@ def for_body(sample: Sample, topology: Topology, *, keypoints_only: bool = False
     translation = sample.translation
     if not sample.pose.shape[1] and sample.anchor != "center":
         translation = np.full_like(translation, np.nan)  # without the body nobody knows where the head is
-    changes: dict[str, Any] = {name: _widened(sample, name, shape, topology) for name, shape in wanted.items()}
+    changes: dict[str, Any] = {
+        name: _widened(sample, name, shape, topology) for name, shape in wanted.items()
+    }
     return replace(sample, body=topology.name, translation=translation, **changes)
 
 

@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-import multiprocessing
-import os
-import queue
 import warnings
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
-from PIL import Image, ImageFilter
-from tqdm import tqdm
 
 from multihmr.bodies.body import place
 from multihmr.data.backgrounds import Surroundings
 from multihmr.data.looks import random_look
+from multihmr.data.photograph import photograph
 from multihmr.data.poses import PoseSampler, nearest_rotation
 from multihmr.data.sample import Sample
 from multihmr.data.scenes import Camera, Person, Scene, SceneSampler
-from multihmr.data.shards import write_shard
 from multihmr.data.splits import check_split, entries_of_split
-from multihmr.data.textures import TextureBuffer, jpeg
+from multihmr.data.textures import TextureBuffer
 from multihmr.data.wardrobe import SKIN_VERTICES, Look, Part, Wardrobe
 from multihmr.geometry import project
 
@@ -304,152 +298,3 @@ def _joints_seen(
         x, y = np.clip(np.nan_to_num(xy), 0, (width - 1, height - 1)).astype(int).T
         seen[n] = inside & (person[y, x] == n) & (z - depth[y, x] < FLESH)
     return seen
-
-
-def photograph(linear: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(H, W, 3) linear light -> uint8, as a random camera exposes, balances, blurs, roughens and packs it."""
-    bright = float(np.median(linear.mean(2)) * 0.5 + linear.mean() * 0.5)
-    exposure = rng.uniform(0.13, 0.34) / max(bright, 0.02)
-    # before a dark background people would be burnt white
-    exposure = min(exposure, rng.uniform(0.9, 1.6) / max(float(np.quantile(linear[::4, ::4], 0.96)), 0.02))
-    balance = 1 + rng.normal(0, 0.05, 3)
-    light = np.clip(linear * (exposure * balance).astype(np.float32), 0, None)
-    light = np.where(light > 0.75, 0.75 + 0.25 * np.tanh((light - 0.75) * 2), light)  # a soft shoulder
-    image = light ** np.float32(1 / rng.uniform(1.9, 2.5))
-    image = (image - 0.5) * np.float32(rng.uniform(0.8, 1.2)) + np.float32(0.5 + rng.normal(0, 0.03))
-    if rng.random() < 0.06:
-        image = np.repeat(image.mean(2, keepdims=True), 3, axis=2)
-    if rng.random() < 0.55:
-        spread = np.float32(rng.choice([0.008, 0.015, 0.03, 0.06], p=[0.4, 0.3, 0.2, 0.1]))
-        image = image + spread * rng.standard_normal(image.shape, dtype=np.float32)
-    picture = Image.fromarray((np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8))
-    if rng.random() < 0.3:
-        picture = picture.filter(
-            ImageFilter.GaussianBlur(float(rng.uniform(0.3, 1.6)) * linear.shape[0] / 448)
-        )
-    if rng.random() < 0.06:
-        picture = _motion_blur(picture, rng)
-    image = np.asarray(picture)
-    if rng.random() < 0.5:
-        image = _recompressed(image, int(rng.integers(25, 90)))
-    return np.ascontiguousarray(image)
-
-
-def _motion_blur(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
-    kernel = np.zeros((5, 5))
-    kernel[2] = 1
-    if rng.random() < 0.5:
-        kernel = kernel.T
-    return picture.filter(ImageFilter.Kernel((5, 5), kernel.reshape(-1).tolist()))
-
-
-def _recompressed(image: np.ndarray, quality: int) -> np.ndarray:
-    import io
-
-    with Image.open(io.BytesIO(jpeg(image, quality))) as again:
-        return np.asarray(again.convert("RGB"))
-
-
-# --- writing sets
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Which pictures: the arguments of `SyntheticScenes`, light to send to other processes."""
-
-    seed: int
-    size: int = 448
-    split: str = "train"
-    closeups: float | None = None
-    assets: Path | None = None
-    backgrounds: Path | None = None
-    device: str = "cpu"
-
-    def scenes(self) -> SyntheticScenes:
-        options = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "seed"}
-        return SyntheticScenes(self.seed, **options)
-
-
-def write_shards(
-    out_dir: Path | str,
-    count: int,
-    recipe: Recipe,
-    *,
-    per_shard: int = 500,
-    workers: int = 2,
-    progress: bool = False,
-) -> list[Path]:
-    """Render `count` pictures into OUT/SEED-00000.tar ...; shards that exist are kept, so it can be resumed.
-
-    Processes are spawned, each with one thread. Give training and test sets different seeds: picture i of
-    seed s is always the same, and no two seeds share pictures.
-    """
-    out_dir = Path(out_dir)
-    out_dir.mkdir(parents=True, exist_ok=True)
-    recipe = replace(recipe, assets=find_assets(recipe.assets))
-    shards = [(k, min(per_shard, count - k * per_shard)) for k in range(-(-count // per_shard))]
-    paths = [out_dir / f"{recipe.seed}-{k:05d}.tar" for k, _ in shards]
-    jobs = [
-        (path, recipe, k * per_shard, number)
-        for path, (k, number) in zip(paths, shards, strict=True)
-        if not path.exists()
-    ]
-    bar = tqdm(total=count, unit="picture", disable=None if progress else True)
-    bar.update(count - sum(number for *_, number in jobs))
-    if workers <= 1 or len(jobs) <= 1:
-        for job in jobs:
-            _write_one(job, bar)
-    else:
-        context = multiprocessing.get_context("spawn")
-        with context.Manager() as manager:
-            done = manager.Queue()
-            with context.Pool(min(workers, len(jobs)), _start, (done,)) as pool:
-                waiting = pool.map_async(_write_one, jobs, chunksize=1)
-                while not waiting.ready() or not done.empty():
-                    with contextlib.suppress(queue.Empty):
-                        bar.update(done.get(timeout=0.5))
-                waiting.get()  # raises what a worker raised
-    bar.close()
-    return paths
-
-
-_done: Any = None  # where a worker process says that a picture is ready
-
-
-def _start(done: Any) -> None:
-    global _done
-    _done = done
-    os.environ["OMP_NUM_THREADS"] = "1"
-    torch.set_num_threads(1)
-
-
-_made: dict[Recipe, SyntheticScenes] = {}  # one generator a process: textures are decoded once
-
-
-def _write_one(job: tuple[Path, Recipe, int, int], bar: Any = None) -> Path:
-    path, recipe, first, number = job
-    if recipe not in _made:
-        _made.clear()
-        _made[recipe] = recipe.scenes()
-    scenes = _made[recipe]
-
-    def rendered() -> Iterator[Sample]:
-        for i in range(first, first + number):
-            yield scenes[i]
-            if bar is not None:
-                bar.update()
-            elif _done is not None:
-                _done.put(1)
-
-    write_shard(path, rendered(), scenes.truth)
-    return path
-
-
-def contact_sheet(samples: Iterable[Sample], *, columns: int = 8, side: int = 224) -> np.ndarray:
-    """(rows * side, columns * side, 3) uint8: the pictures side by side, to look at."""
-    tiles = [
-        np.asarray(Image.fromarray(s.image).resize((side, side), Image.Resampling.LANCZOS)) for s in samples
-    ]
-    tiles += [np.full((side, side, 3), 255, np.uint8)] * (-len(tiles) % columns)
-    rows = [np.concatenate(tiles[k : k + columns], axis=1) for k in range(0, len(tiles), columns)]
-    return np.concatenate(rows, axis=0)

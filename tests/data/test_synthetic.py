@@ -12,7 +12,8 @@ from multihmr.data.shards import Shards, write_shard
 
 pytest.importorskip("warp", reason="rendering needs warp: pip install 'multihmr[synthetic]'")
 
-from multihmr.data.synthetic import Recipe, SyntheticScenes, contact_sheet, find_assets, write_shards
+from multihmr.data.recipe import Recipe, Rendered, contact_sheet, write_shards
+from multihmr.data.synthetic import SyntheticScenes, find_assets
 
 SIZE = 128
 
@@ -163,3 +164,11 @@ def test_feet_are_on_the_ground_of_the_world(bare: SyntheticScenes) -> None:
         ]
         assert (world[..., 2].min(1) > -0.02).all()
         assert (world[..., 2].min(1) < 0.25).all()
+
+
+def test_pictures_rendered_on_demand_are_those_of_the_shards(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    recipe = Recipe(4, 64, assets=tmp_path)
+    (path,) = write_shards(tmp_path, 2, recipe, workers=1)
+    rendered = Rendered(recipe, count=2)
+    assert [s.name for s in rendered] == [s.name for s in Shards(path)]
+    assert np.array_equal(rendered[1].pose, Shards(path)[1].pose)
