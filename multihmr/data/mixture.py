@@ -156,13 +156,12 @@ def for_body(sample: Sample, topology: Topology, *, keypoints_only: bool = False
                 f"'{topology.name}'; train a model of that body, or take their keypoints only"
             )
         sample = replace(sample, **{name: getattr(sample, name)[:, :0] for name in wanted})
-    translation = sample.translation
-    if not sample.pose.shape[1] and sample.anchor != "center":
-        translation = np.full_like(translation, np.nan)  # without the body nobody knows where the head is
+    if not sample.pose.shape[1] and sample.anchor != "center":  # nobody knows where the head is from there
+        sample = replace(sample, translation=np.full_like(sample.translation, np.nan), anchor="center")
     changes: dict[str, Any] = {
         name: _widened(sample, name, shape, topology) for name, shape in wanted.items()
     }
-    return replace(sample, body=topology.name, translation=translation, **changes)
+    return replace(sample, body=topology.name, **changes)
 
 
 def _widened(sample: Sample, name: str, shape: tuple[int, ...], topology: Topology) -> np.ndarray:

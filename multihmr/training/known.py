@@ -107,17 +107,14 @@ def _movers(topology: Topology, device: torch.device) -> _Movers:
             moves_RJ[:, joint] = turns_RJ[:, parent]  # ... and so moves and turns all that hang on it
             turns_RJ[:, joint] = np.maximum(turns_RJ[:, joint], turns_RJ[:, parent])
     parts = joint_parts(topology) if topology.expression_names else {}
-    face_J = np.isin(np.arange(joints), [j for j in parts.get("head", ()) if not _is_head(topology, j)])
+    head_J = np.isin(np.arange(joints), parts.get("head", ()))
+    face_J = head_J & ~np.isin(topology.joint_names, PARTS["head"])  # that joint is not on the skin
     if topology.skin_indices is None or topology.skin_weights is None:
         # Nobody knows what moves a vertex: one column stands for all.
-        vertices_RV, face_V = np.ones((len(turns_RJ), 1), np.float32), np.full(1, face_J.any())
+        vertices_RV, face_V = np.ones((len(turns_RJ), 1), np.float32), np.full(1, head_J.any())
     else:
         strong = topology.skin_weights > MOVES
         vertices_RV = (turns_RJ[:, topology.skin_indices] * strong).max(-1)
-        face_V = (face_J[topology.skin_indices] & strong).any(-1)
+        face_V = (head_J[topology.skin_indices] & strong).any(-1)
     arrays = (moves_RJ, vertices_RV.astype(np.float32), face_J, face_V)
     return _Movers(*(torch.from_numpy(array).to(device) for array in arrays))
-
-
-def _is_head(topology: Topology, joint: int) -> bool:
-    return topology.joint_names[joint] in PARTS["head"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import pickle
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..model import Model
+from .batch import Batch
 
 if TYPE_CHECKING:
     from .trainer import TrainConfig
@@ -34,6 +36,9 @@ class TrainState:
         # Gradients in fp16 are lost below 6e-8 unless the loss is scaled; bf16 reaches as far as float32.
         self.scaler = torch.amp.GradScaler(model.device.type, enabled=config.precision == "fp16")
         self.ema = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        topology = model.body.topology
+        self.turned_R = torch.zeros(len(topology.pose_names), dtype=torch.bool)  # by anybody, so far
+        self.acted_E = torch.zeros(len(topology.expression_names), dtype=torch.bool)
 
     def learning_rate_factor(self) -> float:
         """Linear warm-up, then a cosine down to 1 %."""
@@ -52,6 +57,20 @@ class TrainState:
             else:
                 self.ema[name].copy_(value)
 
+    def see(self, batches: Sequence[Batch]) -> None:
+        """Note which joints and facial actions people of this process move; unknown ones are not moved."""
+        for batch in batches:
+            turns_PR33 = batch.pose_PR33 - torch.eye(3)
+            self.turned_R |= (turns_PR33.abs() > 1e-3).flatten(2).any(-1).any(0)
+            self.acted_E |= (batch.expression_PE.abs() > 1e-3).any(0)
+
+    def unmoved_names(self) -> tuple[str, ...]:
+        """Joints and facial actions that nobody moved: of these the network could learn nothing."""
+        topology = self.model.body.topology
+        names = (*topology.pose_names, *topology.expression_names)
+        moved = torch.cat([self.turned_R, self.acted_E]).tolist()
+        return tuple(name for name, moves in zip(names, moved, strict=True) if not moves)
+
     def save(self, path: Path) -> None:
         """Write a checkpoint; the file gets its name only when all of it is on the disk.
 
@@ -63,6 +82,7 @@ class TrainState:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "step": self.step,
+            "moved": (self.turned_R, self.acted_E),
             "config": asdict(self.config),
             "size": size_of(self.model),
         }
@@ -93,7 +113,7 @@ class TrainState:
         """
         try:
             content = torch.load(path, map_location=self.model.device, weights_only=True)
-            weights, step = content["model"], content["step"]
+            weights, step, _ = content["model"], content["step"], content["moved"]
         except _READ_ERRORS as error:
             raise ValueError(
                 f"{path} is damaged or no checkpoint ({_first_line(error)}); move it away to start anew"
@@ -110,6 +130,7 @@ class TrainState:
         if content.get("scaler") and self.scaler.is_enabled():
             self.scaler.load_state_dict(content["scaler"])
         self.ema = content["ema"]
+        self.turned_R, self.acted_E = (moved.cpu() for moved in content["moved"])
         self.step = step
 
     def _check_size(self, path: Path, content: dict[str, Any], weights: dict[str, Tensor]) -> None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -122,10 +120,6 @@ def train(config: TrainConfig, *, model: Model | None = None, progress: bool | N
         _learn(state, stream, processes, stop, progress)
     path = out / "weights.safetensors"
     if processes.first:
-        unmoved = unmoved_names(sources, topology)
-        if config.init not in STARTS:  # what the network could say at the start it can still say
-            unmoved = tuple(name for name in unmoved if name in state.model.config.unpredicted)
-        state.model.config = replace(state.model.config, unpredicted=unmoved)
         export(state, path, licence=config.licence)
     processes.leave()
     return path
@@ -142,6 +136,7 @@ def _learn(
     saved_at, stopped = time.monotonic(), False
     with Journal(out, config, state.step, writes=processes.first, bar=progress) as journal:
         for parts in journal.timed(steps):
+            state.see(parts)
             terms = train_step(state, shared, [part.to(device) for part in parts], processes)
             journal.note(state.step, terms)
             stopped = processes.any(bool(stop.asked), device)
@@ -260,7 +255,14 @@ def _culprits(objective: Any, batch: Batch, terms: Mapping[str, Tensor], step: i
 
 
 def export(state: TrainState, path: Path, **metadata: str) -> Path:
-    """Write the averaged weights as a checkpoint for `load_model`, in half precision."""
+    """Write the averaged weights as a checkpoint for `load_model`, in half precision.
+
+    What nobody moved in training is `unpredicted`, unless the network could say it at the start.
+    """
+    unmoved = state.unmoved_names()
+    if state.config.init not in STARTS:
+        unmoved = tuple(name for name in unmoved if name in state.model.config.unpredicted)
+    state.model.config = replace(state.model.config, unpredicted=unmoved)
     trained = {name: value.clone() for name, value in state.model.state_dict().items()}
     state.model.load_state_dict(state.ema)
     save_model(state.model, path, half=True, source="multihmr train", **metadata)
@@ -278,20 +280,3 @@ def check_sources(sources: Sequence[Source], topology: Topology, *, keypoints_on
                 point_names(topology, sample.keypoint_set)
         except ValueError as error:
             raise ValueError(f"{source.name} cannot be learned from: {error}") from error
-
-
-def unmoved_names(sources: Sequence[Source], topology: Topology, most: int = 1000) -> tuple[str, ...]:
-    """Joints and facial actions that nobody moves in (up to `most`) samples of each source.
-
-    Nobody can learn anything of these: a checkpoint carries them as `unpredicted`, to tell its users.
-    """
-    turned = np.zeros(len(topology.pose_names), dtype=bool)
-    acted = np.zeros(len(topology.expression_names), dtype=bool)
-    for source in sources:
-        for index in range(0, len(source.samples), math.ceil(len(source.samples) / most)):
-            sample = for_body(source.samples[index], topology, keypoints_only=True)
-            turned |= (np.abs(sample.pose - np.eye(3)) > 1e-3).any((0, 2, 3))  # NaN is not
-            acted |= (np.abs(sample.expression) > 1e-3).any(0)
-    joints = [name for name, moves in zip(topology.pose_names, turned, strict=True) if not moves]
-    actions = [name for name, moves in zip(topology.expression_names, acted, strict=True) if not moves]
-    return (*joints, *actions)

@@ -74,7 +74,9 @@ def test_a_named_data_set_is_looked_for_below_the_root(tmp_path):
     with pytest.raises(FileNotFoundError, match=f"{tmp_path}/bedlam"):
         open_sources("bedlam:0.5,ehf:0.5", tmp_path)
     with pytest.raises(FileNotFoundError, match=f"{tmp_path}/mine"):
-        open_sources(f"bedlam@{tmp_path}/mine")
+        open_sources(f"coco-wholebody-val@{tmp_path}/mine")
+    with pytest.raises(ValueError, match="no data set 'cuckoo'; known are 3dpw"):
+        open_sources(f"cuckoo@{tmp_path}")
     with pytest.raises(ValueError, match="got ' , '"):
         open_sources(" , ")
 
@@ -85,9 +87,9 @@ def test_what_a_data_set_lacks_is_unknown():
     assert bare.shape.shape == (1, 2)
     assert all(np.isnan(array).all() for array in (bare.pose, bare.shape, bare.expression))
     assert np.isfinite(bare.translation).all()  # its heads
-    assert np.isnan(
-        for_body(replace(bare, pose=bare.pose[:, :0], anchor="pelvis"), TOPOLOGY).translation
-    ).all()
+    by_pelvis = for_body(replace(bare, pose=bare.pose[:, :0], anchor="pelvis"), TOPOLOGY)
+    assert np.isnan(by_pelvis.translation).all()
+    assert by_pelvis.anchor == "center"
 
 
 def test_another_body_is_refused_unless_its_keypoints_are_wanted():

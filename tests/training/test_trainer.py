@@ -141,6 +141,29 @@ def test_spoilt_weights_are_blamed_on_nobody(toy_sample):
         train_step(state, Objective(state.model), [collate([toy_sample(0), toy_sample(1)])])
 
 
+def exploding(state: TrainState) -> torch.nn.Parameter:
+    """A weight of the network whose gradient is always infinite."""
+    weight = state.model.head.to_depth.weight
+    weight.register_hook(lambda gradient: gradient + math.inf)
+    return weight
+
+
+def test_an_infinite_gradient_names_the_samples(toy_sample):
+    state = state_of()
+    exploding(state)
+    with pytest.raises(FloatingPointError, match=r"gradient is not finite at step 0, .* this step: '000004'"):
+        train_step(state, Objective(state.model), [collate([toy_sample(4)])])
+
+
+def test_in_fp16_a_step_with_infinite_gradients_is_left_out(toy_sample):
+    state = TrainState(tiny_model(), TrainConfig(data="", precision="fp16"))
+    weight, scale = exploding(state), state.scaler.get_scale()
+    before = weight.detach().clone()
+    train_step(state, Objective(state.model), [collate([toy_sample()])])
+    torch.testing.assert_close(weight.detach(), before, atol=0, rtol=0)
+    assert state.scaler.get_scale() < scale
+
+
 def test_a_sample_of_another_body_is_refused_at_once(config, toy_sample, tmp_path):
     write_shard(tmp_path / "foreign.tar", [replace(toy_sample(), body="smplx")])
     with pytest.raises(ValueError, match=r"foreign.tar cannot .* body 'smplx', the model has 'toy'"):
@@ -188,9 +211,11 @@ def test_exporting_writes_the_average_and_leaves_the_trained_weights_alone(tmp_p
     torch.testing.assert_close(written, before + 1, atol=1e-3, rtol=1e-3)
 
 
-def test_what_nobody_moves_is_said_of_the_weights(config, toy_sample, tmp_path):
-    still = toy_sample()
-    still.pose[:, 1] = np.eye(3)
-    write_shard(tmp_path / "still.tar", [still])
-    sources = trainer.open_sources(str(tmp_path / "still.tar"))
-    assert trainer.unmoved_names(sources, ToyBody().topology) == ("spine",)
+def test_what_nobody_moved_is_said_of_the_weights(toy_sample, tmp_path):
+    state, batch = state_of(), collate([toy_sample()])
+    batch.pose_PR33[:, 1] = torch.eye(3)
+    batch.pose_PR33[:, 2] = math.nan
+    state.see([batch])
+    assert state.unmoved_names() == ("spine", "head")
+    trainer.export(state, tmp_path / "weights.safetensors")
+    assert state.model.config.unpredicted == ("spine", "head")

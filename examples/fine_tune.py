@@ -1,0 +1,52 @@
+"""How do I teach the bundled model my own pictures, with keypoints in 2D alone?
+
+    python examples/fine_tune.py                     # two steps on one picture, to see it work
+    python examples/fine_tune.py MINE data/train     # learn from MINE
+
+Any tool that exports COCO keypoints makes MINE: pictures in MINE/images, points in
+MINE/annotations/person_keypoints_default.json. data/train is a folder of `multihmr synth`: half of the
+pictures come from there, because points in a picture tell little of depth and shape.
+
+Hardware  a CPU or a GPU; `torchrun --nproc-per-node 4 examples/fine_tune.py MINE data/train` uses four
+Hours     not measured
+Expected  not measured on photographs. On rendered pictures of 160 pixels, 40 steps of 8 with points alone
+          lowered the error of joints in the picture from 10.2 to 8.3 % of its side, and raised that in space
+          from 160 to 163 mm: hence the half that has the full truth
+"""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from multihmr import load_model
+from multihmr.training.trainer import TrainConfig, train
+
+
+def label_by_itself(picture: Path, folder: Path) -> None:
+    """A folder as labelling tools leave it, with what the model itself sees in a picture."""
+    points = load_model().predict(picture).keypoints("coco17")
+    marks = [[n for x, y in person for n in (x - 0.5, y - 0.5, 2)] for person in points.xy.tolist()]
+    content = {
+        "images": [{"id": 1, "file_name": picture.name}],
+        "categories": [{"name": "person", "keypoints": points.names}],
+        "annotations": [{"image_id": 1, "iscrowd": 0, "keypoints": mark} for mark in marks],
+    }
+    for name in ("images", "annotations"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    (folder / "images" / picture.name).write_bytes(picture.read_bytes())
+    (folder / "annotations/person_keypoints_default.json").write_text(json.dumps(content))
+
+
+config = TrainConfig(
+    data="", out="runs/mine", init="multihmr-anny-hybrid", lr=1e-4, backbone_lr=0.2, roll=0.2
+)
+if len(sys.argv) > 1:
+    mine, rendered = sys.argv[1:]
+    config = replace(config, data=f"coco-default@{mine}:0.5,{rendered}:0.5", steps=5000, workers=4)
+else:
+    mine = "runs/labelled"
+    label_by_itself(Path(__file__).parent / "images/astronaut.jpg", Path(mine))
+    config = replace(config, data=f"coco-default@{mine}", steps=2, batch_size=1, workers=0)
+weights = train(config)
+print(f"{weights} sees {len(load_model(weights).predict(next(Path(mine, 'images').iterdir())))} people")
