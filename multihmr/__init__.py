@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .model import Model
     from .render import draw
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 __all__ = ["Humans", "Model", "__version__", "draw", "list_models", "load_humans", "load_model", "save"]
 

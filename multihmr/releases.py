@@ -79,8 +79,8 @@ RELEASES = {
         Release(
             name=DEFAULT,
             file="multihmr-anny-hybrid.safetensors",
-            sha256="c2a644ea26e488ef1e433eeb71ac197b2ab117dc06aaa25a8aa0b05b6337e475",
-            size=21734426,
+            sha256="ad6577c9e23f70ca9f7a62ebec41a19e9daed1a074b11dbfb02d6260b7ed1efa",
+            size=21734538,
             body="anny",
             licence="Apache-2.0",
             description="EfficientNet-Lite and ViT blocks for CPUs, trained on synthetic people only",

@@ -2,7 +2,7 @@
 
     multihmr synth --out data/train --n 12000 --size 384
     multihmr synth --out data/closeups --n 4000 --size 384 --closeup --seed 7
-    multihmr synth --out data/test --n 500 --seed 20000000
+    multihmr synth --out data/test --n 500 --seed 20000000 --split test
     python scripts/ablations.py --data data/train --closeups data/closeups --test data/test --out runs/abl
 
 The table is in OUT/table.md, and grows with each variant; the same command goes on where it was stopped.

@@ -15,6 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
+HEAD_RADIUS = 0.12  # metres
+
+
 @dataclass(frozen=True)
 class Centers:
     """The grid cells in which people are; all fields are (P,), integer but for the scores in [0, 1]."""
@@ -75,6 +78,7 @@ def different_people(
     across_PP = (rays_P2[:, None] - rays_P2).norm(dim=-1) * torch.minimum(depth_P[:, None], depth_P)
     along_PP = (depth_P[:, None] / depth_P).log().abs()
     same_PP = (across_PP < across) & (along_PP < math.log(1 + along))
+    same_PP |= across_PP < min(HEAD_RADIUS, across)  # a head right behind another would not be seen
     same_PP &= centers.image_index_P[:, None] == centers.image_index_P
     alike, image = same_PP.cpu().numpy(), centers.image_index_P.tolist()
     kept: list[int] = []
