@@ -94,6 +94,9 @@ class Agora(Reader):
     def annotation_files(self) -> Sequence[Path]:
         return sorted((self.root / f"{self.split}_SMPLX" / "SMPLX").glob(f"{self.split}_*_withjv.pkl"))
 
+    def also_read(self) -> Sequence[Path]:
+        return [self.root / "SMPLX_NEUTRAL.npz"]
+
     def scan(self, path: Path) -> Iterator[Record]:
         table = read_pickle(path)
         size = next(size for size in SIZES if (self.root / size).is_dir())

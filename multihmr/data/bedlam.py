@@ -14,8 +14,8 @@ Format       all_npz_12_training/SCENE.npz, one row a person: imgname "seq_00000
              bodies are neutral).
 Splits       "training", "validation"
 
-Pictures of scenes with "closeup" in their name are stored lying on their left side: annotations and cam_int
-are those of the picture turned upright, 90 degrees clockwise, as the samples are. Faces have no expression:
+Pictures of scenes with "closeup" in their name are stored turned by 90 degrees: annotations and cam_int
+are those of the picture turned back, clockwise, as the samples are. Faces have no expression:
 those of the samples are 0.
 """
 

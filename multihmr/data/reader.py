@@ -67,11 +67,12 @@ class About:
     citation: str
 
     def how_to_get(self) -> str:
-        """What to do, in one paragraph and the folder tree."""
-        files = "; ".join(self.files)
+        """What to do, several lines."""
+        files = "\n".join(f"  {file}" for file in self.files)
+        tree = "\n".join(f"  {line}" for line in self.tree.splitlines())
         return (
-            f"{self.title} ({self.licence}): register at {self.register}, download {files} ({self.size}), "
-            f"and lay the files out as\n{self.tree}"
+            f"{self.title}: {self.licence}\nregister at {self.register}\ndownload\n{files}\n({self.size}) "
+            f"and lay the files out as\n{tree}"
         )
 
 
@@ -117,7 +118,8 @@ class Reader(Sequence[Sample], ABC):
         self.split = split or self.splits[0]
         missing = self.missing(self.root, self.split)
         if missing:
-            raise FileNotFoundError("; ".join(missing))
+            where = f"multihmr data check {self.about.name} {self.root}"
+            raise FileNotFoundError(f"{'; '.join(missing)}. More says: {where}")
         folder = Path(cache) if cache else self.root / ".multihmr"
         self.records = self._open_index(folder / f"{self.about.name}-{self.split}.index")
         self.skipped: Counter[str] = Counter(self.records.facts["skipped"])
@@ -132,7 +134,7 @@ class Reader(Sequence[Sample], ABC):
             raise ValueError(f"{cls.about.name} has the splits {', '.join(cls.splits)}, got {split!r}")
         root = Path(root)
         if not root.is_dir():
-            return [f"there is no folder {root}; {cls.about.how_to_get()}"]
+            return [f"there is no folder {root}: register at {cls.about.register} and download its files"]
         patterns = {pattern.format(split=split): cure for pattern, cure in cls.needed.items()}
         return [
             f"{root / pattern} is not there: {cure.format(split=split)}"
@@ -143,6 +145,10 @@ class Reader(Sequence[Sample], ABC):
     @abstractmethod
     def annotation_files(self) -> Sequence[Path]:
         """The files with the annotations of this split; when one of them changes, all are scanned again."""
+
+    def also_read(self) -> Sequence[Path]:
+        """Other files that `scan` reads, and that make it scan again when they change."""
+        return ()
 
     @abstractmethod
     def scan(self, path: Path) -> Iterator[Record]:
@@ -211,7 +217,8 @@ class Reader(Sequence[Sample], ABC):
 
     def _fingerprint(self) -> str:
         """Changes with the annotation files, the fields of the reader and the format."""
-        stats = [(str(path.relative_to(self.root)), path.stat()) for path in self.annotation_files()]
+        files = (*self.annotation_files(), *self.also_read())
+        stats = [(str(path.relative_to(self.root)), path.stat()) for path in files]
         facts = [
             _FORMAT,
             sorted(self.people_fields.items()),

@@ -82,6 +82,14 @@ class UBody(Reader):
     def annotation_files(self) -> Sequence[Path]:
         return sorted((self.root / "annotations").glob("*/keypoint_annotation.json"))
 
+    def also_read(self) -> Sequence[Path]:
+        fits = (self.root / "annotations").glob("*/smplx_annotation.json")
+        return [
+            *sorted(fits),
+            self.root / "splits/intra_scene_test_list.npy",
+            self.root / "SMPLX_NEUTRAL.npz",
+        ]
+
     def scan(self, path: Path) -> Iterator[Record]:
         content, fits = read_json(path), read_json(path.with_name("smplx_annotation.json"))
         people: dict[int, list[Any]] = {}

@@ -4,7 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
-from data.miniatures import assert_drawn_right, old_data_frame, rebuilt, write_agora
+from data.miniatures import assert_drawn_right, faces_of, old_data_frame, rebuilt, write_agora
 
 from multihmr.data.agora import Agora
 from multihmr.data.annotations import read_pickle
@@ -40,7 +40,7 @@ def test_people_stand_where_their_pictures_show_them(miniature, smplx_body):
     for sample, vertices in zip(reader, truth, strict=True):
         known = np.isfinite(sample.shape).all(1)
         people = rebuilt(sample, smplx_body)[known]
-        assert_drawn_right(sample, people, vertices[known], smplx_body.topology.faces)
+        assert_drawn_right(sample, people, vertices[known], faces_of(smplx_body))
 
 
 def test_children_genders_and_occlusion(miniature):

@@ -4,7 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
-from data.miniatures import assert_drawn_right, rebuilt, write_cuffs
+from data.miniatures import assert_drawn_right, faces_of, rebuilt, write_cuffs
 
 from multihmr.data.annotations import read_pickle
 from multihmr.data.cuffs import Cuffs
@@ -22,7 +22,7 @@ def test_people_stand_where_their_pictures_show_them(miniature, smplx_body):
     for sample, vertices in zip(Cuffs(root), truth, strict=True):
         assert np.isnan(sample.expression).all()  # the files have none
         sample.expression[:] = 0
-        assert_drawn_right(sample, rebuilt(sample, smplx_body), vertices, smplx_body.topology.faces)
+        assert_drawn_right(sample, rebuilt(sample, smplx_body), vertices, faces_of(smplx_body))
 
 
 def test_names_of_the_smplx_package_and_nobody(miniature):

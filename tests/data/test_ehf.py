@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from data.miniatures import assert_drawn_right, write_ehf, write_ply
+from data.miniatures import assert_drawn_right, faces_of, write_ehf, write_ply
 
 from multihmr.data.ehf import Ehf, read_ply
 
@@ -17,7 +17,7 @@ def test_vertices_lie_where_their_pictures_show_them(miniature, smplx_body):
     root, truth = miniature
     sample, second = Ehf(root)
     assert (sample.keypoint_set, sample.pose.shape) == ("smplx-vertices", (1, 0, 3, 3))
-    assert_drawn_right(sample, sample.keypoints_3d, truth[0], smplx_body.topology.faces)
+    assert_drawn_right(sample, sample.keypoints_3d, truth[0], faces_of(smplx_body))
     np.testing.assert_allclose(second.keypoints_3d, truth[1], atol=1e-5)
 
 

@@ -133,6 +133,15 @@ def test_annotations_are_scanned_once_until_they_change(toys, monkeypatch):
     assert len(scanned) == 2
 
 
+def test_other_files_that_change_are_noticed(toys, monkeypatch):
+    root = toys({"a": GOOD})
+    (root / "hands.npz").write_bytes(b"flat")
+    monkeypatch.setattr(Toy, "also_read", lambda self: [self.root / "hands.npz"])
+    before = Toy(root).records.facts["belongs_to"]
+    (root / "hands.npz").write_bytes(b"bent a little")
+    assert Toy(root).records.facts["belongs_to"] != before
+
+
 def test_damaged_index_is_made_again(toys, tmp_path):
     reader = Toy(toys({"a": GOOD}), cache=tmp_path / "cache")
     content = reader.records.path.read_bytes()

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from data.miniatures import assert_drawn_right, rebuilt, write_ubody
+from data.miniatures import assert_drawn_right, faces_of, rebuilt, write_ubody
 
 from multihmr.data.sample import Sample
 from multihmr.data.ubody import UBody
@@ -33,7 +33,7 @@ def test_people_stand_where_their_pictures_show_them(miniature, smplx_body):
     kept = np.flatnonzero(~moved.any(1))
     vertices = rebuilt(sample, smplx_body)
     np.testing.assert_allclose(vertices[:, kept], truth[:, kept], atol=0.02)
-    assert_drawn_right(sample, truth, truth, smplx_body.topology.faces)
+    assert_drawn_right(sample, truth, truth, faces_of(smplx_body))
 
 
 def test_people_with_cameras_of_their_own_have_no_place(miniature, smplx_body):
