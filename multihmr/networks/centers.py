@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-
 HEAD_RADIUS = 0.12  # metres
 
 
