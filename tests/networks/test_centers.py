@@ -48,7 +48,7 @@ def centers_with(scores, images):
 
 
 def test_one_person_found_in_two_cells_counts_once_and_two_beside_each_other_twice():
-    places = torch.tensor([[0.0, 0, 4], [0.05, 0, 4.1], [0.5, 0, 4], [0, 0, 8.0], [0.05, 0, 4.1]])
+    places = torch.tensor([[0.0, 0, 4], [0.05, 0, 4.1], [0.5, 0, 4], [0.4, 0, 8.0], [0.05, 0, 4.1]])
     centers = centers_with([0.5, 0.9, 0.6, 0.4, 0.3], [0, 0, 0, 0, 1])
     kept = different_people(places, centers, apart=(0.25, 0.2))
     assert kept.tolist() == [False, True, True, True, True]
@@ -58,3 +58,11 @@ def test_one_person_found_in_two_cells_counts_once_and_two_beside_each_other_twi
 
 def test_nobody_differs_from_nobody():
     assert not len(different_people(torch.zeros(0, 3), centers_with([], []), apart=(0.2, 0.2)))
+
+
+def test_a_head_right_behind_another_is_the_same_seen_twice():
+    places = torch.tensor([[0.0, 0, 4], [0.1, 0, 9.0]])
+    assert different_people(places, centers_with([0.5, 0.4], [0, 0]), apart=(0.25, 0.2)).tolist() == [
+        True,
+        False,
+    ]
