@@ -32,9 +32,9 @@ import numpy as np
 
 from multihmr.humans import rotmat_to_rotvec
 
-from .annotations import read_mean_hands, read_pickle
+from .annotations import MEAN_HANDS, read_mean_hands, read_pickle
 from .index import Fields, Record
-from .reader import GENDERS, About, Reader, rotvec_to_rotmat
+from .reader import GENDERS, About, Reader, rotvec_to_rotmat, smplx_fields
 
 SIZES = ("1280x720", "3840x2160")
 SENSOR_MM = 36  # its width
@@ -73,14 +73,10 @@ class Agora(Reader):
         "{split}_SMPLX/SMPLX/{split}_*_withjv.pkl": "unpack {split}_SMPLX.zip in a folder {split}_SMPLX",
         "smplx_gt/*/*.pkl": "unpack smplx_gt.zip",
         "*x*/{split}*/*.png": "unpack the pictures in a folder for each zip file, in 1280x720 or 3840x2160",
-        "SMPLX_NEUTRAL.npz": "its fits count from SMPL-X's mean hands: copy or link your file of "
-        "smpl-x.is.tue.mpg.de there",
+        **MEAN_HANDS,
     }
     people_fields: ClassVar[Fields] = {
-        "pose": ("f4", 53, 3),
-        "shape": ("f4", 10),
-        "expression": ("f4", 10),
-        "translation": ("f4", 3),
+        **smplx_fields(10),
         "visibility": ("f4",),
         "gender": ("u1",),
         "hips": ("f4", 3),

@@ -78,6 +78,13 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"{path} was not read: {error}") from error
 
 
+# A file that roots of data sets with such fits need -> what to do if it is not there
+MEAN_HANDS = {
+    "SMPLX_NEUTRAL.npz": "its fits count from SMPL-X's mean hands: copy or link your file of "
+    "smpl-x.is.tue.mpg.de there"
+}
+
+
 def read_mean_hands(path: Path) -> np.ndarray:
     """(30, 3) rotation vectors of SMPL-X's mean hands, left first: what `flat_hand_mean=False` adds.
 

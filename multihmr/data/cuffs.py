@@ -26,7 +26,7 @@ import numpy as np
 
 from .annotations import read_pickle
 from .index import Fields, Record
-from .reader import About, Reader
+from .reader import About, Reader, smplx_fields
 
 _OTHER_NAMES = {"root_pose": "global_orient", "shape": "betas", "transl": "translation"}
 _POSE = {"root_pose": 1, "body_pose": 21, "left_hand_pose": 15, "right_hand_pose": 15, "jaw_pose": 1}
@@ -48,12 +48,7 @@ class Cuffs(Reader):
     )
     splits = ("train",)
     needed: ClassVar[dict[str, str]] = {"cuffs_annots_*.pkl": "unpack cuffs.zip (of September 2024 or later)"}
-    people_fields: ClassVar[Fields] = {
-        "pose": ("f4", 53, 3),
-        "shape": ("f4", 11),
-        "expression": ("f4", 10),
-        "translation": ("f4", 3),
-    }
+    people_fields: ClassVar[Fields] = smplx_fields(11)
     required = ("pose", "shape", "translation")
 
     def annotation_files(self) -> Sequence[Path]:

@@ -28,7 +28,7 @@ from ..image import read_image
 from .annotations import READ_ERRORS, read_npz
 from .cameras import into_camera, pixels_of, straighten, turn_roots
 from .index import Fields, Record
-from .reader import GENDERS, About, Reader
+from .reader import GENDERS, SMPL_FIELDS, About, Reader
 from .sample import Sample
 
 
@@ -53,15 +53,7 @@ class Hi4D(Reader):
         "*/*/smpl/*.npz": "it comes with the pair",
         "*/*/images/*/*.jpg": "it comes with the pair",
     }
-    people_fields: ClassVar[Fields] = {
-        "pose": ("f4", 24, 3),
-        "shape": ("f4", 10),
-        "translation": ("f4", 3),
-        "gender": ("u1",),
-        "keypoints_3d": ("f4", 24, 3),
-        "keypoints_2d": ("f4", 24, 2),
-        "person": ("u1",),  # his number in the masks
-    }
+    people_fields: ClassVar[Fields] = {**SMPL_FIELDS, "person": ("u1",)}  # whose number in the masks it is
     picture_fields: ClassVar[Fields] = {"lens": ("f4", 5)}
     body = "smpl"
     anchor = "pelvis"

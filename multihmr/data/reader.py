@@ -34,6 +34,27 @@ GENDERS = ("neutral", "female", "male")  # the index stores their numbers
 NEAREST = 0.05  # metres; people whose anchor is nearer than that, or behind the camera, are left out
 _FORMAT = 1  # of index files; counts up when they change
 
+# What data sets with fits of SMPL store of each person; of SMPL-X see `smplx_fields`.
+SMPL_FIELDS: Fields = {
+    "pose": ("f4", 24, 3),
+    "shape": ("f4", 10),
+    "translation": ("f4", 3),
+    "gender": ("u1",),
+    "keypoints_3d": ("f4", 24, 3),
+    "keypoints_2d": ("f4", 24, 2),
+}
+
+
+def smplx_fields(shape_count: int) -> Fields:
+    """What data sets with fits of SMPL-X store of each person, with so many betas."""
+    return {
+        "pose": ("f4", 53, 3),
+        "shape": ("f4", shape_count),
+        "expression": ("f4", 10),
+        "translation": ("f4", 3),
+    }
+
+
 # What scanning a file of another format, or one cut short, ends in.
 _FORMAT_ERRORS = (
     ValueError, KeyError, TypeError, IndexError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error,

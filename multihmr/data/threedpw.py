@@ -26,7 +26,7 @@ import numpy as np
 from .annotations import read_pickle
 from .cameras import into_camera, pixels_of, turn_roots
 from .index import Fields, Record
-from .reader import GENDERS, About, Reader
+from .reader import GENDERS, SMPL_FIELDS, About, Reader
 
 _GENDERS = {"m": GENDERS.index("male"), "f": GENDERS.index("female")}
 
@@ -50,14 +50,7 @@ class ThreeDPW(Reader):
         "sequenceFiles/{split}/*.pkl": "unpack sequenceFiles.zip",
         "imageFiles/*/image_*.jpg": "unpack imageFiles.zip",
     }
-    people_fields: ClassVar[Fields] = {
-        "pose": ("f4", 24, 3),
-        "shape": ("f4", 10),
-        "translation": ("f4", 3),
-        "gender": ("u1",),
-        "keypoints_3d": ("f4", 24, 3),
-        "keypoints_2d": ("f4", 24, 2),
-    }
+    people_fields: ClassVar[Fields] = SMPL_FIELDS
     body = "smpl"
     anchor = "pelvis"
     keypoint_set = "smpl24"

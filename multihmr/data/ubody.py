@@ -29,9 +29,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from .annotations import read_json, read_mean_hands
+from .annotations import MEAN_HANDS, read_json, read_mean_hands
 from .index import Fields, Record
-from .reader import About, Reader
+from .reader import About, Reader, smplx_fields
 
 LEFT_HAND, RIGHT_HAND, JAW = slice(22, 37), slice(37, 52), slice(52, 53)
 
@@ -58,14 +58,10 @@ class UBody(Reader):
         "annotations/*/smplx_annotation.json": "unpack the annotations there",
         "splits/intra_scene_test_list.npy": "unpack the splits there",
         "images/*/*": "take the frames out of the videos there",
-        "SMPLX_NEUTRAL.npz": "its fits count from SMPL-X's mean hands: copy or link your file of "
-        "smpl-x.is.tue.mpg.de there",
+        **MEAN_HANDS,
     }
     people_fields: ClassVar[Fields] = {
-        "pose": ("f4", 53, 3),
-        "shape": ("f4", 10),
-        "expression": ("f4", 10),
-        "translation": ("f4", 3),
+        **smplx_fields(10),
         "keypoints_2d": ("f4", 23, 2),
     }
     required = ("shape",)
