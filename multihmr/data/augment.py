@@ -24,8 +24,7 @@ HEAD_RADIUS = 0.15  # [m] around the head joint that no patch covers
 class Augmentation:
     """How far pictures are changed: probabilities, and how much then.
 
-    The defaults are those that the bundled model was trained with. `zoom`, `roll` and `cover` came later and
-    are off: `scale` varies the focal length anyway, and rendered scenes come with tilted cameras and with
+    `zoom`, `roll`, `cover` and `person` are off unless asked for: `scale` varies the focal length anyway, and rendered scenes come with tilted cameras and with
     people hidden by each other. For photographs of few cameras a third of each is a good start.
     """
 
@@ -33,6 +32,8 @@ class Augmentation:
     scale: tuple[float, float] = (0.45, 1.35)  # side of that window, in longer sides of the picture
     zoom: float = 0.0  # another focal length: a window around the principal point
     focal: tuple[float, float] = (0.7, 1.8)  # factor on the focal length
+    person: float = 0.0  # a window on one person, whoever else is cut off: much to be seen in few pixels
+    room: tuple[float, float] = (1.6, 3.6)  # side of that window where the person stands [m]
     roll: float = 0.0  # the camera turned about its axis
     roll_deg: float = 20.0  # at most, either way
     flip: float = 0.5
@@ -74,7 +75,12 @@ def _choose_window(
 ) -> Window:
     """The whole picture, or a square somewhere on it (and perhaps beyond) that holds all heads."""
     height, width = sample.image.shape[:2]
-    heads = heads[((heads >= 0) & (heads <= (width, height))).all(-1)]  # others are not seen anyway
+    seen = ((heads >= 0) & (heads <= (width, height))).all(-1)
+    if _happens(how.person, rng):
+        window = _person_window(sample, heads, seen, size, rng, how)
+        if window is not None:
+            return window
+    heads = heads[seen]  # others are not seen anyway
     if _happens(how.zoom, rng):
         return _zoom_window(sample, heads, size, rng, how)
     if rng.random() >= how.crop:
@@ -92,6 +98,33 @@ def _choose_window(
     # Windows far beyond the picture show little but padding.
     start = np.clip(start, -0.25 * side, high.max() + 0.25 * side)
     return Window.box(start[0], start[1], start[0] + side, start[1] + side, size)
+
+
+LEAST_SIDE = 48  # [pixels] of a window on one person: of fewer nothing is learned
+
+
+def _person_window(
+    sample: Sample,
+    heads: np.ndarray,
+    seen: np.ndarray,
+    size: int,
+    rng: np.random.Generator,
+    how: Augmentation,
+) -> Window | None:
+    """A square with the head of one of those who are `seen`, mostly with the body below; None if all are
+    too far away."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        pixels_a_metre = np.where(seen, sample.K[0, 0] / sample.translation[:, 2], 0)
+    near = np.flatnonzero(pixels_a_metre * how.room[1] >= LEAST_SIDE)
+    if not len(near):
+        return None
+    one = rng.choice(near)
+    extent = np.array(sample.image.shape[1::-1])
+    side = pixels_a_metre[one] * np.exp(rng.uniform(*np.log(how.room)))
+    side = float(np.clip(side, LEAST_SIDE, extent.max()))
+    start = heads[one] - side * np.array([rng.uniform(0.2, 0.8), rng.uniform(0.08, 0.4)])
+    x0, y0 = np.clip(start, -0.25 * side, np.maximum(extent - 0.75 * side, 0))
+    return Window.box(x0, y0, x0 + side, y0 + side, size)
 
 
 def _zoom_window(

@@ -66,6 +66,7 @@ class TrainConfig:
     vertices: int = _flag(900, "of the body's vertices, how many the losses look at")
     read_joints: bool = _flag(True, "let the network read the body's joints off the patches (reader.py)")
     zoom: float = _flag(0.0, "share of pictures seen through another lens")
+    person: float = _flag(0.0, "share of pictures cut to one person: small image sizes then show limbs")
     roll: float = _flag(0.0, "share of pictures turned by up to 20 degrees")
     cover: float = _flag(0.0, "share of pictures with patches that hide parts of people")
     workers: int = _flag(1, "processes that read pictures, for each process that trains")
@@ -113,7 +114,7 @@ def train(config: TrainConfig, *, model: Model | None = None, progress: bool | N
         Mixture(sources, config.seed),
         topology,
         state.model.config.image_size,
-        Augmentation(zoom=config.zoom, roll=config.roll, cover=config.cover),
+        Augmentation(zoom=config.zoom, person=config.person, roll=config.roll, cover=config.cover),
         keypoints_only=config.keypoints_only,
     )
     with StopSignal() as stop, death_of_workers_said():

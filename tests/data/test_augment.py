@@ -108,3 +108,23 @@ def test_the_same_seed_gives_the_same_picture(sample):
     one, two = (augment(sample, 96, np.random.default_rng(5), TOPOLOGY) for _ in range(2))
     np.testing.assert_array_equal(one.image, two.image)
     np.testing.assert_array_equal(one.K, two.K)
+
+
+def test_a_window_on_one_person_shows_them_large(sample):
+    how = dataclasses.replace(STILL, person=1.0, room=(2.0, 2.0))
+    whole = augment(sample, 96, np.random.default_rng(0), TOPOLOGY, dataclasses.replace(STILL, crop=0))
+    for seed in range(8):
+        moved = augment(sample, 96, np.random.default_rng(seed), TOPOLOGY, how)
+        xy = heads(moved)
+        assert ((xy > 0) & (xy < 96)).all(-1).any()
+        # 2 m fill the window where the person stands, 4 or 5 m away.
+        assert moved.K[0, 0] in (pytest.approx(96 * 4 / 2, rel=0.01), pytest.approx(96 * 5 / 2, rel=0.01))
+        assert moved.K[0, 0] > 2 * whole.K[0, 0]
+
+
+def test_nobody_near_enough_leaves_the_picture_as_it_is(sample):
+    far = dataclasses.replace(sample, translation=TRANSLATION * 40)
+    how = dataclasses.replace(STILL, crop=0)
+    rng = np.random.default_rng
+    one, other = (augment(far, 96, rng(0), TOPOLOGY, dataclasses.replace(how, person=p)) for p in (0, 1))
+    assert (one.image == other.image).all()
