@@ -24,8 +24,9 @@ HEAD_RADIUS = 0.15  # [m] around the head joint that no patch covers
 class Augmentation:
     """How far pictures are changed: probabilities, and how much then.
 
-    `zoom`, `roll`, `cover` and `person` are off unless asked for: `scale` varies the focal length anyway, and rendered scenes come with tilted cameras and with
-    people hidden by each other. For photographs of few cameras a third of each is a good start.
+    `zoom`, `roll`, `cover` and `person` are off unless asked for: `scale` varies the focal length anyway, and
+    rendered scenes come with tilted cameras and with people hidden by each other. For photographs of few
+    cameras a third of the first three is a good start.
     """
 
     crop: float = 0.6  # another window than the whole picture
