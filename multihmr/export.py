@@ -94,6 +94,7 @@ def load(path: str | os.PathLike[str], body: Any = None) -> Humans:
         topology=body.topology,
         track_ids=stored.get("track_ids"),
         unpredicted=tuple(map(str, stored["unpredicted"])),
+        filled=stored.get("filled"),
     )
 
 
@@ -118,8 +119,9 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
 
 def _npz(humans: Humans) -> bytes:
     arrays: dict[str, Any] = {name: getattr(humans, name) for name in _PARAMETERS} | _amass(humans)
-    if humans.track_ids is not None:
-        arrays["track_ids"] = humans.track_ids
+    for name in ("track_ids", "filled"):
+        if getattr(humans, name) is not None:
+            arrays[name] = getattr(humans, name)
     buffer = io.BytesIO()
     np.savez_compressed(
         buffer,

@@ -171,7 +171,8 @@ class Humans:
     K_source     where K came from: "given", "exif", "predicted" or "assumed"
     image_size   (height, width) in pixels
     body         name of the body that the parameters belong to
-    track_ids    (N,) int or None
+    track_ids    (N,) int or None; of a video: who is who, from 1
+    filled       (N,) bool or None; of a video: not seen in this frame but put between two others
     unpredicted  names of joints and expressions that the checkpoint never moves; empty: it predicts all
 
     Predict gives the nearest person first; indexing keeps the order that it is asked for. Arrays are
@@ -195,6 +196,7 @@ class Humans:
     topology: Topology
     track_ids: np.ndarray | None = None
     unpredicted: tuple[str, ...] = ()
+    filled: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         named = {"J": self.topology.joint_names, "S": self.topology.shape_names}
@@ -210,9 +212,10 @@ class Humans:
                     f"{name} of person {int(np.argmin(finite))} contains numbers that are not finite"
                 )
             object.__setattr__(self, name, array)
-        if self.track_ids is not None:
-            object.__setattr__(self, "track_ids", _frozen(self.track_ids, np.int64))
-            _check_shape("track_ids", np.asarray(self.track_ids), ("N",), lengths)
+        for name, dtype in (("track_ids", np.int64), ("filled", np.bool_)):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, _frozen(getattr(self, name), dtype))
+                _check_shape(name, getattr(self, name), ("N",), lengths)
         object.__setattr__(self, "K", _frozen(self.K, np.float32))
         _check_shape("K", self.K, (3, 3), lengths)
         height, width = self.image_size
@@ -272,8 +275,9 @@ class Humans:
         """The people at an int (length 1), slice, boolean mask (N,) or list of ints, in that order."""
         rows = np.atleast_1d(np.arange(len(self))[np.zeros(0, int) if _is_empty(index) else index])
         chosen: dict[str, Any] = {name: getattr(self, name)[rows] for name in _SHAPES}
-        ids = None if self.track_ids is None else self.track_ids[rows]
-        return dataclasses.replace(self, **chosen, track_ids=ids)
+        for name in ("track_ids", "filled"):
+            chosen[name] = None if getattr(self, name) is None else getattr(self, name)[rows]
+        return dataclasses.replace(self, **chosen)
 
     def __repr__(self) -> str:
         height, width = self.image_size

@@ -21,7 +21,11 @@ TO_GLTF = np.array([1, -1, -1])
 def toy_humans() -> Humans:
     """Two people made by the toy body from random parameters."""
     return dataclasses.replace(
-        random_humans(ToyBody(), 2), K_source="exif", track_ids=np.array([5, 2]), unpredicted=("smile",)
+        random_humans(ToyBody(), 2),
+        K_source="exif",
+        track_ids=np.array([5, 2]),
+        unpredicted=("smile",),
+        filled=np.array([True, False]),
     )
 
 
