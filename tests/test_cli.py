@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from multihmr import cli
+from multihmr.commands import flags, predict
 from multihmr.humans import Humans, Topology
 from multihmr.image import Photo, check_intrinsics, read_photo
 
@@ -103,16 +104,16 @@ def test_bad_pictures_are_listed_and_the_rest_is_done(
 
 def test_inputs_that_share_a_name_or_a_file_keep_their_results_apart(tmp_path: Path) -> None:
     a, b = tmp_path / "one" / "x.jpg", tmp_path / "two" / "X.png"
-    names = cli.output_names([a, b], tmp_path / "out", ["overlay"])
+    names = predict.output_names([a, b], tmp_path / "out", ["overlay"])
     assert names == {a: "x", b: "X_2"}
     overlay = tmp_path / "one" / "x_overlay.jpg"  # an input that the overlay of x.jpg would overwrite
-    assert cli.output_names([a, overlay], a.parent, ["overlay"])[a] == "x_2"
+    assert predict.output_names([a, overlay], a.parent, ["overlay"])[a] == "x_2"
 
 
 def test_folders_globs_and_files_name_each_picture_once(tmp_path: Path) -> None:
     write(tmp_path / "b.png", tmp_path / "a.JPG", tmp_path / "[1].png", tmp_path / ".hidden.png")
     paths = [str(tmp_path / "b.png"), str(tmp_path), str(tmp_path / "*.png"), str(tmp_path / "[1].png")]
-    images, bad = cli.find_images(paths)
+    images, bad = predict.find_images(paths)
     assert [p.name for p in images] == ["b.png", "[1].png", "a.JPG"]
     assert not bad
 
@@ -134,12 +135,12 @@ def test_ctrl_c_says_what_is_done(
 
 
 @pytest.mark.parametrize(
-    "flags", [["--K", "1,2,3"], ["--fov", "wide"], ["--format", "gif"], ["--K", "1,1,1,1", "--fov", "60"], []]
+    "wrong", [["--K", "1,2,3"], ["--fov", "wide"], ["--format", "gif"], ["--K", "1,1,1,1", "--fov", "60"], []]
 )
-def test_wrong_flags(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    out = ["--out", "out"] if flags else []
+def test_wrong_flags(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    out = ["--out", "out"] if wrong else []
     with pytest.raises(SystemExit, match="2"):
-        cli.run(["predict", "a.jpg", *out, *flags])
+        cli.run(["predict", "a.jpg", *out, *wrong])
     assert "error: " in capsys.readouterr().err
 
 
@@ -154,7 +155,7 @@ def test_an_expected_error_is_one_line(tmp_path: Path, capsys: pytest.CaptureFix
 
 def test_missing_extras_say_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
     error = ModuleNotFoundError("No module named 'warp'", name="warp")
-    assert cli._sentence(error) == "this needs warp: pip install 'multihmr[synthetic]'"
+    assert cli.sentence(error) == "this needs warp: pip install 'multihmr[synthetic]'"
 
 
 def test_models(capsys: pytest.CaptureFixture[str]) -> None:
@@ -171,16 +172,16 @@ def test_flags_from_a_dataclass() -> None:
 
     Config.__annotations__ = {"data": str, "batch_size": int, "half": bool}
     parser = argparse.ArgumentParser()
-    cli.add_fields(parser, Config)
+    flags.add_fields(parser, Config)
     args = parser.parse_args(["--data", "x", "--batch-size", "8", "--no-half"])
     assert vars(args) == {"data": "x", "batch_size": 8, "half": False}
 
 
-@pytest.mark.parametrize("command", sorted(cli.DOORS))
+@pytest.mark.parametrize("command", sorted(cli.COMMANDS))
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         cli.run([command, "--help"])
-    assert cli.DOORS[command].says in capsys.readouterr().out.replace("\n", " ")
+    assert cli.COMMANDS[command] in capsys.readouterr().out.replace("\n", " ")
 
 
 def test_main_exits(monkeypatch: pytest.MonkeyPatch) -> None:
