@@ -1,0 +1,260 @@
+"""Joints -> rotations: the swing of a bone follows from where its ends are, only its twist must be guessed.
+
+HybrIK (Li et al., CVPR 2021, sections 3.2 and 3.3), for every body here whose turns chain as G = G_parent D
+and whose joints are p = p_parent + G_parent b: SMPL, SMPL-X and Anny, if b are bones of the identity pose. A
+rotation D of a joint with one bone b is split into D = swing twist: the twist turns about b, the swing is the
+smallest rotation that takes b to D b. A joint with several bones has no freedom left; the rotation that fits
+them best is found, as in HybrIK for pelvis and chest. Bones are laid from the joint reconstructed so far, not
+from the predicted one, so that errors do not add up ("adaptive").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import roma
+import torch
+from torch import Tensor, nn
+
+from multihmr.bodies.body import Body
+from multihmr.humans import Topology
+
+SHORTEST_BONE = 5e-3  # [m] shorter ones point nowhere: Anny's hips begin at the root
+FLATTEST = 0.1  # least ratio of the two spreads of a joint's bones that fix its rotation
+TINY = 1e-10
+
+
+def rest_joints(body: Body, shape_PS: Tensor, expression_PE: Tensor) -> Tensor:
+    """(P, J, 3) joints of these people with all rotations the identity [m]: between them are the bones."""
+    identity = torch.eye(3, dtype=shape_PS.dtype, device=shape_PS.device)
+    pose = identity.expand(len(shape_PS), body.rotation_count, 3, 3)
+    return body(pose, shape_PS, expression_PE).joints_PJ3
+
+
+def shortest_rotation(source: Tensor, goal: Tensor) -> Tensor:
+    """(..., 3), (..., 3) -> (..., 3, 3): the smallest rotations that take one direction to the other.
+
+    For the unit vectors a and b it is c + [a x b] + k (a x b)(a x b)^T with c = a b and k = 1 / (1 + c), or
+    (1 - c) / |a x b|^2, which keeps its digits where they are nearly opposite. Between opposite directions it
+    is half a turn about some axis across them. A goal without length is taken for the source.
+    """
+    a = _direction(source)
+    b = _unit(goal, a)
+    v = torch.linalg.cross(a, b)
+    c, s2 = (a * b).sum(-1), (v * v).sum(-1)
+    opposite = (s2 < TINY) & (c < 0)
+    k = torch.where(c < 0, 1 - c, 1) / torch.where(c < 0, torch.where(opposite, 1, s2), 1 + c)
+    eye = torch.eye(3, dtype=a.dtype, device=a.device)
+    near = c[..., None, None] * eye + _cross_matrix(v) + k[..., None, None] * _outer(v, v)
+    across = torch.linalg.cross(a, eye[a.detach().abs().argmin(-1)])
+    half_turn = 2 * _outer(across, across) / (across * across).sum(-1)[..., None, None] - eye
+    return torch.where(opposite[..., None, None], half_turn, near)
+
+
+def swing_twist(rotation: Tensor, bone: Tensor) -> tuple[Tensor, Tensor]:
+    """(..., 3, 3) rotations of bones (..., 3) -> swings (..., 3, 3), and (cos, sin) (..., 2) of twists."""
+    swing = shortest_rotation(bone, (rotation @ bone[..., None])[..., 0])
+    about = swing.mT @ rotation
+    axis = _direction(bone)
+    cos = (about.diagonal(dim1=-2, dim2=-1).sum(-1) - 1) / 2
+    axial = torch.stack(
+        [
+            about[..., 2, 1] - about[..., 1, 2],
+            about[..., 0, 2] - about[..., 2, 0],
+            about[..., 1, 0] - about[..., 0, 1],
+        ],
+        dim=-1,
+    )
+    return swing, torch.stack([cos, (axis * axial).sum(-1) / 2], dim=-1)
+
+
+def twist_rotation(bone: Tensor, twist: Tensor) -> Tensor:
+    """(..., 3) bones, (..., 2) of which the direction is (cos, sin) -> (..., 3, 3) turns about the bones."""
+    axis = _direction(bone)
+    cos, sin = _direction(twist)[..., None, None].unbind(-3)
+    eye = torch.eye(3, dtype=axis.dtype, device=axis.device)
+    return cos * eye + sin * _cross_matrix(axis) + (1 - cos) * _outer(axis, axis)
+
+
+class Limbs(nn.Module):
+    """The joints of a body whose rotations follow from where joints are, and how.
+
+    joints   those asked for and all above them, parents first: where these are must be known
+    swings   joints with one bone among them: rotation from the place of its end and a twist
+    fitted   joints with several bones that do not lie in one line: rotation from the places of their ends
+
+    The others, last joints of limbs and a root whose bones begin elsewhere (Anny's), keep a given rotation.
+    """
+
+    _pick_R: Tensor
+
+    def __init__(self, topology: Topology, joints: Sequence[int], rest_J3: Tensor) -> None:
+        """joints: their indices; rest_J3: of an average person, by which bones are told from none.
+
+        ValueError: the body has no rotation for one of the joints.
+        """
+        super().__init__()
+        parents, rotation_of = topology.parents, {j: r for r, j in enumerate(topology.pose_joints)}
+        levels = _levels(joints, parents)
+        self.joints = tuple(j for level in levels for j in level)
+        fixed = [topology.joint_names[j] for j in self.joints if j not in rotation_of]
+        if fixed:
+            raise ValueError(f"body '{topology.name}' does not turn {', '.join(fixed)}; leave them out")
+        bones = {j: _ends(j, [k for k in self.joints if parents[k] == j], rest_J3) for j in self.joints}
+        self.swings = tuple(j for j in self.joints if len(bones[j]) == 1)
+        self.fitted = tuple(j for j in self.joints if len(bones[j]) > 1)
+        self.rotations = tuple(rotation_of[j] for j in self.joints)
+        self._swing_rotations = [rotation_of[j] for j in self.swings]
+        self._swing_ends = [bones[j][0] for j in self.swings]
+        self._levels = [
+            self._level(level, levels[i - 1] if i else (), parents, bones, rotation_of)
+            for i, level in enumerate(levels)
+        ]
+        count = len(topology.pose_joints)
+        found = {rotation: count + i for i, rotation in enumerate(self.rotations)}
+        self.register_buffer(
+            "_pick_R", torch.tensor([found.get(r, r) for r in range(count)]), persistent=False
+        )
+
+    def _level(
+        self,
+        level: Sequence[int],
+        above: Sequence[int],
+        parents: Sequence[int],
+        bones: Mapping[int, tuple[int, ...]],
+        rotation_of: Mapping[int, int],
+    ) -> _Level:
+        swings = [j for j in level if len(bones[j]) == 1]
+        fitted = [j for j in level if len(bones[j]) > 1]
+        free = [j for j in level if not bones[j]]
+        sorted_by_kind = [*swings, *fitted, *free]
+        return _Level(
+            joints=list(level),
+            parents=[parents[j] for j in level],
+            above=[above.index(parents[j]) for j in level] if above else [],
+            swings=[level.index(j) for j in swings],
+            ends=[bones[j][0] for j in swings],
+            twists=[self.swings.index(j) for j in swings],
+            fitted=[(level.index(j), list(bones[j])) for j in fitted],
+            given=[rotation_of[j] for j in free],
+            order=[sorted_by_kind.index(j) for j in level],
+        )
+
+    def twists(self, pose_PR33: Tensor, rest_PJ3: Tensor) -> Tensor:
+        """(P, len(swings), 2): (cos, sin) of how much each of `swings` is twisted in a pose."""
+        bones = rest_PJ3[:, self._swing_ends] - rest_PJ3[:, list(self.swings)]
+        return swing_twist(pose_PR33[:, self._swing_rotations], bones)[1]
+
+    def forward(self, goals_PJ3: Tensor, rest_PJ3: Tensor, twist_PT2: Tensor, given_PR33: Tensor) -> Tensor:
+        """(P, R, 3, 3) the pose that brings the joints to their goals, as far as the bones reach.
+
+        Args:
+            goals_PJ3: where all joints of the body should be [m]; only `joints` are looked at, and only the
+                ways between them count.
+            rest_PJ3: of these people, as `rest_joints` gives them.
+            twist_PT2: of `swings`; only the direction of the two numbers counts.
+            given_PR33: the rotations that do not follow from joints; the others are not looked at.
+        """
+        turns, places, found = goals_PJ3, goals_PJ3, []
+        for depth, level in enumerate(self._levels):
+            if depth:
+                turns_above = turns[:, level.above]
+                bones = rest_PJ3[:, level.joints] - rest_PJ3[:, level.parents]
+                places = places[:, level.above] + _turned(turns_above, bones)
+            else:
+                turns_above = torch.eye(3).to(goals_PJ3).expand(len(goals_PJ3), len(level.joints), 3, 3)
+                places = goals_PJ3[:, level.joints]
+            own = [self._swung(level, goals_PJ3, rest_PJ3, turns_above, places, twist_PT2)]
+            for i, ends in level.fitted:
+                bones = rest_PJ3[:, ends] - rest_PJ3[:, level.joints[i], None]
+                ways = _turned(turns_above[:, i, None].mT, goals_PJ3[:, ends] - places[:, i, None])
+                own.append(roma.special_procrustes(ways.mT @ bones)[:, None])
+            own.append(given_PR33[:, level.given])
+            found.append(torch.cat(own, dim=1)[:, level.order])
+            turns = turns_above @ found[-1]
+        return torch.cat([given_PR33, *found], dim=1).index_select(1, self._pick_R)
+
+    def _swung(
+        self,
+        level: _Level,
+        goals_PJ3: Tensor,
+        rest_PJ3: Tensor,
+        turns_above: Tensor,
+        places: Tensor,
+        twist_PT2: Tensor,
+    ) -> Tensor:
+        joints = [level.joints[i] for i in level.swings]
+        bones = rest_PJ3[:, level.ends] - rest_PJ3[:, joints]
+        ways = _turned(turns_above[:, level.swings].mT, goals_PJ3[:, level.ends] - places[:, level.swings])
+        return shortest_rotation(bones, ways) @ twist_rotation(bones, twist_PT2[:, level.twists])
+
+
+class _Level(NamedTuple):
+    """The joints that are equally far from the root, by their indices in the body; the rest by their places.
+
+    above: of their parents in the level before; swings, ends, twists: of those with one bone, their places
+    here, where that bone ends, their places in `Limbs.swings`; fitted: (place here, ends) of those with
+    several; given: rotations of the others; order: how the three kinds, one after the other, become `joints`.
+    """
+
+    joints: list[int]
+    parents: list[int]
+    above: list[int]
+    swings: list[int]
+    ends: list[int]
+    twists: list[int]
+    fitted: list[tuple[int, list[int]]]
+    given: list[int]
+    order: list[int]
+
+
+def _levels(joints: Sequence[int], parents: Sequence[int]) -> list[tuple[int, ...]]:
+    """The joints and all above them, by their distance from the root."""
+    depths: dict[int, int] = {}
+    for joint in joints:
+        path = [joint]
+        while parents[path[-1]] >= 0:
+            path.append(parents[path[-1]])
+        depths |= {j: depth for depth, j in enumerate(reversed(path))}
+    return [tuple(sorted(j for j in depths if depths[j] == d)) for d in range(max(depths.values()) + 1)]
+
+
+def _ends(joint: int, ends: list[int], rest_J3: Tensor) -> tuple[int, ...]:
+    """Of the bones that begin at a joint, the ends of those that fix its rotation: none, one, or several."""
+    ways = {end: (rest_J3[end] - rest_J3[joint]).float().cpu() for end in ends}
+    ways = {end: way for end, way in ways.items() if float(way.norm()) > SHORTEST_BONE}
+    if len(ways) > 1:
+        spread = torch.linalg.svdvals(torch.stack(list(ways.values())))
+        if spread[1] < FLATTEST * spread[0]:
+            return (max(ways, key=lambda end: float(ways[end].norm())),)
+    return tuple(ways)
+
+
+def _turned(turns: Tensor, vectors: Tensor) -> Tensor:
+    return (turns @ vectors[..., None])[..., 0]
+
+
+def _unit(vectors: Tensor, otherwise: Tensor) -> Tensor:
+    """The directions, with a finite gradient; `otherwise` for vectors without length."""
+    length2 = (vectors * vectors).sum(-1, keepdim=True)
+    there = length2 > TINY
+    return torch.where(there, vectors * torch.where(there, length2, 1).rsqrt(), otherwise)
+
+
+def _direction(vectors: Tensor) -> Tensor:
+    """`_unit`, the first axis for vectors without length."""
+    first = torch.zeros_like(vectors)
+    first[..., 0] = 1
+    return _unit(vectors, first)
+
+
+def _outer(a: Tensor, b: Tensor) -> Tensor:
+    return a[..., :, None] * b[..., None, :]
+
+
+def _cross_matrix(v: Tensor) -> Tensor:
+    """(..., 3) -> (..., 3, 3) that multiplies as the cross product."""
+    x, y, z = v.unbind(-1)
+    zero = torch.zeros_like(x)
+    return torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).unflatten(-1, (3, 3))
