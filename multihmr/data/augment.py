@@ -76,7 +76,7 @@ def _choose_window(
 ) -> Window:
     """The whole picture, or a square somewhere on it (and perhaps beyond) that holds all heads."""
     height, width = sample.image.shape[:2]
-    seen = ((heads >= 0) & (heads <= (width, height))).all(-1)
+    seen: np.ndarray = np.all((heads >= 0) & (heads <= (width, height)), axis=-1)
     if _happens(how.person, rng):
         window = _person_window(sample, heads, seen, size, rng, how)
         if window is not None:

@@ -22,6 +22,7 @@ from .centers import Centers, different_people, find_centers
 from .heads import HEADS
 from .rays import CAMERA_EMBEDDINGS, RayEmbedding
 from .reader import JointReader
+from .refine import Guess, Refinement, in_window
 
 CELLS_A_PERSON = 4
 
@@ -39,6 +40,7 @@ class MultiHMRConfig:
     head_count: int = 8  # attention heads of 32 channels
     head_mlp_width: int = 768
     read_joints: tuple[int, ...] = ()  # of the body, that the head reads off the patches (reader.py); none
+    refine: bool = False  # look again around the joints of what was regressed, and correct it (refine.py)
     nms_kernel: int = 3  # cells around a better-scored one are nobody, unless:
     # how far [m] across the line of sight, or in which ratio - 1 of depths, two cells stand apart that show
     # two people (centers.different_people); None leaves it to nms_kernel. The paper's design cannot tell
@@ -112,6 +114,16 @@ class MultiHMR(Model):
         joints = len(config.read_joints)
         fine = self.backbone.fine_width
         self.reader = JointReader(width, joints, config.head_width, fine) if joints else None
+        self.refinement = (
+            Refinement(
+                config.read_joints or range(len(body.topology.joint_names)),
+                body,
+                fine_width=fine,
+                grid_width=width,
+            )
+            if config.refine
+            else None
+        )
         make_head = HEADS[config.head]
         self.head = make_head(config, width + self.rays.width, grid_size, body)
 
@@ -152,27 +164,38 @@ class MultiHMR(Model):
         if self.reader is not None:
             heads_P2 = centers.heads(offset_P2).detach() * self.backbone.patch / size
             known_PD, reading = self.reader(grid_BDhw, features.fine_BDhw, centers, heads_P2)
-        *parameters, depth_code_P = self.head(context_BDhw, centers, known_PD)
-
-        to_depth = released_code_to_depth if self.config.released else code_to_depth
-        depth_P = to_depth(depth_code_P, K_B33[centers.image_index_P, 0, 0], size)
+        pose_PR33, shape_PS, expression_PE, depth_code_P = self.head(context_BDhw, centers, known_PD)
+        guess = Guess(pose_PR33, shape_PS, expression_PE, depth_code_P, offset_P2)
         if sought and self.config.apart is not None:
-            places_P3 = self.places(depth_P, offset_P2, centers, K_B33)
+            places_P3 = self._place(guess, centers, K_B33)
             keep_P = different_people(places_P3, centers, apart=self.config.apart, at_most=max_people)
-            parameters = [parameter[keep_P] for parameter in parameters]
-            depth_P, offset_P2, depth_code_P = depth_P[keep_P], offset_P2[keep_P], depth_code_P[keep_P]
-            centers, reading = centers[keep_P], None
+            guess, centers, reading = Guess(*(said[keep_P] for said in guess)), centers[keep_P], None
+        coarse_PJ3 = None
+        if self.refinement is not None:
+            coarse_PJ3 = self.refinement.joints_of(guess, self._place(guess, centers, K_B33))
+            places_PJ2 = in_window(coarse_PJ3, K_B33[centers.image_index_P], size)
+            guess = self.refinement(guess, coarse_PJ3, places_PJ2, features, centers)
         return self.stand(
-            tuple(parameters),
-            depth_P,
-            offset_P2,
+            guess[:3],
+            self._depth(guess, centers, K_B33),
+            guess.offset_P2,
             centers=centers,
             K_B33=K_B33,
-            depth_code_P=depth_code_P,
+            depth_code_P=guess.depth_code_P,
             logits_Bhw=logits_Bhw,
             fov_B=fov_B,
             reading=reading,
+            coarse_PJ3=coarse_PJ3,
         )
+
+    def _depth(self, guess: Guess, centers: Centers, K_B33: Tensor) -> Tensor:
+        """(P,) of heads [m]."""
+        to_depth = released_code_to_depth if self.config.released else code_to_depth
+        return to_depth(guess.depth_code_P, K_B33[centers.image_index_P, 0, 0], self.config.image_size)
+
+    def _place(self, guess: Guess, centers: Centers, K_B33: Tensor) -> Tensor:
+        """(P, 3) of heads [m]."""
+        return self.places(self._depth(guess, centers, K_B33), guess.offset_P2, centers, K_B33)
 
     def _find(self, logits_Bhw: Tensor, threshold: float | None, max_people: int | None) -> Centers:
         apart = self.config.apart is not None

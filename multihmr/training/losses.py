@@ -47,6 +47,9 @@ class LossWeights:
     joint_owner: float = 40.0
     joint_depth: float = 10.0
     joint_place: float = 40.0
+    # of networks that look twice: their first answer, which counts less than the second
+    coarse_joints: float = 10.0
+    coarse_reprojection: float = 5.0
 
 
 # Fingers, toes and eyes are 64 of Anny's 104 joints and mostly a guess; counted in full they drown out what
@@ -160,6 +163,13 @@ class MultiHMRLoss(nn.Module):
             ),
             "fov": (pred.fov_B.log() - true.fov_B.log()).abs(),
         }
+        if pred.coarse_PJ3 is not None:
+            coarse_PJ3, coarse_pelvis_P3 = pred.coarse_PJ3, pred.coarse_PJ3[:, self.pelvis_joint]
+            coarse_PJ = points_errors(coarse_PJ3, true.joints_PJ3, coarse_pelvis_P3, pelvis[1])
+            errors["coarse_joints"] = coarse_PJ * weights_J
+            errors["coarse_reprojection"] = pixel_errors(
+                coarse_PJ3, true.joints_2d_PJ2, K_P33, self.image_size
+            )
         if pred.reading is not None:
             errors |= reading_errors(pred.reading, true, self.read_joints, self.image_size)
         return errors
@@ -184,6 +194,7 @@ class MultiHMRLoss(nn.Module):
             "keypoints_3d": known.points_3d_PM & ~own_PM,
             "fov": known.camera_B,
         }
+        counted |= {f"coarse_{name}": counted[name] for name in ("joints", "reprojection")}
         if self.read_joints:
             read_PJ = self._joints_read(true)
             everybody_BJ11 = true.everybody_BJ[:, self.read_joints, None, None]

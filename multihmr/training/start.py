@@ -42,7 +42,8 @@ def build(config: TrainConfig) -> Model:
             raise ValueError(
                 f"{config.init} is of family '{started.family}'; only those of 'multihmr' can be trained on"
             )
-        body, model_config = started.body, replace(started.config, image_size=config.image_size)
+        body = started.body
+        model_config = replace(started.config, image_size=config.image_size).changed(config.network)
     else:
         counted = {"shape_count": config.shape_count} if config.body == "smplx" else {}
         body = load_body(config.body, smplx=config.smplx or None, **cast(Any, counted))
@@ -58,7 +59,10 @@ def build(config: TrainConfig) -> Model:
     few = cast(Any, body).with_vertices(vertex_sample(body, config.vertices))
     model = network(model_config, few, pretrained=STARTS.get(config.init, False))
     if config.init not in STARTS:
-        model.load_state_dict(_resize_tables(started.state_dict(), model.state_dict()))
+        own = model.state_dict()
+        known = {name: value for name, value in started.state_dict().items() if name in own}
+        # What `network` adds to the model of `init` starts anew, what it takes away is forgotten.
+        model.load_state_dict(own | _resize_tables(known, own))
     if isinstance(model.backbone, Hybrid) and config.init != "random":
         model.backbone.freeze(config.freeze_stages)
     model.backbone.half_dtype = PRECISIONS[config.precision]

@@ -51,7 +51,7 @@ class TrainConfig:
     keypoints_only: bool = _flag(False, "use the keypoints of data of another body instead of refusing them")
     backbone: str = _flag("hybrid_lite0", "or dinov2_vits14, dinov2_vitb14, dinov2_vitl14, hrnet_w32 or _w48")
     image_size: int = _flag(320, "side of the square that the network looks at, in pixels")
-    network: str = _flag("", "other fields of a new network's config: head=iterative,camera_embedding=none")
+    network: str = _flag("", "other fields of the network's config: head=iterative,refine=yes")
     init: str = _flag("", "model to start from, random, or imagenet; else the backbone's public weights")
     steps: int = _flag(30_000, "of the optimiser")
     batch_size: int = _flag(16, "pictures a step, of all processes together")

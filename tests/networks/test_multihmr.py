@@ -17,6 +17,7 @@ VARIANTS = {
     "no rays": {"camera_embedding": "none"},
     "hrnet": {"backbone": "hrnet_w32"},
     "lite2": {"backbone": "hybrid_lite2"},
+    "two looks": {"refine": True},
 }
 
 
