@@ -81,8 +81,9 @@ def load_model(
     Args:
         name: a release of `list_models` ("multiHMR_896_L", in any case, or "896_L"), fetched into
             `cache_folder()` on first use; a path to a .safetensors or an official .pt file; or
-            "hf:owner/repo" for a repository on the Hugging Face Hub. A string that is both a release and a
-            file here is refused: "release:NAME" and "./NAME" are the two spellings.
+            "hf:owner/repo" or "hf:owner/repo@revision" for a repository on the Hugging Face Hub. A string
+            that is both a release and a file here is refused: "release:NAME" and "./NAME" are the two
+            spellings.
         device: None picks cuda, else mps, else cpu.
         half: precision of the backbone, while all that carries metres stays float32. None: float16 on cuda,
             float32 elsewhere; torch.float16, torch.bfloat16, or False for float32; True: float16, on a CPU
@@ -98,11 +99,12 @@ def load_model(
     target = pick_device(device)
     precision = _half_dtype(half, target)
     if isinstance(name, str) and name.startswith("hf:"):
-        model = _load_repository(name.removeprefix("hf:"), smplx)
-    else:
-        source = RELEASES[DEFAULT] if name is None else _source(name)
-        load = _load_release if isinstance(source, Release) else _load_file
-        model = load(source, smplx)  # type: ignore[arg-type]
+        from .sharing import fetch_checkpoint
+
+        name = fetch_checkpoint(name.removeprefix("hf:"), smplx=smplx)
+    source = RELEASES[DEFAULT] if name is None else _source(name)
+    load = _load_release if isinstance(source, Release) else _load_file
+    model = load(source, smplx)  # type: ignore[arg-type]
     model.backbone.half_dtype = precision
     return model.to(target).eval()
 
@@ -192,6 +194,12 @@ def cache_folder() -> Path:
     return (Path(cache) if os.path.isabs(cache) else Path.home() / ".cache") / "multihmr"
 
 
+def repository_cache() -> Path | None:
+    """Where files of Hub repositories lie: hub/ in $MULTIHMR_HOME; None leaves it to huggingface_hub."""
+    home = os.environ.get("MULTIHMR_HOME")
+    return Path(home).expanduser() / "hub" if home else None
+
+
 def pick_device(device: str | torch.device | None = None) -> torch.device:
     """`device`, if it is there; without one the best there is: cuda, mps, cpu."""
     if device is None:
@@ -251,7 +259,7 @@ def _load_file(path: Path, smplx: str | os.PathLike[str] | None) -> Model:
 def _load_release(release: Release, smplx: str | os.PathLike[str] | None) -> Model:
     """The model of a release: bundled, from the cache folder, or fetched into it."""
     if not release.urls:
-        return _load_file(_bundled(release), smplx)
+        return _load_file(bundled_file(release), smplx)
     if release.body == "smplx":
         smplx = find_smplx(smplx)
     stored = cache_folder() / "models" / f"{release.name}.safetensors"
@@ -271,7 +279,7 @@ def _first_load(release: Release, stored: Path, smplx: str | os.PathLike[str] | 
     if fetched:
         if release.body == "smplx":
             load_body("smplx", smplx=smplx)  # a wrong file or a missing package is said before a gigabyte
-        _say_licence(release)
+        say_licence(release)
         size = release.size if release.sha256 else None
         download(release.urls, official, sha256=release.sha256, size=size, starts=PICKLE_STARTS)
     label = f"{official} ({'removed' if fetched else 'delete it to fetch it anew'})"
@@ -294,41 +302,8 @@ def _first_load(release: Release, stored: Path, smplx: str | os.PathLike[str] | 
     return model
 
 
-def _load_repository(repository: str, smplx: str | os.PathLike[str] | None) -> Model:
-    """The model of a Hub repository: its `model.safetensors`, else the .pt of the official name."""
-    if repository.count("/") != 1 or not all(repository.split("/")):
-        raise ValueError(f"'hf:{repository}' must be 'hf:owner/repo'")
-    release = find_release(repository.partition("/")[2])
-    files = ["model.safetensors"]
-    if release is not None and release.urls:
-        if release.body == "smplx":
-            smplx = find_smplx(smplx)
-        _say_licence(release)
-        files.append(release.file)
-    return _load_file(_fetch(repository, files), smplx)
-
-
-def _fetch(repository: str, files: list[str]) -> Path:
-    """The first of `files` that a Hub repository has, from the cache or the net."""
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-
-    home = os.environ.get("MULTIHMR_HOME")
-    for file in files:
-        try:
-            return Path(hf_hub_download(repository, file, cache_dir=Path(home) / "hub" if home else None))
-        except (OSError, ValueError, EntryNotFoundError) as error:
-            absent = isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError)
-            if absent and file != files[-1]:
-                continue
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise ConnectionError(
-                f"cannot get {' or '.join(files)} of 'hf:{repository}': {reason}"
-            ) from error
-    raise AssertionError("files is never empty")
-
-
-def _bundled(release: Release) -> Path:
+def bundled_file(release: Release) -> Path:
+    """Where the checkpoint lies that comes with the package; its model card, README.md, lies beside it."""
     here = Path(__file__).resolve().parent
     # beside the modules once installed (package multihmr.weights), beside the package in a checkout
     for folder in (here / "weights", here.parent / "weights"):
@@ -340,7 +315,7 @@ def _bundled(release: Release) -> Path:
     )
 
 
-def _say_licence(release: Release) -> None:
+def say_licence(release: Release) -> None:
     """Tell the licence before the first download under it, and remember that in the cache folder."""
     said = cache_folder() / "licences.txt"
     try:

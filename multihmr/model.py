@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -73,6 +75,91 @@ class Model(nn.Module):
     def __init__(self, body: Body) -> None:
         super().__init__()
         self.body = body
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | os.PathLike[str],
+        *,
+        revision: str | None = None,
+        token: str | None = None,
+        device: str | torch.device | None = None,
+        half: torch.dtype | bool | None = None,
+        smplx: str | os.PathLike[str] | None = None,
+    ) -> Model:
+        """The model of "owner/repo" on the Hugging Face Hub, or of a folder that `save_pretrained` wrote.
+
+        revision: branch, tag or commit of the repository. token: of the Hub; None takes that of `hf auth
+        login` or $HF_TOKEN. The rest as `load_model` takes it; `load_model("hf:owner/repo")` gives the same.
+
+        Raises:
+            ValueError: `name` is neither, or what it names is no such model.
+            FileNotFoundError: the folder holds no model; or its body is SMPL-X and there is no SMPL-X file.
+            ConnectionError: the repository cannot be had; the sentence says why.
+        """
+        from .sharing import from_pretrained
+
+        model = from_pretrained(name, revision=revision, token=token, device=device, half=half, smplx=smplx)
+        if not isinstance(model, cls):
+            raise ValueError(
+                f"{name} holds a {type(model).__name__}, not a {cls.__name__}; "
+                "Model.from_pretrained takes either"
+            )
+        return model
+
+    def save_pretrained(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        evaluation: str | os.PathLike[str] | None = None,
+        half: bool = False,
+    ) -> Path:
+        """Write model.safetensors, config.json and README.md (the model card) into `folder`; gives its path.
+
+        A card that is there is written anew. The bundled model goes with its own file and card.
+
+        Args:
+            folder: made if there is none.
+            evaluation: the folder of `multihmr evaluate --out`, whose figures go into the card; without
+                one the card says that nothing was measured.
+            half: store floats with 16 bits.
+
+        Raises:
+            FileNotFoundError: `evaluation` holds none.
+            ValueError: it is another file; or a number does not fit into 16 bits.
+        """
+        from .sharing import save_pretrained
+
+        return save_pretrained(self, folder, evaluation=evaluation, half=half)
+
+    def push_to_hub(
+        self,
+        repository: str,
+        *,
+        evaluation: str | os.PathLike[str] | None = None,
+        half: bool = False,
+        private: bool | None = None,
+        token: str | None = None,
+    ) -> str:
+        """Upload what `save_pretrained` writes to "owner/repo" on the Hugging Face Hub.
+
+        Gives the URL of the commit. The repository is made if there is none. Its licence is `model.licence`:
+        set it before.
+
+        Args:
+            repository: "owner/repo".
+            evaluation, half: as in `save_pretrained`.
+            private: whether others may not see a repository that is made here; None leaves it to the Hub.
+            token: with the right to write; None takes that of `hf auth login` or $HF_TOKEN.
+
+        Raises:
+            ValueError: `repository` has another form; or the licence is unknown and `private` is not True.
+            PermissionError: the Hub does not let you.
+            ConnectionError: it cannot be reached, or did not take the files.
+        """
+        from .sharing import push_to_hub
+
+        return push_to_hub(self, repository, evaluation=evaluation, half=half, private=private, token=token)
 
     @property
     def device(self) -> torch.device:

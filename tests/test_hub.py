@@ -165,14 +165,15 @@ def test_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_hub_repositories(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def download(repository: str, file: str, *, cache_dir: Path | None) -> str:
+    def download(repository: str, file: str, *, cache_dir: Path | None, **_: object) -> str:
         asked.append((repository, file, cache_dir))
         return str(saved)
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
     monkeypatch.setenv("MULTIHMR_HOME", str(tmp_path))
     load_model("hf:someone/people", device="cpu")
-    assert asked == [("someone/people", "model.safetensors", tmp_path / "hub")]
+    cache = tmp_path / "hub"
+    assert asked == [("someone/people", file, cache) for file in ("config.json", "model.safetensors")]
     with pytest.raises(ValueError, match="must be 'hf:owner/repo'"):
         load_model("hf:people")
 
@@ -199,7 +200,7 @@ def test_bodies() -> None:
 
 def test_the_bundled_release_is_what_it_says() -> None:
     release = list_models()[0]
-    path = hub._bundled(release)
+    path = hub.bundled_file(release)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     assert (release.sha256, release.size) == (digest, path.stat().st_size)
     header = read_metadata(path)
@@ -486,7 +487,7 @@ def test_the_hub_repository_of_a_release_may_hold_the_pt_only(
     official.write_bytes(OFFICIAL)
     asked = []
 
-    def download(repository: str, file: str, *, cache_dir: Path) -> str:
+    def download(repository: str, file: str, **_: object) -> str:
         asked.append(file)
         if file != official.name:
             raise EntryNotFoundError(f"no {file}")
