@@ -12,26 +12,26 @@ down, z forward.
 
 from __future__ import annotations
 
+import functools
 import io
-import json
 import os
-import re
-import struct
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from multihmr.bvh import clip_to_bvh
+from multihmr.gltf import clips_to_glb, humans_to_glb
 from multihmr.humans import Humans, rotmat_to_rotvec
+from multihmr.meshes import USD_SUFFIXES, humans_to_obj, humans_to_ply, humans_to_usd
+from multihmr.records import FRAME, humans_to_coco, humans_to_json
+from multihmr.rigs import humans_to_clips, tracks_to_clips
+from multihmr.sequence import Track
 
 NPZ_FORMAT = "multihmr-humans-1"
-JSON_FORMAT = "multihmr-humans-json-1"
-
-FRAME = "camera: x right, y down, z forward; pixels: x right, y down, centre of the first (0.5, 0.5)"
-TO_GLTF = np.array([1, -1, -1], np.float32)  # from y down, z forward to y up, z backward: half a turn about x
 
 # Humans' fields that describe people and are stored; vertices follow from them through the body.
 _PARAMETERS = (
@@ -39,20 +39,59 @@ _PARAMETERS = (
 )  # fmt: skip
 
 
-def save(humans: Humans, path: str | os.PathLike[str]) -> Path:
-    """Write `humans` in the format that the suffix of `path` says, and give the path.
+def save(
+    people: Humans | Track | Sequence[Track],
+    path: str | os.PathLike[str],
+    *,
+    rigged: bool = False,
+    bones: str | Mapping[str, str] | None = None,
+    body: Any = None,
+) -> Path:
+    """Write the people of a picture or a video in the format that the suffix of `path` says; gives the path.
 
-    The file appears whole or not at all. Raises ValueError for a suffix that is not in `FORMATS`, and
-    FileNotFoundError when the folder does not exist.
+    Args:
+        people: of a picture; or of a video: one track or several, as .glb or .bvh (save_track writes .npz).
+        rigged: people of a picture get bones, skin and face in a .glb; those of a video have them anyway.
+        bones: names for the bones in a .glb or .bvh: "mixamo", "vrm", "smplx" (see bone_names.py), or a dict
+            from our names to yours; bones that are not in it keep theirs.
+        body: the one that the people were predicted with (`model.body`), for files with bones; None loads the
+            one that they name.
+
+    The file appears whole or not at all. Raises ValueError when the suffix is unknown or does not fit the
+    people, FileNotFoundError when the folder does not exist, ImportError when a format needs a package.
     """
     path = Path(path)
-    if path.suffix.lower() not in FORMATS:
-        raise ValueError(f"cannot save {path.name!r}: its suffix must be one of {', '.join(FORMATS)}")
+    suffix = _suffix(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"cannot save {path.name!r}: there is no folder {path.parent}; make it first")
     if path.is_dir():
         raise IsADirectoryError(f"cannot save {path}: it is a folder; give the name of a file")
-    content = FORMATS[path.suffix.lower()](humans)
+    if isinstance(people, Humans) and suffix == ".coco.json":
+        return _write(path, humans_to_coco({path.name[: -len(suffix)]: people}))
+    if isinstance(people, Humans) and suffix in FORMATS and not rigged and bones is None:
+        return _write(path, FORMATS[suffix](people))
+    if suffix not in (".glb", ".bvh"):
+        raise ValueError(f"bones and people of a video are saved as .glb or .bvh, got {path.name!r}")
+    return _write(path, _rigged(people, suffix, bones, body))
+
+
+def save_coco(pictures: Mapping[str, Humans], path: str | os.PathLike[str]) -> Path:
+    """Write the people of several pictures, by file name, as one COCO file of boxes and 17 keypoints.
+
+    `save(humans, "street.jpg.coco.json")` does it for one. Points outside of the picture are not labelled.
+    """
+    return _write(Path(path), humans_to_coco(pictures))
+
+
+def _suffix(path: Path) -> str:
+    known = (".coco.json", ".bvh", *FORMATS)
+    for suffix in known:
+        if path.name.lower().endswith(suffix):
+            return suffix
+    raise ValueError(f"cannot save {path.name!r}: its suffix must be one of {', '.join(sorted(known))}")
+
+
+def _write(path: Path, content: bytes) -> Path:
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     try:
         unfinished.write_bytes(content)
@@ -60,6 +99,41 @@ def save(humans: Humans, path: str | os.PathLike[str]) -> Path:
     finally:
         unfinished.unlink(missing_ok=True)
     return path
+
+
+def _rigged(
+    people: Humans | Track | Sequence[Track], suffix: str, bones: str | Mapping[str, str] | None, body: Any
+) -> bytes:
+    """The content of a .glb or .bvh with bones."""
+    tracks = [] if isinstance(people, Humans) else [people] if isinstance(people, Track) else list(people)
+    strangers = [type(track).__name__ for track in tracks if not isinstance(track, Track)]
+    if strangers:
+        raise TypeError(
+            f"save takes Humans, a Track or a list of tracks, got a list with {strangers[0]}; "
+            "multihmr.collect makes tracks of the people of a video"
+        )
+    count = len(people) if isinstance(people, Humans) else len(tracks)
+    if suffix == ".bvh" and count != 1:
+        raise ValueError(
+            f"a .bvh holds one person, got {count}; save each in a file of its own, or all as .glb"
+        )
+    if isinstance(people, Humans):
+        clips = humans_to_clips(people, body or _load_body(people.body, people.shape.shape[1]))
+        camera, fps = (people.K, people.image_size), 30.0
+    elif tracks:
+        clips = tracks_to_clips(tracks, body or _load_body(tracks[0].body, len(tracks[0].shape)))
+        first = min(tracks, key=lambda track: track.times[0])
+        camera, fps = (first.K[0], tuple(first.image_sizes[0].tolist())), tracks[0].fps
+    else:
+        return clips_to_glb([])
+    clips = [clip.renamed(bones) for clip in clips]
+    return clip_to_bvh(clips[0], fps) if suffix == ".bvh" else clips_to_glb(clips, camera)
+
+
+def _load_body(name: str, shape_count: int) -> Any:
+    from multihmr.hub import load_body
+
+    return load_body(name, shape_count=shape_count if name == "smplx" else None)
 
 
 def load(path: str | os.PathLike[str], body: Any = None) -> Humans:
@@ -72,10 +146,7 @@ def load(path: str | os.PathLike[str], body: Any = None) -> Humans:
 
     stored = _read_npz(Path(path))
     name = str(stored.pop("body"))
-    if body is None:
-        from multihmr.hub import load_body
-
-        body = load_body(name, shape_count=stored["shape"].shape[1] if name == "smplx" else None)
+    body = body or _load_body(name, stored["shape"].shape[1])
     if body.name != name:
         raise ValueError(
             f"{path} holds people of body {name!r}, got body {body.name!r}; give the one it was made with"
@@ -168,182 +239,11 @@ def _names(names: tuple[str, ...]) -> np.ndarray:
     return np.array(names, dtype=np.str_)
 
 
-def _json(humans: Humans) -> bytes:
-    height, width = humans.image_size
-    content = {
-        "format": JSON_FORMAT,
-        "units": "metres and pixels",
-        "frame": FRAME,
-        "image": {"width": width, "height": height},
-        "camera": {"K": _rounded(humans.K, 3), "source": humans.K_source},
-        "body": humans.body,
-        "unpredicted": list(humans.unpredicted),
-        "people": [_person(person) for person in humans],
-    }
-    text = json.dumps(content, indent=1, allow_nan=False)
-    on_one_line = re.sub(r"\[\s+([-+.,\de\s]+?)\s+\]", lambda match: f"[{' '.join(match[1].split())}]", text)
-    return on_one_line.encode()
-
-
-def _person(human: Humans) -> dict[str, Any]:
-    """One person's plain facts; the names of everything stand beside the numbers."""
-    topology = human.topology
-    person: dict[str, Any] = {
-        "score": _rounded(human.scores[0], 4),
-        "track_id": None if human.track_ids is None else int(human.track_ids[0]),
-        "box": _rounded(human.boxes[0], 2),
-        "translation": _rounded(human.translation[0], 4),
-        "pelvis": _rounded(human.pelvis[0], 4),
-        "distance": _rounded(human.distances[0], 4),
-        "orientation": _rounded(rotmat_to_rotvec(human.pose[0, 0]), 5),
-        "shape": _by_name(topology.shape_names, _rounded(human.shape[0], 4)),
-        "expression": _by_name(topology.expression_names, _rounded(human.expression[0], 4)),
-        "joints": _points(topology.joint_names, human.joints[0], human.joints_2d[0]),
-    }
-    if "coco17" in topology.keypoint_sets:
-        keypoints = human.keypoints("coco17")
-        person["coco17"] = _points(keypoints.names, keypoints.xyz[0], keypoints.xy[0])
-    return person
-
-
-def _points(names: tuple[str, ...], xyz: np.ndarray, xy: np.ndarray) -> dict[str, Any]:
-    rows = zip(_rounded(xyz, 4), _rounded(xy, 2), strict=True)
-    return _by_name(names, [{"xyz": point, "xy": pixel} for point, pixel in rows])
-
-
-def _by_name(names: tuple[str, ...], values: list[Any]) -> dict[str, Any]:
-    return dict(zip(names, values, strict=True))
-
-
-def _rounded(array: Any, digits: int) -> Any:
-    return np.round(np.asarray(array, np.float64), digits).tolist()
-
-
-def _glb(humans: Humans) -> bytes:
-    """glTF 2.0, binary. People share one list of triangles; a camera shows them as the image does."""
-    binary = _Binary()
-    positions = humans.vertices * TO_GLTF
-    normals = humans.normals * TO_GLTF
-    indices = (
-        binary.add(humans.topology.faces.reshape(-1), _index_type(humans), "SCALAR", 34963)
-        if len(humans)
-        else 0
-    )
-    meshes, materials, nodes = [], [], [{"name": "camera", "camera": 0}]
-    for i in range(len(humans)):
-        attributes = {
-            "POSITION": binary.add(positions[i], np.float32, "VEC3", 34962),
-            "NORMAL": binary.add(normals[i], np.float32, "VEC3", 34962),
-        }
-        primitive = {"attributes": attributes, "indices": indices, "material": i}
-        meshes.append({"name": f"person_{i}", "primitives": [primitive]})
-        materials.append(_material(f"person_{i}", humans.colors[i]))
-        facts = {"score": _rounded(humans.scores[i], 4)}
-        if humans.track_ids is not None:
-            facts["track_id"] = int(humans.track_ids[i])
-        nodes.append({"name": f"person_{i}", "mesh": i, "extras": facts})
-    tree = {
-        "asset": {"version": "2.0", "generator": "multihmr"},
-        "scene": 0,
-        "scenes": [{"nodes": list(range(len(nodes))), "extras": {"units": "metres", "body": humans.body}}],
-        "nodes": nodes,
-        "cameras": [_camera(humans)],
-        "meshes": meshes,
-        "materials": materials,
-        "accessors": binary.accessors,
-        "bufferViews": binary.views,
-        "buffers": [{"byteLength": len(binary.content)}] if binary.content else [],
-    }
-    return _pack_glb({key: value for key, value in tree.items() if value != []}, bytes(binary.content))
-
-
-class _Binary:
-    """The binary part of a GLB and the lists that say what lies where."""
-
-    def __init__(self) -> None:
-        self.content = bytearray()
-        self.views: list[dict[str, Any]] = []
-        self.accessors: list[dict[str, Any]] = []
-
-    def add(self, array: np.ndarray, dtype: Any, kind: str, target: int) -> int:
-        """Append an array, and give the index of its accessor."""
-        array = np.ascontiguousarray(array, dtype=np.dtype(dtype).newbyteorder("<"))
-        code = {"u2": 5123, "u4": 5125, "f4": 5126}[array.dtype.str[1:]]
-        self.views.append(
-            {"buffer": 0, "byteOffset": len(self.content), "byteLength": array.nbytes, "target": target}
-        )
-        accessor = {
-            "bufferView": len(self.views) - 1,
-            "componentType": code,
-            "count": len(array),
-            "type": kind,
-        }
-        if kind == "VEC3":
-            accessor |= {"min": array.min(0).tolist(), "max": array.max(0).tolist()}
-        self.accessors.append(accessor)
-        self.content += array.tobytes()
-        self.content += b"\0" * (-len(self.content) % 4)
-        return len(self.accessors) - 1
-
-
-def _index_type(humans: Humans) -> type:
-    return np.uint16 if humans.vertices.shape[1] < 65535 else np.uint32
-
-
-def _material(name: str, color: np.ndarray) -> dict[str, Any]:
-    linear = ((color / 255.0) ** 2.2).round(4).tolist()  # glTF's colour factors are linear light
-    surface = {"baseColorFactor": [*linear, 1.0], "metallicFactor": 0.0, "roughnessFactor": 0.7}
-    return {"name": name, "pbrMetallicRoughness": surface}
-
-
-def _camera(humans: Humans) -> dict[str, Any]:
-    height, width = humans.image_size
-    yfov = 2 * np.arctan(height / (2 * float(humans.K[1, 1])))
-    aspect = width * float(humans.K[1, 1]) / (height * float(humans.K[0, 0]))
-    return {"type": "perspective", "perspective": {"yfov": yfov, "aspectRatio": aspect, "znear": 0.01}}
-
-
-def _pack_glb(tree: dict[str, Any], binary: bytes) -> bytes:
-    text = json.dumps(tree, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 4)
-    chunks = struct.pack("<I4s", len(text), b"JSON") + text
-    if binary:
-        chunks += struct.pack("<I4s", len(binary), b"BIN\0") + binary
-    return struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks
-
-
-def _ply(humans: Humans) -> bytes:
-    people, count = humans.vertices.shape[:2]
-    vertices = np.zeros(people * count, np.dtype([("xyz", "<f4", 3), ("rgb", "u1", 3)]))
-    vertices["xyz"] = (humans.vertices * TO_GLTF).reshape(-1, 3)
-    vertices["rgb"] = np.repeat(humans.colors, count, axis=0)
-    first = np.arange(people)[:, None, None] * count
-    triangles = (humans.topology.faces[None] + first).reshape(-1, 3)
-    faces = np.zeros(len(triangles), np.dtype([("n", "u1"), ("index", "<i4", 3)]))
-    faces["n"], faces["index"] = 3, triangles
-    header = ["ply", "format binary_little_endian 1.0", "comment metres, y up, camera looks along -z"]
-    header += [f"element vertex {len(vertices)}", *(f"property float {axis}" for axis in "xyz")]
-    header += [f"property uchar {color}" for color in ("red", "green", "blue")]
-    header += [f"element face {len(faces)}", "property list uchar int vertex_indices", "end_header", ""]
-    return "\n".join(header).encode() + vertices.tobytes() + faces.tobytes()
-
-
-def _obj(humans: Humans) -> bytes:
-    """One object a person; colours follow the coordinates of each vertex, as most programs read them."""
-    count = humans.vertices.shape[1]
-    lines = ["# metres, y up, camera looks along -z"]
-    for i, points in enumerate(humans.vertices * TO_GLTF):
-        color = "{:.4g} {:.4g} {:.4g}".format(*(humans.colors[i] / 255))
-        lines += [f"o person_{i}", "s 1"]
-        lines += [f"v {x:.6f} {y:.6f} {z:.6f} {color}" for x, y, z in points.tolist()]
-        lines += [f"f {a} {b} {c}" for a, b, c in (humans.topology.faces + 1 + i * count).tolist()]
-    return ("\n".join(lines) + "\n").encode()
-
-
 FORMATS: dict[str, Callable[[Humans], bytes]] = {
-    ".glb": _glb,
+    ".glb": humans_to_glb,
     ".npz": _npz,
-    ".json": _json,
-    ".ply": _ply,
-    ".obj": _obj,
+    ".json": humans_to_json,
+    ".ply": humans_to_ply,
+    ".obj": humans_to_obj,
+    **{suffix: functools.partial(humans_to_usd, suffix=suffix) for suffix in USD_SUFFIXES},
 }

@@ -299,14 +299,7 @@ class Humans:
     @cached_property
     def normals(self) -> np.ndarray:
         """(N, V, 3) unit vectors pointing out of the surface; larger triangles count more."""
-        people, count = self.vertices.shape[:2]
-        faces = self.topology.faces
-        a, b, c = (self.vertices[:, faces[:, i]] for i in range(3))
-        index = (np.arange(people)[:, None, None] * count + faces.T).ravel()
-        turns = np.tile(np.cross(b - a, c - a)[:, None], (1, 3, 1, 1)).reshape(-1, 3)
-        sums = np.stack([np.bincount(index, turns[:, axis], people * count) for axis in range(3)], -1)
-        normals = sums / np.maximum(np.linalg.norm(sums, axis=-1, keepdims=True), 1e-20)
-        return _frozen(normals.reshape(self.vertices.shape), np.float32)
+        return _frozen(vertex_normals(self.vertices, self.topology.faces), np.float32)
 
     def keypoints(self, name: str) -> Keypoints:
         """A named joint set of all people, such as "coco17"; an unknown name lists those there are."""
@@ -356,11 +349,36 @@ def project(points: np.ndarray, K: np.ndarray) -> np.ndarray:
     return rays @ K[:2, :2].T + K[:2, 2]
 
 
-def rotmat_to_rotvec(rotmat: np.ndarray) -> np.ndarray:
-    """(..., 3, 3) rotation matrices -> (..., 3) axis times angle [rad, 0 to pi], exact at 0 and at pi.
+def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """(N, V, 3) vertices and (F, 3) triangles -> (N, V, 3) unit normals; 0 where there is no triangle."""
+    corners = faces.reshape(-1).astype(np.min_scalar_type(vertices.shape[1]))  # 16 bits are sorted at once
+    order = np.argsort(corners, kind="stable")
+    points, first = np.unique(corners[order], return_index=True)
+    a, b, c = np.ascontiguousarray(faces.T, np.intp)
+    normals = np.zeros((len(vertices), 3, vertices.shape[1]), np.float32)
+    for normal, values in zip(normals, vertices, strict=True):  # one by one: what fits into a cache
+        start = np.ascontiguousarray(values.T)
+        (ux, uy, uz), (vx, vy, vz) = (start.take(end, 1) - start.take(a, 1) for end in (b, c))
+        for axis, turn in enumerate((uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx)):
+            normal[axis, points] = np.add.reduceat(turn.take(order // 3), first)
+    normals /= np.maximum(np.sqrt((normals**2).sum(1, keepdims=True)), 1e-20)
+    return np.ascontiguousarray(normals.transpose(0, 2, 1))
 
-    Through the quaternion whose largest component is computed first, so that nothing small is divided by
-    (Shepperd, "Quaternion from rotation matrix", 1978).
+
+def rotmat_to_rotvec(rotmat: np.ndarray) -> np.ndarray:
+    """(..., 3, 3) rotation matrices -> (..., 3) axis times angle [rad, 0 to pi], exact at 0 and at pi."""
+    q = rotmat_to_quaternion(rotmat)
+    sine = np.linalg.norm(q[..., 1:], axis=-1, keepdims=True)
+    angle = 2 * np.arctan2(sine, q[..., :1])
+    scale = np.where(sine < 1e-12, 2.0, angle / np.maximum(sine, 1e-12))
+    return (q[..., 1:] * scale).astype(np.float32)
+
+
+def rotmat_to_quaternion(rotmat: np.ndarray) -> np.ndarray:
+    """(..., 3, 3) rotation matrices -> (..., 4) unit quaternions (w, x, y, z), w >= 0, float64.
+
+    The largest component is computed first, so that nothing small is divided by (Shepperd, "Quaternion from
+    rotation matrix", 1978).
     """
     R = np.asarray(rotmat, dtype=np.float64)
     xx, yy, zz = R[..., 0, 0], R[..., 1, 1], R[..., 2, 2]
@@ -375,11 +393,7 @@ def rotmat_to_rotvec(rotmat: np.ndarray) -> np.ndarray:
     candidates = np.stack(rows, -2)
     largest = np.argmax(np.diagonal(candidates, axis1=-2, axis2=-1), -1)
     q = np.take_along_axis(candidates, largest[..., None, None], -2)[..., 0, :]
-    q *= np.where(q[..., :1] < 0, -1, 1) / np.linalg.norm(q, axis=-1, keepdims=True)
-    sine = np.linalg.norm(q[..., 1:], axis=-1, keepdims=True)
-    angle = 2 * np.arctan2(sine, q[..., :1])
-    scale = np.where(sine < 1e-12, 2.0, angle / np.maximum(sine, 1e-12))
-    return (q[..., 1:] * scale).astype(np.float32)
+    return q * np.where(q[..., :1] < 0, -1, 1) / np.linalg.norm(q, axis=-1, keepdims=True)
 
 
 def _frozen(array: Any, dtype: Any) -> np.ndarray:

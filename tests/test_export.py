@@ -174,7 +174,7 @@ def test_nobody_makes_a_file_too(make_humans, tmp_path, suffix):
 
 
 def test_unknown_suffix_lists_the_known_ones(make_humans, tmp_path):
-    with pytest.raises(ValueError, match=r"suffix must be one of \.glb, \.npz, \.json, \.ply, \.obj"):
+    with pytest.raises(ValueError, match=r"suffix must be one of \.bvh, \.coco\.json, \.glb, \.json"):
         save(make_humans(), tmp_path / "people.fbx")
 
 

@@ -63,11 +63,18 @@ class Anny163(PhenotypeBody):
         )
 
     def _turn_bones(self, pose_PR33: Tensor, coefficients_PC: Tensor) -> tuple[Tensor, Tensor]:
-        bones_PJ3 = torch.addmm(self._bone_mean, coefficients_PC, self._bone_directions).unflatten(1, (-1, 3))
-        rest_PJ33 = turn_from_y(bones_PJ3) @ self._rolls_J33
+        rest_PJ33 = self._rest_axes(coefficients_PC)
         own_PJ33 = rest_PJ33 @ pose_PR33 @ rest_PJ33.mT
         turns_PJ33 = self._chained(torch.cat([pose_PR33[:, :1], own_PJ33[:, 1:]], 1))
         return turns_PJ33, turns_PJ33
+
+    def _rest_axes(self, coefficients_PC: Tensor) -> Tensor:
+        bones_PJ3 = torch.addmm(self._bone_mean, coefficients_PC, self._bone_directions).unflatten(1, (-1, 3))
+        return turn_from_y(bones_PJ3) @ self._rolls_J33
+
+    def _bone_axes(self, coefficients_PC: Tensor) -> Tensor:
+        root_P133 = self._identity.expand(len(coefficients_PC), 1, 3, 3)
+        return torch.cat([root_P133, self._rest_axes(coefficients_PC)[:, 1:]], 1)
 
 
 def turn_from_y(vectors: Tensor) -> Tensor:

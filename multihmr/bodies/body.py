@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from multihmr.humans import Topology
+from multihmr.rigs import Rig
 
 
 class BodyOutput(NamedTuple):
@@ -58,6 +59,13 @@ class Body(nn.Module, ABC):
     @abstractmethod
     def forward(self, pose_PR33: Tensor, shape_PS: Tensor, expression_PE: Tensor) -> BodyOutput:
         """Vertices and joints in the body's own frame [m]."""
+
+    def rigs(self, shapes: np.ndarray) -> list[Rig]:
+        """Bones, skin and face for each of the (P, S) shapes, for programs that animate them.
+
+        ValueError if this body has none to tell of.
+        """
+        raise ValueError(f"body {self.name!r} has no rig: save its people without one, as .glb or .npz")
 
     def check_parameters(self, pose_PR33: Tensor, shape_PS: Tensor, expression_PE: Tensor) -> None:
         """ValueError by name if one of the three has not the shape that this body takes."""

@@ -23,6 +23,7 @@ from multihmr.bodies.body import Body, BodyOutput, part_of_topology
 from multihmr.bodies.joints import keypoint_sets
 from multihmr.bodies.patches import Patch, cut, joined
 from multihmr.humans import KeypointSet, Topology
+from multihmr.rigs import TO_GLTF, Rig
 
 ADULT_AGE = 2 / 3  # on the scale of `shape`: 0 baby, 1/3 child, 2/3 young, 1 old
 
@@ -103,6 +104,42 @@ class PhenotypeBody(Body):
     def bone_transforms(self, pose_PR33: Tensor, shape_PS: Tensor) -> Tensor:
         """(P, R, 3, 4): what moves each bone, and what hangs on it, from the rest shape into the pose."""
         return self._pose_bones(pose_PR33.float(), self._shape_coefficients(shape_PS.float()))[0]
+
+    @torch.no_grad()
+    def rigs(self, shapes: np.ndarray) -> list[Rig]:
+        """Bones, skin and face for each of the (P, S) shapes.
+
+        The nodes turn as the bones do, from the identity pose on; so all but their rotations is constant.
+        """
+        shape_PS = torch.from_numpy(np.array(shapes, np.float32)).to(self.mean_shape_S.device)
+        coefficients_PC = self._shape_coefficients(shape_PS)
+        identity_PR33 = self._identity.repeat(len(shape_PS), self.rotation_count, 1, 1)
+        binds_PR34, joints_PR3 = self._pose_bones(identity_PR33, coefficients_PC)
+        binds_PR34[..., 3] -= joints_PR3
+        offsets_PR3 = joints_PR3 - joints_PR3.index_select(1, self._parents)
+        rest_PV3 = self.rest(shape_PS, shape_PS.new_zeros(len(shape_PS), self.expression_count))
+        upright_33 = TO_GLTF[:, None] * self.mean_pose_R33[0].cpu().numpy()  # to y up, facing z
+        binds = upright_33 @ binds_PR34.cpu().numpy()
+        binds[..., :3] = binds[..., :3] @ upright_33.T
+        offsets, rest = offsets_PR3.cpu().numpy() @ upright_33.T, rest_PV3.cpu().numpy() @ upright_33.T
+        axes = upright_33 @ self._bone_axes(coefficients_PC).cpu().numpy()
+        actions = joined(self._patches)[1][self._corner_coefficients.shape[1] :].cpu().numpy() @ upright_33.T
+        return [
+            Rig(
+                topology=self.topology,
+                offsets=offsets[i],
+                binds=binds[i],
+                vertices=rest[i],
+                morphs=actions,
+                axes=axes[i],
+                center=self.center_joint,
+            )
+            for i in range(len(rest))
+        ]
+
+    def _bone_axes(self, coefficients_PC: Tensor) -> Tensor:
+        """(P, R, 3, 3): the axes, in those of the body, in which each rotation of the pose turns its bone."""
+        return self._identity.expand(len(coefficients_PC), self.rotation_count, 3, 3)
 
     def with_vertices(self: Same, indices: Sequence[int] | np.ndarray | Tensor) -> Same:
         """The same body with only these vertices, in this order, for losses and metrics on few points.

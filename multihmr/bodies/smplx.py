@@ -22,6 +22,7 @@ from multihmr.bodies.body import Body, BodyOutput, part_of_topology
 from multihmr.bodies.joints import keypoint_sets
 from multihmr.bodies.smplx_file import EXPRESSIONS, JOINTS, SMPLXFile, read_smplx
 from multihmr.humans import Topology
+from multihmr.rigs import Rig
 
 try:
     from smplx.joint_names import JOINT_NAMES
@@ -121,6 +122,35 @@ class SMPLX(Body):
             corners_PM33 = self._corners(*moved).unflatten(1, (-1, 3))
             points_PM3 = (corners_PM33 * self._point_weights_M3[..., None]).sum(2)
             return BodyOutput(self._surface(*moved), torch.cat([joints_PJ3, points_PM3], 1))
+
+    def rigs(self, shapes: np.ndarray) -> list[Rig]:
+        """Bones, skin and expression for each of the (P, S) shapes; the nodes turn as the joints do."""
+        count, above = shapes.shape[1], np.maximum(self.topology.parents[:JOINTS], 0)
+        joint_directions = self._joint_directions_KJ3.cpu().numpy()
+        mean, basis = (
+            points.cpu().numpy().reshape(-1, len(self._surface.weights), 3)
+            for points in (self._surface.mean, self._surface.basis)
+        )
+        rest = mean[0] + np.tensordot(shapes, basis[:count], 1)
+        joints = self._rest_joints_J3.cpu().numpy() + np.tensordot(shapes, joint_directions[:count], 1)
+        identity = np.tile(np.eye(3, dtype=np.float32), (JOINTS, 1, 1))
+        # corrections come in the order of the skeleton, without root and eyes; poses have the jaw last
+        corrections = basis[count + EXPRESSIONS :].reshape(-1, 9, *basis.shape[1:])
+        order = [joint - (1 if joint < EYES[0] else 3) for joint in POSE_JOINTS[1:]]
+        return [
+            Rig(
+                topology=self.topology,
+                offsets=joints[i] - joints[i, above],
+                binds=np.concatenate([identity, -joints[i, :, :, None]], 2),
+                vertices=rest[i],
+                morphs=basis[count : count + EXPRESSIONS],
+                axes=identity[: len(POSE_JOINTS)],
+                center=self.center_joint,
+                bone_morphs=joint_directions[count:],
+                corrections=corrections[order].reshape(-1, *basis.shape[1:]),
+            )
+            for i in range(len(shapes))
+        ]
 
     def with_vertices(self, indices: Sequence[int] | np.ndarray | Tensor) -> SMPLX:
         """The same body with only these vertices, in this order, for losses and metrics on few points.
