@@ -22,6 +22,8 @@ from torch import Tensor
 
 MAX_MEGAPIXELS = 178  # Pillow's own limit; asked before a pixel is allocated
 PADDING = 128  # grey around the image in a window, in all three channels
+PERSON_ROOM = 1.25  # side of a window on one person, in longer sides of their box
+SMALLEST_CROP = 8.0  # [pixels of the image]: of less nothing is seen
 
 # What may come as a file. Not EPS and its kind: Pillow opens those by starting Ghostscript.
 _FORMATS = (
@@ -168,6 +170,14 @@ class Window:
         scale = size / side
         shift = (size / 2 - scale * (x0 + x1) / 2, size / 2 - scale * (y0 + y1) / 2)
         return cls((scale, scale), shift, size, flip)
+
+    @classmethod
+    def person(cls, x0: float, y0: float, x1: float, y1: float, size: int) -> Window:
+        """A person's box with room around it, as networks for one person look at it: 1.25 times its longer
+        side, at least `SMALLEST_CROP` pixels of the image."""
+        half = max(PERSON_ROOM * max(x1 - x0, y1 - y0), SMALLEST_CROP) / 2
+        x, y = (x0 + x1) / 2, (y0 + y1) / 2
+        return cls.box(x - half, y - half, x + half, y + half, size)
 
     def pixels(self, image: np.ndarray) -> Tensor:
         """(H, W, 3) uint8 -> (3, size, size) float32 in [0, 1]: `picture` as networks take it."""

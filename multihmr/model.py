@@ -43,6 +43,7 @@ class Predictions:
     fov_B: Tensor  # that the network sees over the side of its window [rad]
     K_B33: Tensor  # that was used
     reading: JointReading | None = None  # of networks that read joints off the patches
+    coarse_PJ3: Tensor | None = None  # of networks that look twice: the joints of the first answer
 
     def of_image(self, index: int) -> dict[str, np.ndarray]:
         """numpy arrays of the people of one image, nearest first."""
@@ -186,6 +187,7 @@ class Model(nn.Module):
         logits_Bhw: Tensor,
         fov_B: Tensor,
         reading: JointReading | None = None,
+        coarse_PJ3: Tensor | None = None,
     ) -> Predictions:
         """Predictions of people with these (pose, shape, expression), each with the head on its ray.
 
@@ -209,6 +211,7 @@ class Model(nn.Module):
             fov_B=fov_B,
             K_B33=K_B33,
             reading=reading,
+            coarse_PJ3=coarse_PJ3,
         )
 
     def places(self, depth_P: Tensor, offset_P2: Tensor, centers: Centers, K_B33: Tensor) -> Tensor:
@@ -255,7 +258,7 @@ class Model(nn.Module):
         batch_size: int = 8,
     ) -> list[Humans]:
         """`predict` for several images of any sizes, `batch_size` at a time; one Humans per image."""
-        _check_options(fov, threshold, max_people)
+        check_options(fov, threshold, max_people)
         if Ks is None:
             Ks = [None] * len(images)
         if len(Ks) != len(images):
@@ -266,7 +269,7 @@ class Model(nn.Module):
         for start in range(0, len(images), batch_size):
             photos = [read_photo(image) for image in images[start : start + batch_size]]
             cameras = [
-                _camera_of(photo, K, fov)
+                camera_of(photo, K, fov)
                 for photo, K in zip(photos, Ks[start : start + batch_size], strict=True)
             ]
             found += self._predict_photos(photos, cameras, threshold, max_people)
@@ -335,7 +338,7 @@ def own_camera(fov_B: Tensor, K_B33: Tensor | None, size: int) -> Tensor:
     return own_B33 if K_B33 is None else torch.where(K_B33.isnan(), own_B33, K_B33)
 
 
-def _camera_of(photo: Photo, K: Any, fov: float | None) -> tuple[Tensor | None, str]:
+def camera_of(photo: Photo, K: Any, fov: float | None) -> tuple[Tensor | None, str]:
     """The camera of a picture in its own pixels, and where it comes from; None leaves it to the network."""
     height, width = photo.pixels.shape[:2]
     if K is not None:
@@ -349,7 +352,7 @@ def _camera_of(photo: Photo, K: Any, fov: float | None) -> tuple[Tensor | None, 
     return None, "predicted"
 
 
-def _check_options(fov: float | None, threshold: float | None, max_people: int | None) -> None:
+def check_options(fov: float | None, threshold: float | None, max_people: int | None) -> None:
     if fov is not None and not 1 < fov < 179:
         raise ValueError(f"fov is the field of view in degrees, between 1 and 179, got {fov}")
     if threshold is not None and not 0 <= threshold <= 1:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from multihmr.bodies.body import Body, BodyOutput
 from multihmr.humans import KeypointSet, Topology
+from multihmr.networks.glnet import GLNet, GLNetConfig
 from multihmr.networks.multihmr import MultiHMR, MultiHMRConfig
 from multihmr.networks.multihmr_anny import MultiHMRAnny, MultiHMRAnnyConfig
 
@@ -83,3 +84,11 @@ def tiny_anny_model(seed: int = 0) -> MultiHMRAnny:
     torch.manual_seed(seed)
     sizes = {"image_size": 64, "head_width": 64, "head_count": 2, "head_mlp_width": 32, "head_depth": 2}
     return MultiHMRAnny(MultiHMRAnnyConfig(backbone="hybrid_lite0", **sizes), ToyBody()).eval()
+
+
+def tiny_glnet(seed: int = 0, **changes: Any) -> GLNet:
+    """A hybrid at crops of 64 pixels with the toy body, evaluating; `changes` of its config."""
+    torch.manual_seed(seed)
+    parts = (((0, 1), (0, 1)), ((1, 2), (2,)))
+    sizes = {"image_size": 64, "width": 32, "local_width": 32, "head_count": 2, "points": 2, "positives": 4}
+    return GLNet(GLNetConfig(**{"body": "toy", "parts": parts, **sizes, **changes}), ToyBody()).eval()

@@ -84,7 +84,8 @@ class Limbs(nn.Module):
     swings   joints with one bone among them: rotation from the place of its end and a twist
     fitted   joints with several bones that do not lie in one line: rotation from the places of their ends
 
-    The others, last joints of limbs and a root whose bones begin elsewhere (Anny's), keep a given rotation.
+    The others keep a given rotation: last joints of limbs, a root whose bones begin elsewhere (Anny's), or one
+    with a single bone, whose rotation is relative to nothing that a twist could be counted from.
     """
 
     _pick_R: Tensor
@@ -102,6 +103,7 @@ class Limbs(nn.Module):
         if fixed:
             raise ValueError(f"body '{topology.name}' does not turn {', '.join(fixed)}; leave them out")
         bones = {j: _ends(j, [k for k in self.joints if parents[k] == j], rest_J3) for j in self.joints}
+        bones |= {j: () for j in self.joints if parents[j] < 0 and len(bones[j]) == 1}
         self.swings = tuple(j for j in self.joints if len(bones[j]) == 1)
         self.fitted = tuple(j for j in self.joints if len(bones[j]) > 1)
         self.rotations = tuple(rotation_of[j] for j in self.joints)

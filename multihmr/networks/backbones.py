@@ -20,6 +20,14 @@ class Features(NamedTuple):
     grid_BDhw: Tensor
     global_BD: Tensor
     fine_BDhw: Tensor | None = None  # of other width, at half the stride, where the backbone has it
+    scales: tuple[Tensor, ...] = ()  # its own maps from fine to coarse, where they are others than these two
+
+    @property
+    def maps(self) -> tuple[Tensor, ...]:
+        """Of all scales, from fine to coarse, to look things up in; as wide as `Backbone.map_widths` says."""
+        if self.scales:
+            return self.scales
+        return (self.grid_BDhw,) if self.fine_BDhw is None else (self.fine_BDhw, self.grid_BDhw)
 
 
 class Backbone(nn.Module):
@@ -31,6 +39,7 @@ class Backbone(nn.Module):
     patch: int
     width: int
     fine_width: int = 0  # of the features at half the stride
+    scale_widths: tuple[int, ...] = ()
     half_dtype: torch.dtype | None = None
     mean: Tensor
     std: Tensor
@@ -45,7 +54,13 @@ class Backbone(nn.Module):
         with torch.autocast(x.device.type, dtype=self.half_dtype, enabled=self.half_dtype is not None):
             features = self.extract(x)
         fine_BDhw = None if features.fine_BDhw is None else features.fine_BDhw.float()
-        return Features(features.grid_BDhw.float(), features.global_BD.float(), fine_BDhw)
+        scales = tuple(scale.float() for scale in features.scales)
+        return Features(features.grid_BDhw.float(), features.global_BD.float(), fine_BDhw, scales)
+
+    @property
+    def map_widths(self) -> tuple[int, ...]:
+        """Channels of `Features.maps`."""
+        return self.scale_widths or ((self.fine_width, self.width) if self.fine_width else (self.width,))
 
     def extract(self, images_B3HW: Tensor) -> Features:
         """Of normalised pictures, at any precision."""
@@ -199,6 +214,7 @@ class HRNet(Backbone):
         channels = self.stem.feature_info.channels()
         self.width = 12 * channels[0]  # of w32 as wide as ViT-S
         self.fine_width = channels[1]
+        self.scale_widths = tuple(channels)
         self.from4 = nn.Conv2d(channels[0], self.width, 4, stride=4)
         self.from8 = nn.Conv2d(channels[1], self.width, 2, stride=2)
         self.from16 = nn.Conv2d(channels[2], self.width, 1)
@@ -206,11 +222,11 @@ class HRNet(Backbone):
         self.norm = nn.LayerNorm(self.width)
 
     def extract(self, images_B3HW: Tensor) -> Features:
-        x4, x8, x16, x32 = self.stem(images_B3HW)
+        scales = x4, x8, x16, x32 = self.stem(images_B3HW)
         x32 = F.interpolate(self.from32(x32), size=x16.shape[-2:], mode="bilinear")
         grid = self.from4(x4) + self.from8(x8) + self.from16(x16) + x32
         grid = self.norm(grid.movedim(1, -1)).movedim(-1, 1)
-        return Features(grid, grid.mean((2, 3)), x8)
+        return Features(grid, grid.mean((2, 3)), x8, tuple(scales))
 
 
 def sine_positions(height: int, width: int, channels: int, device: torch.device) -> Tensor:

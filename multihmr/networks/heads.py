@@ -57,10 +57,10 @@ class PerceptionHead(nn.Module):
         )
         self.norm = nn.Identity() if config.released else nn.LayerNorm(width)
         self.bounded = body.bounded
-        self.to_pose = _small(nn.Linear(width, len(mean_pose)))
-        self.to_shape = _small(nn.Linear(width, body.shape_count))
-        self.to_expression = _small(nn.Linear(width, body.expression_count))
-        self.to_depth = _small(nn.Linear(width, 1))
+        self.to_pose = small(nn.Linear(width, len(mean_pose)))
+        self.to_shape = small(nn.Linear(width, body.shape_count))
+        self.to_expression = small(nn.Linear(width, body.expression_count))
+        self.to_depth = small(nn.Linear(width, 1))
         nn.init.constant_(self.to_depth.bias, FIRST_DEPTH_CODE)
 
     def forward(
@@ -116,7 +116,7 @@ class IterativeHead(nn.Module):
             nn.GELU(),
             nn.Linear(width, width),
             nn.GELU(),
-            _small(nn.Linear(width, len(mean))),
+            small(nn.Linear(width, len(mean))),
         )
 
     def forward(
@@ -141,17 +141,17 @@ def _parameters(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Regressed numbers as a body takes them."""
     if bounded:
-        shape_PS, expression_PE = _limit(shape_PS), _limit(expression_PE)
+        shape_PS, expression_PE = limit(shape_PS), limit(expression_PE)
     return rot6d_to_rotmat(pose6d_PN.unflatten(-1, (-1, 6))), shape_PS, expression_PE
 
 
-def _small(linear: nn.Linear) -> nn.Linear:
+def small(linear: nn.Linear) -> nn.Linear:
     """Start near the mean: regression heads whose first answers are small corrections."""
     nn.init.normal_(linear.weight, std=0.002)
     nn.init.zeros_(linear.bias)
     return linear
 
 
-def _limit(x: Tensor) -> Tensor:
+def limit(x: Tensor) -> Tensor:
     """Into [0, 1], where phenotypes and facial actions live; the gradient passes as if nothing were cut."""
     return x + (x.clamp(0, 1) - x).detach()

@@ -7,8 +7,7 @@ D features, R rotations, S shape, E expression.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +22,7 @@ from .heads import HEADS
 from .rays import CAMERA_EMBEDDINGS, RayEmbedding
 from .reader import JointReader
 from .refine import Guess, Refinement, in_window
+from .settings import changed
 
 CELLS_A_PERSON = 4
 
@@ -68,21 +68,7 @@ class MultiHMRConfig:
 
         ValueError: no such field, or no value for it.
         """
-        values: dict[str, Any] = {}
-        for setting in filter(None, settings.split(",")):
-            name, _, text = setting.strip().partition("=")
-            kind = type(getattr(self, name, None))
-            if kind is bool and text in _TRUTH:
-                values[name] = _TRUTH[text]
-            elif kind in (int, float, str) and text:
-                values[name] = kind(text)
-            else:
-                fields = ", ".join(f for f, value in asdict(self).items() if not isinstance(value, tuple))
-                raise ValueError(f"{setting!r} sets nothing of the network; expected NAME=VALUE of {fields}")
-        return replace(self, **values)
-
-
-_TRUTH = {"yes": True, "true": True, "no": False, "false": False}
+        return changed(self, settings)
 
 
 class MultiHMR(Model):

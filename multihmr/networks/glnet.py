@@ -1,0 +1,361 @@
+"""GLNet: a crop of one person, every pixel a guess, the best one looks again around its own keypoints.
+
+"Global-to-Pixel Regression for Human Mesh Recovery" (Xiao, He, Yu, ECCV 2024); there is no public code, and
+the poster, which holds where texts differ, is silent about much. Chosen here, and said where it is chosen:
+the grid of stride 8, how features become global (stages.py), the parts (bodies/parts.py), what a row of
+numbers holds (theta.py), that only the pixels that are asked say more than a score and keypoints, and how
+people stand in camera space.
+
+Legend of shape suffixes: B crops, Q pixels that are asked in each, N = B Q, D features, h w grid, M
+keypoints, C columns of a row of numbers, R rotations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..bodies.body import Body
+from ..boxes import check_boxes
+from ..geometry import code_to_depth, default_intrinsics, focal_to_fov, unproject
+from ..humans import Humans
+from ..image import Photo, read_photo
+from ..model import Model, Predictions, camera_of, check_options
+from .backbones import create_backbone
+from .centers import Centers
+from .crops import Scene, boxes_of, crops
+from .rays import CAMERA_EMBEDDINGS
+from .settings import changed
+from .stages import GlobalStage, LocalStage, Pixels
+from .theta import Meaning, Theta, gaze
+
+PHOTOS = 16  # pictures that are held at once
+
+_CHOICES = {
+    "guidance": ("keypoints", "roi"),
+    "matching": ("adaptive", "fixed"),
+    "cost": ("2d", "2d+depth", "2d+depth+rotation"),
+    "camera_embedding": CAMERA_EMBEDDINGS,
+}
+
+
+@dataclass(frozen=True)
+class GLNetConfig:
+    """Everything that rebuilds the network around its weights; kept as JSON in the checkpoint."""
+
+    backbone: str = "hybrid_lite0"
+    body: str = "anny"
+    image_size: int = 256  # side of a crop [pixels]
+    # (joints of the body that guide the look, rotations of its pose that they correct) of each part of it
+    parts: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...] = ()
+    width: int = 256  # features of a pixel
+    local_width: int = 128  # features of a keypoint
+    head_count: int = 4
+    points: int = 4  # that a head reads of each map
+    camera_embedding: str = "linear"  # of rays: theta.py takes out most of what they tell
+    # What the paper's ablations change
+    local: bool = True  # 2D-keypoint-guided local encoding
+    guidance: str = "keypoints"  # or "roi": squares of fixed size around them, without learned places
+    decomposed: bool = False  # rotations follow from joints and twists (bodies/swing_twist.py)
+    candidates: int = 1  # best pixels that look around before the best one speaks
+    # How pixels are chosen in training (training/glnet_loss.py)
+    matching: str = "adaptive"  # or "fixed": those near the middle of the person
+    positives: int = 20  # K, pixels that learn from a person
+    cost: str = "2d"  # or "2d+depth", "2d+depth+rotation"
+    unpredicted: tuple[str, ...] = ()  # joints and facial actions that never moved in training
+
+    def __post_init__(self) -> None:
+        for field, known in _CHOICES.items():
+            if getattr(self, field) not in known:
+                raise ValueError(f"{field} must be one of {', '.join(known)}, got {getattr(self, field)!r}")
+        if not self.parts:
+            raise ValueError("a GLNet needs the parts of its body; bodies.parts.guiding_parts gives them")
+        for field in ("candidates", "positives"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"{field} must be at least 1, got {getattr(self, field)}")
+
+    @property
+    def keypoints(self) -> tuple[int, ...]:
+        """The joints of the body that guide."""
+        return tuple(sorted({joint for guides, _ in self.parts for joint in guides}))
+
+    def changed(self, settings: str) -> GLNetConfig:
+        """This config with other values, written as "local=no,positives=50"; ValueError: no such field."""
+        return changed(self, settings)
+
+
+class Answer(NamedTuple):
+    """What N pixels say: a person each, and the numbers that they come from."""
+
+    people: Predictions
+    meaning: Meaning
+
+
+class GLNet(Model):
+    """A backbone, a glance of every pixel, a second look of the best one, and the body.
+
+    Args:
+        config: its sizes.
+        body: the parametric body that it drives; not part of the weights.
+        pretrained: start the backbone from public weights (training only): its own, or those of "imagenet".
+
+    ValueError: the parts do not move every rotation of the body once.
+    """
+
+    family = "glnet"
+    load_detector: Callable[..., Model] | None = None
+    """load_detector(device=...) gives the model that finds people where no boxes are given."""
+
+    def __init__(self, config: GLNetConfig, body: Body, *, pretrained: bool | str = False) -> None:
+        super().__init__(body)
+        _check_parts(config, body)
+        self.config = config
+        self.backbone = create_backbone(config.backbone, image_size=config.image_size, pretrained=pretrained)
+        turned = [joint for joint in config.keypoints if joint in body.topology.pose_joints]
+        self.theta = Theta(body, turned, decomposed=config.decomposed)
+        self.at_a_glance = GlobalStage(config, self.backbone, len(config.keypoints), self.theta)
+        face = max(i for i, (guides, _) in enumerate(config.parts) if body.center_joint in guides)
+        self.around = LocalStage(config, self.backbone.map_widths, self.theta, face) if config.local else None
+        self._detector: list[Model] = []  # in a list, for it is no part of this network
+
+    @property
+    def stride(self) -> int:
+        """Pixels of a crop that a pixel of the grid stands for."""
+        return self.at_a_glance.stride
+
+    def see(self, images_B3HW: Tensor, K_B33: Tensor | None = None) -> Pixels:
+        """What all pixels say at a glance of crops, RGB in [0, 1]; without K_B33 they show 60 degrees."""
+        size = self.config.image_size
+        if tuple(images_B3HW.shape[-2:]) != (size, size):
+            raise ValueError(f"this network looks at {size}x{size} crops, got {tuple(images_B3HW.shape)}")
+        assumed_B33 = default_intrinsics(size, size).to(images_B3HW).expand(len(images_B3HW), 3, 3)
+        K_B33 = assumed_B33 if K_B33 is None else torch.where(K_B33.isnan(), assumed_B33, K_B33)
+        return self.at_a_glance(self.backbone(images_B3HW), K_B33)
+
+    def glance(self, pixels: Pixels, index_BQ: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (B, Q, D) of the pixels with these numbers, and their rows Theta_0 (B, Q, C)."""
+        x_BQD = _picked(pixels.features_BDhw.flatten(2).transpose(1, 2), index_BQ)
+        return x_BQD, self.at_a_glance.to_theta(x_BQD) + self.theta.mean_C
+
+    def look_again(
+        self, pixels: Pixels, index_BQ: Tensor, x_BQD: Tensor, theta_BQC: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Theta = Theta_0 + Delta Theta (B, Q, C), and logits (B, Q) that these are the pixels to ask."""
+        assert self.around is not None, "this network has no local stage"
+        places_BNM2 = pixels.keypoints_BhwM2.flatten(1, 2)
+        places_BQM2 = _picked(places_BNM2.flatten(2), index_BQ).unflatten(-1, places_BNM2.shape[2:])
+        return self.around(x_BQD, theta_BQC, places_BQM2, pixels.maps)
+
+    def speak(self, pixels: Pixels, crop_N: Tensor, index_N: Tensor, theta_NC: Tensor) -> Answer:
+        """The people that rows of numbers mean, in the cameras of their crops.
+
+        crop_N, index_N: whose pixels they are, and the numbers of these, row by row.
+        """
+        size, width = self.config.image_size, pixels.logits_Bhw.shape[2]
+        scores_N = pixels.logits_Bhw.flatten(1)[crop_N, index_N].sigmoid()
+        meaning = self.theta(theta_NC, gaze(pixels.K_B33, size)[crop_N])
+        focal_B = pixels.K_B33[:, 0, 0]
+        people = self.stand(
+            (meaning.pose_NR33, meaning.shape_NS, meaning.expression_NE),
+            code_to_depth(meaning.depth_code_N, focal_B[crop_N], size),
+            meaning.head_N2 * width,
+            centers=Centers(crop_N, index_N // width, index_N % width, scores_N),
+            K_B33=pixels.K_B33,
+            depth_code_P=meaning.depth_code_N,
+            logits_Bhw=pixels.logits_Bhw,
+            fov_B=focal_to_fov(focal_B, size),
+        )
+        return Answer(people, meaning)
+
+    def forward(self, images_B3HW: Tensor, K_B33: Tensor | None = None) -> Predictions:
+        """One person for each crop: what its best pixel says.
+
+        Args:
+            images_B3HW: crops, RGB in [0, 1], sides of `config.image_size` pixels.
+            K_B33: intrinsics in pixels of these crops; where it is None or NaN, a crop shows 60 degrees.
+        """
+        pixels = self.see(images_B3HW, K_B33)
+        index_BQ = pixels.logits_Bhw.flatten(1).topk(self.config.candidates).indices
+        x_BQD, theta_BQC = self.glance(pixels, index_BQ)
+        if self.around is not None:
+            theta_BQC, logits_BQ = self.look_again(pixels, index_BQ, x_BQD, theta_BQC)
+            best_B1 = logits_BQ.argmax(1, keepdim=True)
+            index_BQ, theta_BQC = index_BQ.gather(1, best_B1), _picked(theta_BQC, best_B1)
+        crop_B = torch.arange(len(images_B3HW), device=index_BQ.device)
+        return self.speak(pixels, crop_B, index_BQ[:, 0], theta_BQC[:, 0]).people
+
+    @property
+    def detector(self) -> Model:
+        """What finds people where no boxes are given; ValueError if nobody said what."""
+        if not self._detector:
+            if self.load_detector is None:
+                raise ValueError(
+                    "this GLNet does not know how to find people: give boxes, or load it with load_model, "
+                    "which lends it the bundled Multi-HMR"
+                )
+            self._detector.append(self.load_detector(device=self.device))
+        return self._detector[0]
+
+    def predict(
+        self,
+        image: Any,
+        K: Any = None,
+        boxes: Any = None,
+        *,
+        fov: float | None = None,
+        threshold: float | None = None,
+        max_people: int | None = None,
+    ) -> Humans:
+        """The people in the boxes, or without boxes all that the bundled Multi-HMR finds, in one image.
+
+        Args:
+            image: path, bytes, file, PIL image, (H, W, 3) uint8 array or (3, H, W) tensor; RGB.
+            K: (3, 3) intrinsics in pixels of this image. None: the camera is taken from `fov`, from the
+                image's EXIF data, or, in this order, from what the Multi-HMR sees ("predicted") where it
+                finds the people, else 60 degrees ("assumed"); `Humans.K_source` tells.
+            boxes: (N, 4) x0, y0, x1, y1 in pixels around people, or what is seen of them. Everybody is where
+                they are in the whole image, however they were cropped.
+            fov: field of view over the longer side of the image, in degrees.
+            threshold: least score in [0, 1] of a person; None takes everybody in boxes, and of people that
+                were found those whom the Multi-HMR takes by itself.
+            max_people: keep only the best-scored.
+
+        Returns:
+            Humans: one for each box, in the order of the boxes; without boxes the nearest first.
+
+        Raises:
+            ValueError: the image, K, fov or a box cannot be used; the sentence says why.
+            FileNotFoundError: there is no such file.
+        """
+        options: dict[str, Any] = {"fov": fov, "threshold": threshold, "max_people": max_people}
+        return self.predict_batch([image], [K], [boxes], **options)[0]
+
+    def predict_batch(
+        self,
+        images: Sequence[Any],
+        Ks: Sequence[Any] | None = None,
+        boxes: Sequence[Any] | None = None,
+        *,
+        fov: float | None = None,
+        threshold: float | None = None,
+        max_people: int | None = None,
+        batch_size: int = 32,
+    ) -> list[Humans]:
+        """`predict` for several images; the crops of all of them go through `batch_size` at a time.
+
+        boxes: for each image a table as `predict` takes it, or None to find the people.
+        """
+        check_options(fov, threshold, max_people)
+        count = len(images)
+        Ks = [None] * count if Ks is None else Ks
+        boxes = [None] * count if boxes is None else boxes
+        if len(Ks) != count or len(boxes) != count:
+            raise ValueError(
+                f"Ks and boxes must hold one K and one table (or None) per image: got {len(Ks)} and "
+                f"{len(boxes)} for {count} images"
+            )
+        result: list[Humans] = []
+        for start in range(0, count, PHOTOS):
+            part = slice(start, start + PHOTOS)
+            photos = [read_photo(image) for image in images[part]]
+            cameras = [camera_of(photo, K, fov) for photo, K in zip(photos, Ks[part], strict=True)]
+            scenes = self._scenes(photos, cameras, boxes[part], threshold, max_people)
+            result += self._people_of(scenes, threshold, max_people, batch_size)
+        return result
+
+    def _scenes(
+        self,
+        photos: Sequence[Photo],
+        cameras: Sequence[tuple[Tensor | None, str]],
+        boxes: Sequence[Any],
+        threshold: float | None,
+        max_people: int | None,
+    ) -> list[Scene]:
+        """Pictures with cameras and boxes; people are found where there are none."""
+        scenes: dict[int, Scene] = {}
+        unseen = [i for i, table in enumerate(boxes) if table is None]
+        for i, (photo, (K, source), table) in enumerate(zip(photos, cameras, boxes, strict=True)):
+            if table is not None:
+                height, width = photo.pixels.shape[:2]
+                if K is None:
+                    K, source = default_intrinsics(height, width), self.own_camera_source
+                scenes[i] = Scene(photo, K, source, check_boxes(table, height, width))
+        if unseen:
+            known = [cameras[i][0] for i in unseen]
+            found = self.detector.predict_batch(
+                [photos[i] for i in unseen], known, threshold=threshold, max_people=max_people
+            )
+            for i, humans in zip(unseen, found, strict=True):
+                source = humans.K_source if cameras[i][0] is None else cameras[i][1]
+                K = torch.from_numpy(humans.K.copy())
+                scenes[i] = Scene(photos[i], K, source, boxes_of(humans), humans.scores)
+        return [scenes[i] for i in range(len(photos))]
+
+    @torch.inference_mode()
+    def _people_of(
+        self, scenes: Sequence[Scene], threshold: float | None, max_people: int | None, batch_size: int
+    ) -> list[Humans]:
+        """The Humans of each scene; all crops go through together, `batch_size` at a time."""
+        found: list[dict[str, np.ndarray]] = []
+        for images_B3HW, K_B33 in crops(scenes, self.config.image_size, batch_size):
+            predictions = self(images_B3HW.to(self.device), K_B33.to(self.device))
+            found += [predictions.of_image(i) for i in range(len(images_B3HW))]
+        people = iter(found)
+        return [
+            self._in_scene([next(people) for _ in scene.boxes], scene, threshold, max_people)
+            for scene in scenes
+        ]
+
+    def _in_scene(
+        self,
+        found: Sequence[dict[str, np.ndarray]],
+        scene: Scene,
+        threshold: float | None,
+        max_people: int | None,
+    ) -> Humans:
+        """One for each box, in their order; people that were found: nearest first, with their own scores."""
+        size = self.config.image_size
+        parts = found or [self(torch.zeros(1, 3, size, size, device=self.device)).of_image(1)]  # nobody
+        people = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        if scene.scores is not None:
+            people["scores"] = scene.scores
+            kept = people["translation"][:, 2].argsort(kind="stable")
+        else:
+            kept = np.flatnonzero(people["scores"] >= (threshold or 0))
+            best = people["scores"][kept].argsort(kind="stable")[::-1]
+            kept = np.sort(kept[best[:max_people]])
+        chosen = {name: array[kept] for name, array in people.items()}
+        return self._humans(chosen, scene.photo, scene.K, scene.K_source)
+
+    @property
+    def own_camera_source(self) -> str:
+        return "assumed"
+
+    def places(self, depth_P: Tensor, offset_P2: Tensor, centers: Centers, K_B33: Tensor) -> Tensor:
+        """(P, 3) where heads are [m] that lie at these depths [m] and offsets from their pixels [pixels of
+        the grid]."""
+        head_P12 = centers.heads(offset_P2)[:, None] * self.stride
+        return unproject(head_P12, depth_P[:, None], K_B33[centers.image_index_P])[:, 0]
+
+
+def _picked(x_BND: Tensor, index_BQ: Tensor) -> Tensor:
+    """(B, N, D) -> (B, Q, D), the rows with these numbers."""
+    return x_BND.gather(1, index_BQ[..., None].expand(-1, -1, x_BND.shape[-1]))
+
+
+def _check_parts(config: GLNetConfig, body: Body) -> None:
+    moved = sorted(rotation for _, rotations in config.parts for rotation in rotations)
+    if moved != list(range(body.rotation_count)):
+        raise ValueError(
+            f"the parts must move each of the {body.rotation_count} rotations of body '{body.name}' once; "
+            f"they move {len(moved)}, {len(set(moved))} different ones"
+        )
+    if body.center_joint not in config.keypoints:
+        raise ValueError(
+            f"no part of body '{body.name}' is guided by its head; add joint {body.center_joint}"
+        )

@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from toys import ToyBody, tiny_glnet, tiny_model
+
+from multihmr.geometry import default_intrinsics, pixel_rays, project
+from multihmr.networks.glnet import GLNet, GLNetConfig
+from multihmr.networks.theta import Theta, gaze
+
+SWITCHES = [{}, {"local": False}, {"guidance": "roi"}, {"decomposed": True}, {"candidates": 3}]
+K = default_intrinsics(120, 160).numpy()
+
+
+def picture(seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 255, (120, 160, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("switches", SWITCHES)
+def test_one_person_a_crop_and_a_batch_equals_one_by_one(switches):
+    model, crops = tiny_glnet(**switches), torch.rand(3, 3, 64, 64)
+    together = model(crops)
+    assert together.vertices_PV3.shape == (3, 12, 3)
+    assert together.centers.image_index_P.tolist() == [0, 1, 2]
+    alone = torch.cat([model(crop[None]).vertices_PV3 for crop in crops])
+    torch.testing.assert_close(together.vertices_PV3, alone, atol=1e-4, rtol=1e-4)
+
+
+def test_the_best_pixel_speaks():
+    pred = tiny_glnet()(torch.rand(2, 3, 64, 64))
+    best = pred.logits_Bhw.flatten(1).argmax(1)
+    assert (pred.centers.row_P * 8 + pred.centers.col_P).tolist() == best.tolist()
+    torch.testing.assert_close(pred.centers.scores_P, pred.logits_Bhw.flatten(1).amax(1).sigmoid())
+
+
+def test_only_pixels_that_are_asked_look_around(monkeypatch):
+    """What is interpolated does not grow with the grid, and is linear in the pixels that are asked."""
+    numbers = []
+    real = F.grid_sample
+    monkeypatch.setattr(F, "grid_sample", lambda *a, **o: numbers.append(real(*a, **o)) or numbers[-1])
+    for candidates in (1, 3):
+        tiny_glnet(candidates=candidates)(torch.rand(2, 3, 64, 64))
+    one, three = (sum(t.numel() for t in part) for part in (numbers[:2], numbers[2:]))
+    assert one == 2 * 3 * 2 * 2 * 32  # crops, keypoints, maps, points, channels
+    assert three == 3 * one
+
+
+def test_without_a_correction_the_glance_holds():
+    model, crops = tiny_glnet(), torch.rand(1, 3, 64, 64)
+    for layer in (*model.around.move_parts, model.around.move_whole[2]):
+        torch.nn.init.zeros_(layer.weight)
+    refined = model(crops)
+    model.around = None
+    torch.testing.assert_close(model(crops).vertices_PV3, refined.vertices_PV3)
+
+
+@pytest.mark.parametrize("decomposed", [False, True])
+def test_every_column_is_corrected_by_one_part(decomposed):
+    model = tiny_glnet(decomposed=decomposed)
+    assert sorted(model.around.order) == list(range(model.theta.width))
+
+
+def test_the_head_lies_where_pixel_and_offset_say():
+    camera = default_intrinsics(64, 64)[None] + torch.tensor([[[30.0, 0, 40], [0, 30, -70], [0, 0, 0]]])
+    pred = tiny_glnet()(torch.rand(1, 3, 64, 64), camera)
+    at = pred.centers.heads(pred.offset_P2) * 8
+    torch.testing.assert_close(project(pred.translation_P3[:, None], camera)[:, 0], at, atol=1e-2, rtol=1e-4)
+    assert pred.joints_PJ3[0, ToyBody.center_joint].tolist() == pytest.approx(pred.translation_P3[0].tolist())
+
+
+def test_people_turn_with_the_gaze():
+    """The same numbers in a crop far from the axis mean a person turned with the ray through its middle."""
+    camera = default_intrinsics(64, 64)[None].clone()
+    camera[0, 0, 2] += 100
+    turn = gaze(camera, 64)
+    ray = pixel_rays(torch.full((1, 1, 2), 32.0), camera)[0, 0]
+    seen = turn[0] @ torch.tensor([0.0, 0, 1])
+    torch.testing.assert_close(seen[:2] / seen[2], ray)
+    theta = Theta(ToyBody(), (0, 1, 2), decomposed=True)
+    rows = theta.mean_C + 0.1 * torch.randn(1, theta.width)
+    ahead, aside = theta(rows, torch.eye(3)[None]), theta(rows, turn)
+    torch.testing.assert_close(aside.pose_NR33[0, 0], turn[0] @ ahead.pose_NR33[0, 0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(aside.pose_NR33[0, 1:], ahead.pose_NR33[0, 1:], atol=1e-5, rtol=0)
+
+
+def test_mean_numbers_mean_the_mean_person():
+    for decomposed in (False, True):
+        theta = Theta(ToyBody(), (0, 1, 2), decomposed=decomposed)
+        meaning = theta(theta.mean_C[None], torch.eye(3)[None])
+        torch.testing.assert_close(meaning.pose_NR33[0], ToyBody().mean_pose_R33, atol=1e-5, rtol=0)
+        torch.testing.assert_close(meaning.shape_NS[0], ToyBody().mean_shape_S)
+
+
+def test_pixels_move_and_metres_do_not():
+    """A picture with a margin, its camera and boxes moved along: everybody stays where they are."""
+    model, boxes = tiny_glnet(), np.array([[40, 30, 100, 90.0]])
+    wide = np.full((200, 300, 3), 128, np.uint8)
+    wide[30:150, 50:210] = picture()
+    moved = K + np.float32([[0, 0, 50], [0, 0, 30], [0, 0, 0]])
+    here = model.predict(picture(), K, boxes)
+    there = model.predict(wide, moved, boxes + [50, 30, 50, 30])
+    np.testing.assert_allclose(there.vertices, here.vertices, atol=1e-4)
+    np.testing.assert_allclose(there.joints_2d, here.joints_2d + [50, 30], atol=0.05)
+
+
+def test_people_come_in_the_order_of_their_boxes():
+    model, boxes = tiny_glnet(), [[100, 20, 150, 110], [10, 10, 60, 60], [40, 0, 120, 120]]
+    humans = model.predict(picture(), K, boxes)
+    assert (len(humans), humans.K_source, humans.image_size) == (3, "given", (120, 160))
+    alone = [model.predict(picture(), K, [box]).vertices[0] for box in boxes]
+    np.testing.assert_allclose(humans.vertices, alone, atol=1e-4)
+    best = model.predict(picture(), K, boxes, max_people=1)
+    assert best.scores.tolist() == [humans.scores.max()]
+    assert len(model.predict(picture(), K, boxes, threshold=1.0)) == 0
+
+
+def test_many_boxes_in_many_pictures_go_through_in_bounded_batches(monkeypatch):
+    model, counts = tiny_glnet(), []
+    real = GLNet.forward
+    monkeypatch.setattr(GLNet, "forward", lambda self, x, K: counts.append(len(x)) or real(self, x, K))
+    table = np.tile([20.0, 10, 80, 100], (50, 1))
+    humans = model.predict_batch([picture(), picture(1), picture(2)], boxes=[table, [], table], batch_size=32)
+    assert [len(people) for people in humans] == [50, 0, 50]
+    assert counts == [32, 32, 32, 4, 1]  # the last to know what nobody looks like
+    assert humans[1].vertices.shape == (0, 12, 3)
+    assert humans[0].K_source == "assumed"
+
+
+def test_people_cut_by_the_frame_are_looked_at():
+    humans = tiny_glnet().predict(picture(), K, [[-40, 50, 30, 200], [150, -20, 400, 60]])
+    assert np.isfinite(humans.vertices).all()
+
+
+def test_without_boxes_people_are_found():
+    model, finder = tiny_glnet(), tiny_model()
+    with pytest.raises(ValueError, match="give boxes, or load it with load_model"):
+        model.predict(picture())
+    model.load_detector = lambda device: finder
+    found = finder.predict(picture(), threshold=0.0, max_people=3)
+    humans = model.predict(picture(), threshold=0.0, max_people=3)
+    assert len(humans) == len(found) == 3
+    assert sorted(humans.scores.tolist()) == sorted(found.scores.tolist())
+    assert (np.diff(humans.translation[:, 2]) >= 0).all()
+    assert humans.K_source == "predicted"
+    np.testing.assert_allclose(humans.K, found.K)
+    assert model.predict(picture(), K, threshold=0.0, max_people=1).K_source == "given"
+    assert not any("finder" in name or "detector" in name for name in model.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("boxes", "sentence"),
+    [
+        ([[10, 10, 60, 60, 0.9]], r"got \(1, 5\); drop what follows the corners.*boxes\[:, :4\]"),
+        ([10, 10, 60, 60], r"got \(4,\); put a single box into a list"),
+        ([[[10, 10, 60, 60]]], r"got \(1, 1, 4\); for several images"),
+        ([["a", "b", "c", "d"]], "no table of numbers"),
+        ([[10, 10, np.nan, 60]], "box 0 is .* must be finite"),
+        ([[0.1, 0.1, 0.5, 0.9]], r"lie in \[0, 1\]: multiply x by 160 and y by 120"),
+        ([[10, 10, 60, 60], [90, 70, 50, 45]], r"box 1 .* looks like \(x, y, width, height\)"),
+        ([[150, 100, 40, 50]], "box 0 is .* ends before it begins; order its corners"),
+        ([[10, 10, 10, 60]], "box 0 .* has no area; leave it out"),
+        ([[200, 10, 260, 60]], "box 0 .* outside the 160x120 image"),
+        ([[10, 10, 15, 17]], "box 0 is 5x7 pixels, too small .* at least 8"),
+    ],
+)
+def test_bad_boxes_are_explained(boxes, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        tiny_glnet().predict(picture(), K, boxes)
+
+
+def test_tables_must_match_pictures():
+    with pytest.raises(ValueError, match="got 2 and 1 for 2 images"):
+        tiny_glnet().predict_batch([picture(), picture()], boxes=[None])
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"guidance": "luck"}, "guidance must be one of keypoints, roi, got 'luck'"),
+        ({"parts": ()}, "needs the parts of its body"),
+        (
+            {"parts": (((2,), (0, 1)),)},
+            "each of the 3 rotations of body 'toy' once; they move 2, 2 different",
+        ),
+        ({"parts": (((0,), (0, 1, 2)),)}, "no part of body 'toy' is guided by its head; add joint 2"),
+        ({"positives": 0}, "positives must be at least 1"),
+    ],
+)
+def test_a_config_that_fits_no_body_is_refused(changes, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        tiny_glnet(**changes)
+
+
+def test_settings_change_a_config():
+    config = tiny_glnet().config.changed("local=no,positives=50,cost=2d+depth")
+    assert (config.local, config.positives, config.cost) == (False, 50, "2d+depth")
+    with pytest.raises(ValueError, match="'depth=3' sets nothing"):
+        config.changed("depth=3")
+    assert isinstance(config, GLNetConfig)
