@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from multihmr.humans import Humans, project
+from multihmr.humans import Humans, Topology, project
 from multihmr.image import read_image
-from multihmr.raster import rasterize
+from multihmr.raster import Mesh, paint, rasterize, resolve
 
 NEAR = 0.05  # metres; what is nearer to the camera is not drawn
 SAMPLES = 2  # per pixel and direction, averaged: clean edges
-MAX_SIDE = 4096  # pixels of the overlay and samples of its people; more costs seconds and shows nothing
+MAX_SIDE = 4096  # pixels of the overlay; more costs seconds and shows nothing
+BAND = 1 << 22  # samples that are painted at once: a bound on memory
 PLAN_SIDE = 2400  # samples of the side views
 GRID_STEPS = (0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 1000.0)  # metres
 
@@ -44,16 +47,22 @@ def draw(
     side. Nearest hides farthest; people have the colours of `humans.colors`. Raises ValueError when the image
     has not the size of the one that the people were found in.
     """
-    photo = _photo(humans, image)
-    scale = _overlay_scale(photo.size, side_views, max_side)
-    size = (max(1, round(photo.width * scale)), max(1, round(photo.height * scale)))
-    photo = photo if size == photo.size else photo.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)
-    samples = min(SAMPLES, max(0.25, max_side / max(size)))
-    layer = _people_layer(humans, camera_view(humans, scale * samples), _sample_size(size, samples))
-    layer = layer.resize(size, Image.Resampling.BOX if samples == SAMPLES else Image.Resampling.BILINEAR)
-    layer.putalpha(layer.getchannel("A").point(lambda alpha: alpha * opacity))
-    photo = Image.alpha_composite(photo.convert("RGBA"), layer).convert("RGB")
-    return np.asarray(_with_side_views(photo, humans) if side_views else photo)
+    pixels = _photo(humans, image)
+    scale = _overlay_scale(humans.image_size, side_views, max_side)
+    height, width = (max(1, round(side * scale)) for side in humans.image_size)
+    same = (height, width) == humans.image_size
+    pixels = pixels.copy() if same else _resized(pixels, (width, height))
+    _add_people(pixels, humans, scale, opacity)
+    return _with_side_views(pixels, humans) if side_views else pixels
+
+
+def draw_plan(humans: Humans, size: tuple[int, int], *, seen_from: str) -> np.ndarray:
+    """(H, W, 3) uint8 picture of `size` (width, height), of the people, the camera and a grid in metres.
+
+    seen_from: "side" (depth to the right) or "above" (depth upwards).
+    """
+    axes = {"side": SIDE, "above": TOP}[seen_from]
+    return _Plan(humans, size, axes, max(10, round(0.038 * min(size)))).picture()
 
 
 def depth_and_ids(humans: Humans) -> tuple[np.ndarray, np.ndarray]:
@@ -62,7 +71,9 @@ def depth_and_ids(humans: Humans) -> tuple[np.ndarray, np.ndarray]:
     An id is the index of the person in `humans`, -1 where nobody is. One sample, at the pixel's centre.
     """
     view = camera_view(humans, 1.0)
-    face, nearness = rasterize(view.xy, view.nearness, view.faces, humans.image_size)
+    count = humans.vertices.shape[1]
+    faces = (humans.topology.faces + np.arange(len(humans))[:, None, None] * count).reshape(-1, 3)
+    face, nearness = rasterize(view.xy.reshape(-1, 2), view.nearness.reshape(-1), faces, humans.image_size)
     with np.errstate(divide="ignore"):
         depth = np.where(face >= 0, 1 / nearness, np.inf).astype(np.float32)
     ids = np.where(face >= 0, face // max(1, len(humans.topology.faces)), -1).astype(np.int32)
@@ -71,131 +82,158 @@ def depth_and_ids(humans: Humans) -> tuple[np.ndarray, np.ndarray]:
 
 @dataclass(frozen=True)
 class View:
-    """All people as one mesh seen from somewhere, P = N * V points.
+    """N people seen from somewhere.
 
-    xy (P, 2) in samples; nearness (P,), greater is nearer, affine on the plane (1/depth in perspective,
-    -depth in parallel projection), nan for points that cannot be drawn; faces (N * F, 3); facing (P, 3) unit
-    vectors from the points to the viewer; axes (3, 3) the viewer's right, down and forward; camera frame.
+    xy (N, V, 2) in samples; nearness (N, V), greater is nearer, affine on the plane (1/depth in perspective,
+    -depth in parallel projection), nan for points that cannot be drawn; facing (N, V, 3) unit vectors from
+    the points to the viewer; axes (3, 3) the viewer's right, down and forward; camera frame.
     """
 
     xy: np.ndarray
     nearness: np.ndarray
-    faces: np.ndarray
     facing: np.ndarray
     axes: np.ndarray
 
 
 def camera_view(humans: Humans, scale: float) -> View:
     """The people as the photograph shows them, with `scale` samples per pixel of the image as given."""
-    points = humans.vertices.reshape(-1, 3)
-    depth = points[:, 2]
+    points = humans.vertices
+    depth = points[..., 2]
     with np.errstate(divide="ignore"):
-        nearness = np.where(depth > NEAR, 1 / depth, np.nan)
-    facing = -points / np.maximum(np.linalg.norm(points, axis=1, keepdims=True), 1e-6)
-    return View(project(points, humans.K) * scale, nearness, _all_faces(humans), facing, np.eye(3))
+        nearness = np.where(depth > NEAR, 1 / depth, np.float32(np.nan))
+    facing = -points / np.maximum(np.sqrt((points * points).sum(-1, keepdims=True)), 1e-6)
+    return View(project(points, humans.K) * np.float32(scale), nearness, facing, np.eye(3))
 
 
 def parallel_view(humans: Humans, axes: np.ndarray, scale: float, origin: np.ndarray) -> View:
     """The people along `axes` (rows: right, down, forward), `scale` samples a metre, camera at `origin`."""
-    points = humans.vertices.reshape(-1, 3) @ axes.T.astype(np.float32)
-    facing = np.broadcast_to(-axes[2], points.shape)
-    return View(points[:, :2] * scale + np.float32(origin), -points[:, 2], _all_faces(humans), facing, axes)
+    points = humans.vertices @ axes.T.astype(np.float32)
+    facing = np.broadcast_to(-axes[2].astype(np.float32), points.shape)
+    return View(points[..., :2] * np.float32(scale) + np.float32(origin), -points[..., 2], facing, axes)
 
 
-def _all_faces(humans: Humans) -> np.ndarray:
-    first = np.arange(len(humans))[:, None, None] * humans.vertices.shape[1]
-    return (humans.topology.faces[None] + first).reshape(-1, 3)
+def _add_people(pixels: np.ndarray, humans: Humans, scale: float, opacity: float) -> None:
+    """Paint the people over (H, W, 3) pixels, in place: the photograph, `scale` times as large as given."""
+    meshes = _meshes(humans, camera_view(humans, scale * SAMPLES))
+    left, right, top, bottom = _outline(meshes, pixels.shape[1] * SAMPLES, pixels.shape[0] * SAMPLES)
+    flat = pixels.reshape(-1, 3)
+    rows = max(1, BAND // max(1, (right - left) * SAMPLES**2))
+    for first in range(top, bottom, rows):
+        size = (min(rows, bottom - first), right - left)
+        moved = [_moved(mesh, left * SAMPLES, first * SAMPLES) for mesh in meshes]
+        index, color, cover = resolve(paint(moved, (size[0] * SAMPLES, size[1] * SAMPLES)), SAMPLES)
+        row, column = np.divmod(index, size[1])
+        index = (row + first) * pixels.shape[1] + column + left
+        behind = flat.take(index, 0)
+        color -= behind
+        color *= (cover * np.float32(opacity))[:, None]
+        flat[index] = color + behind + np.float32(0.5)
 
 
-def _people_layer(humans: Humans, view: View, size: tuple[int, int]) -> Image.Image:
-    """RGBA picture of the people, opaque where somebody is; size (height, width) in samples."""
-    face, _ = rasterize(view.xy, view.nearness, view.faces, size)
-    rows, columns = np.nonzero(face >= 0)
-    corners = view.faces[face[rows, columns]]
-    a, b, c = (view.xy[corners[:, i]] for i in range(3))
-    u, v, w = b - a, c - a, np.stack([columns, rows], -1).astype(np.float32) + 0.5 - a
-    area = u[:, 0] * v[:, 1] - u[:, 1] * v[:, 0]
-    area = np.where(np.abs(area) < 1e-9, 1e-9, area)
-    weight_b = np.clip((w[:, 0] * v[:, 1] - w[:, 1] * v[:, 0]) / area, 0, 1)[:, None]
-    weight_c = np.clip((u[:, 0] * w[:, 1] - u[:, 1] * w[:, 0]) / area, 0, 1)[:, None]
+def _outline(meshes: list[Mesh], width: int, height: int) -> tuple[int, int, int, int]:
+    """First and last (exclusive) column and row, in pixels, of what may show something of the meshes."""
+    x, y = (
+        np.concatenate([getattr(m, name)[np.isfinite(m.nearness)] for m in meshes] or [[]]) for name in "xy"
+    )
+    if not len(x):
+        return 0, 0, 0, 0
+    low = np.clip(np.floor(np.array([x.min(), y.min()])), 0, [width, height]) // SAMPLES
+    high = -(-np.clip(np.ceil(np.array([x.max(), y.max()])), 0, [width, height]) // SAMPLES)
+    return int(low[0]), int(high[0]), int(low[1]), int(high[1])
+
+
+def _moved(mesh: Mesh, left: int, top: int) -> Mesh:
+    """The mesh as seen from another corner of the picture, in samples."""
+    return dataclasses.replace(mesh, x=mesh.x - np.float32(left), y=mesh.y - np.float32(top))
+
+
+def _meshes(humans: Humans, view: View) -> list[Mesh]:
+    """A painted mesh a person; only what is open, or what the camera is in, shows its inside."""
+    topology = humans.topology
+    faces = np.ascontiguousarray(topology.faces.T, np.intp)
     colors = shade(humans, view)
-    base = colors[corners[:, 0]]
-    color = base + weight_b * (colors[corners[:, 1]] - base) + weight_c * (colors[corners[:, 2]] - base)
-    picture = np.zeros((*size, 4), np.uint8)
-    picture[rows, columns, :3] = np.clip(color * 255 + 0.5, 0, 255).astype(np.uint8)
-    picture[rows, columns, 3] = 255
-    return Image.fromarray(picture)
+    return [
+        Mesh(x, y, near, color, faces, two_sided=not (np.isfinite(near).all() and _is_closed(topology)))
+        for (x, y), near, color in zip(view.xy.transpose(0, 2, 1), view.nearness, colors, strict=True)
+    ]
+
+
+@lru_cache(maxsize=8)
+def _is_closed(topology: Topology) -> bool:
+    """Whether every edge belongs to one triangle in each direction."""
+    start, end = topology.faces.astype(np.int64), np.roll(topology.faces, -1, axis=1)
+    count = topology.faces.max(initial=0) + 1
+    there, back = np.sort((start * count + end).ravel()), np.sort((end * count + start).ravel())
+    return np.array_equal(there, back)
 
 
 def shade(humans: Humans, view: View) -> np.ndarray:
-    """(N * V, 3) colours 0 to 1 of the vertices, lit from where the viewer stands.
+    """(N, 3, V) float32 colours 0 to 1 of the vertices, lit from where the viewer stands.
 
     A warm key light over the viewer's left shoulder, light from the sky and some from the ground, a little
     gloss, and a rim that brightens where the surface turns away, so that limbs stand out from the trunk.
     """
-    normals = humans.normals.reshape(-1, 3)
-    cosine = np.clip(np.sum(normals * view.facing, -1), 0, 1)
+    normals = humans.normals
+    cosine = np.clip(np.einsum("nvc,nvc->nv", normals, view.facing), 0, 1)
     right, down, forward = view.axes.astype(np.float32)
     key = _unit(-0.55 * right - 0.75 * down - 0.75 * forward)
-    lambert = np.clip(normals @ key * 0.75 + 0.25, 0, None)
-    sky = 0.5 - 0.5 * (normals @ down)
-    gloss = np.clip(normals @ _unit(key - forward), 0, 1) ** 28
-    rim = (1 - cosine) ** 3.5
-    light = np.stack(
-        [lambert * warm + sky * cool + 0.10 for warm, cool in ((0.80, 0.26), (0.78, 0.28), (0.74, 0.32))], -1
-    )
-    paint = np.repeat((humans.colors / np.float32(255)) ** 2.2, humans.vertices.shape[1], axis=0)
-    linear = paint * light + 0.10 * gloss[:, None] + 0.28 * (rim * sky)[:, None]
-    return (np.clip(linear, 0, 1) ** (1 / 2.2)).astype(np.float32)
+    lambert = np.maximum(normals @ key * np.float32(0.75) + np.float32(0.25), 0)
+    sky = np.float32(0.5) - np.float32(0.5) * (normals @ down)
+    gloss = np.maximum(normals @ _unit(key - forward), 0) ** np.float32(28)
+    shine = np.float32(0.10) * gloss + np.float32(0.28) * (1 - cosine) ** np.float32(3.5) * sky
+    paint = (humans.colors / np.float32(255)) ** np.float32(2.2)
+    light = [lambert * warm + sky * cool + 0.10 for warm, cool in ((0.80, 0.26), (0.78, 0.28), (0.74, 0.32))]
+    linear = np.stack(light, 1) * paint[:, :, None] + shine[:, None]
+    return (np.clip(linear, 0, 1) ** np.float32(1 / 2.2)).astype(np.float32)
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
     return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
 
 
-def _photo(humans: Humans, image: Any) -> Image.Image:
+def _photo(humans: Humans, image: Any) -> np.ndarray:
+    """(H, W, 3) uint8, not to be written to."""
     height, width = humans.image_size
     if image is None:
-        return Image.new("RGB", (width, height), _PAPER)
+        return np.full((height, width, 3), _PAPER, np.uint8)
     pixels = read_image(image)
     if pixels.shape[:2] != humans.image_size:
         raise ValueError(
             f"image is {pixels.shape[1]}x{pixels.shape[0]} but these humans were found in {width}x{height}; "
             "give the image that predict was given"
         )
-    return Image.fromarray(pixels)
+    return pixels
+
+
+def _resized(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    return np.array(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0))
 
 
 def _overlay_scale(size: tuple[int, int], side_views: bool, max_side: int) -> float:
-    """How much the photograph grows or shrinks: side views need 480 pixels to be read."""
-    enough = 480 / (size[0] if _is_panorama(size) else size[1]) if side_views else 1.0
+    """How much a (height, width) photograph grows or shrinks: side views need 480 pixels to be read."""
+    enough = 480 / (size[1] if _is_panorama(size) else size[0]) if side_views else 1.0
     return min(max(1.0, enough), max_side / max(size))
 
 
-def _sample_size(size: tuple[int, int], samples: float) -> tuple[int, int]:
-    """(width, height) in pixels -> (height, width) in samples."""
-    return max(1, round(size[1] * samples)), max(1, round(size[0] * samples))
-
-
 def _is_panorama(size: tuple[int, int]) -> bool:
-    return size[0] > 2 * size[1]
+    return size[1] > 2 * size[0]
 
 
-def _with_side_views(photo: Image.Image, humans: Humans) -> Image.Image:
+def _with_side_views(photo: np.ndarray, humans: Humans) -> np.ndarray:
     """The photograph with both views to its right, or below a panorama."""
-    width, height = photo.size
-    if _is_panorama(photo.size):
+    height, width = photo.shape[:2]
+    if _is_panorama((height, width)):
         half, tall = width // 2, width // 3
-        canvas = Image.new("RGB", (width, height + tall), _PAPER)
+        canvas = np.full((height + tall, width, 3), _PAPER, np.uint8)
         boxes = [(0, height, half, tall), (half, height, width - half, tall)]
     else:
         upper, wide = round(height * 0.42), round(height * 0.62)
-        canvas = Image.new("RGB", (width + wide, height), _PAPER)
+        canvas = np.full((height, width + wide, 3), _PAPER, np.uint8)
         boxes = [(width, 0, wide, upper), (width, upper, wide, height - upper)]
-    canvas.paste(photo, (0, 0))
+    canvas[:height, :width] = photo
     text = max(10, round(0.038 * min(boxes[0][2:])))
     for (x, y, w, h), axes in zip(boxes, (SIDE, TOP), strict=True):
-        canvas.paste(_Plan(humans, (w, h), axes, text).picture(), (x, y))
+        canvas[y : y + h, x : x + w] = _Plan(humans, (w, h), axes, text).picture()
     return canvas
 
 
@@ -218,16 +256,18 @@ class _Plan:
         self.origin = margin + (room - (high - low) * self.scale) / 2 - low * self.scale
         self.step = next((step for step in GRID_STEPS if step * self.scale > 3.4 * self.text), GRID_STEPS[-1])
 
-    def picture(self) -> Image.Image:
+    def picture(self) -> np.ndarray:
         picture = Image.new("RGB", self.size, _PAPER)
         pen = ImageDraw.Draw(picture)
         self._draw_grid(pen)
         self._draw_camera(pen)
         view = parallel_view(self.humans, self.axes, self.scale, self.origin)
-        layer = _people_layer(self.humans, view, self.size[::-1])
-        picture.paste(layer, (0, 0), layer)
-        self._draw_words(pen)
-        return picture.resize(self.pixels, Image.Resampling.BOX)
+        pixels = np.array(picture)
+        index, color, _ = resolve(paint(_meshes(self.humans, view), self.size[::-1]), 1)
+        pixels.reshape(-1, 3)[index] = color + 0.5
+        picture = Image.fromarray(pixels)
+        self._draw_words(ImageDraw.Draw(picture))
+        return np.array(picture.resize(self.pixels, Image.Resampling.BOX))
 
     def _at(self, across: float, depth: float) -> tuple[float, float]:
         """Metres across the view and in depth, in the camera frame -> (x, y) on the picture."""

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from multihmr.raster import rasterize
+from multihmr import render
+from multihmr.raster import Mesh, paint, rasterize, resolve
 from multihmr.render import depth_and_ids, draw
 
 GREY = np.full((120, 160, 3), 128, np.uint8)
@@ -39,6 +42,91 @@ def test_depth_of_a_tilted_sheet_is_exact_and_without_gaps():
     y, x = np.mgrid[:110, :120] + 0.5
     assert (face >= 0).all()
     np.testing.assert_allclose(near, 0.5 + 1e-3 * x - 2e-3 * y, atol=1e-5)
+
+
+SQUARE = np.array([[0, 1, 2], [0, 2, 3]]).T  # clockwise: it turns away
+
+
+def square(left, top, side, *, near, color, faces=SQUARE[::-1], two_sided=False):
+    """A mesh of two triangles; nearness and colour (3,), or those of its four corners."""
+    x, y = np.float32([left, left + side, left + side, left]), np.float32([top, top, top + side, top + side])
+    colors = np.broadcast_to(np.reshape(np.float32(color), (3, -1)), (3, 4))
+    return Mesh(x, y, np.broadcast_to(np.float32(near), 4), colors, faces, two_sided)
+
+
+def shown(*meshes, size=(16, 16), samples=1):
+    """(H, W, 4): colour and cover of every pixel."""
+    pixels, colors, cover = resolve(paint(meshes, size), samples)
+    picture = np.zeros((size[0] // samples, size[1] // samples, 4))
+    picture.reshape(-1, 4)[pixels] = np.column_stack([colors, cover])
+    return picture
+
+
+def test_colours_run_evenly_over_a_triangle_to_its_last_sample():
+    red = [0, 1, 1, 0]
+    picture = shown(square(-100, -50, 400, near=1, color=[red, [1] * 4, [0] * 4]), size=(300, 200))
+    truth = 255 * (np.arange(200) + 100.5) / 400
+    np.testing.assert_allclose(picture[..., 0], np.broadcast_to(truth, (300, 200)), atol=6)  # of 255
+    assert abs(picture[..., 0] - truth).mean() < 2
+    assert (picture[..., 1] == 255).all()
+    assert (picture[..., 2] == 0).all()
+
+
+def test_what_crosses_is_cut_where_it_crosses():
+    """Blue rises towards the viewer to the right, red lies flat: they are as near in the middle."""
+    flat = square(0, 0, 16, near=0.5, color=(1, 0, 0))
+    slope = square(0, 0, 16, near=[0, 1, 1, 0], color=(0, 0, 1))
+    for order in ((flat, slope), (slope, flat)):
+        picture = shown(*order)
+        assert (picture[:, :8, 0] == 255).all()
+        assert (picture[:, 8:, 2] == 255).all()
+
+
+def test_what_turns_away_is_painted_only_if_it_may_be_seen():
+    away = {"near": 1, "color": (1, 1, 1), "faces": SQUARE}
+    assert not shown(square(0, 0, 16, **away)).any()
+    assert shown(square(0, 0, 16, **away, two_sided=True)).all()
+
+
+@pytest.mark.parametrize("samples", [1, 2, 4])
+def test_cover_is_the_share_of_a_pixel(samples):
+    picture = shown(square(0, 0, 1, near=1, color=(1, 1, 1)), size=(samples, samples), samples=samples)
+    assert picture[0, 0, 3] == pytest.approx(1 / samples**2)
+    assert (picture[0, 0, :3] == 255).all()
+
+
+def test_a_picture_painted_in_bands_is_the_same(make_humans, monkeypatch):
+    humans = make_humans((0, 0, 2), (0.6, 0, 3))
+    whole = draw(humans, GREY, side_views=False)
+    monkeypatch.setattr(render, "BAND", 1000)
+    assert abs(draw(humans, GREY, side_views=False).astype(int) - whole).max() <= 1
+
+
+def test_an_open_surface_shows_its_inside(make_humans, ball_topology):
+    depth = make_humans((0, 0, 2)).vertices[0][ball_topology.faces].mean(1)[:, 2]
+    bowl = dataclasses.replace(ball_topology, faces=ball_topology.faces[depth > 2])
+    picture = draw(make_humans((0, 0, 2), topology=bowl), GREY, side_views=False)
+    assert (picture[60, 80] != 128).any()
+
+
+def test_what_is_left_out_of_a_closed_surface_is_hidden(make_humans, ball_topology, monkeypatch):
+    corners = [144, 150, 156, 162]  # on the ball's equator; its poles are 0 and 287
+    faces = [
+        f for a, b in zip(corners, corners[1:] + corners[:1], strict=True) for f in ((b, a, 0), (a, b, 287))
+    ]
+    humans = make_humans((0.1, 0.2, 2), topology=dataclasses.replace(ball_topology, faces=faces))
+    assert render._is_closed(humans.topology)
+    closed = draw(humans, GREY, side_views=False)
+    monkeypatch.setattr(render, "_is_closed", lambda topology: False)
+    assert (closed == draw(humans, GREY, side_views=False)).all()
+    assert (closed[68, 85] != 128).any()
+
+
+def test_a_surface_is_closed_if_every_edge_has_two_sides(ball_topology):
+    faces = np.array([[0, 1, 2], [0, 3, 1], [0, 2, 3], [1, 3, 2]])
+    solid, open_, turned = faces, faces[:3], np.concatenate([faces[:3], faces[3:, ::-1]])
+    said = [render._is_closed(dataclasses.replace(ball_topology, faces=f)) for f in (solid, open_, turned)]
+    assert said == [True, False, False]
 
 
 def test_people_at_and_behind_the_camera_are_left_out(make_humans):
