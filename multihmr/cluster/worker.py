@@ -1,0 +1,195 @@
+"""One copy of the model in a process of its own: rows of pictures in, rows for the tables out."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+import torch
+
+from ..image import Photo, check_intrinsics, read_photo
+from ..parquet import BAD, SHARDS, Found, people_schema, people_table, pictures_table
+
+if TYPE_CHECKING:
+    from ..humans import Humans
+    from ..model import Model
+
+TRIES = 2  # that a picture gets alone after its worker died
+
+
+@dataclass(frozen=True)
+class Pool:
+    """How many workers there are, with how many threads each, and what they need.
+
+    On CPUs workers claim nine tenths of theirs from Ray: what reads needs a place to run beside them.
+    """
+
+    workers: int
+    threads: int
+    gpu: bool
+
+    @classmethod
+    def of(cls, resources: Mapping[str, float], workers: int | None, threads: int | None) -> Pool:
+        """All GPUs with a share of the CPUs each, else all CPUs; ValueError if there are not so many."""
+        cpus, gpus = resources.get("CPU", 1.0), int(resources.get("GPU", 0))
+        if gpus:
+            pool = cls(workers or gpus, threads or max(1, int(cpus // (workers or gpus))), True)
+        else:
+            pool = cls(workers or max(1, int(cpus // (threads or 1))), threads or 1, False)
+        if pool.workers > gpus if gpus else pool.workers * pool.threads > max(cpus, 1):
+            raise ValueError(
+                f"{pool.workers} workers of {pool.threads} threads are more than Ray has: {cpus:g} CPUs, "
+                f"{gpus} GPUs; ask for fewer"
+            )
+        return pool
+
+    @property
+    def claims(self) -> dict[str, float]:
+        """Of one worker."""
+        return {"num_gpus": 1} if self.gpu else {"num_cpus": 0.9 * self.threads}
+
+    @property
+    def reader_cpus(self) -> float:
+        return 1.0 if self.gpu else 0.1
+
+
+@ray.remote
+class Attempts:
+    """Which pictures are being worked on, kept where a worker that dies does not take it along."""
+
+    def __init__(self) -> None:
+        self.begun: Counter[str] = Counter()
+        self.alone: Counter[str] = Counter()
+
+    def begin(self, names: list[str]) -> bool:
+        """Whether one of these was begun before and never ended."""
+        again = any(self.begun[name] for name in names)
+        self.begun.update(names)
+        return again
+
+    def begin_alone(self, name: str) -> int:
+        """How often this was begun alone before, and never ended."""
+        self.alone[name] += 1
+        return self.alone[name] - 1
+
+    def end(self, names: list[str]) -> None:
+        for name in names:
+            del self.begun[name], self.alone[name]
+
+
+class Worker:
+    """What Ray Data calls with batches of inputs.ROW; for each, one row of packed tables and the seconds."""
+
+    def __init__(self, model: Any, attempts: Any, options: dict[str, Any], pool: Pool) -> None:
+        """model: where Ray keeps it. options: of predict_batch."""
+        torch.set_num_threads(pool.threads)
+        self.model: Model = ray.get(model)
+        if pool.gpu:
+            backbone = self.model.backbone
+            backbone.half_dtype = backbone.half_dtype or torch.float16
+            self.model = self.model.to("cuda")
+        self.attempts, self.options = attempts, options
+        self.readers = ThreadPoolExecutor(pool.threads)
+        self.schema = people_schema(self.model.body, self.model.config.unpredicted)
+        self._look_at_nothing()  # a machine that cannot predict says so now, before any picture is blamed
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        start = time.perf_counter()
+        rows = batch.to_pylist()
+        given = [row for row in rows if row["bytes"] is not None]
+        names = [row["picture"] for row in given]
+        again = bool(given) and ray.get(self.attempts.begin.remote(names))
+        answers = [self._predict_alone(row) for row in given] if again else self._predict(given)
+        tables = self._tables(rows, given, answers)
+        if given:
+            ray.get(self.attempts.end.remote(names))
+        packed = {kind: [pack(table)] for kind, table in tables.items()}
+        return pa.table({**packed, "seconds": [time.perf_counter() - start]})
+
+    def _tables(
+        self, rows: list[dict[str, Any]], given: list[dict[str, Any]], answers: list[Humans | str]
+    ) -> dict[str, pa.Table]:
+        found: list[Found] = []
+        bad = [row for row in rows if row["reason"] is not None]
+        for row, answer in zip(given, answers, strict=True):
+            if isinstance(answer, str):
+                bad.append({**row, "reason": answer})
+            else:
+                found.append((row["picture"], row["shard"], answer))
+        ends = [{**row, "pictures": row["count"]} for row in rows if row["count"] is not None]
+        return {
+            "people": people_table(found, self.schema),
+            "pictures": pictures_table(found),
+            "bad": pa.Table.from_pylist(bad, BAD),
+            "shards": pa.Table.from_pylist(ends, SHARDS),
+        }
+
+    def _predict_alone(self, row: dict[str, Any]) -> Humans | str:
+        tries = ray.get(self.attempts.begin_alone.remote(row["picture"]))
+        if tries >= TRIES:
+            return (
+                f"its worker died {tries + 1} times over it: too large for the memory, or a bug in a decoder"
+            )
+        return self._predict([row])[0]
+
+    def _predict(self, rows: list[dict[str, Any]]) -> list[Humans | str]:
+        """For each row its people, or why there is no answer."""
+        read = list(self.readers.map(_read, rows))
+        asked = [i for i, answer in enumerate(read) if not isinstance(answer, str)]
+        answers: list[Any] = list(read)
+        try:
+            people = self._ask([read[i] for i in asked])
+        except Exception:  # one of them, or all together for the memory of the GPU
+            people = [self._ask_alone(read[i]) for i in asked]
+        for i, answer in zip(asked, people, strict=True):
+            answers[i] = answer
+        return answers
+
+    def _ask(self, photos: list[Any]) -> list[Any]:
+        images, Ks = [photo for photo, _ in photos], [K for _, K in photos]
+        return self.model.predict_batch(images, Ks, **self.options)
+
+    def _ask_alone(self, photo: Any) -> Any:
+        try:
+            return self._ask([photo])[0]
+        except Exception as error:
+            try:
+                self._look_at_nothing()
+            except Exception:  # a GPU that fails once may fail for good: only a new process gets it back
+                os._exit(1)
+            return f"the network failed on it: {type(error).__name__}: {' '.join(str(error).split())}"
+
+    def _look_at_nothing(self) -> None:
+        self.model.predict_batch([np.full((64, 64, 3), 128, np.uint8)])
+
+
+def _read(row: dict[str, Any]) -> tuple[Photo, np.ndarray | None] | str:
+    """A picture, decoded, and its camera, if both can be used; else the reason."""
+    try:
+        photo, K = read_photo(row["bytes"]), row["K"]
+        if K is not None:
+            K = check_intrinsics(np.reshape(K, (3, 3)) if len(K) == 9 else K, *photo.pixels.shape[:2])
+        return photo, K
+    except (ValueError, OSError, ImportError, MemoryError) as error:
+        return " ".join(str(error).split()) or type(error).__name__
+
+
+def pack(table: pa.Table) -> bytes:
+    """For the way through Ray, where each row has its own tables."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+    return sink.getvalue().to_pybytes()
+
+
+def unpack(content: bytes) -> pa.Table:
+    with pa.ipc.open_stream(content) as stream:
+        return stream.read_all()
