@@ -57,9 +57,16 @@ def _multihmr_anny() -> tuple[type[Any], type[Any]]:
     return MultiHMRAnny, MultiHMRAnnyConfig
 
 
+def _glnet() -> tuple[type[Any], type[Any]]:
+    from .networks.glnet import GLNet, GLNetConfig
+
+    return GLNet, GLNetConfig
+
+
 FAMILIES: dict[str, Callable[[], tuple[type[Any], type[Any]]]] = {
     "multihmr": _multihmr,
     "multihmr-anny": _multihmr_anny,
+    "glnet": _glnet,
 }
 """family -> a function that imports it and gives (model class, config class)."""
 
@@ -363,6 +370,8 @@ def _build(checkpoint: Checkpoint, smplx: str | os.PathLike[str] | None) -> Mode
     model = model_class(config, body)
     fill(model, checkpoint)
     model.licence = checkpoint.licence
+    if checkpoint.family == "glnet":
+        model.load_detector = load_model  # the bundled one finds people where no boxes are given
     return model
 
 

@@ -118,8 +118,8 @@ def test_hostile_pickles_are_never_run(name: str, tmp_path: Path) -> None:
 
 
 def test_another_family(saved: Path) -> None:
-    with pytest.raises(ValueError, match="saved by family 'glnet'; this version knows: multihmr"):
-        load_model(rewritten(saved, family="glnet"))
+    with pytest.raises(ValueError, match="saved by family 'romp'; this version knows: multihmr"):
+        load_model(rewritten(saved, family="romp"))
     save_file({"x": torch.zeros(1)}, saved)
     with pytest.raises(ValueError, match="saved by family 'unknown'"):
         load_model(saved)

@@ -55,15 +55,25 @@ def augment(
     """
     how = how or Augmentation()
     sample = on_pelvis(sample, topology)
-    angle = math.radians(rng.uniform(-how.roll_deg, how.roll_deg)) if _happens(how.roll, rng) else 0.0
+    angle = draw_angle(rng, how)
     heads = heads_of(sample, angle)
     moved = see(sample, _choose_window(sample, heads, size, rng, how), angle)
+    return finish(moved, rng, topology, how)
+
+
+def finish(sample: Sample, rng: np.random.Generator, topology: Topology, how: Augmentation) -> Sample:
+    """What happens to a picture once its window is chosen: mirror, patches, light."""
     if rng.random() < how.flip:
-        moved = flip(moved, topology)
+        sample = flip(sample, topology)
     if _happens(how.cover, rng):
         for _ in range(rng.integers(1, 4)):
-            moved = _cover_somewhere(moved, rng, how)
-    return dataclasses.replace(moved, image=_change_light(moved.image, rng, how))
+            sample = _cover_somewhere(sample, rng, how)
+    return dataclasses.replace(sample, image=_change_light(sample.image, rng, how))
+
+
+def draw_angle(rng: np.random.Generator, how: Augmentation) -> float:
+    """By which the camera turns about its axis [rad]."""
+    return math.radians(rng.uniform(-how.roll_deg, how.roll_deg)) if _happens(how.roll, rng) else 0.0
 
 
 def _happens(probability: float, rng: np.random.Generator) -> bool:

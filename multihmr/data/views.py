@@ -133,6 +133,11 @@ def heads_of(sample: Sample, angle: float = 0.0) -> np.ndarray:
     return _turn(np.where(better[:, None], middle, at), turn)
 
 
+def turned_points(sample: Sample, angle: float, points: np.ndarray) -> np.ndarray:
+    """(..., 2) pixels of the picture where they are once the camera has turned."""
+    return _turn(points, _turn_pixels(sample, angle))
+
+
 def _turn_pixels(sample: Sample, angle: float) -> np.ndarray:
     """(2, 3) how pixels move when the camera turns about its axis: K R K^-1.
 

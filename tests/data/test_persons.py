@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from toys import ToyBody
+
+from multihmr.data.augment import Augmentation
+from multihmr.data.persons import one_person, only, person_boxes
+from multihmr.data.sample import Sample
+from multihmr.geometry import default_intrinsics
+
+PLAIN = Augmentation(flip=0, colour=0, grey=0, blur=0, noise=0)
+
+
+def sample_of(*heads: tuple[float, float, float], **changes) -> Sample:
+    """Toy people who stand below their heads, in a picture of 400 x 300 pixels, with their joints in 2D."""
+    count, K = len(heads), default_intrinsics(300, 400).numpy()
+    translation = np.float32(heads).reshape(-1, 3)
+    joints = translation[:, None] + np.float32([[0, 1, 0], [0, 0.5, 0], [0, 0, 0]])
+    pixels = joints @ K.T
+    sample = Sample(
+        image=np.random.default_rng(0).integers(0, 255, (300, 400, 3), dtype=np.uint8),
+        K=K,
+        pose=np.tile(np.eye(3, dtype=np.float32), (count, 3, 1, 1)),
+        shape=np.full((count, 2), 0.5, np.float32),
+        expression=np.zeros((count, 1), np.float32),
+        translation=translation,
+        visibility=np.ones(count, np.float32),
+        name="scene",
+        body="toy",
+        keypoints_2d=(pixels[..., :2] / pixels[..., 2:]).astype(np.float32),
+        keypoint_set="toy",
+    )
+    return dataclasses.replace(sample, **changes)
+
+
+def crop(sample: Sample, seed: int = 0, how: Augmentation = PLAIN) -> Sample:
+    return one_person(sample, 64, np.random.default_rng(seed), ToyBody().topology, how)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_one_person_fills_the_crop_and_stays_where_they_are(seed):
+    sample = sample_of((-0.6, -0.5, 3.0), (0.7, -0.4, 4.0))
+    seen = crop(sample, seed)
+    assert seen.image.shape == (64, 64, 3)
+    assert len(seen) == 1
+    assert seen.translation[0].tolist() in sample.translation.tolist()
+    points = seen.keypoints_2d[0]
+    assert ((points > 0) & (points < 64)).all()
+    assert np.ptp(points[:, 1]) > 0.45 * 64
+    head = seen.K @ seen.translation[0]
+    np.testing.assert_allclose(head[:2] / head[2], points[2], atol=0.05)
+
+
+def test_whoever_is_hidden_or_tiny_is_not_learned_from():
+    hidden = sample_of((0.0, -0.5, 3.0), visibility=np.float32([0.1]))
+    tiny = sample_of((0.0, 0.0, 60.0))
+    assert len(crop(hidden)) == len(crop(tiny)) == len(crop(sample_of())) == 0
+    assert crop(hidden).image.shape == (64, 64, 3)
+
+
+def test_turned_cameras_turn_the_box():
+    sample, turned = (
+        sample_of((0.8, -0.6, 4.0)),
+        Augmentation(**{**vars(PLAIN), "roll": 1.0, "roll_deg": 90.0}),
+    )
+    for seed in range(5):
+        points = crop(sample, seed, turned).keypoints_2d[0]
+        assert ((points > 0) & (points < 64)).all()
+
+
+def test_boxes_come_from_masks_keypoints_or_heads():
+    mask = np.zeros((300, 400), np.uint8)
+    mask[100:150, 30:60] = 1
+    sample = sample_of((0.0, -0.5, 3.0), (1.0, 0.0, 5.0), mask=mask)
+    by_mask = person_boxes(sample, masks=True)
+    assert by_mask[0].tolist() == [30, 100, 60, 150]
+    assert by_mask[1] is None
+    low, high = person_boxes(sample)[0][1::2]
+    assert low < sample.keypoints_2d[0, 2, 1] < sample.keypoints_2d[0, 0, 1] < high
+    alone = person_boxes(dataclasses.replace(sample, keypoints_2d=None, keypoint_set=""))[0]
+    assert alone[1] < sample.keypoints_2d[0, 2, 1] < alone[3]
+
+
+def test_only_one_keeps_fields_aligned():
+    sample = sample_of((0.0, -0.5, 3.0), (1.0, 0.0, 5.0), gender=np.array(["female", "male"]))
+    assert only(sample, 1).gender.tolist() == ["male"]
+    assert only(sample, 1).translation.tolist() == [[1, 0, 5]]
+    assert len(only(sample, None)) == 0
