@@ -19,6 +19,7 @@ from . import __version__
 # name -> what help says of it; a new command is a line here and a file in commands/
 COMMANDS = {
     "predict": "find the people in pictures and write them to files",
+    "video": "follow the people of a video, and write them to files",
     "models": "list the models that are known by name",
     "convert": "turn an official checkpoint into one of ours",
     "synth": "render pictures to learn from",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from .image import Photo, Window, check_intrinsics, read_photo
 if TYPE_CHECKING:
     from .networks.centers import Centers
     from .networks.reader import JointReading
+    from .tracking import Tracking
 
 
 @dataclass(frozen=True)
@@ -274,6 +275,41 @@ class Model(nn.Module):
             ]
             found += self._predict_photos(photos, cameras, threshold, max_people)
         return found
+
+    def predict_video(
+        self,
+        source: Any,
+        K: Any = None,
+        *,
+        fov: float | None = None,
+        threshold: float | None = None,
+        batch_size: int = 8,
+        tracking: Tracking | None = None,
+    ) -> Iterator[Humans]:
+        """Every person in each frame of a video, with `track_ids`: one Humans a frame, as it is decoded.
+
+        People who leave and come back keep their id; gaps of a few frames are filled (`Humans.filled`);
+        motion is smoothed and the shape of a person stays the same. `sequence.collect` makes tracks of it.
+        Memory does not grow with the length.
+
+        Args:
+            source: path of a video or of a folder of pictures, index of a webcam, or anything that yields
+                what `predict` takes; `frames.open_video(source, fps=...)` where the rate matters.
+            K, fov: the camera, as in `predict`, for all frames. None: what the network sees in the first
+                frames is kept.
+            threshold: least score of somebody new; who is followed already may have half of it.
+            batch_size: frames that go through the network at once; fewer where frames are very large.
+            tracking: a `tracking.Tracking`: how far to look ahead, which gaps to fill, how much to smooth.
+
+        Raises:
+            ValueError, FileNotFoundError: the source cannot be read; the sentence says why. A video that
+                breaks off gives what can be read, and a warning. ImportError: PyAV or SciPy are missing.
+        """
+        from .video import predict_video
+
+        return predict_video(
+            self, source, K, fov=fov, threshold=threshold, batch_size=batch_size, tracking=tracking
+        )
 
     @torch.inference_mode()
     def _predict_photos(

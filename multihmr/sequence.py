@@ -135,7 +135,7 @@ class Track:
             K_source="given",
             image_size=(int(self.image_sizes[row, 0]), int(self.image_sizes[row, 1])),
             body=self.body,
-            topology=_without_faces(self.topology),
+            topology=without_faces(self.topology),
             track_ids=np.array([self.id]),
             unpredicted=self.unpredicted,
         )
@@ -194,12 +194,13 @@ def _track(identity: int, rows: list[dict[str, Any]], like: Humans, fps: float) 
 
 def without_meshes(humans: Humans) -> Humans:
     """The same people without vertices and faces, of which a sequence can hold many; `stand` undoes it."""
-    topology = _without_faces(humans.topology)
+    topology = without_faces(humans.topology)
     return dataclasses.replace(humans, vertices=humans.vertices[:, :0], topology=topology)
 
 
 @functools.lru_cache(maxsize=8)
-def _without_faces(topology: Topology) -> Topology:
+def without_faces(topology: Topology) -> Topology:
+    """That of people without meshes."""
     return dataclasses.replace(topology, faces=np.zeros((0, 3)), faces_uv=None, keypoint_sets={})
 
 

@@ -15,11 +15,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from multihmr.humans import Humans
 from multihmr.sequence import without_meshes
-from multihmr.smoothing import OneEuro, SmoothNumbers, SmoothRotations, between
+from multihmr.smoothing import MEMORY, Moment, MotionFilter, Smoothing, between, from_ray, to_ray
+
+try:
+    from scipy.optimize import linear_sum_assignment
+except ModuleNotFoundError as error:
+    raise ImportError("following people needs SciPy: pip install 'multihmr[video]'") from error
 
 FAR = 1e6  # cost of a pair that cannot be
 LIVE_SHAPES = 30  # sights over which the shape of somebody settles where there is no lookahead
@@ -33,9 +37,7 @@ class Tracking:
                which shape they keep and what lies in a gap. 0 for live pictures: nothing is filled then
     fill       longest gap, in frames, in which a person is put between the frames that show him
     memory     seconds after which somebody who left comes back as a stranger
-    smooth     whether motion is smoothed and the shape is held
-    turns, ways, depths, faces   the filters of rotations [rad], of directions from the camera and of log
-               depths [both 1], and of expressions
+    smoothing  the filters of motion; None leaves motion and shape as they were predicted
 
     ValueError if a number is negative or gaps are longer than the lookahead.
     """
@@ -43,11 +45,7 @@ class Tracking:
     lookahead: int = 30
     fill: int = 10
     memory: float = 20.0
-    smooth: bool = True
-    turns: OneEuro = field(default=OneEuro(1.0, 0.5))
-    ways: OneEuro = field(default=OneEuro(1.0, 20.0))
-    depths: OneEuro = field(default=OneEuro(0.5, 5.0))
-    faces: OneEuro = field(default=OneEuro(2.0, 1.0))
+    smoothing: Smoothing | None = field(default=Smoothing())
 
     def __post_init__(self) -> None:
         if self.lookahead < 0 or self.fill < 0 or self.memory < 0:
@@ -140,7 +138,7 @@ class Tracker:
 
 def _sight(humans: Humans, i: int, time: float) -> _Seen:
     return _Seen(
-        _to_ray(humans.pelvis[i]),
+        to_ray(humans.pelvis[i]),
         time,
         humans.joints[i] - humans.pelvis[i],
         humans.boxes[i],
@@ -187,7 +185,7 @@ def follow(
 
 @dataclass
 class _Identity:
-    """Somebody with an id: the last sight, and the filters."""
+    """Somebody with an id: the last sight, and the filter of the motion."""
 
     number: int  # of the tracker
     frame: int
@@ -195,8 +193,7 @@ class _Identity:
     sight: Humans  # of one person, as predicted
     shape: np.ndarray
     count: int = 0
-    filters: tuple[SmoothRotations, SmoothNumbers, SmoothNumbers, SmoothNumbers] | None = None
-    filtered: float = 0.0  # when
+    filter: MotionFilter | None = None
 
 
 @dataclass(frozen=True)
@@ -237,8 +234,8 @@ class _Follower:
         filled = {identity: person for identity, person in found.items() if person is not None}
         people += filled.values()
         everyone = _joined(people, ids + list(filled), frame.humans)
-        if self.tracking.smooth:
-            everyone = self._smoothed(everyone, frame.time)
+        if self.tracking.smoothing is not None:
+            everyone = self._smoothed(everyone, frame.time, self.tracking.smoothing)
         return everyone[np.argsort(everyone.translation[:, 2], kind="stable")]
 
     def _forget(self, time: float) -> None:
@@ -252,6 +249,8 @@ class _Follower:
     def _name(self, frame: _Frame) -> None:
         """Ids for whom the tracker holds for new: of somebody who left and is alike, else a new one."""
         born = [i for i, number in enumerate(frame.numbers.tolist()) if number not in self.ids]
+        if not born:
+            return
         waiting = {n for later in (frame, *self.ahead) for n in later.numbers.tolist()}
         left = [i for i, known in self.known.items() if known.number not in waiting]
         shapes = {i: self._shape(int(frame.numbers[i]), frame) for i in born}
@@ -261,8 +260,9 @@ class _Follower:
         for row, column in _assign(costs.reshape(len(left), len(born))):
             i, identity = born[column], left[row]
             known = self.known[identity]
+            del self.ids[known.number]
             self.ids[int(frame.numbers[i])] = identity
-            self.known[identity] = dataclasses.replace(known, number=int(frame.numbers[i]), filters=None)
+            self.known[identity] = dataclasses.replace(known, number=int(frame.numbers[i]))
         for i in born:
             number = int(frame.numbers[i])
             if number not in self.ids:
@@ -298,7 +298,8 @@ class _Follower:
     def _in_gap(self, known: _Identity, frame: _Frame) -> Humans | None:
         """The person between two sights, if the frames between are few enough; score 0."""
         last = known.frame + self.tracking.fill + 1
-        later = next((f for f in self.ahead if known.number in f.numbers), None)
+        near = itertools.islice(self.ahead, self.tracking.fill)
+        later = next((f for f in near if known.number in f.numbers), None)
         if later is None or later.number > last:
             return None
         before, after = known.sight, later.humans[later.numbers == known.number]
@@ -311,28 +312,34 @@ class _Follower:
             before, **mixed, pose=between(before.pose, after.pose, share), scores=np.zeros(1)
         )
 
-    def _smoothed(self, humans: Humans, time: float) -> Humans:
-        ids = np.asarray(humans.track_ids).tolist()
-        rows = [self._filter(self.known[i], humans[n], time) for n, i in enumerate(ids)]
-        if not rows:
+    def _smoothed(self, humans: Humans, time: float, smoothing: Smoothing) -> Humans:
+        moments, shapes = [], []
+        for i, identity in enumerate(np.asarray(humans.track_ids).tolist()):
+            known = self.known[identity]
+            known.filter = known.filter or MotionFilter(smoothing)
+            moments.append(known.filter.ahead(_moment(humans, i, time), self._later(known.number)))
+            shapes.append(known.shape)
+        if not moments:
             return humans
-        pose, translation, expression, shape = (np.stack(column) for column in zip(*rows, strict=True))
         return dataclasses.replace(
-            humans, pose=pose, translation=translation, expression=expression, shape=shape
+            humans,
+            pose=np.stack([moment.pose for moment in moments]),
+            translation=np.stack([from_ray(moment.ray) for moment in moments]),
+            expression=np.stack([moment.expression for moment in moments]),
+            shape=np.stack(shapes),
         )
 
-    def _filter(self, known: _Identity, person: Humans, time: float) -> tuple[np.ndarray, ...]:
-        """Pose (R, 3, 3), translation (3,), expression (E,) and shape (S,), calmed."""
-        if known.filters is None or time - known.filtered > 0.5:
-            t = self.tracking
-            numbers = SmoothNumbers(t.ways), SmoothNumbers(t.depths), SmoothNumbers(t.faces)
-            known.filters = (SmoothRotations(t.turns), *numbers)
-        turns, ways, depths, faces = known.filters
-        seconds, known.filtered = time - known.filtered, time
-        ray = _to_ray(person.translation[0])
-        way, depth = ways(ray[:2], seconds), np.exp(depths(ray[2:], seconds))
-        translation = np.concatenate([way * depth, depth])
-        return turns(person.pose[0], seconds), translation, faces(person.expression[0], seconds), known.shape
+    def _later(self, number: int) -> list[Moment]:
+        """The next moments of somebody, as far as they are known."""
+        frames = [frame for frame in itertools.islice(self.ahead, 2 * MEMORY) if number in frame.numbers]
+        return [
+            _moment(frame.humans, int(np.argmax(frame.numbers == number)), frame.time)
+            for frame in frames[:MEMORY]
+        ]
+
+
+def _moment(humans: Humans, i: int, time: float) -> Moment:
+    return Moment(time, humans.pose[i], to_ray(humans.translation[i]), humans.expression[i])
 
 
 def _joined(people: list[Humans], ids: list[int], frame: Humans) -> Humans:
@@ -349,12 +356,6 @@ def _assign(costs: np.ndarray) -> list[tuple[int, int]]:
     """(row, column) of the pairs that together cost least and are not FAR."""
     rows, columns = linear_sum_assignment(costs)
     return [(int(r), int(c)) for r, c in zip(rows, columns, strict=True) if costs[r, c] < FAR]
-
-
-def _to_ray(point: np.ndarray) -> np.ndarray:
-    """(3,) metres -> x/z, y/z, log z: errors are small across the view, and large but alike in log depth."""
-    z = max(float(point[2]), 0.05)
-    return np.array([point[0] / z, point[1] / z, np.log(z)])
 
 
 def _overlap(one: np.ndarray, other: np.ndarray) -> float:

@@ -39,6 +39,7 @@ ALLOWED = {
     "sequence": {"humans"},
     "smoothing": set(),
     "tracking": {"humans", "sequence", "smoothing"},
+    "pieces": {"humans", "sequence"},
     "frames": {"image"},
     "video": {"humans", "image", "sequence", "tracking", "frames"},
     "model": {"geometry", "humans", "image", "bodies"},
@@ -56,7 +57,8 @@ ALLOWED = {
     "training": {"geometry", "humans", "bodies", "model", "networks", "data", "hub", "evaluation"},
     "cli": {""},  # opens the one command that is asked for, by its name
     "commands": {"cli", "hub", "checkpoint", "convert", "model", "humans", "image", "data"}
-    | {"training", "evaluation", "app", "visits"},
+    | {"training", "evaluation", "app", "visits"}
+    | {"frames", "pieces", "video", "tracking", "sequence", "render", "export"},  # multihmr video
     "visits": {"hub", "humans", "image", "releases", "render"},  # what the page keeps; knows no browser
     "app": {"visits"},  # the page
     "": {"hub", "model", "humans", "render", "export"},  # multihmr/__init__.py
