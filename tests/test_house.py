@@ -35,6 +35,8 @@ ALLOWED = {
     "bvh": {"rigs"},
     "meshes": {"humans", "rigs"},
     "records": {"humans"},
+    "coordinates": set(),
+    "notebook": {"humans", "gltf", "render"},
     "export": {"humans", "rigs", "sequence", "gltf", "bvh", "meshes", "records"},
     "sequence": {"humans"},
     "smoothing": set(),
@@ -58,17 +60,21 @@ ALLOWED = {
     "cli": {""},  # opens the one command that is asked for, by its name
     "commands": {"cli", "hub", "checkpoint", "convert", "model", "humans", "image", "data"}
     | {"training", "evaluation", "app", "visits"}
-    | {"frames", "pieces", "video", "tracking", "sequence", "render", "export"},  # multihmr video
-    "visits": {"hub", "humans", "image", "releases", "render"},  # what the page keeps; knows no browser
-    "app": {"visits"},  # the page
+    | {"cluster", "frames", "pieces", "video", "tracking", "sequence", "render", "export"},  # multihmr video
+    "visits": {"films", "frames", "hub", "humans", "image", "releases", "render"},  # what the page keeps
+    "films": {"export", "frames", "humans", "render", "sequence", "video"},  # the videos among it
+    "app": {"visits", "films"},  # the page
+    "parquet": {"humans"},
+    "cluster": {"parquet", "image", "hub", "model", "humans"},
     "": {"hub", "model", "humans", "render", "export"},  # multihmr/__init__.py
     "__main__": {"cli"},
 }
 # doors that open only when someone asks: imports inside functions
 LAZY = {
-    "humans": {"render", "export"},  # humans.draw, humans.save
+    "humans": {"render", "export", "coordinates", "records", "notebook"},  # humans.draw, .save, .to, .show
     "hub": {"sharing"},  # load_model("hf:owner/repo")
     "model": {"sharing", "video"},  # Model.from_pretrained, model.push_to_hub, model.predict_video
+    "parquet": {"hub"},  # read_people, likewise
     "export": {"hub"},  # load_humans rebuilds the meshes, for which it needs the body
     "sequence": {"hub"},  # load_track, likewise
 }
@@ -86,11 +92,13 @@ EXTRAS = {
     "smplx": {"bodies/smplx.py"},
     "huggingface_hub": set(),
     "gradio": {"app.py"},
-    "ray": set(),
+    "ray": {"cluster/inputs.py", "cluster/run.py", "cluster/worker.py"},
+    "pyarrow": {"parquet.py"} | {f"cluster/{name}.py" for name in ("inputs", "worker", "desk", "run")},
 }
 FORBIDDEN_NAMES = {"utils", "common", "core", "ops", "misc", "configs", "engine", "registry", "helpers"}
 ENVIRONMENT_READERS = {
     "hub",
+    "cluster",  # what Ray tells its makers, and how loud it is, can be said in no other way
     "cli",
     "data",
     "app",
