@@ -114,7 +114,7 @@ def parallel_view(humans: Humans, axes: np.ndarray, scale: float, origin: np.nda
 
 def _add_people(pixels: np.ndarray, humans: Humans, scale: float, opacity: float) -> None:
     """Paint the people over (H, W, 3) pixels, in place: the photograph, `scale` times as large as given."""
-    meshes = _meshes(humans, camera_view(humans, scale * SAMPLES))
+    meshes = painted_meshes(humans, camera_view(humans, scale * SAMPLES))
     left, right, top, bottom = _outline(meshes, pixels.shape[1] * SAMPLES, pixels.shape[0] * SAMPLES)
     flat = pixels.reshape(-1, 3)
     rows = max(1, BAND // max(1, (right - left) * SAMPLES**2))
@@ -147,7 +147,7 @@ def _moved(mesh: Mesh, left: int, top: int) -> Mesh:
     return dataclasses.replace(mesh, x=mesh.x - np.float32(left), y=mesh.y - np.float32(top))
 
 
-def _meshes(humans: Humans, view: View) -> list[Mesh]:
+def painted_meshes(humans: Humans, view: View) -> list[Mesh]:
     """A painted mesh a person; only what is open, or what the camera is in, shows its inside."""
     topology = humans.topology
     faces = np.ascontiguousarray(topology.faces.T, np.intp)
@@ -263,7 +263,7 @@ class _Plan:
         self._draw_camera(pen)
         view = parallel_view(self.humans, self.axes, self.scale, self.origin)
         pixels = np.array(picture)
-        index, color, _ = resolve(paint(_meshes(self.humans, view), self.size[::-1]), 1)
+        index, color, _ = resolve(paint(painted_meshes(self.humans, view), self.size[::-1]), 1)
         pixels.reshape(-1, 3)[index] = color + 0.5
         picture = Image.fromarray(pixels)
         self._draw_words(ImageDraw.Draw(picture))
