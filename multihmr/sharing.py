@@ -202,8 +202,8 @@ def _card_header(model: Model, name: str, results: Sequence[Any]) -> str:
         EvalResult(
             task_type="image-to-3d",
             task_name="Human mesh recovery",
-            dataset_type=re.sub(r"[^a-z0-9]+", "-", str(result["data"]).lower()),
-            dataset_name=str(result["data"]),
+            dataset_type=re.sub(r"[^a-z0-9]+", "-", str(result["data"]).lower()) or "unknown",
+            dataset_name=str(result["data"]) or "unknown",
             metric_type=figure,
             metric_name=f"{FIGURES[figure].label} {FIGURES[figure].unit}".strip(),
             metric_value=float(f"{value * FIGURES[figure].scale:.4g}"),
