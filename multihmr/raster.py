@@ -105,8 +105,7 @@ def _resolve(keys: np.ndarray, samples: int) -> tuple[np.ndarray, np.ndarray, np
     there = keys != 0
     some = np.logical_or.reduce(there.reshape(-1, samples, width), axis=1)
     pixels = np.flatnonzero(some.view(f"u{samples}"))  # 1, 2 or 4 columns in one number
-    row, column = np.divmod(pixels, width // samples)
-    first = (row * width + column) * samples
+    first = pixels * samples + pixels // (width // samples) * (width * (samples - 1))
     count = np.zeros(len(pixels), np.float32)
     wide, green = np.zeros_like(pixels), np.zeros_like(pixels)
     for down, across in places:
@@ -270,8 +269,8 @@ def _downwards(x: np.ndarray, y: np.ndarray) -> tuple[list[np.ndarray], list[np.
     xs, ys = list(x), list(y)
     for i, j in ((0, 1), (1, 2), (0, 1)):
         swap = ys[i] > ys[j]
-        for values in (xs, ys):
-            values[i], values[j] = np.where(swap, values[j], values[i]), np.where(swap, values[i], values[j])
+        xs[i], xs[j] = np.where(swap, xs[j], xs[i]), np.where(swap, xs[i], xs[j])
+        ys[i], ys[j] = np.minimum(ys[i], ys[j]), np.maximum(ys[i], ys[j])
     return xs, ys
 
 

@@ -101,7 +101,8 @@ def camera_view(humans: Humans, scale: float) -> View:
     depth = points[..., 2]
     with np.errstate(divide="ignore"):
         nearness = np.where(depth > NEAR, 1 / depth, np.float32(np.nan))
-    facing = -points / np.maximum(np.sqrt((points * points).sum(-1, keepdims=True)), 1e-6)
+    distance = np.sqrt(np.einsum("nvc,nvc->nv", points, points))
+    facing = points / -np.maximum(distance, np.float32(1e-6))[..., None]
     return View(project(points, humans.K) * np.float32(scale), nearness, facing, np.eye(3))
 
 
@@ -122,12 +123,13 @@ def _add_people(pixels: np.ndarray, humans: Humans, scale: float, opacity: float
         size = (min(rows, bottom - first), right - left)
         moved = [_moved(mesh, left * SAMPLES, first * SAMPLES) for mesh in meshes]
         index, color, cover = resolve(paint(moved, (size[0] * SAMPLES, size[1] * SAMPLES)), SAMPLES)
-        row, column = np.divmod(index, size[1])
-        index = (row + first) * pixels.shape[1] + column + left
+        index += index // size[1] * (pixels.shape[1] - size[1]) + first * pixels.shape[1] + left
         behind = flat.take(index, 0)
         color -= behind
         color *= (cover * np.float32(opacity))[:, None]
-        flat[index] = color + behind + np.float32(0.5)
+        color += behind
+        color += np.float32(0.5)
+        flat[index] = color.astype(np.uint8)
 
 
 def _outline(meshes: list[Mesh], width: int, height: int) -> tuple[int, int, int, int]:
