@@ -20,6 +20,7 @@ from multihmr.rigs import TO_GLTF, Clip
 
 _VERTICES, _INDICES = 34962, 34963  # what a part of the buffer is for
 _COMPONENTS = {"u1": 5121, "u2": 5123, "u4": 5125, "f4": 5126}
+_VIEW_FOV = 35.0  # degrees, of a view that is turned with the mouse
 _WIDTHS = {"SCALAR": 1, "VEC3": 3, "VEC4": 4, "MAT4": 16}
 
 # Of a vertex that many bones move, so much of their shares may be left out to save a set of four; 0.2 mm at
@@ -31,19 +32,40 @@ def humans_to_glb(humans: Humans) -> bytes:
     """The meshes of a picture. People share one list of triangles; a camera shows them as the image does."""
     scene = _Scene()
     scene.add_camera(humans.K, humans.image_size)
-    normals = humans.normals * TO_GLTF
-    for i, points in enumerate(humans.vertices * TO_GLTF):
-        attributes = {
-            "POSITION": scene.add(points, np.float32, "VEC3", _VERTICES),
-            "NORMAL": scene.add(_unit(normals[i]), np.float32, "VEC3", _VERTICES),
-        }
-        name = f"person_{i}"
-        mesh = scene.add_mesh(name, attributes, faces=humans.topology.faces, color=humans.colors[i])
+    for i in range(len(humans)):
         facts: dict[str, float] = {"score": round(float(humans.scores[i]), 4)}
         if humans.track_ids is not None:
             facts["track_id"] = int(humans.track_ids[i])
-        scene.roots.append(scene.append("nodes", {"name": name, "mesh": mesh, "extras": facts}))
+        node = {"name": f"person_{i}", "mesh": _add_standing_mesh(scene, humans, i), "extras": facts}
+        scene.roots.append(scene.append("nodes", node))
     return scene.pack({"units": "metres", "body": humans.body})
+
+
+def humans_to_view(humans: Humans) -> bytes:
+    """The meshes of a picture for the viewer of trimesh (notebook.py): all in sight, around the origin.
+
+    Its light stands in the camera and shines on the origin, so the two must not be one; it shows linear light
+    as it is, so colours are told as they shall look, and some of them glows, for there is no other light.
+    """
+    scene = _Scene()
+    points = (humans.vertices * TO_GLTF).reshape(-1, 3)
+    middle, radius = (points.min(0) + points.max(0)) / 2, float(np.linalg.norm(np.ptp(points, axis=0))) / 2
+    half = np.radians(_VIEW_FOV / 2)
+    K = np.diag([0.5 / np.tan(half), 0.5 / np.tan(half), 1])
+    scene.add_camera(K, (1, 1), at=-middle * (radius / np.sin(half) / np.linalg.norm(middle)))
+    for i in range(len(humans)):
+        mesh = _add_standing_mesh(scene, humans, i)
+        color = humans.colors[i] / 255
+        scene.lists["materials"][mesh] |= {
+            "emissiveFactor": (0.15 * color).tolist(),
+            "pbrMetallicRoughness": {
+                "baseColorFactor": [*(0.5 * color).tolist(), 1.0],
+                "metallicFactor": 0.0,
+            },
+        }
+        node = {"name": f"person_{i}", "mesh": mesh, "translation": (-middle).tolist()}
+        scene.roots.append(scene.append("nodes", node))
+    return scene.pack({})
 
 
 def clips_to_glb(clips: Sequence[Clip], camera: tuple[np.ndarray, tuple[int, int]] | None = None) -> bytes:
@@ -118,14 +140,17 @@ class _Scene:
         self._content += b"\0" * (-len(self._content) % 4)
         return self.append("bufferViews", view if target is None else {**view, "target": target})
 
-    def add_camera(self, K: np.ndarray, image_size: Sequence[int]) -> None:
+    def add_camera(self, K: np.ndarray, image_size: Sequence[int], at: np.ndarray | None = None) -> None:
         """glTF has no principal point: the camera looks through the middle of the picture."""
         height, width = (int(length) for length in image_size)
         yfov = 2 * np.arctan(height / (2 * float(K[1, 1])))
         aspect = width * float(K[1, 1]) / (height * float(K[0, 0]))
         lens = {"yfov": yfov, "aspectRatio": aspect, "znear": 0.01}
         camera = self.append("cameras", {"type": "perspective", "perspective": lens})
-        self.roots.append(self.append("nodes", {"name": "camera", "camera": camera}))
+        node: dict[str, Any] = {"name": "camera", "camera": camera}
+        if at is not None:
+            node["translation"] = at.tolist()
+        self.roots.append(self.append("nodes", node))
 
     def add_mesh(
         self,
@@ -193,6 +218,14 @@ def _material(name: str, color: np.ndarray) -> dict[str, Any]:
     return {"name": name, "pbrMetallicRoughness": surface}
 
 
+def _add_standing_mesh(scene: _Scene, humans: Humans, i: int) -> int:
+    attributes = {
+        "POSITION": scene.add(humans.vertices[i] * TO_GLTF, np.float32, "VEC3", _VERTICES),
+        "NORMAL": scene.add(_unit(humans.normals[i] * TO_GLTF), np.float32, "VEC3", _VERTICES),
+    }
+    return scene.add_mesh(f"person_{i}", attributes, faces=humans.topology.faces, color=humans.colors[i])
+
+
 def _add_bones(scene: _Scene, clip: Clip) -> tuple[int, int]:
     """The node of a person and the first of its bones, which follow each other, as they are at first."""
     person = scene.append("nodes", {"name": clip.name, "extras": dict(clip.facts)})
@@ -234,7 +267,7 @@ def _add_skinned_mesh(scene: _Scene, clip: Clip, person: int, first_bone: int) -
     # Blender keeps an empty object where a mesh with animated morph targets was, and names the mesh by itself
     node: dict[str, Any] = {"name": f"{clip.name}_mesh", "mesh": mesh, "skin": scene.append("skins", skin)}
     if morphs:
-        node["weights"] = clip.weights[0].tolist()
+        scene.lists["meshes"][mesh]["weights"] = clip.weights[0].tolist()
     scene.roots.append(scene.append("nodes", node))
     return scene.roots[-1]
 

@@ -11,9 +11,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from multihmr.coordinates import InFrame
+    from multihmr.notebook import Html
 
 K_SOURCES = ("given", "exif", "predicted", "assumed")
 
@@ -330,11 +334,56 @@ class Humans:
         }
         return [{key: value[i] for key, value in columns.items()} for i in range(len(self))]
 
-    def save(self, path: str | Path) -> Path:
-        """Write a file whose suffix says the format: .glb, .npz, .json, .ply or .obj; gives its path."""
+    def to(self, frame: str) -> InFrame:
+        """The points in the axes of another program: "opengl", "blender", "unity" (see coordinates.py).
+
+        ValueError for an unknown one.
+        """
+        from multihmr.coordinates import InFrame, camera_to_frame, frame_matrix
+
+        matrix, faces = frame_matrix(frame), self.topology.faces
+        names = ("vertices", "joints", "translation", "pelvis")
+        points = {name: camera_to_frame(getattr(self, name), frame) for name in names}
+        mirrored = bool(np.linalg.det(matrix) < 0)
+        return InFrame(name=frame, **points, faces=faces[:, ::-1] if mirrored else faces, matrix=matrix)
+
+    def to_supervision(self, keypoints: str = "coco17") -> tuple[Any, Any]:
+        """(Detections, KeyPoints) of the supervision library, which draws, filters and tracks them.
+
+        One row a person, class 0; `data` of the detections has "distance" [m]. `keypoints` names the set;
+        those outside of the picture are not visible. ImportError without supervision, ValueError for an
+        unknown set.
+        """
+        from multihmr.records import humans_to_supervision
+
+        return humans_to_supervision(self, keypoints)
+
+    def save(
+        self,
+        path: str | Path,
+        *,
+        rigged: bool = False,
+        bones: str | Mapping[str, str] | None = None,
+        body: Any = None,
+    ) -> Path:
+        """Write a file whose suffix says the format: .glb, .npz, .json, .ply, .obj and more; gives its path.
+
+        `rigged=True`: a .glb with bones, skin and face. `bones` gives the bones other names ("mixamo", "vrm",
+        "smplx" or a dict); `body` is the one to make them with (`model.body`). See export.py.
+        """
         from multihmr.export import save
 
-        return save(self, path)
+        return save(self, path, rigged=rigged, bones=bones, body=body)
+
+    def show(self, image: Any = None) -> Html:
+        """The people over `image` and, beside it, in 3D: as the last line of a notebook's cell.
+
+        Elsewhere `humans.show().save("people.html")` writes it for any browser; neither needs the internet.
+        ImportError without trimesh, whose viewer it uses.
+        """
+        from multihmr.notebook import show
+
+        return show(self, image)
 
     def draw(self, image: Any = None, *, side_views: bool = True) -> np.ndarray:
         """(H', W', 3) uint8 picture: the people over `image`, beside it views from the side and above."""
@@ -353,14 +402,17 @@ def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """(N, V, 3) vertices and (F, 3) triangles -> (N, V, 3) unit normals; 0 where there is no triangle."""
     corners = faces.reshape(-1).astype(np.min_scalar_type(vertices.shape[1]))  # 16 bits are sorted at once
     order = np.argsort(corners, kind="stable")
-    points, first = np.unique(corners[order], return_index=True)
+    corners = corners[order]
+    first = np.flatnonzero(np.concatenate([corners[:1] == corners[:1], corners[1:] != corners[:-1]]))
+    points = corners[first]
+    around = order // 3  # the triangles of the first vertex, then of the next
     a, b, c = np.ascontiguousarray(faces.T, np.intp)
     normals = np.zeros((len(vertices), 3, vertices.shape[1]), np.float32)
     for normal, values in zip(normals, vertices, strict=True):  # one by one: what fits into a cache
         start = np.ascontiguousarray(values.T)
         (ux, uy, uz), (vx, vy, vz) = (start.take(end, 1) - start.take(a, 1) for end in (b, c))
         for axis, turn in enumerate((uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx)):
-            normal[axis, points] = np.add.reduceat(turn.take(order // 3), first)
+            normal[axis, points] = np.add.reduceat(turn.take(around), first)
     normals /= np.maximum(np.sqrt((normals**2).sum(1, keepdims=True)), 1e-20)
     return np.ascontiguousarray(normals.transpose(0, 2, 1))
 

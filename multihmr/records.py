@@ -1,4 +1,4 @@
-"""People as JSON: plain facts with names, and COCO's boxes and keypoints. numpy only."""
+"""People as plain records: JSON with names, COCO's boxes and keypoints, the objects of supervision."""
 
 from __future__ import annotations
 
@@ -105,3 +105,28 @@ def _coco_person(human: Humans, xy: np.ndarray) -> dict[str, Any]:
         "score": _rounded(human.scores[0], 4),
     }
     return person if human.track_ids is None else {**person, "track_id": int(human.track_ids[0])}
+
+
+def humans_to_supervision(humans: Humans, keypoints: str = "coco17") -> tuple[Any, Any]:
+    """(Detections, KeyPoints) of https://supervision.roboflow.com, as `Humans.to_supervision` says."""
+    try:
+        import supervision
+    except ImportError as error:
+        raise ImportError("to_supervision needs supervision: pip install 'multihmr[supervision]'") from error
+    count, points = len(humans), humans.keypoints(keypoints)
+    height, width = humans.image_size
+    classes = np.zeros(count, int)
+    detections = supervision.Detections(
+        xyxy=humans.boxes.copy(),
+        confidence=humans.scores.copy(),
+        class_id=classes,
+        tracker_id=humans.track_ids,
+        data={"class_name": np.full(count, "person"), "distance": humans.distances},
+    )
+    skeletons = supervision.KeyPoints(
+        xy=points.xy.copy(),
+        class_id=classes,
+        detection_confidence=humans.scores.copy(),
+        visible=np.all((points.xy >= 0) & (points.xy < [width, height]), axis=-1),
+    )
+    return detections, skeletons

@@ -2,16 +2,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 
 import numpy as np
 import pytest
 import torch
 import trimesh
+from PIL import Image
 from toys import ToyBody
 
 from multihmr.bodies.body import Body, place
-from multihmr.export import FORMATS, load, save
-from multihmr.humans import Humans, project
+from multihmr.bodies.joints import keypoint_names
+from multihmr.data.coco import Coco
+from multihmr.export import FORMATS, load, save, save_coco
+from multihmr.humans import Humans, KeypointSet, project
 
 PLACES = ((0, 0, 2), (0.5, 0, 3), (-1, 0.2, 5))
 TO_GLTF = np.array([1, -1, -1])
@@ -150,6 +154,86 @@ def test_mesh_files_hold_all_people(make_humans, tmp_path, suffix):
     assert mesh.faces.shape == (3 * len(humans.topology.faces), 3)
     colors = np.unique(np.asarray(mesh.visual.vertex_colors)[:, :3], axis=0)
     np.testing.assert_allclose(colors, np.unique(humans.colors, axis=0), atol=1)
+
+
+@pytest.mark.parametrize("suffix", [".usda", ".usdc", ".usd", ".usdz"])
+def test_usd_holds_the_people(make_humans, tmp_path, suffix):
+    pxr = pytest.importorskip("pxr.Usd", reason="usd-core is an extra")
+    from pxr import Gf, UsdGeom, UsdUtils
+
+    humans = make_humans(*PLACES)
+    path = save(humans, tmp_path / f"people{suffix}")
+    stage = pxr.Stage.Open(str(path))
+    assert (UsdGeom.GetStageUpAxis(stage), UsdGeom.GetStageMetersPerUnit(stage)) == ("Y", 1.0)
+    points = UsdGeom.Mesh.Get(stage, "/people/person_1").GetPointsAttr().Get()
+    np.testing.assert_allclose(np.array(points) * TO_GLTF, humans.vertices[1], atol=1e-6)
+    camera = UsdGeom.Camera.Get(stage, "/people/camera").GetCamera()
+    angle = camera.GetFieldOfView(Gf.Camera.FOVVertical)
+    assert angle == pytest.approx(np.degrees(2 * np.arctan(0.6)), abs=1e-4)
+    checker = UsdUtils.ComplianceChecker(arkit=suffix == ".usdz")
+    checker.CheckCompliance(str(path))
+    assert not checker.GetErrors() + checker.GetFailedChecks()
+
+
+def test_coco_comes_back_through_the_reader_of_datasets(make_humans, tmp_path):
+    humans = with_coco_names(make_humans((0, 0, 2), (0.5, 0, 3), (-0.8, 0, 1)))
+    for folder in ("annotations", "images"):
+        (tmp_path / folder).mkdir()
+    for name in ("a.png", "b.png"):
+        Image.fromarray(np.zeros((120, 160, 3), np.uint8)).save(tmp_path / "images" / name)
+    path = tmp_path / "annotations/person_keypoints_default.json"
+    save_coco({"a.png": humans, "b.png": humans[1]}, path)
+    first, second = Coco(tmp_path, "default")
+    expected = humans.keypoints("coco17").xy
+    outside = ((expected < 0) | (expected >= [160, 120])).any(-1)
+    assert 0 < outside.sum() < outside.size
+    np.testing.assert_array_equal(np.isnan(first.keypoints_2d[..., 0]), outside)
+    np.testing.assert_allclose(first.keypoints_2d[~outside], expected[~outside], atol=0.006)
+    assert len(second) == 1
+
+
+def with_coco_names(humans: Humans) -> Humans:
+    """The same balls with 17 of their vertices for keypoints."""
+    corners = np.linspace(0, humans.vertices.shape[1] - 1, 17).astype(int)[:, None]
+    points = KeypointSet(keypoint_names("coco17"), corners, np.ones((17, 1)))
+    topology = dataclasses.replace(humans.topology, keypoint_sets={"coco17": points})
+    return dataclasses.replace(humans, topology=topology)
+
+
+def test_coco_of_one_picture_is_named_after_its_file(make_humans, tmp_path):
+    humans = make_humans(*PLACES, track_ids=[3, 1, 8])
+    content = json.loads(humans.save(tmp_path / "street.jpg.coco.json").read_text())
+    assert content["images"] == [{"id": 1, "file_name": "street.jpg", "height": 120, "width": 160}]
+    assert [person["track_id"] for person in content["annotations"]] == [3, 1, 8]
+    assert content["categories"][0]["skeleton"] == [[1, 2]]
+    x0, y0, x1, y1 = humans.boxes[0].tolist()
+    np.testing.assert_allclose(content["annotations"][0]["bbox"], [x0, y0, x1 - x0, y1 - y0], atol=0.01)
+
+
+@pytest.mark.filterwarnings("ignore:OpenCV")  # supervision misses it, and does without
+def test_supervision_gets_boxes_and_points(make_humans):
+    pytest.importorskip("supervision", reason="supervision is an extra")
+    humans = make_humans(*PLACES, track_ids=[3, 1, 8])
+    detections, points = humans.to_supervision()
+    np.testing.assert_array_equal(detections.xyxy, humans.boxes)
+    np.testing.assert_array_equal(detections[detections["distance"] > 3].tracker_id, [1, 8])
+    np.testing.assert_allclose(points.xy, humans.keypoints("coco17").xy)
+    assert points[1].visible.tolist() == [[True, True]]
+    assert len(make_humans().to_supervision()[0]) == 0
+
+
+@pytest.mark.parametrize(
+    ("package", "use", "extra"),
+    [
+        ("pxr", lambda humans, folder: humans.save(folder / "people.usdz"), "usd"),
+        ("supervision", lambda humans, folder: humans.to_supervision(), "supervision"),
+        ("trimesh.viewer.notebook", lambda humans, folder: humans.show(), "show"),
+    ],
+)
+def test_a_missing_package_is_named(make_humans, tmp_path, monkeypatch, package, use, extra):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ImportError, match=rf"pip install 'multihmr\[{extra}\]'"):
+        use(make_humans(*PLACES), tmp_path)
 
 
 def test_json_names_every_number(make_humans, tmp_path):

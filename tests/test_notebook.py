@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+import struct
+
+import numpy as np
+import pytest
+import trimesh
+from PIL import Image
+
+from multihmr.gltf import humans_to_view
+from multihmr.notebook import show
+
+
+def test_the_page_holds_the_picture_and_the_people(make_humans, tmp_path):
+    humans = make_humans((0.5, 0, 2), (-0.4, 0.2, 3))
+    page = show(humans, np.full((120, 160, 3), 200, np.uint8))
+    source = re.search(r"src='data:image/jpeg;base64,([^']+)'", page.html)[1]
+    assert Image.open(io.BytesIO(base64.b64decode(source))).size == (160, 120)
+    model = base64.b64decode(re.search(r"base64_data=&quot;([^&]+)&quot;", page.html)[1])
+    assert model == humans_to_view(humans)
+    assert page._repr_html_() == page.html
+    assert page.html in page.save(tmp_path / "people.html").read_text()
+
+
+def test_the_page_asks_nothing_of_the_internet(make_humans):
+    html = show(make_humans((0, 0, 2))).html
+    assert not re.findall(r"(?:src|href)=(?:'|&quot;|\")\s*(?:https?:)?//", html)
+    assert not re.findall(r"import\s*\(|importScripts|fetch\(&quot;http", html)
+
+
+def test_nobody_is_a_picture_alone(make_humans):
+    html = show(make_humans()).html
+    assert "iframe" not in html
+    assert "nobody" in html
+
+
+@pytest.mark.parametrize("places", [[(0, 0, 2)], [(-3, 0, 9), (2, 1, 4)]])
+def test_everybody_is_in_sight_of_the_camera(make_humans, places):
+    humans = make_humans(*places)
+    content = humans_to_view(humans)
+    (length,) = struct.unpack("<I", content[12:16])
+    tree = json.loads(content[20 : 20 + length])
+    meshes = trimesh.load(io.BytesIO(content), file_type="glb", process=False).to_mesh()
+    camera = np.array(tree["nodes"][0]["translation"])
+    offsets = meshes.vertices - camera
+    cosines = offsets @ -camera / np.linalg.norm(offsets, axis=1) / np.linalg.norm(camera)
+    assert np.degrees(np.arccos(cosines)).max() <= np.degrees(tree["cameras"][0]["perspective"]["yfov"]) / 2
+    first = humans.translation.mean(0) * [1, -1, -1]
+    assert np.dot(camera, -first) > 0  # from the side where the camera of the picture stood
