@@ -14,6 +14,7 @@ import json
 import logging
 import math
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 BLOCK_BYTES = 2**20  # of pictures that a worker is sent at once, or one batch if that is more
 FILES_A_TASK = 64  # that are read one after another; a shard is a task of its own
+TASKS_A_WORKER = 4  # at least, so that all have work to the end
 MAX_TASKS = 5000
 _RAY_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",  # Ray tells its makers of its use, unless told not to
@@ -197,18 +199,24 @@ def _ray(address: str | None) -> Iterator[None]:
 @contextlib.contextmanager
 def _quiet_data() -> Iterator[None]:
     """Ray Data without its progress bars and messages, and with small blocks."""
-    context = DataContext.get_current().copy()
-    context.target_max_block_size = BLOCK_BYTES
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    logger = logging.getLogger("ray.data")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    context, logger = DataContext.get_current(), logging.getLogger("ray.data")
+    ours = {
+        "target_max_block_size": BLOCK_BYTES,
+        "enable_progress_bars": False,
+        "print_on_execution_start": False,
+    }
+    before, level = {name: getattr(context, name) for name in ours}, logger.level
     try:
-        with DataContext.current(context):
+        logger.setLevel(logging.CRITICAL)  # what it would say is in what it raises
+        for name, value in ours.items():
+            setattr(context, name, value)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The minimum number of concurrent actors")  # the last pictures
             yield
     finally:
         logger.setLevel(level)
+        for name, value in before.items():
+            setattr(context, name, value)
 
 
 def _run(inputs: list[Inputs], desk: Desk, network: Model, settings: Settings) -> None:
@@ -220,7 +228,7 @@ def _run(inputs: list[Inputs], desk: Desk, network: Model, settings: Settings) -
     read: dict[str, Any] = {
         "done": desk.done_in_shards(),
         "column": settings.column,
-        "cpus": pool.reader_cpus,
+        "pool": pool,
     }
     rows = [_rows(paths, group, **read) for group in inputs for paths in group.kinds if paths]
     options = {**settings.of_predict, "batch_size": settings.batch_size}
@@ -251,9 +259,13 @@ def _run(inputs: list[Inputs], desk: Desk, network: Model, settings: Settings) -
 
 
 def _rows(
-    paths: tuple[str, ...], inputs: Inputs, *, done: dict[str, set[str]], column: str | None, cpus: float
+    paths: tuple[str, ...], inputs: Inputs, *, done: dict[str, set[str]], column: str | None, pool: Pool
 ) -> ray.data.Dataset:
-    """Rows of inputs.ROW, read by as many tasks as there are shards, or some dozen files each."""
+    """Rows of inputs.ROW: a task a shard, or for some dozen files, but enough tasks for all workers."""
     source = PictureSource(paths, inputs, column=column, done=done)
-    tasks = len(paths) if paths is inputs.shards else math.ceil(len(paths) / FILES_A_TASK)
-    return ray.data.read_datasource(source, num_cpus=cpus, override_num_blocks=min(tasks, MAX_TASKS))
+    tasks = max(math.ceil(len(paths) / FILES_A_TASK), TASKS_A_WORKER * pool.workers)
+    if paths is inputs.shards or tasks > len(paths):
+        tasks = len(paths)
+    return ray.data.read_datasource(
+        source, num_cpus=pool.reader_cpus, override_num_blocks=min(tasks, MAX_TASKS)
+    )

@@ -70,8 +70,8 @@ class Attempts:
         self.alone: Counter[str] = Counter()
 
     def begin(self, names: list[str]) -> bool:
-        """Whether one of these was begun before and never ended."""
-        again = any(self.begun[name] for name in names)
+        """Whether one of these was begun before and never ended, or is known to kill."""
+        again = any(self.begun[name] or self.alone[name] for name in names)
         self.begun.update(names)
         return again
 
@@ -82,7 +82,9 @@ class Attempts:
 
     def end(self, names: list[str]) -> None:
         for name in names:
-            del self.begun[name], self.alone[name]
+            del self.begun[name]
+            if self.alone[name] <= TRIES:  # what kills is remembered: its batch may have to be done again
+                del self.alone[name]
 
 
 class Worker:
@@ -136,7 +138,7 @@ class Worker:
         tries = ray.get(self.attempts.begin_alone.remote(row["picture"]))
         if tries >= TRIES:
             return (
-                f"its worker died {tries + 1} times over it: too large for the memory, or a bug in a decoder"
+                f"its worker died {TRIES + 1} times over it: too large for the memory, or a bug in a decoder"
             )
         return self._predict([row])[0]
 
