@@ -31,12 +31,12 @@ class Source:
     share: float | None = None
 
 
-def open_sources(text: str, root: str | Path = "") -> list[Source]:
+def open_sources(text: str, root: str | Path = "", *, joints: bool = False) -> list[Source]:
     """The sources of "bedlam:0.5,agora-validation:0.3,data/train:0.2".
 
     A source is a folder of shards, or the name of a data set, perhaps with a split, whose files lie in
     root/NAME or, as NAME@FOLDER, elsewhere, or synth@SEED: synthetic pictures, rendered as they are needed.
-    Numbers are shares of the stream, for each source or for none.
+    Numbers are shares of the stream, for each source or for none. joints: as `Shards` takes it.
 
     Raises:
         ValueError: shares are missing or not positive, or a source is empty.
@@ -50,11 +50,11 @@ def open_sources(text: str, root: str | Path = "") -> list[Source]:
         name, _, share = word.rpartition(":")
         if not name or not share.replace(".", "", 1).isdecimal():
             name, share = word, ""
-        sources.append(Source(name, _open(name, Path(root)), float(share) if share else None))
+        sources.append(Source(name, _open(name, Path(root), joints), float(share) if share else None))
     return sources
 
 
-def _open(name: str, root: Path) -> Sequence[Sample]:
+def _open(name: str, root: Path, joints: bool) -> Sequence[Sample]:
     words, _, folder = name.partition("@")
     if words == "synth" and folder.isdecimal():
         from .recipe import Recipe, Rendered  # which needs the renderer
@@ -65,7 +65,7 @@ def _open(name: str, root: Path) -> Sequence[Sample]:
     if folder or (known and not Path(name).exists()):
         split = words[len(known) + 1 :] if known else None
         return reader_of(known or words)(folder or root / known, split or None)
-    return Shards(name)
+    return Shards(name, joints=joints)
 
 
 class Mixture:

@@ -16,7 +16,7 @@ from .views import heads_of, on_pelvis, see, turned_points
 
 LEAST_SEEN = 0.25  # share of a person that is not hidden; of less only a guess can be learned
 ROOM = ((-0.45, -0.25), (0.45, 1.65))  # [m] around the head of a person of whom nothing else is known
-BY_MASK = 0.3  # share of boxes around what is seen of a person, as detectors give them
+BY_WHAT_IS_SEEN = 0.3  # share of boxes that leave out what is hidden of a person, as those of detectors do
 SCALE, SHIFT = 1.25, 0.08  # how much larger or smaller boxes are drawn, and how far aside [their sides]
 
 
@@ -30,7 +30,7 @@ def one_person(
     how = how or Augmentation()
     sample = on_pelvis(sample, topology)
     angle = draw_angle(rng, how)
-    boxes = person_boxes(sample, angle, masks=rng.random() < BY_MASK)
+    boxes = person_boxes(sample, angle, seen=rng.random() < BY_WHAT_IS_SEEN)
     clear = clear_people(sample, boxes)
     if clear:
         one = int(rng.choice(clear))
@@ -43,21 +43,23 @@ def one_person(
     return finish(see(sample, Window.person(x0, y0, x1, y1, size), angle), rng, topology, how)
 
 
-def person_boxes(sample: Sample, angle: float = 0.0, *, masks: bool = False) -> list[np.ndarray | None]:
+def person_boxes(sample: Sample, angle: float = 0.0, *, seen: bool = False) -> list[np.ndarray | None]:
     """For each person the box within the picture, once the camera has turned; None where there is none.
 
-    By the keypoints; without any by where the head is. masks: around the pixels that show the person, where
-    the sample has a mask and the camera does not turn.
+    By the keypoints; without any by where the head is. seen: by those that are not hidden, where the sample
+    knows which ones these are and two are left.
     """
     height, width = sample.image.shape[:2]
-    if masks and sample.mask is not None and not angle:
-        return [_box_of_mask(sample.mask == n + 1) for n in range(len(sample))]
     boxes = [_box_of_head(sample, n, head) for n, head in enumerate(heads_of(sample, angle))]
     if sample.keypoints_2d is None:
         return boxes
     points = turned_points(sample, angle, sample.keypoints_2d)
-    several = np.isfinite(points).all(-1).sum(1) > 1
-    return [box_of_points(points[n], height, width) if several[n] else box for n, box in enumerate(boxes)]
+    sight = sample.joint_visibility
+    if seen and sight is not None and sight.shape == points.shape[:2]:
+        several = sight.sum(1) > 1
+        points = np.where((sight | ~several[:, None])[..., None], points, np.nan)
+    known = np.isfinite(points).all(-1).sum(1) > 1
+    return [box_of_points(points[n], height, width) if known[n] else box for n, box in enumerate(boxes)]
 
 
 def clear_people(sample: Sample, boxes: Sequence[np.ndarray | None]) -> list[int]:
@@ -88,13 +90,6 @@ def _box_of_head(sample: Sample, person: int, head: np.ndarray) -> np.ndarray | 
     low, high = corners.clip(0, np.array(sample.image.shape[1::-1]))
     there = np.isfinite(corners).all() and (high > low).all()
     return np.concatenate([low, high]) if there else None
-
-
-def _box_of_mask(mask: np.ndarray) -> np.ndarray | None:
-    rows, cols = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    if not len(rows):
-        return None
-    return np.array([cols[0], rows[0], cols[-1] + 1, rows[-1] + 1], dtype=float)
 
 
 def _jittered(box: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -66,10 +66,12 @@ class Shards(Sequence[Sample]):
         ValueError: a tar is cut short or no shard; it is named.
     """
 
-    def __init__(self, root: str | Path, *, planes: bool = False) -> None:
-        """planes: read masks and depths too, where there are some."""
+    def __init__(self, root: str | Path, *, planes: bool = False, joints: bool = False) -> None:
+        """planes: read masks and depths too, where there are some. joints: give people without keypoints the
+        2D joints of their body as such, where `multihmr synth` wrote them."""
         root = Path(root)
         self.planes = planes
+        self.joints = joints
         paths = sorted(root.glob("*.tar")) if root.is_dir() else [root]
         if not paths or not paths[0].is_file():
             raise FileNotFoundError(
@@ -95,6 +97,8 @@ class Shards(Sequence[Sample]):
             image = np.asarray(_open(file, places["jpg"]).convert("RGB"))
             with np.load(io.BytesIO(_read(file, places["npz"])), allow_pickle=False) as arrays:
                 known = {field: arrays[field] for field in FIELDS if field in arrays}
+                if self.joints and "joints_2d" in arrays and "keypoints_2d" not in known:
+                    known |= {"keypoints_2d": arrays["joints_2d"], "keypoint_set": known["body"]}
             if self.planes and "mask.png" in places:
                 known["mask"] = np.asarray(_open(file, places["mask.png"]))
             if self.planes and "depth.png" in places:

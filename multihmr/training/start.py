@@ -14,7 +14,9 @@ from torch.utils.checkpoint import checkpoint
 
 from ..bodies.body import Body
 from ..bodies.joints import body_joints
+from ..bodies.parts import guiding_parts
 from ..hub import FAMILIES, load_body, load_model
+from ..humans import Topology
 from ..model import Model
 from ..networks.backbones import Hybrid
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 # What `init` may say instead of naming a model: where the backbone's weights come from.
 STARTS: dict[str, bool | str] = {"": True, "random": False, "imagenet": "imagenet"}
+TRAINED = ("multihmr", "glnet")  # families
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 # Parts of backbones, by the names of their classes, whose insides can be computed twice.
 _BLOCKS = {"Block", "DepthwiseSeparableConv", "InvertedResidual", "BasicBlock", "Bottleneck"}
@@ -35,25 +38,26 @@ def build(config: TrainConfig) -> Model:
     """
     if config.precision not in PRECISIONS:
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {config.precision!r}")
-    network, make_config = cast(Any, FAMILIES["multihmr"])()
+    if config.family not in TRAINED:
+        raise ValueError(f"family must be one of {', '.join(TRAINED)}, got {config.family!r}")
+    network, make_config = cast(Any, FAMILIES[config.family])()
     if config.init not in STARTS:
         started = load_model(config.init, device="cpu", smplx=config.smplx or None)
-        if started.family != "multihmr":
+        if started.family != config.family:
             raise ValueError(
-                f"{config.init} is of family '{started.family}'; only those of 'multihmr' can be trained on"
+                f"{config.init} is of family '{started.family}'; only those of '{config.family}' can be "
+                "trained on, or say --family"
             )
         body = started.body
         model_config = replace(started.config, image_size=config.image_size).changed(config.network)
     else:
         counted = {"shape_count": config.shape_count} if config.body == "smplx" else {}
         body = load_body(config.body, smplx=config.smplx or None, **cast(Any, counted))
-        topology = body.topology
-        read = [topology.joint_names.index(name) for name in body_joints(topology)]
         model_config = make_config(
             backbone=config.backbone,
             body=config.body,
             image_size=config.image_size,
-            read_joints=tuple(read) if config.read_joints else (),
+            **_joints(config, body.topology),
         )
         model_config = model_config.changed(config.network)
     few = cast(Any, body).with_vertices(vertex_sample(body, config.vertices))
@@ -69,6 +73,14 @@ def build(config: TrainConfig) -> Model:
     if config.recompute:
         recompute(model.backbone)
     return model
+
+
+def _joints(config: TrainConfig, topology: Topology) -> dict[str, Any]:
+    """Fields of the network's config that say which joints of this body it looks at."""
+    if config.family == "glnet":
+        return {"parts": guiding_parts(topology, whole_body=config.whole_body)}
+    read = [topology.joint_names.index(name) for name in body_joints(topology)]
+    return {"read_joints": tuple(read) if config.read_joints else ()}
 
 
 def recompute(backbone: nn.Module) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -43,18 +43,21 @@ class Stream(Dataset[Any]):
         augmentation: Augmentation | None = None,
         *,
         keypoints_only: bool = False,
+        view: Callable[..., Sample] = augment,
     ) -> None:
+        """view: how a sample is seen, as `augment` or `one_person`."""
         self.mixture = mixture
         self.topology = topology
         self.image_size = image_size
         self.augmentation = augmentation
         self.keypoints_only = keypoints_only
+        self.view = view
 
     def __getitem__(self, g: int) -> Sample | Unusable:
         rng = np.random.default_rng((self.mixture.seed, 1, g))
         try:
             sample = for_body(self.mixture[g], self.topology, keypoints_only=self.keypoints_only)
-            return augment(sample, self.image_size, rng, self.topology, self.augmentation)
+            return self.view(sample, self.image_size, rng, self.topology, self.augmentation)
         except (OSError, ValueError) as error:
             return Unusable(str(error))
 

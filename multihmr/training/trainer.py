@@ -12,12 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..data.augment import Augmentation
+from ..data.augment import Augmentation, augment
 from ..data.mixture import Mixture, Source, for_body, open_sources
+from ..data.persons import one_person
 from ..hub import pick_device, save_model
 from ..humans import Topology
 from ..model import Model
+from ..networks.glnet import GLNet
 from .batch import Batch
+from .glnet import GLNetObjective
 from .journal import Journal
 from .losses import MultiHMRLoss
 from .processes import Processes, StopSignal
@@ -45,6 +48,8 @@ class TrainConfig:
     )
     root: str = _flag("data", "folder in which the named data sets lie, each under its name")
     out: str = _flag("runs/multihmr", "for checkpoints, logs, and weights.safetensors at the end")
+    family: str = _flag("multihmr", "or glnet, which looks at one person; take --image-size 256 for it")
+    whole_body: bool = _flag(False, "let hands and face guide a glnet, too")
     body: str = _flag("anny", "anny or smplx; data of another body are refused")
     smplx: str = _flag("", "your SMPLX_NEUTRAL.npz, for that body")
     shape_count: int = _flag(10, "numbers of SMPL-X's shape: 10 or 11")
@@ -103,8 +108,9 @@ def train(config: TrainConfig, *, model: Model | None = None, progress: bool | N
     processes = Processes.join(device)
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
-    sources = open_sources(config.data, config.root)
     state = TrainState((model or build(config)).to(device), config)
+    crops = state.model.family == "glnet"
+    sources = open_sources(config.data, config.root, joints=crops)
     if (out / "checkpoint.pt").exists():
         state.load(out / "checkpoint.pt")
         log.info("going on from step %d", state.step)
@@ -116,6 +122,7 @@ def train(config: TrainConfig, *, model: Model | None = None, progress: bool | N
         state.model.config.image_size,
         Augmentation(zoom=config.zoom, person=config.person, roll=config.roll, cover=config.cover),
         keypoints_only=config.keypoints_only,
+        view=one_person if crops else augment,
     )
     with StopSignal() as stop, death_of_workers_said():
         _learn(state, stream, processes, stop, progress)
@@ -132,7 +139,7 @@ def _learn(
     """All steps that are still to do; the last one is saved, also when a signal asks to stop."""
     config, device = state.config, state.model.device
     out = Path(config.out)
-    shared = processes.share(Objective(state.model).to(device))
+    shared = processes.share(objective_of(state.model).to(device))
     steps = batches(stream, config, state.step, processes, pinned=device.type == "cuda")
     saved_at, stopped = time.monotonic(), False
     with Journal(out, config, state.step, writes=processes.first, bar=progress) as journal:
@@ -175,6 +182,11 @@ class Objective(nn.Module):
         true = true or self.targets(batch)
         pred = self.model(batch.images_B3HW(), batch.K_B33, centers=true.centers)
         return self.criterion(pred, true, counts)
+
+
+def objective_of(model: Model) -> nn.Module:
+    """What a model of its family learns by."""
+    return GLNetObjective(model) if isinstance(model, GLNet) else Objective(model)
 
 
 ALONE = Processes()

@@ -7,8 +7,10 @@ import pytest
 from toys import ToyBody
 
 from multihmr.data.augment import Augmentation
+from multihmr.data.mixture import open_sources
 from multihmr.data.persons import one_person, only, person_boxes
 from multihmr.data.sample import Sample
+from multihmr.data.shards import Shards, write_shard
 from multihmr.geometry import default_intrinsics
 
 PLAIN = Augmentation(flip=0, colour=0, grey=0, blur=0, noise=0)
@@ -71,17 +73,32 @@ def test_turned_cameras_turn_the_box():
         assert ((points > 0) & (points < 64)).all()
 
 
-def test_boxes_come_from_masks_keypoints_or_heads():
-    mask = np.zeros((300, 400), np.uint8)
-    mask[100:150, 30:60] = 1
-    sample = sample_of((0.0, -0.5, 3.0), (1.0, 0.0, 5.0), mask=mask)
-    by_mask = person_boxes(sample, masks=True)
-    assert by_mask[0].tolist() == [30, 100, 60, 150]
-    assert by_mask[1] is None
+def test_boxes_come_from_keypoints_or_heads():
+    sample = sample_of((0.0, -0.5, 3.0), (1.0, 0.0, 5.0))
     low, high = person_boxes(sample)[0][1::2]
     assert low < sample.keypoints_2d[0, 2, 1] < sample.keypoints_2d[0, 0, 1] < high
     alone = person_boxes(dataclasses.replace(sample, keypoints_2d=None, keypoint_set=""))[0]
     assert alone[1] < sample.keypoints_2d[0, 2, 1] < alone[3]
+    behind = dataclasses.replace(sample, translation=-sample.translation, keypoints_2d=None, keypoint_set="")
+    assert person_boxes(behind) == [None, None]
+
+
+def test_boxes_may_leave_out_what_is_hidden():
+    legs_hidden = np.array([[False, True, True], [False, False, True]])
+    sample = sample_of((0.0, -0.5, 3.0), (0.3, 0.0, 5.0), joint_visibility=legs_hidden)
+    seen, whole = person_boxes(sample, seen=True), person_boxes(sample)
+    assert seen[0][3] < sample.keypoints_2d[0, 0, 1] < whole[0][3]
+    assert seen[1].tolist() == whole[1].tolist()  # one joint makes no box
+
+
+def test_joints_of_shards_become_keypoints(tmp_path):
+    bare = sample_of((0.0, -0.5, 3.0), keypoints_2d=None, keypoint_set="")
+    joints = np.float32([[[10, 20], [30, 40], [50, 60]]])
+    write_shard(tmp_path / "a.tar", [bare], lambda _: {"joints_2d": joints})
+    assert Shards(tmp_path)[0].keypoints_2d is None
+    [source] = open_sources(str(tmp_path), joints=True)
+    assert source.samples[0].keypoints_2d.tolist() == joints.tolist()
+    assert source.samples[0].keypoint_set == "toy"
 
 
 def test_only_one_keeps_fields_aligned():

@@ -1,0 +1,249 @@
+"""The ablations of GLNet's poster at small scale, on crops of people whose boxes are known.
+
+All variants see the same crops in the same order, and are measured on the same people. Tables 2, 3 and 6 and
+the sweep of K; the figures of the poster stand beside ours: theirs are of HRNet-W32 on 3DPW, trained on real
+pictures, so that only the order can be compared. Its other tables are of the decomposed network; ours are of
+`--network`, by default without decomposition.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..bodies.joints import body_joints
+from ..data.persons import clear_people, person_boxes
+from ..data.sample import Sample
+from ..data.shards import Shards
+from ..evaluation import metrics
+from ..evaluation.truth import true_people
+from ..hub import load_model
+from .ablations import FAILURES
+from .trainer import TrainConfig, train
+
+log = logging.getLogger(__name__)
+
+VARIANTS = {
+    "baseline": "local=no,matching=fixed",
+    "local": "matching=fixed",
+    "matching": "local=no",
+    "both": "",
+    "decomposed": "decomposed=yes",
+    "roi": "guidance=roi",
+    "depth": "cost=2d+depth",
+    "rotation": "cost=2d+depth+rotation",
+    "k1": "positives=1",
+    "k10": "positives=10",
+    "k50": "positives=50",
+    "k100": "positives=100",
+}
+# (table, row, variant, PA-MPJPE, MPJPE and PVE of the poster on 3DPW; None where it names none)
+ROWS: tuple[tuple[str, str, str, tuple[float | None, ...]], ...] = (
+    ("2", "baseline", "baseline", (49.6, 76.9, 88.0)),
+    ("2", "+ local encoding", "local", (43.7, 74.3, 82.3)),
+    ("2", "+ adaptive matching", "matching", (43.5, 73.1, 81.2)),
+    ("2", "+ both", "both", (40.8, 68.7, 79.7)),
+    ("2", "+ decomposition", "decomposed", (39.7, 66.3, 77.7)),
+    ("3", "squares of fixed size", "roi", (None, None, None)),
+    ("3", "2D keypoints", "both", (39.7, 66.3, 77.7)),
+    ("6", "score, 2D keypoints", "both", (39.7, 66.3, 77.7)),
+    ("6", "and depth", "depth", (42.3, 70.4, 80.2)),
+    ("6", "and rotation", "rotation", (41.2, 71.3, 80.6)),
+    ("K", "1", "k1", (None, None, 81.1)),
+    ("K", "10", "k10", (None, None, 77.5)),
+    ("K", "20", "both", (None, None, 77.7)),
+    ("K", "50", "k50", (None, None, 77.9)),
+    ("K", "100", "k100", (None, None, 79.5)),
+)
+FIGURES = ("pa_mpjpe", "mpjpe", "pve", "position_percent")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is trained on what, and measured on what.
+
+    data, test: folders of shards. network: settings that all variants have before their own. only: names of
+    VARIANTS; all if empty. count: pictures to measure on.
+    """
+
+    data: str
+    test: str
+    out: str
+    steps: int = 3000
+    batch_size: int = 16
+    image_size: int = 256
+    backbone: str = "hybrid_lite0"
+    network: str = ""
+    vertices: int = 200  # K people learn from a crop, so their meshes are a cost
+    count: int = 200
+    seeds: tuple[int, ...] = (0,)
+    only: tuple[str, ...] = ()
+    device: str = ""
+    workers: int = 1
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.only) - set(VARIANTS))
+        if unknown:
+            raise ValueError(f"no variant {', '.join(unknown)}; known: {', '.join(VARIANTS)}")
+        if not self.seeds or self.steps < 1 or self.count < 1:
+            raise ValueError(
+                f"an ablation needs seeds, steps and pictures, got seeds {self.seeds}, steps {self.steps}, "
+                f"count {self.count}"
+            )
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        return tuple(name for name in VARIANTS if name in (self.only or VARIANTS))
+
+
+def config_of(plan: Plan, name: str, seed: int) -> TrainConfig:
+    """How a variant is trained."""
+    return TrainConfig(
+        data=plan.data,
+        out=str(Path(plan.out) / name / str(seed)),
+        family="glnet",
+        backbone=plan.backbone,
+        image_size=plan.image_size,
+        network=",".join(filter(None, (plan.network, VARIANTS[name]))),
+        steps=plan.steps,
+        batch_size=plan.batch_size,
+        warmup=max(1, min(300, plan.steps // 10)),
+        vertices=plan.vertices,
+        workers=plan.workers,
+        seed=seed,
+        device=plan.device,
+    )
+
+
+def run(plan: Plan, *, progress: bool | None = None) -> Path:
+    """Train and measure what is not done yet; the path of the table, written anew after each variant.
+
+    A run that was stopped goes on where it stood. A variant that cannot be trained is noted in the log.
+
+    FileNotFoundError: there are no shards where the plan says. ValueError: `out` holds another plan.
+    """
+    out = Path(plan.out)
+    out.mkdir(parents=True, exist_ok=True)
+    _check_settings(plan, out / "settings.json")
+    for folder in (plan.test, *plan.data.split(",")):
+        Shards(folder)
+    path = write(plan, out)
+    for seed in plan.seeds:
+        for name in plan.variants:
+            done = out / name / str(seed) / "result.json"
+            if not done.exists():
+                try:
+                    weights = train(config_of(plan, name, seed), progress=progress)
+                    model = load_model(str(weights), device=plan.device or None)
+                    figures = measure(model, islice(Shards(plan.test, joints=True), plan.count))
+                except FAILURES as error:
+                    log.warning("%s, seed %d: not run: %s", name, seed, error)
+                    continue
+                done.write_text(json.dumps(figures, indent=1), encoding="utf-8")
+            path = write(plan, out)
+    return path
+
+
+def measure(model: Any, samples: Iterable[Sample]) -> dict[str, float]:
+    """FIGURES over all who are seen well (means; of the position the median), and how many "people" that is.
+
+    Errors in mm; of the position in % of the distance. With the true boxes and cameras.
+    """
+    body = model.body
+    names = body.topology.joint_names
+    compared = [names.index(name) for name in body_joints(body.topology)]
+    errors: list[torch.Tensor] = []
+    for sample in samples:
+        boxes = person_boxes(sample)
+        clear = clear_people(sample, boxes)
+        if not clear:
+            continue
+        humans = model.predict(sample.image, sample.K, np.array([boxes[n] for n in clear]))
+        true = true_people(body, sample)
+        vertices, joints = (torch.from_numpy(x.copy()) for x in (humans.vertices, humans.joints))
+        true_vertices, true_joints = true.vertices[clear].cpu(), true.joints[clear].cpu()
+        pelvis = (joints[:, body.pelvis_joint], true_joints[:, body.pelvis_joint])
+        heads = joints[:, body.center_joint], true_joints[:, body.center_joint]
+        errors.append(
+            torch.stack(
+                [
+                    metrics.pa_mpjpe(joints[:, compared], true_joints[:, compared]),
+                    metrics.mpjpe(joints[:, compared], true_joints[:, compared], 0),
+                    metrics.pve(vertices, true_vertices, *pelvis),
+                    100 * (heads[0] - heads[1]).norm(dim=-1) / heads[1].norm(dim=-1),
+                ],
+                dim=1,
+            )
+        )
+    if not errors:
+        raise ValueError("nobody in the pictures is seen well enough to be measured on")
+    table_P4 = torch.cat(errors)
+    figures = dict(zip(FIGURES, table_P4.nanmean(0).tolist(), strict=True))
+    figures["position_percent"] = float(table_P4[:, 3].nanmedian())
+    return figures | {"people": float(len(table_P4))}
+
+
+def write(plan: Plan, out: Path) -> Path:
+    """table.md of what is done in `out`; its path."""
+    heading = (
+        "table",
+        "",
+        *("PA-MPJPE", "MPJPE", "PVE", "position %"),
+        "poster: PA-MPJPE",
+        "MPJPE",
+        "PVE",
+        "runs",
+    )
+    lines = [_line(heading), _line(["---"] * len(heading))]
+    for table, row, name, poster in ROWS:
+        results = _results(plan, out, name)
+        if name not in plan.variants or not results:
+            continue
+        ours = [_spread([result[figure] for result in results]) for figure in FIGURES]
+        theirs = ["" if number is None else f"{number:.1f}" for number in poster]
+        lines.append(_line([table, row, *ours, *theirs, str(len(results))]))
+    people = [result["people"] for name in plan.variants for result in _results(plan, out, name)]
+    lines += [
+        "",
+        f"{plan.steps} steps of {plan.batch_size} crops of {plan.image_size} pixels, {plan.backbone}; "
+        f"measured on {max(people, default=0):.0f} people with true boxes and cameras. Errors in mm, means; "
+        "of the position, medians. ± is half the range over seeds.",
+        "",
+    ]
+    path = out / "table.md"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+def _results(plan: Plan, out: Path, name: str) -> list[dict[str, float]]:
+    paths = [out / name / str(seed) / "result.json" for seed in plan.seeds]
+    return [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.exists()]
+
+
+def _spread(values: Sequence[float]) -> str:
+    half = (max(values) - min(values)) / 2
+    return f"{np.mean(values):.1f}" + (f" ± {half:.1f}" if half else "")
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _check_settings(plan: Plan, path: Path) -> None:
+    """Results of other pictures, lengths or networks must not meet in one table."""
+    free = ("out", "seeds", "only", "device", "workers")
+    settings = {key: value for key, value in asdict(plan).items() if key not in free}
+    if path.exists():
+        there = json.loads(path.read_text(encoding="utf-8"))
+        other = [f"{key} {there.get(key)!r}" for key, value in settings.items() if there.get(key) != value]
+        if other:
+            raise ValueError(f"{path.parent} holds results of {', '.join(other)}; choose another folder")
+    path.write_text(json.dumps(settings, indent=1), encoding="utf-8")
