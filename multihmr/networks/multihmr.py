@@ -104,7 +104,7 @@ class MultiHMR(Model):
             Refinement(
                 config.read_joints or range(len(body.topology.joint_names)),
                 body,
-                fine_width=fine,
+                map_widths=self.backbone.map_widths,
                 grid_width=width,
             )
             if config.refine

@@ -42,12 +42,15 @@ class Refinement(nn.Module):
     Args:
         joints: of the body, that guide the look.
         body: whose joints they are.
-        fine_width, grid_width: of the two maps of features that are looked at; fine_width 0 is no such map.
+        map_widths: channels of the maps that are looked at, `Backbone.map_widths`.
+        grid_width: of the grid that people are found in.
     """
 
     no_turn_6: Tensor
 
-    def __init__(self, joints: Sequence[int], body: Body, *, fine_width: int, grid_width: int) -> None:
+    def __init__(
+        self, joints: Sequence[int], body: Body, *, map_widths: Sequence[int], grid_width: int
+    ) -> None:
         super().__init__()
         self.joints = list(joints)
         # Joints alone: the thousands of vertices cost most of a body.
@@ -57,8 +60,7 @@ class Refinement(nn.Module):
         self.mark_JD = nn.Parameter(torch.randn(len(self.joints), WIDTH) * 0.02)
         self.to_person = nn.Linear(grid_width, WIDTH)
         self.to_query = nn.Linear(2 + 1 + 9, WIDTH)
-        widths = [fine_width, grid_width] if fine_width else [grid_width]
-        self.look = DeformableAttention(WIDTH, widths, WIDTH)
+        self.look = DeformableAttention(WIDTH, map_widths, WIDTH)
         layer = nn.TransformerEncoderLayer(
             WIDTH, 4, 2 * WIDTH, 0.0, "gelu", batch_first=True, norm_first=True
         )
@@ -105,15 +107,12 @@ class Refinement(nn.Module):
 
     def _look(self, query_PJD: Tensor, places_PJ2: Tensor, features: Features, centers: Centers) -> Tensor:
         """(P, J, D) what the maps hold around the places; all people of a picture ask at once."""
-        maps = (
-            [features.grid_BDhw] if features.fine_BDhw is None else [features.fine_BDhw, features.grid_BDhw]
-        )
         joints, width = query_PJD.shape[1:]
         asked_PN = torch.cat([query_PJD.flatten(1), places_PJ2.flatten(1)], dim=1)
         asked_BQN, _, slot_P = pad_people(asked_PN, centers.image_index_P, len(features.grid_BDhw))
         query_BQD = asked_BQN[..., : joints * width].unflatten(2, (joints, width)).flatten(1, 2)
         places_BQ2 = asked_BQN[..., joints * width :].unflatten(2, (joints, 2)).flatten(1, 2)
-        found_BQD = self.look(query_BQD, places_BQ2, maps)
+        found_BQD = self.look(query_BQD, places_BQ2, features.maps)
         return found_BQD.unflatten(1, (-1, joints))[centers.image_index_P, slot_P]
 
 

@@ -8,7 +8,7 @@ from multihmr.networks.refine import Guess, Refinement, in_window
 
 def refinement(seed: int = 0) -> Refinement:
     torch.manual_seed(seed)
-    return Refinement([0, 1, 2], ToyBody(), fine_width=4, grid_width=8).eval()
+    return Refinement([0, 1, 2], ToyBody(), map_widths=(4, 8), grid_width=8).eval()
 
 
 def speaking(look: Refinement) -> Refinement:
