@@ -11,7 +11,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,7 +93,7 @@ def open_video(source: Any, *, fps: float | None = None) -> Video:
             f"got {type(source).__name__}; for one picture use predict"
         )
     rate = fps or DEFAULT_FPS
-    count = len(source) if hasattr(source, "__len__") else None
+    count = len(source) if isinstance(source, Sized) else None
 
     def frames() -> Iterator[Frame]:
         for number, image in enumerate(source):
@@ -125,24 +125,34 @@ def _open_folder(path: Path, fps: float) -> Video:
 
 
 def _open_file(path: Path) -> Video:
-    av = pyav()
     with _opened(path) as container:
         stream = _video_stream(container, path)
         rate = float(stream.average_rate or stream.guessed_rate or 0)
         fps = rate if 0 < rate < 10_000 else DEFAULT_FPS
-        length = float(stream.duration * stream.time_base) if stream.duration else None
-        length = length or (container.duration / av.time_base if container.duration else None)
+        length = _length(container, stream)
         count = stream.frames or (max(1, round(length * fps)) if length else None)
-        known = stream.frames
 
     def frames() -> Iterator[Frame]:
         with _opened(path) as container:
-            yield from _decoded(container, _video_stream(container, path), path, known)
+            yield from _decoded(container, _video_stream(container, path), path)
 
     return Video(str(path), fps, count, False, frames)
 
 
-def _decoded(container: Any, stream: Any, path: Path, known: int) -> Iterator[Frame]:
+def _length(container: Any, stream: Any) -> float | None:
+    """Seconds of pictures that the file promises; None where it does not say, or only with its sound."""
+    if stream.duration:
+        return float(stream.duration * stream.time_base)
+    tag = re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", stream.metadata.get("DURATION", ""))
+    if tag:
+        hours, minutes, seconds = map(float, tag.groups())
+        return 3600 * hours + 60 * minutes + seconds
+    if container.duration and not container.streams.audio:
+        return float(container.duration / pyav().time_base)
+    return None
+
+
+def _decoded(container: Any, stream: Any, path: Path) -> Iterator[Frame]:
     """All frames of a file that can be had; a warning says which cannot."""
     av = pyav()
     number, start, time, broken, broken_at = 0, None, -1.0, 0, 0
@@ -168,9 +178,13 @@ def _decoded(container: Any, stream: Any, path: Path, known: int) -> Iterator[Fr
             number += 1
     if not number:
         raise ValueError(f"{path} has no frames that can be read" + ("" if not broken else "; it is damaged"))
-    if broken or number < 0.98 * known - 2:
-        of = f" of {known}" if known else ""
-        warnings.warn(f"{path} is damaged or cut short: {number}{of} frames could be read", stacklevel=2)
+    length = _length(container, stream) or 0.0
+    if broken or time < 0.98 * length - 0.2:
+        of = f" of {length:.1f}" if length else ""
+        warnings.warn(
+            f"{path} is damaged or cut short: {number} frames could be read, {time:.1f}{of} seconds",
+            stacklevel=2,
+        )
 
 
 def _open_webcam(index: int) -> Video:

@@ -101,6 +101,9 @@ class Pieces:
 
 def _packed(frames: list[tuple[float, Humans]]) -> bytes:
     people = [humans for _, humans in frames]
+    arrays: dict[str, Any] = {
+        name: np.concatenate([getattr(humans, name) for humans in people]) for name in _PEOPLE
+    }
     buffer = io.BytesIO()
     np.savez_compressed(
         buffer,
@@ -111,7 +114,7 @@ def _packed(frames: list[tuple[float, Humans]]) -> bytes:
         image_sizes=np.array([humans.image_size for humans in people]),
         body=people[0].body,
         unpredicted=np.array(people[0].unpredicted, np.str_),
-        **{name: np.concatenate([getattr(humans, name) for humans in people]) for name in _PEOPLE},
+        **arrays,
     )
     return buffer.getvalue()
 

@@ -181,9 +181,10 @@ def _row(humans: Humans, i: int, number: int, time: float) -> dict[str, Any]:
 
 def _track(identity: int, rows: list[dict[str, Any]], like: Humans, fps: float) -> Track:
     seen = [row["shape"] for row in rows if not row["filled"]] or [row["shape"] for row in rows]
+    columns: dict[str, Any] = {name: np.stack([np.asarray(row[name]) for row in rows]) for name in _PER_FRAME}
     return Track(
         id=identity,
-        **{name: np.stack([np.asarray(row[name]) for row in rows]) for name in _PER_FRAME},
+        **columns,
         shape=np.mean(np.stack(seen), axis=0),
         fps=fps,
         body=like.body,

@@ -175,12 +175,15 @@ def follow(
     `tracking.lookahead` frames are held.
     """
     follower = _Follower(tracking or Tracking(), new)
-    for time, humans in stream:
-        follower.take(time, without_meshes(humans))
-        if len(follower.ahead) > follower.tracking.lookahead:
-            yield follower.give()
-    while follower.ahead:
-        yield follower.give()
+    try:
+        for time, humans in stream:
+            follower.take(time, without_meshes(humans))
+            if len(follower.ahead) > follower.tracking.lookahead:
+                yield follower.give()
+    except OSError:  # a webcam was unplugged: what it gave comes first
+        yield from follower.rest()
+        raise
+    yield from follower.rest()
 
 
 @dataclass
@@ -219,6 +222,10 @@ class _Follower:
         numbers = self.tracker(humans, time, self.new)
         there = numbers >= 0
         self.ahead.append(_Frame(next(self._frames), time, humans[there], numbers[there]))
+
+    def rest(self) -> Iterator[Humans]:
+        while self.ahead:
+            yield self.give()
 
     def give(self) -> Humans:
         """The oldest frame, its people named, with those who are only missing for a moment."""

@@ -81,16 +81,19 @@ def predict_frames(
 
 
 def _batches(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:
-    """As many frames as fit: not more than `size`, and one or `BATCH_MEGAPIXELS`."""
+    """As many frames as fit: not more than `size`, and one or `BATCH_MEGAPIXELS`, judged by the last one."""
     batch: list[Frame] = []
-    room = 0.0
-    for frame in frames:
-        megapixels = frame.photo.pixels.size / 3e6
-        if batch and (len(batch) == size or megapixels > room):
+    try:
+        for frame in frames:
+            batch.append(frame)
+            megapixels = frame.photo.pixels.size / 3e6
+            if len(batch) == size or (len(batch) + 1) * megapixels > BATCH_MEGAPIXELS:
+                yield batch
+                batch = []
+    except OSError:  # a webcam was unplugged: what it gave comes first
+        if batch:
             yield batch
-            batch = []
-        room = (room if batch else BATCH_MEGAPIXELS) - megapixels
-        batch.append(frame)
+        raise
     if batch:
         yield batch
 

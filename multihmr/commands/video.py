@@ -139,6 +139,7 @@ def _predict(model: Model, video: Video, pieces: Pieces, args: argparse.Namespac
         pieces.finish()
     except OSError as error:
         if not video.live:
+            pieces.flush()
             done = f"{pieces.count} frames are kept; the same command goes on"
             raise OSError(f"{error.strerror or error} ({done})") from error
         fail(str(error))
@@ -180,7 +181,7 @@ def _write(model: Model, video: Video, pieces: Pieces, args: argparse.Namespace)
     new = model.config.threshold if args.threshold is None else args.threshold
     topology = model.body.topology
     named = follow(pieces.read(topology), tracking, new=new)
-    people = (stand(humans, model.body) for humans in named)
+    people: Iterator[Humans] = (stand(humans, model.body) for humans in named)
     if "overlay" in args.format:
         people = _drawn(video, people, args.out / FORMATS["overlay"])
     bar = tqdm(people, total=pieces.count, unit="frame", disable=None, desc="follow and draw")
@@ -218,12 +219,18 @@ def with_ids(picture: Any, humans: Humans) -> Any:
     import numpy as np
     from PIL import Image, ImageDraw, ImageFont
 
+    from ..humans import project
+
     image = Image.fromarray(picture)
     pen, scale = ImageDraw.Draw(image), picture.shape[1] / humans.image_size[1]
-    font = ImageFont.load_default(max(12, round(picture.shape[0] / 32)))
+    height = max(14, round(picture.shape[0] / 26))
+    font = ImageFont.load_default(height)
     ids, filled = np.asarray(humans.track_ids).tolist(), np.asarray(humans.filled).tolist()
-    for box, identity, guessed, color in zip(humans.boxes, ids, filled, humans.colors, strict=True):
-        at = (float(box[0] + box[2]) / 2 * scale, max(float(box[1]) * scale, font.size * 1.3))
+    heads = project(humans.translation, humans.K)[:, 0]
+    for head, top, identity, guessed, color in zip(
+        heads, humans.boxes[:, 1], ids, filled, humans.colors, strict=True
+    ):
+        at = (float(head) * scale, max(float(top) * scale, height * 1.3))
         text = f"({identity})" if guessed else str(identity)
         pen.text(at, text, tuple(color.tolist()), font, "mb", stroke_width=2, stroke_fill=(20, 20, 20))
     return np.asarray(image)
