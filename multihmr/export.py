@@ -110,7 +110,7 @@ def _rigged(
     if strangers:
         raise TypeError(
             f"save takes Humans, a Track or a list of tracks, got a list with {strangers[0]}; "
-            "multihmr.collect makes tracks of the people of a video"
+            "multihmr.sequence.collect makes tracks of them"
         )
     count = len(people) if isinstance(people, Humans) else len(tracks)
     if suffix == ".bvh" and count != 1:

@@ -264,8 +264,7 @@ def _add_skinned_mesh(scene: _Scene, clip: Clip, person: int, first_bone: int) -
         "joints": list(range(first_bone, first_bone + len(rig.parents))),
         "inverseBindMatrices": scene.add(binds.transpose(0, 2, 1), np.float32, "MAT4"),  # columns first
     }
-    # Blender keeps an empty object where a mesh with animated morph targets was, and names the mesh by itself
-    node: dict[str, Any] = {"name": f"{clip.name}_mesh", "mesh": mesh, "skin": scene.append("skins", skin)}
+    node: dict[str, Any] = {"name": name, "mesh": mesh, "skin": scene.append("skins", skin)}
     if morphs:
         scene.lists["meshes"][mesh]["weights"] = clip.weights[0].tolist()
     scene.roots.append(scene.append("nodes", node))

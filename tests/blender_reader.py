@@ -51,10 +51,10 @@ def main(folder: Path) -> None:
     seen = {"vertices": [vertices("person_1_body", frame) for frame in FRAMES]}
     seen["size_of_other"] = [np.ptp(vertices("person_2_body", frame)) for frame in FRAMES]
     seen["pixels"] = render(folder / "seen.png")
-    bpy.ops.import_anim.bvh(filepath=str(folder / "one.bvh"), frame_start=0)
+    bpy.ops.import_anim.bvh(filepath=str(folder / "one.bvh"), frame_start=1)  # it allows no 0
     armature = bpy.context.object
     seen["bones"] = [bone.name for bone in armature.pose.bones]
-    seen["joints"] = [joints(armature, seen["bones"], frame) for frame in FRAMES]
+    seen["joints"] = [joints(armature, seen["bones"], 1 + frame) for frame in FRAMES]
     np.savez(folder / "seen.npz", **seen)
 
 

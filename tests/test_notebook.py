@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import re
+import shutil
 import struct
 
 import numpy as np
@@ -51,3 +52,42 @@ def test_everybody_is_in_sight_of_the_camera(make_humans, places):
     assert np.degrees(np.arccos(cosines)).max() <= np.degrees(tree["cameras"][0]["perspective"]["yfov"]) / 2
     first = humans.translation.mean(0) * [1, -1, -1]
     assert np.dot(camera, -first) > 0  # from the side where the camera of the picture stood
+
+
+def test_a_browser_shows_the_people_and_turns_them_offline(make_humans, tmp_path):
+    playwright = pytest.importorskip("playwright.sync_api", reason="the browser test needs playwright")
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if chromium is None:
+        pytest.skip("no Chromium here: apt-get install chromium")
+    path = show(make_humans((0.5, 0, 2), (-0.4, 0.2, 3))).save(tmp_path / "people.html")
+    flags = [
+        "--no-sandbox",
+        "--use-angle=swiftshader",
+        "--enable-unsafe-swiftshader",
+        "--ignore-gpu-blocklist",
+    ]
+    with playwright.sync_playwright() as session:
+        browser = session.chromium.launch(executable_path=chromium, args=flags)
+        page = browser.new_page(viewport={"width": 700, "height": 300})
+        page.context.set_offline(True)
+        page.goto(path.as_uri())
+        view = page.locator("iframe")
+        view.content_frame.locator("canvas").wait_for()
+        at_first = seen(page, view, lambda pixels: pixels.std() > 10)
+        box = view.bounding_box()
+        page.mouse.move(box["x"] + 100, box["y"] + 100)
+        page.mouse.down()
+        page.mouse.move(box["x"] + 200, box["y"] + 120, steps=4)
+        page.mouse.up()
+        seen(page, view, lambda pixels: np.abs(pixels - at_first).mean() > 1)
+        browser.close()
+
+
+def seen(page, view, is_it) -> np.ndarray:
+    """(H, W, 3) of the view, as soon as it is so; not all browsers are quick."""
+    for _ in range(60):
+        pixels = np.asarray(Image.open(io.BytesIO(view.screenshot())).convert("RGB"), np.float32)
+        if is_it(pixels):
+            return pixels
+        page.wait_for_timeout(500)
+    raise AssertionError("the view did not come to show what it should")
