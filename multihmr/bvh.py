@@ -65,14 +65,11 @@ def _steady(degrees: np.ndarray) -> np.ndarray:
 def _bone(clip: Clip, bone: int, kind: str, indent: str) -> Iterator[str]:
     """The lines of a bone and all below it."""
     at = clip.rig.offsets[bone] if bone else np.zeros(3)
-    yield f"{indent}{kind} {clip.rig.bone_names[bone]}"
+    channels = f"3 {_TURN}" if bone else f"6 {_PLACE} {_TURN}"
+    yield f"{indent}{kind} {'_'.join(clip.rig.bone_names[bone].split())}"  # a blank would end the name
     yield f"{indent}{{"
     yield f"{indent}  {_offset(at)}"
-    yield (
-        f"{indent}  CHANNELS {_TURN.count('rotation')} {_TURN}"
-        if bone
-        else f"{indent}  CHANNELS 6 {_PLACE} {_TURN}"
-    )
+    yield f"{indent}  CHANNELS {channels}"
     children = [child for child, parent in enumerate(clip.rig.parents) if parent == bone]
     for child in children:
         yield from _bone(clip, child, "JOINT", indent + "  ")

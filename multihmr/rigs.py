@@ -184,12 +184,12 @@ def humans_to_clips(humans: Humans, body: Any) -> list[Clip]:
 def tracks_to_clips(tracks: Sequence[Track], body: Any) -> list[Clip]:
     """One clip for each person of a video, in the video's own time.
 
-    ValueError if they are of another body than `body`, or a track has no frames.
+    ValueError if they are of another body than `body`, or a track has no frames, times that do not rise, or
+    numbers that are not finite.
     """
     for track in tracks:
-        if not len(track):
-            raise ValueError(f"track {track.id} has no frames, so nothing to animate; leave it out")
         _check_body(body, track.body)
+        _check_track(track)
     shapes = [track.shape for track in tracks]
     clips = []
     for rig, track in zip(body.rigs(np.stack(shapes)) if shapes else [], tracks, strict=True):
@@ -206,6 +206,16 @@ def _check_body(body: Any, name: str) -> None:
         raise ValueError(
             f"the people are of body {name!r}, got body {body.name!r}; give the one they were made with"
         )
+
+
+def _check_track(track: Track) -> None:
+    if not len(track):
+        raise ValueError(f"track {track.id} has no frames, so nothing to animate; leave it out")
+    if (np.diff(track.times) <= 0).any():
+        raise ValueError(f"times of track {track.id} must rise from frame to frame")
+    for name in ("pose", "shape", "expression", "translation", "times"):
+        if not np.isfinite(getattr(track, name)).all():
+            raise ValueError(f"{name} of track {track.id} contains numbers that are not finite")
 
 
 def _shown(track: Track) -> tuple[tuple[float, float], ...]:

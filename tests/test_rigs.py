@@ -192,6 +192,17 @@ def test_what_cannot_be_rigged_is_said(anny, tmp_path):
     assert len(Reader(save([], path)).gltf.nodes) == 0
 
 
+def test_numbers_that_make_no_motion_are_named(anny, tmp_path):
+    track = random_track(anny, [0, 1])
+    changes = {
+        "pose of track 1 contains numbers that are not finite": {"pose": track.pose * np.nan},
+        "times of track 1 must rise": {"times": np.zeros(2)},
+    }
+    for sentence, change in changes.items():
+        with pytest.raises(ValueError, match=sentence):
+            save(dataclasses.replace(track, **change), tmp_path / "x.glb", body=anny)
+
+
 def test_a_body_without_bones_says_so(tmp_path):
     with pytest.raises(ValueError, match="body 'toy' has no rig"):
         save(random_track(ToyBody(), [0]), tmp_path / "toy.glb", body=ToyBody())
