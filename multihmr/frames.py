@@ -156,7 +156,7 @@ def _decoded(container: Any, stream: Any, path: Path) -> Iterator[Frame]:
     """All frames of a file that can be had; a warning says which cannot."""
     av = pyav()
     number, start, time, broken, broken_at = 0, None, -1.0, 0, 0
-    packets = container.demux(stream)
+    packets, upright = container.demux(stream), _Upright(stream)
     while True:
         try:
             packet = next(packets)
@@ -174,7 +174,7 @@ def _decoded(container: Any, stream: Any, path: Path) -> Iterator[Frame]:
             now = picture.time if picture.time is not None else time + 1 / 30
             start = now if start is None else start
             time = max(now - start, math.nextafter(time, math.inf), 0.0)
-            yield Frame(number, time, Photo(_upright(picture, stream), name=path.name))
+            yield Frame(number, time, Photo(upright(picture), name=path.name))
             number += 1
     if not number:
         raise ValueError(f"{path} has no frames that can be read" + ("" if not broken else "; it is damaged"))
@@ -202,14 +202,12 @@ def _open_webcam(index: int) -> Video:
 
     def frames() -> Iterator[Frame]:
         start: float | None = None
-        number = 0
+        number, upright = -1, _Upright(stream)
         with container:
             try:
                 for number, picture in enumerate(container.decode(stream)):
                     start = picture.time if start is None else start
-                    yield Frame(
-                        number, max(0.0, picture.time - start), Photo(_upright(picture, stream), name=name)
-                    )
+                    yield Frame(number, max(0.0, picture.time - start), Photo(upright(picture), name=name))
             except av.error.FFmpegError as error:
                 raise OSError(
                     f"{name} gave no more pictures after {number + 1}: is it plugged in?"
@@ -251,21 +249,27 @@ def _video_stream(container: Any, path: Path) -> Any:
     )
 
 
-def _upright(picture: Any, stream: Any) -> np.ndarray:
-    """(H, W, 3) uint8 sRGB of a decoded frame: square pixels, turned as it is to be shown."""
-    # untagged pictures have the colours of HDTV from 720 lines on, those of DVD below: what players do
-    matrix = picture.colorspace
-    if matrix == _UNKNOWN:
-        matrix = BT709 if picture.height >= 720 else _BT601
-    options: dict[str, Any] = {"format": "rgb24", "src_colorspace": matrix, "dst_color_range": "JPEG"}
-    ratio = stream.sample_aspect_ratio
-    if ratio and ratio != 1:
-        options["width"] = max(1, round(picture.width * float(ratio)))
-    if picture.color_trc in (_PQ, _HLG):
-        options |= {"dst_color_trc": _SRGB, "dst_color_primaries": BT709}
-    pixels = picture.reformat(**options).to_ndarray()
-    quarter_turns = round(picture.rotation / 90)
-    return np.ascontiguousarray(np.rot90(pixels, quarter_turns)) if quarter_turns % 4 else pixels
+class _Upright:
+    """Makes (H, W, 3) uint8 sRGB of decoded frames: square pixels, turned as they are to be shown."""
+
+    def __init__(self, stream: Any) -> None:
+        self.aspect = stream.sample_aspect_ratio
+        # one for all frames: to prepare the table for HDR takes seconds, to use it 15 ms (1280 x 720)
+        self.reformatter = pyav().video.reformatter.VideoReformatter()
+
+    def __call__(self, picture: Any) -> np.ndarray:
+        # untagged pictures have the colours of HDTV from 720 lines on, those of DVD below: what players do
+        matrix = picture.colorspace
+        if matrix == _UNKNOWN:
+            matrix = BT709 if picture.height >= 720 else _BT601
+        options: dict[str, Any] = {"format": "rgb24", "src_colorspace": matrix, "dst_color_range": "JPEG"}
+        if self.aspect and self.aspect != 1:
+            options["width"] = max(1, round(picture.width * float(self.aspect)))
+        if picture.color_trc in (_PQ, _HLG):
+            options |= {"dst_color_trc": _SRGB, "dst_color_primaries": BT709}
+        pixels = self.reformatter.reformat(picture, **options).to_ndarray()
+        quarter_turns = round(picture.rotation / 90)
+        return np.ascontiguousarray(np.rot90(pixels, quarter_turns)) if quarter_turns % 4 else pixels
 
 
 def pyav() -> Any:

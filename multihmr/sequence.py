@@ -223,7 +223,7 @@ def stand(humans: Humans, body: Any) -> Humans:
     moved = (humans.translation - joints[:, body.center_joint])[:, None]
     vertices, joints = vertices + moved, joints + moved
     outline = project(vertices, humans.K)
-    limit = np.float32([humans.image_size[1], humans.image_size[0]])
+    limit = np.array([humans.image_size[1], humans.image_size[0]], np.float32)
     corners = [np.clip(corner, 0, limit) for corner in (outline.min(1), outline.max(1))]
     return dataclasses.replace(
         humans,

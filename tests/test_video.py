@@ -122,7 +122,7 @@ def test_hdr_of_ten_bits_becomes_ordinary_colour(tmp_path):
     white = np.full((48, 64, 3), round(0.58 * 65535), np.uint16)
     settings = {"pix_fmt": "yuv420p10le", "color_trc": 16, "color_primaries": 9, "colorspace": 9}
     path = write_film(tmp_path / "film.mp4", [white] * 3, source="rgb48le", **settings)
-    pixels = next(iter(open_video(path))).photo.pixels
+    pixels = next(iter(open_video(path))).photo.pixels  # 3 seconds; all others 15 ms
     assert pixels.dtype == np.uint8
     assert pixels.min() > 235
 
