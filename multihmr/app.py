@@ -9,6 +9,7 @@ from __future__ import annotations
 import html
 import logging
 import os
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,24 +39,13 @@ Update = dict[Any, Any]  # component -> what it shows now
 
 EXPECTED = (ValueError, OSError, ImportError)  # what a visitor can put right, said in a sentence
 LARGEST = 100  # megabytes (2**20 bytes) of one upload
+BAR = gr.Progress()  # shown for handlers that have it as an argument; knows by itself which visitor waits
 _HERE = Path(__file__)
 _VIEW = 420  # pixels, height of the overlay and of the 3D view
 _VIEW_HTML = f"""<div class="view3d" style="height: {_VIEW}px"><span>3D, drag to turn</span>
 <canvas tabindex="0" role="img" aria-label="People in 3D; drag or press arrow keys to turn"></canvas></div>"""
-_VIEW_JS = """
-let shown = null;
-async function show() {
-  const canvas = element.querySelector("canvas");
-  if (shown === null || shown.canvas !== canvas) shown = {canvas, view: multihmrView(canvas)};
-  if (!shown.view) { canvas.replaceWith("This browser shows no 3D; the GLB below opens elsewhere."); return; }
-  const answer = props.value ? await fetch(`gradio_api/file=${encodeURI(props.value)}`) : null;
-  shown.view.show(answer && answer.ok ? await answer.arrayBuffer() : null);
-  canvas.dataset.shown = props.value;
-}
-watch("value", show);
-if (props.value) show();
-"""
-_EMPTY = "Drop a picture, take one with the webcam, or try the example."
+_VIEW_JS = ("view3d.js", "app.js")
+_EMPTY = "Drop pictures or a video, use the webcam, or try an example."
 
 
 class Page:
@@ -167,7 +157,7 @@ class Page:
                     self.view = gr.HTML(
                         "",
                         html_template=_VIEW_HTML,
-                        js_on_load=_HERE.with_name("view3d.js").read_text(encoding="utf-8") + _VIEW_JS,
+                        js_on_load="".join(_HERE.with_name(name).read_text("utf-8") for name in _VIEW_JS),
                         padding=False,
                         elem_id="view",
                     )
@@ -209,13 +199,13 @@ class Page:
                 shown,
                 concurrency_id="network",
                 concurrency_limit=1,
-                show_progress="minimal",
+                show_progress="full",
                 show_progress_on=self.status,
                 api_visibility="private",
             )
         self.blocks.unload(self.leave)
 
-    def take(self, given: Values, request: gr.Request) -> Update:
+    def take(self, given: Values, request: gr.Request, bar: Any = BAR) -> Update:
         """Pictures were dropped."""
         paths = [Path(file) for file in given[self.files] or []]
         return self._answer(request, given, lambda visit: visit.take(paths))
@@ -225,23 +215,25 @@ class Page:
         paths = [Path(given[self.webcam])] if given[self.webcam] else []
         return self._answer(request, given, lambda visit: visit.take(paths))
 
-    def take_example(self, given: Values, request: gr.Request, event: gr.SelectData) -> Update:
+    def take_example(
+        self, given: Values, request: gr.Request, event: gr.SelectData, bar: Any = BAR
+    ) -> Update:
         path = self.example_files[int(event.index)]
         return self._answer(request, given, lambda visit: visit.take([path], keep=True))
 
-    def choose(self, given: Values, request: gr.Request, event: gr.SelectData) -> Update:
+    def choose(self, given: Values, request: gr.Request, event: gr.SelectData, bar: Any = BAR) -> Update:
         """One of several pictures was clicked."""
         return self._answer(request, given, lambda visit: setattr(visit, "chosen", int(event.index)))
 
-    def look(self, given: Values, request: gr.Request) -> Update:
+    def look(self, given: Values, request: gr.Request, bar: Any = BAR) -> Update:
         """A setting changed: show the same picture anew."""
         return self._answer(request, given)
 
-    def set_fov(self, given: Values, request: gr.Request) -> Update:
+    def set_fov(self, given: Values, request: gr.Request, bar: Any = BAR) -> Update:
         """The visitor's own field of view, which ends the automatic one."""
         return self._answer(request, given | {self.automatic: False}) | {self.automatic: False}
 
-    def change_model(self, given: Values, request: gr.Request) -> Update:
+    def change_model(self, given: Values, request: gr.Request, bar: Any = BAR) -> Update:
         """Another model, with its own threshold."""
         name = given[self.model]
         note = self.models.licence_note(name)
@@ -287,10 +279,9 @@ class Page:
         body = self.models.load(name).body
         if not visit.is_video:
             return visit.show(visit.people(self.models, name, threshold=threshold, fov=fov), body)
-        bar = gr.Progress()
 
         def progress(done: float, doing: str) -> None:
-            bar(done, desc=doing)
+            BAR(done, desc=doing)
 
         film = visit.film(self.models, name, fov=fov, progress=progress)
         return visit.show_film(
@@ -307,7 +298,7 @@ class Page:
             self.frame: gr.update(maximum=len(film.people) - 1, visible=True)
             if film
             else gr.update(value=0, visible=False),
-            self.view: str(shown.glb or ""),
+            self.view: shown.glb.as_posix() if shown.glb else "",
             self.side: str(shown.side),
             self.above: str(shown.above),
             self.table: people_table(shown.humans, shown.heights),
@@ -366,6 +357,7 @@ def running(
 
     Raises OSError if the port is taken or the host is none of this machine's, and what `load_model` raises.
     """
+    _check_address(host, port)
     with TemporaryDirectory(prefix="multihmr-") as folder, _gradio_keeps_files_in(folder):
         page = Page(models, Path(folder), example_files())
         try:
@@ -382,29 +374,36 @@ def _launch(blocks: gr.Blocks, host: str, port: int | None, largest: int) -> Non
         font=["system-ui", "sans-serif"],  # none that would be fetched
         font_mono=["ui-monospace", "monospace"],
     )
+    blocks.launch(
+        server_name=host,
+        server_port=port,
+        max_file_size=largest * 2**20,
+        share=False,
+        prevent_thread_lock=True,
+        quiet=True,
+        theme=theme,
+        css_paths=_HERE.with_name("app.css"),
+        footer_links=[],
+        run_history=False,
+        ssr_mode=False,
+        pwa=False,
+        mcp_server=False,
+        enable_monitoring=False,
+    )
+
+
+def _check_address(host: str, port: int | None) -> None:
+    """OSError if nothing can listen there; gradio would try a hundred ports first, and loudly."""
     try:
-        blocks.launch(
-            server_name=host,
-            server_port=port,
-            max_file_size=largest * 2**20,
-            share=False,
-            prevent_thread_lock=True,
-            quiet=True,
-            theme=theme,
-            css_paths=_HERE.with_name("app.css"),
-            footer_links=[],
-            run_history=False,
-            ssr_mode=False,
-            pwa=False,
-            mcp_server=False,
-            enable_monitoring=False,
-        )
-    except OSError as error:
-        where = f"{host}, port {port}" if port else f"{host}, ports 7860 to 7959"
-        raise OSError(
-            f"the page cannot be served at {where}: taken by another program, or no address of this machine; "
-            "give another one"
-        ) from error
+        family = socket.getaddrinfo(host, port)[0][0]
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            if os.name == "posix":
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port or 0))
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        where = f"{host}, port {port}" if port else host
+        raise OSError(f"the page cannot be served at {where}: {reason}; give another port or host") from None
 
 
 @contextmanager

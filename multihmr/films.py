@@ -77,12 +77,12 @@ def watch(path: Path, model: Model, *, fov: float | None, progress: Progress) ->
     def first_frames() -> Iterator[Frame]:
         for frame in itertools.islice(video, MOST_FRAMES):
             times.append(frame.time)
+            progress(0.6 * min(1.0, len(times) / count), f"frame {len(times)} of {count}")
             yield frame
 
     people = []
     for humans in model.predict_video(replace(video, frames=first_frames), fov=fov):
         people.append(without_meshes(humans))
-        progress(0.6 * min(1.0, len(people) / count), f"frame {len(people)} of {count}")
     if not people:
         raise ValueError(f"{path} has no pictures in it")
     cut = len(people) == MOST_FRAMES and (video.count is None or video.count > MOST_FRAMES)

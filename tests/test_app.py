@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -228,3 +229,14 @@ def test_a_missing_gradio_says_the_cure(
     monkeypatch.delitem(__import__("sys").modules, "multihmr.app", raising=False)
     assert cli.run(["demo"]) == 1
     assert "the demo needs gradio: pip install 'multihmr[demo]'" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("default")  # what gradio imports warns of things that are theirs to change
+def test_a_taken_port_and_a_foreign_host_are_said(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("gradio", reason="needs gradio", exc_type=ImportError)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert cli.run(["demo", "--no-browser", "--port", str(port)]) == 1
+    assert f"cannot be served at 127.0.0.1, port {port}" in capsys.readouterr().err
+    assert cli.run(["demo", "--no-browser", "--host", "192.0.2.1"]) == 1
+    assert "cannot be served at 192.0.2.1" in capsys.readouterr().err
