@@ -16,22 +16,17 @@ pytest.importorskip("ray", reason="it is the extra cluster")
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
-from cluster_standin import ALWAYS_DIES, DIES_ONCE, FAILS, K, StandIn, picture
-from toys import ToyBody
+from cluster_standin import ALWAYS_DIES, DIES_ONCE, FAILS, K, Kite, StandIn, picture
 
 from multihmr import cli
 from multihmr.cluster import Settings, inputs, predict_dataset
-from multihmr.cluster.desk import Desk
+from multihmr.cluster.desk import Desk, Report
 from multihmr.cluster.inputs import find_inputs
 from multihmr.cluster.run import _RAY_ENVIRONMENT, _alone, _same_as_before
 from multihmr.cluster.worker import Pool, pack
 from multihmr.parquet import BAD, SHARDS, Parts, people_schema, people_table, pictures_table, read_people
 
-# Ray's own: settings that it changes by its old names, sockets that it leaves to the garbage collector
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.*"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # sockets of Ray
 
 
 def write_tar(path, members):
@@ -51,7 +46,7 @@ def answer(pictures=(), shards=(), bad=(), look=None):
     """What a worker sends, of one person a picture: (name, shard), (shard, count), (name, shard, reason)."""
     found = [(name, shard, look._humans_of(1, 1)) for name, shard in pictures]
     tables = {
-        "people": people_table(found, people_schema(ToyBody())),
+        "people": people_table(found, people_schema(Kite())),
         "pictures": pictures_table(found),
         "bad": pa.Table.from_pylist([dict(zip(BAD.names, row, strict=True)) for row in bad], BAD),
         "shards": pa.Table.from_pylist([dict(zip(SHARDS.names, row, strict=True)) for row in shards], SHARDS),
@@ -84,6 +79,14 @@ def test_sources_that_are_not_there_or_empty_say_so(tmp_path):
     for source in (tmp_path, tmp_path / "*.jpg"):
         with pytest.raises(FileNotFoundError, match=r"has no pictures .* shards .* or tables"):
             find_inputs([str(source)])
+
+
+def test_names_that_no_table_can_store_are_refused(tmp_path):
+    with (
+        open(os.fsencode(tmp_path) + b"/a\xff.jpg", "wb"),
+        pytest.raises(ValueError, match=r"no UTF-8 .* rename it"),
+    ):
+        find_inputs([str(tmp_path)])
 
 
 def test_a_shard_gives_its_pictures_and_nothing_else(tmp_path):
@@ -184,6 +187,20 @@ def test_other_options_and_a_second_run_are_refused(tmp_path):
         predict_dataset(*run, model=look, settings=Settings(batch_size=0))
 
 
+@pytest.mark.parametrize(("missing", "code"), [(0, 0), (3, 1)])
+def test_the_command_says_what_was_done(monkeypatch, capsys, missing, code):
+    report = Report(20, 30, 7, 5, missing, seconds=10, busy=16, workers=2, reasons=["a.jpg: broken"] * 5)
+    monkeypatch.setattr("multihmr.cluster.predict_dataset", lambda *_, settings, **__: report)
+    monkeypatch.setattr("multihmr.hub.load_model", lambda *_, **__: None)
+    assert cli.run(["cluster", "in", "--out", "out", "--workers", "2"]) == code
+    said = capsys.readouterr()
+    assert said.out.startswith(
+        "20 pictures, 30 people, 7 bad inputs; 5 were done before; 10 s, 2.00 pictures"
+    )
+    assert "and 2 more: see out/bad" in said.err
+    assert ("of 3 inputs no answer came" in said.err) == bool(missing)
+
+
 def test_without_ray_the_command_says_what_to_install(monkeypatch, capsys):
     for name in [name for name in sys.modules if name.startswith("multihmr.cluster")]:
         monkeypatch.delitem(sys.modules, name)
@@ -258,7 +275,7 @@ def test_every_input_gets_one_answer_whatever_dies(cluster, tmp_path, deaths):
     cut = [name for name in done if "cut.tar" in name]
     assert len(done) == len(set(done)) == 38 + 10 + 9 + len(cut)
     assert 0 < len(cut) < 10
-    people = dict(read_people(out, body=ToyBody()))
+    people = dict(read_people(out, body=Kite()))
     for number in range(40):
         if number not in (23, 31):
             humans = people[f"{source}/{number}.png"]
@@ -279,12 +296,11 @@ def reasons(folder):
 
 KILLED = """
 import sys
-from cluster_standin import StandIn
-from multihmr.cluster import Settings, desk, predict_dataset
+from cluster_standin import Kite, StandIn
+from multihmr.cluster import Settings, predict_dataset
 
-desk.PART_PICTURES = 5
 predict_dataset(sys.argv[1], sys.argv[2], model=StandIn(sys.argv[3], 0.05),
-                settings=Settings(address=sys.argv[4], batch_size=2, workers=1))
+                settings=Settings(address=sys.argv[4], batch_size=2, workers=1, save_every=0))
 """
 
 

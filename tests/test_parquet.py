@@ -9,8 +9,7 @@ pytest.importorskip("pyarrow", reason="it comes with the extra cluster")
 
 import roma
 import torch
-from cluster_standin import StandIn
-from toys import ToyBody
+from cluster_standin import Kite, StandIn
 
 from multihmr.bodies.body import place
 from multihmr.hub import load_body
@@ -27,7 +26,7 @@ def found(tmp_path):
 
 def store(folder, found, number=0):
     parts = Parts(folder)
-    tables = {"people": people_table(found, people_schema(ToyBody())), "pictures": pictures_table(found)}
+    tables = {"people": people_table(found, people_schema(Kite())), "pictures": pictures_table(found)}
     parts.write(number, tables)
     return parts
 
@@ -36,7 +35,7 @@ def store(folder, found, number=0):
 def test_people_come_back_as_they_went_in(tmp_path, found, scheme):
     store(f"{scheme}{tmp_path}/out", found)
     for (name, humans), (name_before, _, before) in zip(
-        read_people(f"{scheme}{tmp_path}/out", body=ToyBody()), found, strict=True
+        read_people(f"{scheme}{tmp_path}/out", body=Kite()), found, strict=True
     ):
         assert (name, len(humans), humans.K_source) == (name_before, len(before), before.K_source)
         for field in ("vertices", "joints", "pelvis", "translation", "pose", "scores", "boxes", "K"):
@@ -63,14 +62,14 @@ def test_rounding_moves_no_vertex_of_anny_by_half_a_millimetre(tmp_path):
 def test_only_the_pictures_that_are_asked_for(tmp_path, found):
     store(tmp_path, found[:2])
     store(tmp_path, found[2:], number=1)
-    names = [name for name, _ in read_people(tmp_path, ["c.jpg", "a.jpg", "nowhere.jpg"], body=ToyBody())]
+    names = [name for name, _ in read_people(tmp_path, ["c.jpg", "a.jpg", "nowhere.jpg"], body=Kite())]
     assert names == ["a.jpg", "c.jpg"]
 
 
 def test_many_people_are_posed_in_turns(tmp_path, monkeypatch, found):
     monkeypatch.setattr("multihmr.parquet.PEOPLE_AT_ONCE", 2)
     store(tmp_path, found * 3)
-    counts = [len(humans) for _, humans in read_people(tmp_path, body=ToyBody())]
+    counts = [len(humans) for _, humans in read_people(tmp_path, body=Kite())]
     assert counts == [2, 0, 1] * 3
 
 
@@ -78,7 +77,7 @@ def test_what_cannot_be_read_says_so(tmp_path, found):
     with pytest.raises(FileNotFoundError, match="holds no people"):
         next(read_people(tmp_path))
     parts = store(tmp_path, found)
-    with pytest.raises(ValueError, match="people of body 'toy', got body 'anny'"):
+    with pytest.raises(ValueError, match="people of body 'kite', got body 'anny'"):
         next(read_people(tmp_path, body=load_body("anny")))
     with pytest.raises(ValueError, match="no URL that can be read here"):
         Parts("nowhere://bucket/folder")
@@ -89,9 +88,7 @@ def test_what_cannot_be_read_says_so(tmp_path, found):
 
 def test_half_a_part_is_removed_and_a_whole_one_stays(tmp_path, found):
     parts = store(tmp_path, found)
-    parts.write(
-        1, {"people": people_table(found, people_schema(ToyBody()))} | {"pictures": pictures_table([])}
-    )
+    parts.write(1, {"people": people_table(found, people_schema(Kite()))} | {"pictures": pictures_table([])})
     for number in (2, 3):
         store(tmp_path, found, number)
     (tmp_path / "pictures/part-000002.parquet").write_bytes(b"")
@@ -118,5 +115,5 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path, found):
     parts = Parts(tmp_path)
     parts.files = FullDisk(parts.files)
     with pytest.raises(OSError, match="No space left"):
-        parts.write(0, {"people": people_table(found, people_schema(ToyBody()))})
+        parts.write(0, {"people": people_table(found, people_schema(Kite()))})
     assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == []

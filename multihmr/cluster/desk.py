@@ -16,8 +16,7 @@ from ..parquet import BAD, KINDS, SHARDS, Parts
 from .inputs import Inputs
 from .worker import unpack
 
-PART_PICTURES = 2000  # a part is written when it has so many, or
-PART_SECONDS = 60.0  # so long after the one before: what a kill may cost
+PART_PICTURES = 2000  # a part is written when it has so many, if not earlier
 NAMES = ["picture", "shard"]
 SHOWN = 5  # reasons in a report
 
@@ -50,8 +49,11 @@ class Report:
 class Desk:
     """Takes what workers send, in any order, and knows what earlier runs have done."""
 
-    def __init__(self, parts: Parts, watch: Callable[[Report], None] | None = None) -> None:
-        self.parts, self.watch, self.report = parts, watch, Report()
+    def __init__(
+        self, parts: Parts, watch: Callable[[Report], None] | None = None, *, save_every: float = 60.0
+    ) -> None:
+        """save_every: seconds after which a part is written in any case."""
+        self.parts, self.watch, self.save_every, self.report = parts, watch, save_every, Report()
         self.ready: dict[str, list[pa.Table]] = {kind: [] for kind in KINDS}
         self.pictures_ready = 0
         self.seen: set[int] = set()  # hashes of the names that came in this run
@@ -123,7 +125,7 @@ class Desk:
         ]
         report.seconds = time.monotonic() - self.began
         self.pictures_ready += len(pictures)
-        if self.pictures_ready >= PART_PICTURES or time.monotonic() - self.written > PART_SECONDS:
+        if self.pictures_ready >= PART_PICTURES or time.monotonic() - self.written > self.save_every:
             self.write()
         if self.watch:
             self.watch(report)

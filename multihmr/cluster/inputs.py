@@ -115,13 +115,19 @@ def _paths(files: pyarrow.fs.FileSystem, path: str) -> list[str]:
 
 def _listed(files: pyarrow.fs.FileSystem, folder: str) -> list[str]:
     selector = pyarrow.fs.FileSelector(folder, recursive=True, allow_not_found=True)
-    paths = []
-    for info in files.get_file_info(selector):
-        hidden = any(part[0] in "._" for part in PurePosixPath(info.path[len(folder) :].lstrip("/")).parts)
-        if info.type == pyarrow.fs.FileType.File and not hidden:
-            known = PurePosixPath(info.path).suffix.lower() in PICTURE_SUFFIXES or _holds_many(info.path)
-            paths += [info.path] * known
-    return sorted(paths)
+    try:
+        infos = files.get_file_info(selector)
+        found = [info.path for info in infos if info.type == pyarrow.fs.FileType.File]
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{folder} holds a name that is no UTF-8 ({error.object!r}), which tables cannot store: rename it"
+        ) from error
+    hidden = re.compile("/[._]")
+    return sorted(path for path in found if _is_known(path) and not hidden.search(path, len(folder)))
+
+
+def _is_known(path: str) -> bool:
+    return PurePosixPath(path).suffix.lower() in PICTURE_SUFFIXES or _holds_many(path)
 
 
 def _pattern(path: str) -> re.Pattern[str]:
@@ -137,11 +143,15 @@ def _holds_many(path: str) -> bool:
     return path.lower().endswith((*SHARD_SUFFIXES, *TABLE_SUFFIXES))
 
 
-class _NoSizes(DefaultFileMetadataProvider):
-    """Ray would ask for the size of every file before the first is read: minutes, for millions."""
+class _Listed(DefaultFileMetadataProvider):
+    """The files as they were found. Ray would look at each again: most of an hour, for ten million."""
+
+    def __init__(self, paths: Collection[str]) -> None:
+        self.paths = paths
 
     def expand_paths(self, paths: list[str], *options: Any, **more: Any) -> Any:
-        return ((path, None) for path in paths)
+        listed, self.paths = self.paths, ()  # kept, it would travel with every task
+        return ((path, None) for path in listed)
 
 
 class _Unreadable:
@@ -170,7 +180,7 @@ class PictureSource(FileBasedDatasource):
         column: str | None = None,
         done: Mapping[str, set[str]] | None = None,
     ) -> None:
-        super().__init__(list(paths), filesystem=inputs.files, meta_provider=_NoSizes())
+        super().__init__([next(iter(paths))], filesystem=inputs.files, meta_provider=_Listed(paths))
         self._prefix, self._column, self._done = inputs.prefix, column, ray.put(done or {})
 
     def _open_input_source(self, filesystem: Any, path: str, **options: Any) -> Any:

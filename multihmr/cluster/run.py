@@ -62,6 +62,7 @@ class Settings:
     workers: int | None = _told(None, "copies of the model; without a number all GPUs, else all CPUs")
     threads: int | None = _told(None, "CPU threads of each; without a number 1, beside a GPU its share")
     batch_size: int = _told(8, "pictures that go through the network together")
+    save_every: float = _told(60.0, "seconds of work that a kill may cost")
 
     @property
     def of_predict(self) -> dict[str, Any]:
@@ -106,7 +107,7 @@ def predict_dataset(
     inputs = find_inputs([os.fspath(source) for source in listed], besides=parts.root)
     with _alone(parts):
         _same_as_before(parts, network, settings)
-        desk = Desk(parts, watch)
+        desk = Desk(parts, watch, save_every=settings.save_every)
         left = desk.left(inputs)
         if any(group.pictures or group.shards for group in left):
             with _ray(settings.address), _quiet_data():
@@ -199,24 +200,27 @@ def _ray(address: str | None) -> Iterator[None]:
 @contextlib.contextmanager
 def _quiet_data() -> Iterator[None]:
     """Ray Data without its progress bars and messages, and with small blocks."""
-    context, logger = DataContext.get_current(), logging.getLogger("ray.data")
     ours = {
         "target_max_block_size": BLOCK_BYTES,
         "enable_progress_bars": False,
         "print_on_execution_start": False,
     }
-    before, level = {name: getattr(context, name) for name in ours}, logger.level
-    try:
-        logger.setLevel(logging.CRITICAL)  # what it would say is in what it raises
-        for name, value in ours.items():
-            setattr(context, name, value)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "The minimum number of concurrent actors")  # the last pictures
+    logger = logging.getLogger("ray.data")
+    level = logger.level
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=DeprecationWarning, module="ray")  # of Ray, by Ray
+        warnings.filterwarnings("ignore", "The minimum number of concurrent actors")  # at the last pictures
+        context = DataContext.get_current()
+        before = {name: getattr(context, name) for name in ours}
+        try:
+            logger.setLevel(logging.CRITICAL)  # what it would say is in what it raises
+            for name, value in ours.items():
+                setattr(context, name, value)
             yield
-    finally:
-        logger.setLevel(level)
-        for name, value in before.items():
-            setattr(context, name, value)
+        finally:
+            logger.setLevel(level)
+            for name, value in before.items():
+                setattr(context, name, value)
 
 
 def _run(inputs: list[Inputs], desk: Desk, network: Model, settings: Settings) -> None:
