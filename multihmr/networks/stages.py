@@ -45,7 +45,7 @@ class GlobalStage(nn.Module):
     """Features of every pixel that know the whole crop and its camera, and what follows from them alone.
 
     The paper does not say how features become global. Here the backbone's one feature of the whole crop is
-    added to every pixel, beside what its own attention does, and two convolutions mix neighbours.
+    added to every pixel, beside what its own attention does, and a convolution mixes neighbours.
     """
 
     def __init__(self, config: GLNetConfig, backbone: Backbone, keypoint_count: int, theta: Theta) -> None:
@@ -57,13 +57,15 @@ class GlobalStage(nn.Module):
         self.from_fine = nn.Conv2d(backbone.fine_width, width, 1) if backbone.fine_width else None
         self.from_whole = nn.Linear(backbone.width, width)
         self.from_rays = nn.Conv2d(self.rays.width, width, 1) if self.rays.width else None
+        # A bottleneck: at full width two such convolutions cost more than the small backbone.
         self.mix = nn.Sequential(
             nn.GroupNorm(8, width),
             nn.GELU(),
-            nn.Conv2d(width, width, 3, padding=1),
-            nn.GroupNorm(8, width),
+            nn.Conv2d(width, width // 2, 1),
             nn.GELU(),
-            nn.Conv2d(width, width, 3, padding=1),
+            nn.Conv2d(width // 2, width // 2, 3, padding=1),
+            nn.GELU(),
+            nn.Conv2d(width // 2, width, 1),
         )
         self.norm = nn.GroupNorm(8, width)
         self.to_score = nn.Linear(width, 1)

@@ -196,6 +196,7 @@ def test_overfitting_one_crop_recovers_place_pose_and_keypoints(decomposed):
 
 def test_training_goes_through_the_same_door(tmp_path: Path):
     """Of pictures with people, boxes are made and crops learned from; the file says what it is."""
+    (tmp_path / "data").mkdir()
     write_shard(tmp_path / "data/a.tar", [crop_of(seed, side=200) for seed in range(4)])
     quick = {"steps": 2, "batch_size": 2, "warmup": 1, "precision": "fp32", "workers": 0, "log_every": 1}
     config = TrainConfig(data=str(tmp_path / "data"), out=str(tmp_path / "run"), device="cpu", **quick)
