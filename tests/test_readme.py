@@ -36,6 +36,8 @@ def test_the_python_blocks_run_in_order(folder):
 def test_examples_run(path, folder, monkeypatch, capsys):
     if path.stem == "synthetic_scenes":
         pytest.importorskip("warp", reason="the renderer is an extra")
+    if path.stem == "ray_batch":
+        pytest.importorskip("ray", reason="it is the extra cluster")
     monkeypatch.setattr("sys.argv", [str(path)])
     monkeypatch.setenv("MULTIHMR_HOME", str(folder))  # no SMPL-X there: use_smplx says how to get it
     runpy.run_path(str(path), run_name="__main__")
