@@ -84,8 +84,8 @@ class Limbs(nn.Module):
     swings   joints with one bone among them: rotation from the place of its end and a twist
     fitted   joints with several bones that do not lie in one line: rotation from the places of their ends
 
-    The others keep a given rotation: last joints of limbs, a root whose bones begin elsewhere (Anny's), or one
-    with a single bone, whose rotation is relative to nothing that a twist could be counted from.
+    The others keep a given rotation: last joints of limbs, a root whose bones begin elsewhere (Anny's), or
+    one with a single bone, whose rotation is relative to nothing that a twist could be counted from.
     """
 
     _pick_R: Tensor
