@@ -138,7 +138,9 @@ def test_idle_visits_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     now = guests.of("a").seen
     monkeypatch.setattr(visits.time, "monotonic", lambda: now + visits.IDLE + 1)
     guests.of("b")
+    guests.end_idle()
     assert not folder.exists()
+    assert len(guests) == 1
 
 
 def test_uploads_move_into_the_visit(tmp_path: Path, picture: Path, visit: Visit) -> None:
@@ -153,9 +155,10 @@ def test_uploads_move_into_the_visit(tmp_path: Path, picture: Path, visit: Visit
         visit.take([upload])
 
 
-def test_too_many_files(visit: Visit) -> None:
+def test_too_many_files_are_refused_and_deleted(visit: Visit, picture: Path) -> None:
     with pytest.raises(ValueError, match="at most 12"):
-        visit.take([Path(f"{i}.png") for i in range(13)])
+        visit.take([picture] + [Path(f"{i}.png") for i in range(12)])
+    assert not picture.exists()
 
 
 def test_table_of_people(make_humans: Callable[..., Humans]) -> None:
@@ -226,7 +229,8 @@ def test_a_missing_gradio_says_the_cure(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "gradio", None)
-    monkeypatch.delitem(__import__("sys").modules, "multihmr.app", raising=False)
+    for name in ("app", "serving"):
+        monkeypatch.delitem(__import__("sys").modules, f"multihmr.{name}", raising=False)
     assert cli.run(["demo"]) == 1
     assert "the demo needs gradio: pip install 'multihmr[demo]'" in capsys.readouterr().err
 

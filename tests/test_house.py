@@ -59,11 +59,12 @@ ALLOWED = {
     "training": {"geometry", "humans", "bodies", "model", "networks", "data", "hub", "evaluation"},
     "cli": {""},  # opens the one command that is asked for, by its name
     "commands": {"cli", "hub", "checkpoint", "convert", "model", "humans", "image", "data"}
-    | {"training", "evaluation", "app", "visits"}
+    | {"training", "evaluation", "serving", "visits"}
     | {"cluster", "frames", "pieces", "video", "tracking", "sequence", "render", "export"},  # multihmr video
     "visits": {"films", "frames", "hub", "humans", "image", "releases", "render"},  # what the page keeps
     "films": {"export", "frames", "humans", "render", "sequence", "video"},  # the videos among it
-    "app": {"visits", "films"},  # the page
+    "app": {"visits"},  # the page
+    "serving": {"app", "films", "visits"},  # on an address
     "parquet": {"humans"},
     "cluster": {"parquet", "image", "hub", "model", "humans"},
     "": {"hub", "model", "humans", "render", "export"},  # multihmr/__init__.py
@@ -91,7 +92,7 @@ EXTRAS = {
     "av": set(),  # inside a function of frames.py: folders and frames in memory do without
     "smplx": {"bodies/smplx.py"},
     "huggingface_hub": set(),
-    "gradio": {"app.py"},
+    "gradio": {"app.py", "serving.py"},
     "ray": {"cluster/inputs.py", "cluster/run.py", "cluster/worker.py"},
     "pyarrow": {"parquet.py"} | {f"cluster/{name}.py" for name in ("inputs", "worker", "desk", "run")},
 }
@@ -101,8 +102,8 @@ ENVIRONMENT_READERS = {
     "cluster",  # what Ray tells its makers, and how loud it is, can be said in no other way
     "cli",
     "data",
-    "app",
-}  # app: gradio is told by the environment where uploads lie
+    "serving",  # gradio is told in no other way where uploads lie
+}
 
 
 def parse(path: Path) -> ast.Module:

@@ -38,7 +38,7 @@ def served(runs: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterato
     """Address of the page, its model, and the folder in which it keeps files."""
     import tempfile
 
-    from multihmr.app import running
+    from multihmr.serving import running
     from multihmr.visits import Models
 
     models = Models(device="cpu")

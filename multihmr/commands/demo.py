@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     if args.max_upload < 1:
         raise ValueError(f"--max-upload must be at least 1 MB, got {args.max_upload}")
     try:
-        from ..app import running
+        from ..serving import running
     except ModuleNotFoundError as error:
         if error.name != "gradio":
             raise
