@@ -2,6 +2,7 @@
 
 import io
 import os
+import socket
 import subprocess
 import sys
 import tarfile
@@ -22,7 +23,7 @@ from multihmr import cli
 from multihmr.cluster import Settings, inputs, predict_dataset
 from multihmr.cluster.desk import Desk, Report
 from multihmr.cluster.inputs import find_inputs
-from multihmr.cluster.run import _RAY_ENVIRONMENT, _alone, _same_as_before
+from multihmr.cluster.run import _RAY_ENVIRONMENT, _alone, _ray, _same_as_before
 from multihmr.cluster.worker import Pool, pack
 from multihmr.parquet import BAD, SHARDS, Parts, people_schema, people_table, pictures_table, read_people
 
@@ -185,6 +186,16 @@ def test_other_options_and_a_second_run_are_refused(tmp_path):
         predict_dataset(*run, model=look, settings=Settings(fov=60))
     with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
         predict_dataset(*run, model=look, settings=Settings(batch_size=0))
+
+
+def test_an_address_where_nobody_listens_is_told_at_once():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    with (
+        pytest.raises(ConnectionError, match=f"no Ray cluster answers at 127.0.0.1:{port}"),
+        _ray(f"127.0.0.1:{port}"),
+    ):
+        pass
 
 
 @pytest.mark.parametrize(("missing", "code"), [(0, 0), (3, 1)])

@@ -14,6 +14,7 @@ import json
 import logging
 import math
 import os
+import socket
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -183,6 +184,7 @@ def _ray(address: str | None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    _knock(address)
     for name, value in _RAY_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     here: dict[str, Any] = {} if address else {"include_dashboard": False}
@@ -195,6 +197,16 @@ def _ray(address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _knock(address: str | None) -> None:
+    """ConnectionError if nobody listens at HOST:PORT; Ray itself would ask again for minutes."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        try:
+            socket.create_connection((host, int(port)), timeout=10).close()
+        except OSError as error:
+            raise ConnectionError(f"no Ray cluster answers at {address}: {error}") from error
 
 
 @contextlib.contextmanager
