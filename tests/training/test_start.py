@@ -10,7 +10,8 @@ def test_what_is_added_to_a_trained_network_starts_anew_and_the_rest_stays():
     model = build(
         TrainConfig(data="", init="multihmr-anny-hybrid", image_size=96, network="refine=yes")
     ).eval()
-    assert model.config.refine and not bundled.config.refine
+    assert model.config.refine
+    assert not bundled.config.refine
     own = model.state_dict()
     assert all(
         torch.equal(own[name], value)
