@@ -202,6 +202,7 @@ def test_the_webcam_takes_a_picture(visit: Callable[..., Any]) -> None:
     page = visit()
     page.click("button[role=tab]:has-text('Webcam')")
     page.click("#webcam button:has-text('Click to Access Webcam')")
+    page.wait_for_function("document.querySelector('#webcam video')?.videoWidth > 0")  # the camera is on
     page.click("#webcam button[aria-label='capture photo']")
     page.wait_for_selector("#status :text('found')")
 
