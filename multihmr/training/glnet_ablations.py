@@ -71,7 +71,8 @@ class Plan:
     """What is trained on what, and measured on what.
 
     data, test: folders of shards. network: settings that all variants have before their own. only: names of
-    VARIANTS; all if empty. count: pictures to measure on.
+    VARIANTS; all if empty. count: pictures to measure on. init: as in TrainConfig; a Multi-HMR lends the
+    backbone that it has trained already, which shows in fewer steps what the rest is worth.
     """
 
     data: str
@@ -81,6 +82,7 @@ class Plan:
     batch_size: int = 16
     image_size: int = 256
     backbone: str = "hybrid_lite0"
+    init: str = ""
     network: str = ""
     vertices: int = 200  # K people learn from a crop, so their meshes are a cost
     count: int = 200
@@ -111,6 +113,7 @@ def config_of(plan: Plan, name: str, seed: int) -> TrainConfig:
         out=str(Path(plan.out) / name / str(seed)),
         family="glnet",
         backbone=plan.backbone,
+        init=plan.init,
         image_size=plan.image_size,
         network=",".join(filter(None, (plan.network, VARIANTS[name]))),
         steps=plan.steps,
@@ -213,7 +216,8 @@ def write(plan: Plan, out: Path) -> Path:
     people = [result["people"] for name in plan.variants for result in _results(plan, out, name)]
     lines += [
         "",
-        f"{plan.steps} steps of {plan.batch_size} crops of {plan.image_size} pixels, {plan.backbone}; "
+        f"{plan.steps} steps of {plan.batch_size} crops of {plan.image_size} pixels, {plan.backbone}"
+        f"{f' of {plan.init}' if plan.init else ''}; "
         f"measured on {max(people, default=0):.0f} people with true boxes and cameras. Errors in mm, means; "
         "of the position, medians. ± is half the range over seeds.",
         "",

@@ -32,39 +32,44 @@ _BLOCKS = {"Block", "DepthwiseSeparableConv", "InvertedResidual", "BasicBlock", 
 
 
 def build(config: TrainConfig) -> Model:
-    """A new network, or the one of `init` at another image size.
+    """A new network, or the one of `init` at another image size; one of another family lends its backbone.
 
-    ValueError: `init` is of another family, or a name is unknown. FileNotFoundError: no SMPL-X.
+    ValueError: a name is unknown. FileNotFoundError: no SMPL-X.
     """
     if config.precision not in PRECISIONS:
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {config.precision!r}")
     if config.family not in TRAINED:
         raise ValueError(f"family must be one of {', '.join(TRAINED)}, got {config.family!r}")
     network, make_config = cast(Any, FAMILIES[config.family])()
-    if config.init not in STARTS:
-        started = load_model(config.init, device="cpu", smplx=config.smplx or None)
-        if started.family != config.family:
-            raise ValueError(
-                f"{config.init} is of family '{started.family}'; only those of '{config.family}' can be "
-                "trained on, or say --family"
-            )
+    started = (
+        None if config.init in STARTS else load_model(config.init, device="cpu", smplx=config.smplx or None)
+    )
+    if started is not None and started.family == config.family:
         body = started.body
         model_config = replace(started.config, image_size=config.image_size).changed(config.network)
     else:
         counted = {"shape_count": config.shape_count} if config.body == "smplx" else {}
         body = load_body(config.body, smplx=config.smplx or None, **cast(Any, counted))
         model_config = make_config(
-            backbone=config.backbone,
+            backbone=started.config.backbone if started is not None else config.backbone,
             body=config.body,
             image_size=config.image_size,
             **_joints(config, body.topology),
         )
         model_config = model_config.changed(config.network)
+        if started is not None:  # a network that has said nothing yet, though its backbone has seen people
+            names = (*body.topology.pose_names, *body.topology.expression_names)
+            model_config = replace(model_config, unpredicted=names)
     few = cast(Any, body).with_vertices(vertex_sample(body, config.vertices))
     model = network(model_config, few, pretrained=STARTS.get(config.init, False))
-    if config.init not in STARTS:
+    if started is not None:
         own = model.state_dict()
-        known = {name: value for name, value in started.state_dict().items() if name in own}
+        taken = "" if started.family == config.family else "backbone."
+        known = {
+            name: value
+            for name, value in started.state_dict().items()
+            if name in own and name.startswith(taken)
+        }
         # What `network` adds to the model of `init` starts anew, what it takes away is forgotten.
         model.load_state_dict(own | _resize_tables(known, own))
     if isinstance(model.backbone, Hybrid) and config.init != "random":

@@ -57,7 +57,11 @@ class TrainConfig:
     backbone: str = _flag("hybrid_lite0", "or dinov2_vits14, dinov2_vitb14, dinov2_vitl14, hrnet_w32 or _w48")
     image_size: int = _flag(320, "side of the square that the network looks at, in pixels")
     network: str = _flag("", "other fields of the network's config: head=iterative,refine=yes")
-    init: str = _flag("", "model to start from, random, or imagenet; else the backbone's public weights")
+    init: str = _flag(
+        "",
+        "model to start from (its backbone, if of another family), random, or imagenet; else the backbone's "
+        "public weights",
+    )
     steps: int = _flag(30_000, "of the optimiser")
     batch_size: int = _flag(16, "pictures a step, of all processes together")
     accumulate: int = _flag(1, "batches into which a process cuts its share of a step, for want of memory")

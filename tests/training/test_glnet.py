@@ -14,6 +14,7 @@ from multihmr.bodies.swing_twist import rest_joints
 from multihmr.data.sample import Sample
 from multihmr.data.shards import write_shard
 from multihmr.geometry import default_intrinsics
+from multihmr.hub import load_model
 from multihmr.training.batch import collate
 from multihmr.training.glnet import GLNetObjective
 from multihmr.training.glnet_loss import GLNetLoss, Said, _Rows, adaptive_cost, hard_negatives, match
@@ -219,5 +220,12 @@ def test_a_run_builds_the_family_that_it_names():
     assert not isinstance(objective_of(model), Objective)
     with pytest.raises(ValueError, match="family must be one of multihmr, glnet, got 'glnett'"):
         build(dataclasses.replace(config, family="glnett"))
-    with pytest.raises(ValueError, match="is of family 'multihmr'; only those of 'glnet'"):
-        build(dataclasses.replace(config, init="multihmr-anny-hybrid"))
+
+
+def test_a_model_of_another_family_lends_its_backbone():
+    model = build(TrainConfig(data="", family="glnet", image_size=64, init="multihmr-anny-hybrid"))
+    lender = load_model(device="cpu").backbone.state_dict()
+    assert model.family == "glnet"
+    assert "jaw" in " ".join(model.config.unpredicted)
+    for name, value in model.backbone.state_dict().items():
+        torch.testing.assert_close(value, lender[name])
