@@ -20,6 +20,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 FORMAT_VERSION = "1"
+PACKED_VERSION = "2"  # with tensors of 8 bits, which the first version does not know
+SCALES = ".scales"  # behind the name of a tensor of 8 bits: what its rows were divided by
+LEAST_PACKED = 4096  # numbers; smaller tensors are not worth the loss
 
 PICKLE_STARTS = (b"PK\x03\x04", b"\x80")  # torch.save since 1.6, and before
 PICKLE_SUFFIXES = {".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".tar"}
@@ -60,6 +63,7 @@ def read_checkpoint(path: Path, families: Iterable[str], *, label: str = "") -> 
     family = _known(header.get("family", ""), families, label)
     with safe_open(path, "pt") as file:
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
+    tensors = unpacked(tensors)
     return Checkpoint(
         file=label,
         family=family,
@@ -85,7 +89,9 @@ def write_checkpoint(checkpoint: Checkpoint, path: str | os.PathLike[str], **met
         "config": json.dumps(checkpoint.config),
         "body": checkpoint.body,
         "body_options": json.dumps(checkpoint.body_options),
-        "version": FORMAT_VERSION,
+        "version": PACKED_VERSION
+        if any(key.endswith(SCALES) for key in checkpoint.tensors)
+        else FORMAT_VERSION,
     }
     for key, value in checkpoint.tensors.items():
         if value.is_floating_point() and not value.isfinite().all():
@@ -115,6 +121,35 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
         raise ValueError(
             f"{path.name} is cut short or no safetensors file ({path.stat().st_size} bytes): {error}"
         ) from None
+
+
+def packed(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Matrices and kernels as whole numbers of 8 bits with a scale for each row, the rest as it is.
+
+    A row's largest number becomes 127 of its scale, so that none is off by more than 1/254 of that.
+    """
+    result = {}
+    for key, value in tensors.items():
+        if not value.is_floating_point() or value.ndim < 2 or value.numel() < LEAST_PACKED:
+            result[key] = value
+            continue
+        rows = value.float().flatten(1)
+        scales = (rows.abs().amax(1, keepdim=True) / 127).clamp(min=torch.finfo(torch.float32).tiny)
+        result[key] = (rows / scales).round().to(torch.int8).view_as(value)
+        result[key + SCALES] = scales[:, 0]
+    return result
+
+
+def unpacked(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What `packed` made smaller, as float32."""
+    result = {}
+    for key, value in tensors.items():
+        scales = tensors.get(key + SCALES)
+        if scales is not None:
+            value = (value.float().flatten(1) * scales[:, None]).view_as(value)
+        if not key.endswith(SCALES):
+            result[key] = value
+    return result
 
 
 def existing(path: Path) -> Path:

@@ -29,6 +29,7 @@ from .checkpoint import (
     existing,
     fill,
     own_state,
+    packed,
     read_checkpoint,
     write_checkpoint,
 )
@@ -116,11 +117,20 @@ def load_model(
     return model.to(target).eval()
 
 
-def save_model(model: Model, path: str | os.PathLike[str], *, half: bool = False, **metadata: str) -> Path:
+def save_model(
+    model: Model,
+    path: str | os.PathLike[str],
+    *,
+    half: bool = False,
+    small: bool = False,
+    **metadata: str,
+) -> Path:
     """Write `model` as one safetensors file that `load_model` reads; gives its path.
 
-    half: store floats with 16 bits; ValueError where a number does not fit. metadata: text for the header, as
-    licence="CC0-1.0" or source="..."; `family`, `config`, `body`, `body_options` and `version` are set here.
+    half: store floats with 16 bits; ValueError where a number does not fit. small: matrices with 8 bits a
+    number and a scale for each row, the rest as `half` says; they are read as float32 again. metadata: text
+    for the header, as licence="CC0-1.0" or source="..."; `family`, `config`, `body`, `body_options` and
+    `version` are set here.
     """
     tensors = {}
     for key, value in own_state(model).items():
@@ -133,7 +143,7 @@ def save_model(model: Model, path: str | os.PathLike[str], *, half: bool = False
         config=dataclasses.asdict(model.config),
         body=model.body.name,
         licence=metadata.pop("licence", "unknown"),
-        tensors=tensors,
+        tensors=packed(tensors) if small else tensors,
         body_options={"shape_count": model.body.shape_count} if model.body.name == "smplx" else {},
     )
     return write_checkpoint(checkpoint, path, **metadata)

@@ -22,7 +22,7 @@ from shelf import Shelf, open_shelf
 from toys import ToyBody, tiny_model
 
 from multihmr import hub
-from multihmr.checkpoint import Checkpoint
+from multihmr.checkpoint import Checkpoint, own_state
 from multihmr.hub import cache_folder, find_smplx, list_models, load_model, read_metadata, save_model
 
 LOAD_BODY = hub.load_body
@@ -70,6 +70,24 @@ def test_half_is_half_the_size_and_loads_as_float32(saved: Path, tmp_path: Path)
     with pytest.raises(ValueError, match="not finite with 16 bits"):
         save_model(too_large, half, half=True)
     load_model(half, device="cpu")  # the file that was there is still whole
+
+
+def test_small_is_a_quarter_of_the_size_and_each_row_is_off_by_half_a_step_at_most(
+    tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr("multihmr.checkpoint.LEAST_PACKED", 64)
+    model = tiny_model()
+    whole, small = (
+        save_model(model, tmp_path / f"{x}.safetensors", half=True, small=x) for x in (False, True)
+    )
+    assert small.stat().st_size < 0.75 * whole.stat().st_size
+    assert read_metadata(small)["version"] == "2"
+    there = load_model(small, device="cpu").state_dict()
+    for name, value in own_state(model).items():
+        rows = value.float().flatten(1) if value.ndim > 1 else value.float()[None]
+        step = rows.abs().amax(1, keepdim=True) / 127
+        off = (there[name].float().reshape(rows.shape) - rows).abs()
+        assert (off <= 0.501 * step + 1e-3 * rows.abs() + 1e-7).all()
 
 
 def test_the_body_is_not_in_the_file(saved: Path) -> None:
