@@ -369,7 +369,7 @@ class Model(nn.Module):
 def own_camera(fov_B: Tensor, K_B33: Tensor | None, size: int) -> Tensor:
     """(B, 3, 3) the cameras given, where there are none those of this field of view [rad]: square pixels,
     principal point in the middle of windows of `size` pixels."""
-    middle_B2 = fov_B.new_full((len(fov_B), 2), size / 2)
+    middle_B2 = fov_B.new_full((fov_B.shape[0], 2), size / 2)
     own_B33 = intrinsics(fov_to_focal(fov_B, float(size)), middle_B2)
     return own_B33 if K_B33 is None else torch.where(K_B33.isnan(), own_B33, K_B33)
 

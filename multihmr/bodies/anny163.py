@@ -73,7 +73,7 @@ class Anny163(PhenotypeBody):
         return turn_from_y(bones_PJ3) @ self._rolls_J33
 
     def _bone_axes(self, coefficients_PC: Tensor) -> Tensor:
-        root_P133 = self._identity.expand(len(coefficients_PC), 1, 3, 3)
+        root_P133 = self._identity.expand(coefficients_PC.shape[0], 1, 3, 3)
         return torch.cat([root_P133, self._rest_axes(coefficients_PC)[:, 1:]], 1)
 
 

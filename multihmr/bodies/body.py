@@ -69,7 +69,7 @@ class Body(nn.Module, ABC):
 
     def check_parameters(self, pose_PR33: Tensor, shape_PS: Tensor, expression_PE: Tensor) -> None:
         """ValueError by name if one of the three has not the shape that this body takes."""
-        people = len(pose_PR33)
+        people = pose_PR33.shape[0]
         expected = {
             "pose": (pose_PR33, (people, self.rotation_count, 3, 3)),
             "shape": (shape_PS, (people, self.shape_count)),

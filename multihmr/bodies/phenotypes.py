@@ -70,7 +70,7 @@ class PhenotypeBody(Body):
         basis_KV3 = _basis(tensors, facts["block"])[:directions]
         mean_V3 = tensors["vertex_mean"].unflatten(0, (-1, 3))
         weights_VJ = _skin_weights(tensors, len(joints))
-        self._patches = cut(mean_V3[kept], basis_KV3[:, kept], weights_VJ[kept])
+        self._patches = cut(mean_V3, basis_KV3, weights_VJ, kept)
 
     def _register(self, **buffers: Tensor) -> None:
         for name, tensor in buffers.items():
@@ -150,7 +150,7 @@ class PhenotypeBody(Body):
         mean_V3, basis_KV3, weights_VJ = joined(self._patches)
         kept_here = torch.from_numpy(kept).to(mean_V3.device)
         body = copy.copy(self)
-        body._modules = {"_patches": cut(mean_V3[kept_here], basis_KV3[:, kept_here], weights_VJ[kept_here])}
+        body._modules = {"_patches": cut(mean_V3, basis_KV3, weights_VJ, kept_here)}
         body._buffers = dict(self._buffers)
         body.base_vertices = self.base_vertices[kept]
         body.topology = part_of_topology(self.topology, kept)
@@ -160,12 +160,13 @@ class PhenotypeBody(Body):
         """The patches; one alone as soon as an accelerator is used, which would wait for many small ones."""
         if len(self._patches) > 1 and self.mean_shape_S.device.type != "cpu":
             tables = joined(self._patches)
-            self._patches = cut(*tables, size=len(tables[0]))
+            count = len(tables[0])
+            self._patches = cut(*tables, torch.arange(count, device=tables[0].device), size=count)
         return [patch for patch in self._patches if isinstance(patch, Patch)]
 
     def _shape_coefficients(self, shape_PS: Tensor) -> Tensor:
         """(P, C) weights of the directions: the shape is a mix of the corners around it, multilinearly."""
-        weights_PC = shape_PS.new_ones(len(shape_PS), 1)
+        weights_PC = shape_PS.new_ones(shape_PS.shape[0], 1)
         effective_P6 = shape_PS[:, : len(self._anchors)]
         for column, anchors in zip(effective_P6.unbind(1), self._anchors, strict=True):
             weights_PC = (weights_PC[:, :, None] * _interpolation(column, anchors)[:, None]).flatten(1)
@@ -174,7 +175,7 @@ class PhenotypeBody(Body):
     def _chained(self, turns_PJ33: Tensor) -> Tensor:
         """Each bone's own turn -> the product of the turns from the root down to it."""
         for ancestors in self._jumps:
-            padded = torch.cat([turns_PJ33, self._identity.expand(len(turns_PJ33), 1, 3, 3)], 1)
+            padded = torch.cat([turns_PJ33, self._identity.expand(turns_PJ33.shape[0], 1, 3, 3)], 1)
             turns_PJ33 = padded.index_select(1, ancestors) @ turns_PJ33
         return turns_PJ33
 

@@ -1,7 +1,8 @@
 """From a heatmap of head centres to people, and people flat <-> padded.
 
 All people of a batch stand in one flat list (P), ordered by image, row, column, whatever their number per
-image; attention among the people of an image needs them padded (B, Q).
+image; attention among the people of an image needs them padded (B, Q). Graphs of fixed shapes have `Slots`
+instead: Q cells of each image, best first, and a mask of those that are people.
 """
 
 from __future__ import annotations
@@ -37,9 +38,44 @@ class Centers:
         """Only these people: a mask (P,) or their indices."""
         return Centers(*(getattr(self, field.name)[people] for field in fields(self)))
 
+    def padded(self, x_PD: Tensor, image_count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """(P, D) -> (B, Q, D), mask (B, Q) of people, slot (P,) of each of the list, as `pad_people`."""
+        return pad_people(x_PD, self.image_index_P, image_count)
+
+    def silenced(self, x_PD: Tensor) -> Tensor:
+        """x_PD with zeros in the rows of nobody; here every row is somebody."""
+        return x_PD
+
     def heads(self, offset_P2: Tensor) -> Tensor:
         """(P, 2) where the heads are [cells], by their offsets (x, y) from the middles of the cells."""
         return torch.stack([self.col_P, self.row_P], dim=-1) + 0.5 + offset_P2
+
+
+@dataclass(frozen=True)
+class Slots(Centers):
+    """Q cells of each image, whatever the number of people in it: P is B * Q, image by image.
+
+    In the rows of the flat list that mask_BQ does not have are numbers without meaning.
+    """
+
+    mask_BQ: Tensor
+
+    def __getitem__(self, people: Tensor) -> Centers:
+        raise TypeError("the number of slots is fixed; take some of each image with `picked`")
+
+    def padded(self, x_PD: Tensor, image_count: int) -> tuple[Tensor, Tensor, Tensor]:
+        slot_P = torch.arange(self.mask_BQ.shape[1], device=x_PD.device).expand_as(self.mask_BQ).flatten()
+        return x_PD.unflatten(0, self.mask_BQ.shape), self.mask_BQ, slot_P
+
+    def silenced(self, x_PD: Tensor) -> Tensor:
+        return torch.where(self.mask_BQ.flatten()[:, None], x_PD, x_PD.new_zeros(()))
+
+    def picked(self, slot_BN: Tensor, mask_BN: Tensor) -> tuple[Slots, Tensor]:
+        """Only these slots of each image, masked anew; and their places (B * N,) in the list as it was."""
+        starts_B1 = torch.arange(slot_BN.shape[0], device=slot_BN.device)[:, None] * self.mask_BQ.shape[1]
+        kept_P = (starts_B1 + slot_BN).flatten()
+        image_P, row_P, col_P = self.image_index_P[kept_P], self.row_P[kept_P], self.col_P[kept_P]
+        return Slots(image_P, row_P, col_P, self.scores_P[kept_P], mask_BN), kept_P
 
 
 def find_centers(
@@ -49,17 +85,33 @@ def find_centers(
 
     `max_people` keeps the best of each image.
     """
-    height, width = scores_Bhw.shape[1:]
-    pooled = F.max_pool2d(scores_Bhw[:, None], nms_kernel, stride=1, padding=nms_kernel // 2)[:, 0]
-    pooled = pooled[:, :height, :width]  # even kernels give a row and a column more
-    kept = torch.where(
-        (scores_Bhw == pooled) & (scores_Bhw >= threshold), scores_Bhw, scores_Bhw.new_zeros(())
-    )
+    kept = _peaks(scores_Bhw, threshold, nms_kernel)
     if max_people is not None and max_people < kept[0].numel():
         best = kept.flatten(1).topk(max_people, dim=1)
         kept = torch.zeros_like(kept).flatten(1).scatter(1, best.indices, best.values).view_as(kept)
     image_index_P, row_P, col_P = torch.nonzero(kept, as_tuple=True)
     return Centers(image_index_P, row_P, col_P, kept[image_index_P, row_P, col_P])
+
+
+def best_cells(scores_Bhw: Tensor, count: int, *, threshold: float, nms_kernel: int = 3) -> Slots:
+    """As `find_centers` with `max_people=count`, in shapes that do not depend on what is seen."""
+    kept = _peaks(scores_Bhw, threshold, nms_kernel)
+    batch, _, width = kept.shape
+    best = kept.flatten(1).topk(min(count, kept[0].numel()), dim=1)
+    image_BQ = torch.arange(batch, device=kept.device)[:, None].expand_as(best.indices)
+    cell_P = best.indices.flatten()
+    row_P = torch.div(cell_P, width, rounding_mode="floor")
+    return Slots(image_BQ.flatten(), row_P, cell_P - width * row_P, best.values.flatten(), best.values > 0)
+
+
+def _peaks(scores_Bhw: Tensor, threshold: float, nms_kernel: int) -> Tensor:
+    """The scores of cells that `find_centers` finds, 0 elsewhere."""
+    height, width = scores_Bhw.shape[1:]
+    pooled = F.max_pool2d(scores_Bhw[:, None], nms_kernel, stride=1, padding=nms_kernel // 2)[:, 0]
+    pooled = pooled[:, :height, :width]  # even kernels give a row and a column more
+    return torch.where(
+        (scores_Bhw == pooled) & (scores_Bhw >= threshold), scores_Bhw, scores_Bhw.new_zeros(())
+    )
 
 
 def different_people(
@@ -71,13 +123,7 @@ def different_people(
     `apart` says what makes two people: heads that far from each other across the line of sight [m], or, along
     it, depths whose ratio differs from 1 by that much. People of different images are different.
     """
-    across, along = apart
-    rays_P2 = translation_P3[:, :2] / translation_P3[:, 2:]
-    depth_P = translation_P3[:, 2]
-    across_PP = (rays_P2[:, None] - rays_P2).norm(dim=-1) * torch.minimum(depth_P[:, None], depth_P)
-    along_PP = (depth_P[:, None] / depth_P).log().abs()
-    same_PP = (across_PP < across) & (along_PP < math.log(1 + along))
-    same_PP |= across_PP < min(HEAD_RADIUS, across)  # a head right behind another would not be seen
+    same_PP = _same_place(translation_P3, apart)
     same_PP &= centers.image_index_P[:, None] == centers.image_index_P
     alike, image = same_PP.cpu().numpy(), centers.image_index_P.tolist()
     kept: list[int] = []
@@ -90,6 +136,40 @@ def different_people(
     keep_P = torch.zeros_like(centers.scores_P, dtype=torch.bool)
     keep_P[kept] = True
     return keep_P
+
+
+def different_slots(
+    translation_P3: Tensor, slots: Slots, *, apart: tuple[float, float], at_most: int
+) -> tuple[Slots, Tensor]:
+    """What `different_people` keeps, in `at_most` slots an image, best first; and where these were.
+
+    Whether somebody stays depends on those with better scores alone. Each round settles one more slot, at
+    least, so after as many rounds as there are slots all are settled, whoever is in whose place.
+    """
+    batch, count = slots.mask_BQ.shape
+    same_BQQ = _same_place(translation_P3.unflatten(0, (batch, count)), apart)
+    better_QQ = torch.ones(count, count, dtype=torch.bool, device=same_BQQ.device).tril(-1)
+    rivals_BQQ = (same_BQQ & better_QQ).to(translation_P3.dtype)
+    keep_BQ = slots.mask_BQ
+    for _ in range(count - 1):
+        beaten_BQ1 = rivals_BQQ @ keep_BQ.to(rivals_BQQ.dtype)[..., None]
+        keep_BQ = slots.mask_BQ & (beaten_BQ1[..., 0] < 0.5)
+    scores_BQ = slots.scores_P.unflatten(0, (batch, count))
+    best = torch.where(keep_BQ, scores_BQ, scores_BQ.new_zeros(())).topk(min(at_most, count), dim=1)
+    return slots.picked(best.indices, best.values > 0)
+
+
+def _same_place(translation_P3: Tensor, apart: tuple[float, float]) -> Tensor:
+    """(..., P, 3) heads [m] -> (..., P, P) whether two are too near each other to be two people's."""
+    across, along = apart
+    rays_P2 = translation_P3[..., :2] / translation_P3[..., 2:]
+    depth_P = translation_P3[..., 2]
+    shorter_PP = torch.minimum(depth_P[..., None], depth_P[..., None, :])
+    across_PP = (rays_P2[..., None, :] - rays_P2[..., None, :, :]).norm(dim=-1) * shorter_PP
+    along_PP = (depth_P[..., None] / depth_P[..., None, :]).log().abs()
+    same_PP = (across_PP < across) & (along_PP < math.log(1 + along))
+    same_PP |= across_PP < min(HEAD_RADIUS, across)  # a head right behind another would not be seen
+    return same_PP
 
 
 def pad_people(x_PD: Tensor, image_index_P: Tensor, image_count: int) -> tuple[Tensor, Tensor, Tensor]:

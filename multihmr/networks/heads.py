@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..bodies.body import Body
 from ..geometry import rot6d_to_rotmat, rotmat_to_rot6d
 from .attention import PerceptionLayer
-from .centers import Centers, pad_people
+from .centers import Centers
 
 if TYPE_CHECKING:
     from .multihmr import MultiHMRConfig
@@ -66,20 +66,18 @@ class PerceptionHead(nn.Module):
     def forward(
         self, context_BDhw: Tensor, centers: Centers, known_PD: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        count = len(centers)
         query_PD = centers.gather(context_BDhw)
         query_PD = query_PD + self.query_rows[centers.row_P] + self.query_cols[centers.col_P]
         mean_D = torch.cat([self.mean_pose, self.mean_shape])
-        token_PD = self.to_token(torch.cat([query_PD, mean_D.expand(count, -1)], dim=-1))
+        token_PD = self.to_token(torch.cat([query_PD, mean_D.expand(query_PD.shape[0], -1)], dim=-1))
         if known_PD is not None:
             token_PD = token_PD + known_PD
 
-        context_BDhw = context_BDhw.clone()
-        context_BDhw[centers.image_index_P, :, centers.row_P, centers.col_P] += (
-            self.mark_rows[centers.row_P] + self.mark_cols[centers.col_P]
-        )
-        context_BND = context_BDhw.flatten(2).transpose(1, 2)
-        x_BQD, mask_BQ, slot_P = pad_people(token_PD, centers.image_index_P, len(context_BDhw))
+        marks_PD = centers.silenced(self.mark_rows[centers.row_P] + self.mark_cols[centers.col_P])
+        cell_P = centers.row_P * context_BDhw.shape[-1] + centers.col_P
+        context_BND = context_BDhw.clone().flatten(2).transpose(1, 2)
+        context_BND[centers.image_index_P, cell_P] += marks_PD
+        x_BQD, mask_BQ, slot_P = centers.padded(token_PD, context_BND.shape[0])
         for layer in self.layers:
             x_BQD = layer(x_BQD, mask_BQ, context_BND)
         x_PD = self.norm(x_BQD[centers.image_index_P, slot_P])
@@ -125,7 +123,7 @@ class IterativeHead(nn.Module):
         token_PD = self.to_token(centers.gather(context_BDhw))
         if known_PD is not None:
             token_PD = token_PD + known_PD
-        x_PN = self.mean.expand(len(centers), -1)
+        x_PN = self.mean.expand(token_PD.shape[0], -1)
         for _ in range(self.iterations):
             x_PN = x_PN + self.correct(torch.cat([token_PD, x_PN], dim=-1))
         pose6d_PN, shape_PS, expression_PE, depth_code_P1 = x_PN.split(self.sizes, dim=-1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,11 +17,11 @@ from ..bodies.body import Body
 from ..geometry import DEFAULT_FOV_DEG, code_to_depth, released_code_to_depth
 from ..image import Window
 from ..model import Model, Predictions, own_camera
-from .backbones import create_backbone
-from .centers import Centers, different_people, find_centers
+from .backbones import Features, create_backbone
+from .centers import Centers, best_cells, different_people, different_slots, find_centers
 from .heads import HEADS
 from .rays import CAMERA_EMBEDDINGS, RayEmbedding
-from .reader import JointReader
+from .reader import JointReader, JointReading
 from .refine import Guess, Refinement, in_window
 from .settings import changed
 
@@ -69,6 +70,15 @@ class MultiHMRConfig:
         ValueError: no such field, or no value for it.
         """
         return changed(self, settings)
+
+
+class _Seen(NamedTuple):
+    """A batch of pictures, whoever is in them."""
+
+    features: Features
+    logits_Bhw: Tensor
+    fov_B: Tensor
+    K_B33: Tensor  # that is used
 
 
 class MultiHMR(Model):
@@ -131,45 +141,85 @@ class MultiHMR(Model):
             threshold: least score of a person; None takes the checkpoint's.
             max_people: keep the best of each image.
         """
+        seen = self._see(images_B3HW, K_B33)
+        sought = centers is None
+        if centers is None:
+            centers = self._find(seen.logits_Bhw, threshold, max_people)
+        guess, reading = self._regress(seen, centers)
+        if sought and self.config.apart is not None:
+            places_P3 = self._place(guess, centers, seen.K_B33)
+            keep_P = different_people(places_P3, centers, apart=self.config.apart, at_most=max_people)
+            guess, centers, reading = Guess(*(said[keep_P] for said in guess)), centers[keep_P], None
+        return self._answer(seen, guess, centers, reading)
+
+    def fixed(
+        self,
+        images_B3HW: Tensor,
+        K_B33: Tensor | None = None,
+        *,
+        people: int,
+        threshold: float | None = None,
+    ) -> Predictions:
+        """What `forward` predicts with `max_people=people`, in shapes that do not depend on what is seen.
+
+        The centers are `Slots`: `people` an image, fewer where the grid has fewer cells, best first, and a
+        mask of those that are somebody. The rest of the arguments is as in `forward`.
+        """
+        seen = self._see(images_B3HW, K_B33)
+        apart = self.config.apart
+        slots = best_cells(
+            self._scores(seen.logits_Bhw),
+            CELLS_A_PERSON * people if apart else people,
+            **self._rule(threshold),
+        )
+        guess, _ = self._regress(seen, slots)
+        if apart is not None:
+            places_P3 = self._place(guess, slots, seen.K_B33)
+            slots, kept_P = different_slots(places_P3, slots, apart=apart, at_most=people)
+            guess = Guess(*(said[kept_P] for said in guess))
+        return self._answer(seen, guess, slots)
+
+    def _see(self, images_B3HW: Tensor, K_B33: Tensor | None) -> _Seen:
+        """What is seen before anybody is looked for."""
         size = self.config.image_size
         if tuple(images_B3HW.shape[-2:]) != (size, size):
             raise ValueError(f"this network looks at {size}x{size} windows, got {tuple(images_B3HW.shape)}")
         features = self.backbone(images_B3HW)
-        grid_BDhw = features.grid_BDhw
-        cells_BhwD = grid_BDhw.movedim(1, -1)
-        logits_Bhw = self.to_score(cells_BhwD)[..., 0]
+        logits_Bhw = self.to_score(features.grid_BDhw.movedim(1, -1))[..., 0]
         fov_B = self._fov(features.global_BD)
-        K_B33 = own_camera(fov_B, K_B33, size)
-        sought = centers is None
-        if centers is None:
-            centers = self._find(logits_Bhw, threshold, max_people)
-        rays_BDhw = self.rays(K_B33, *grid_BDhw.shape[-2:], self.backbone.patch)
+        return _Seen(features, logits_Bhw, fov_B, own_camera(fov_B, K_B33, size))
+
+    def _regress(self, seen: _Seen, centers: Centers) -> tuple[Guess, JointReading | None]:
+        """The people in these cells, at a first look."""
+        grid_BDhw = seen.features.grid_BDhw
+        rays_BDhw = self.rays(seen.K_B33, *grid_BDhw.shape[-2:], self.backbone.patch)
         context_BDhw = torch.cat([grid_BDhw, rays_BDhw], dim=1)
         offset_P2 = self.to_offset(centers.gather(grid_BDhw))
         known_PD, reading = None, None
         if self.reader is not None:
-            heads_P2 = centers.heads(offset_P2).detach() * self.backbone.patch / size
-            known_PD, reading = self.reader(grid_BDhw, features.fine_BDhw, centers, heads_P2)
+            heads_P2 = centers.heads(offset_P2).detach() * self.backbone.patch / self.config.image_size
+            known_PD, reading = self.reader(grid_BDhw, seen.features.fine_BDhw, centers, heads_P2)
         pose_PR33, shape_PS, expression_PE, depth_code_P = self.head(context_BDhw, centers, known_PD)
-        guess = Guess(pose_PR33, shape_PS, expression_PE, depth_code_P, offset_P2)
-        if sought and self.config.apart is not None:
-            places_P3 = self._place(guess, centers, K_B33)
-            keep_P = different_people(places_P3, centers, apart=self.config.apart, at_most=max_people)
-            guess, centers, reading = Guess(*(said[keep_P] for said in guess)), centers[keep_P], None
+        return Guess(pose_PR33, shape_PS, expression_PE, depth_code_P, offset_P2), reading
+
+    def _answer(
+        self, seen: _Seen, guess: Guess, centers: Centers, reading: JointReading | None = None
+    ) -> Predictions:
+        """The people of a guess, after the second look, standing in space."""
         coarse_PJ3 = None
         if self.refinement is not None:
-            coarse_PJ3 = self.refinement.joints_of(guess, self._place(guess, centers, K_B33))
-            places_PJ2 = in_window(coarse_PJ3, K_B33[centers.image_index_P], size)
-            guess = self.refinement(guess, coarse_PJ3, places_PJ2, features, centers)
+            coarse_PJ3 = self.refinement.joints_of(guess, self._place(guess, centers, seen.K_B33))
+            places_PJ2 = in_window(coarse_PJ3, seen.K_B33[centers.image_index_P], self.config.image_size)
+            guess = self.refinement(guess, coarse_PJ3, places_PJ2, seen.features, centers)
         return self.stand(
             guess[:3],
-            self._depth(guess, centers, K_B33),
+            self._depth(guess, centers, seen.K_B33),
             guess.offset_P2,
             centers=centers,
-            K_B33=K_B33,
+            K_B33=seen.K_B33,
             depth_code_P=guess.depth_code_P,
-            logits_Bhw=logits_Bhw,
-            fov_B=fov_B,
+            logits_Bhw=seen.logits_Bhw,
+            fov_B=seen.fov_B,
             reading=reading,
             coarse_PJ3=coarse_PJ3,
         )
@@ -185,13 +235,16 @@ class MultiHMR(Model):
 
     def _find(self, logits_Bhw: Tensor, threshold: float | None, max_people: int | None) -> Centers:
         apart = self.config.apart is not None
-        return find_centers(
-            self._scores(logits_Bhw),
-            threshold=self.config.threshold if threshold is None else threshold,
-            nms_kernel=1 if apart else self.config.nms_kernel,
-            # One person lights up some cells, of which but one is kept later.
-            max_people=CELLS_A_PERSON * max_people if apart and max_people is not None else max_people,
-        )
+        # One person lights up some cells, of which but one is kept later.
+        at_most = CELLS_A_PERSON * max_people if apart and max_people is not None else max_people
+        return find_centers(self._scores(logits_Bhw), max_people=at_most, **self._rule(threshold))
+
+    def _rule(self, threshold: float | None) -> dict[str, Any]:
+        """Which cells are people: as `find_centers` and `best_cells` take it."""
+        return {
+            "threshold": self.config.threshold if threshold is None else threshold,
+            "nms_kernel": self.config.nms_kernel if self.config.apart is None else 1,
+        }
 
     def window(self, height: int, width: int) -> Window:
         if self.config.released:
@@ -204,7 +257,7 @@ class MultiHMR(Model):
 
     def _fov(self, global_BD: Tensor) -> Tensor:
         if self.to_fov is None:
-            return global_BD.new_full((len(global_BD),), math.radians(DEFAULT_FOV_DEG))
+            return global_BD.new_full((global_BD.shape[0],), math.radians(DEFAULT_FOV_DEG))
         return math.pi * torch.sigmoid(self.to_fov(global_BD))[:, 0]
 
     def _scores(self, logits_Bhw: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ from ..image import Window
 from ..model import Model, Predictions, own_camera
 from .attention import PerceptionLayer
 from .backbones import create_backbone
-from .centers import Centers, find_centers, pad_people
+from .centers import Centers, best_cells, find_centers
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,15 @@ class MultiHMRAnnyConfig:
     nms_kernel: int = 3
     threshold: float = 0.3  # score above which a cell is a person, when the caller does not say
     unpredicted: tuple[str, ...] = ()  # joints that never moved in training
+
+
+class _Seen(NamedTuple):
+    """A batch of pictures, whoever is in them."""
+
+    grid_BDhw: Tensor
+    logits_Bhw: Tensor
+    fov_B: Tensor
+    K_B33: Tensor  # that is used
 
 
 class MultiHMRAnny(Model):
@@ -91,44 +101,64 @@ class MultiHMRAnny(Model):
         max_people: int | None = None,
     ) -> Predictions:
         """Predictions for a batch of square windows, RGB in [0, 1]; arguments as those of `MultiHMR`."""
+        seen = self._see(images_B3HW, K_B33)
+        if centers is None:
+            rule = self._rule(threshold)
+            centers = find_centers(seen.logits_Bhw.sigmoid(), max_people=max_people, **rule)
+        return self._answer(seen, centers)
+
+    def fixed(
+        self,
+        images_B3HW: Tensor,
+        K_B33: Tensor | None = None,
+        *,
+        people: int,
+        threshold: float | None = None,
+    ) -> Predictions:
+        """As `MultiHMR.fixed`."""
+        seen = self._see(images_B3HW, K_B33)
+        return self._answer(seen, best_cells(seen.logits_Bhw.sigmoid(), people, **self._rule(threshold)))
+
+    def _rule(self, threshold: float | None) -> dict[str, Any]:
+        """Which cells are people: as `find_centers` and `best_cells` take it."""
+        return {
+            "threshold": self.config.threshold if threshold is None else threshold,
+            "nms_kernel": self.config.nms_kernel,
+        }
+
+    def _see(self, images_B3HW: Tensor, K_B33: Tensor | None) -> _Seen:
         size = self.config.image_size
         if tuple(images_B3HW.shape[-2:]) != (size, size):
             raise ValueError(f"this network looks at {size}x{size} windows, got {tuple(images_B3HW.shape)}")
         features = self.backbone(images_B3HW)
         logits_Bhw = self.to_score(features.grid_BDhw.movedim(1, -1))[..., 0]
         fov_B = math.pi * torch.sigmoid(self.to_fov(features.global_BD))[:, 0]
-        K_B33 = own_camera(fov_B, K_B33, size)
-        if centers is None:
-            threshold = self.config.threshold if threshold is None else threshold
-            centers = find_centers(
-                logits_Bhw.sigmoid(),
-                threshold=threshold,
-                nms_kernel=self.config.nms_kernel,
-                max_people=max_people,
-            )
-        people_PD = self._look(features.grid_BDhw, centers)
+        return _Seen(features.grid_BDhw, logits_Bhw, fov_B, own_camera(fov_B, K_B33, size))
 
+    def _answer(self, seen: _Seen, centers: Centers) -> Predictions:
+        """The people in these cells."""
+        people_PD = self._look(seen.grid_BDhw, centers)
         pose_PR33 = rot6d_to_rotmat(self.to_pose(people_PD).unflatten(-1, (-1, 6)))
         shape_PS = self.to_shape(people_PD).sigmoid()
-        expression_PE = shape_PS.new_zeros(len(centers), self.body.expression_count)
+        expression_PE = shape_PS.new_zeros(shape_PS.shape[0], self.body.expression_count)
         depth_code_P = self.to_depth(people_PD)[:, 0]
-        depth_P = code_to_depth(depth_code_P, K_B33[centers.image_index_P, 0, 0], size)
+        focal_P = seen.K_B33[centers.image_index_P, 0, 0]
         return self.stand(
             (pose_PR33, shape_PS, expression_PE),
-            depth_P,
+            code_to_depth(depth_code_P, focal_P, self.config.image_size),
             self.to_offset(people_PD),
             centers=centers,
-            K_B33=K_B33,
+            K_B33=seen.K_B33,
             depth_code_P=depth_code_P,
-            logits_Bhw=logits_Bhw,
-            fov_B=fov_B,
+            logits_Bhw=seen.logits_Bhw,
+            fov_B=seen.fov_B,
         )
 
     def _look(self, grid_BDhw: Tensor, centers: Centers) -> Tensor:
         """(P, D) what people know after looking at each other and at their picture."""
         context_BND = self.to_token(grid_BDhw.flatten(2).transpose(1, 2)) + self.positions_ND
         token_PD = context_BND[centers.image_index_P, centers.row_P * grid_BDhw.shape[-1] + centers.col_P]
-        x_BQD, mask_BQ, slot_P = pad_people(token_PD, centers.image_index_P, len(context_BND))
+        x_BQD, mask_BQ, slot_P = centers.padded(token_PD, context_BND.shape[0])
         for layer in self.layers:
             x_BQD = layer(x_BQD, mask_BQ, context_BND)
         return x_BQD[centers.image_index_P, slot_P]

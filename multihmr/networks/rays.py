@@ -37,7 +37,7 @@ class RayEmbedding(nn.Module):
         cols = (torch.arange(width, device=K_B33.device) + 0.5) * patch
         v, u = torch.meshgrid(rows, cols, indexing="ij")
         centers_N2 = torch.stack([v, u] if self.swapped else [u, v], dim=-1).flatten(0, 1).to(K_B33.dtype)
-        rays_BN2 = pixel_rays(centers_N2.expand(len(K_B33), -1, -1), K_B33)
+        rays_BN2 = pixel_rays(centers_N2.expand(K_B33.shape[0], -1, -1), K_B33)
         rays_BN3 = torch.cat([rays_BN2, torch.ones_like(rays_BN2[..., :1])], dim=-1)
         phases = (math.pi * rays_BN3[..., None] * self.frequencies).flatten(2)
         embedding_BND = torch.cat([rays_BN3, phases.sin(), phases.cos()], dim=-1)

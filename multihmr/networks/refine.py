@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..bodies.body import Body, place
 from ..geometry import project, rot6d_to_rotmat, rotmat_to_rot6d
 from .backbones import Features
-from .centers import Centers, pad_people
+from .centers import Centers
 from .deformable import DeformableAttention
 
 WIDTH = 96  # of what is known of a joint
@@ -109,7 +109,7 @@ class Refinement(nn.Module):
         """(P, J, D) what the maps hold around the places; all people of a picture ask at once."""
         joints, width = query_PJD.shape[1:]
         asked_PN = torch.cat([query_PJD.flatten(1), places_PJ2.flatten(1)], dim=1)
-        asked_BQN, _, slot_P = pad_people(asked_PN, centers.image_index_P, len(features.grid_BDhw))
+        asked_BQN, _, slot_P = centers.padded(asked_PN, features.grid_BDhw.shape[0])
         query_BQD = asked_BQN[..., : joints * width].unflatten(2, (joints, width)).flatten(1, 2)
         places_BQ2 = asked_BQN[..., joints * width :].unflatten(2, (joints, 2)).flatten(1, 2)
         found_BQD = self.look(query_BQD, places_BQ2, features.maps)
