@@ -43,9 +43,12 @@ class Patch(nn.Module):
         return torch.addcmul(moved, z, rest_V3P[:, 2:])
 
 
-def cut(mean_V3: Tensor, basis_KV3: Tensor, weights_VJ: Tensor, size: int = PATCH) -> nn.ModuleList:
-    parts = zip(mean_V3.split(size), basis_KV3.split(size, 1), weights_VJ.split(size), strict=True)
-    return nn.ModuleList(Patch(*part) for part in parts)
+def cut(
+    mean_V3: Tensor, basis_KV3: Tensor, weights_VJ: Tensor, kept: Tensor, *, size: int = PATCH
+) -> nn.ModuleList:
+    """Patches of the vertices `kept`, in this order. One after the other: the tables are large."""
+    chunks = kept.split(size)
+    return nn.ModuleList(Patch(mean_V3[part], basis_KV3[:, part], weights_VJ[part]) for part in chunks)
 
 
 def joined(patches: nn.ModuleList) -> tuple[Tensor, Tensor, Tensor]:

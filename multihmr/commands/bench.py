@@ -4,28 +4,62 @@ from __future__ import annotations
 
 import argparse
 
-from .flags import ints, model_flags
+from .flags import ints, model_flags, words
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--people", type=ints, default="1,10", help="numbers of people; default: %(default)s")
+    parser.add_argument(
+        "--people",
+        type=people,
+        default="1,10",
+        help="numbers of people to force; 'found': as many as the model finds; default: %(default)s",
+    )
+    parser.add_argument("--batch", type=ints, default="1", help="pictures at once; default: %(default)s")
+    parser.add_argument("--size", type=ints, help="sides of the window [pixels]; default: the model's own")
+    parser.add_argument(
+        "--dtype", type=words, help="float32, float16, bfloat16; default: float16 on a GPU, else float32"
+    )
+    parser.add_argument(
+        "--backend", type=words, default="eager", help="as load_model takes it; default: %(default)s"
+    )
     parser.add_argument("--rounds", type=int, default=20, help="how often each; default: %(default)s")
+    parser.add_argument("--threads", type=int, help="of torch; default: as torch picks them")
     parser.add_argument("--image", metavar="PATH", help="default: noise of 640x480")
     parser.add_argument("--no-vit", action="store_true", help="leave out Multi-HMR on DINOv2 ViT-S/14")
+    parser.add_argument("--no-draw", action="store_true", help="leave out drawing")
+    parser.add_argument("--no-memory", action="store_true", help="do not measure memory")
+    parser.add_argument("--json", metavar="FILE", help="write what was measured")
+    parser.add_argument("--compare", metavar="FILE", help="say what got slower since that --json")
     model_flags(parser)
 
 
-def run(args: argparse.Namespace) -> int:
-    """Time a model and print the table."""
-    from ..evaluation import speed
+def people(text: str) -> list[int | None]:
+    """ "found,1,10" as [None, 1, 10]."""
+    return [None if word == "found" else ints(word)[0] for word in words(text)]
 
-    timings = speed.run(
-        args.model,
-        people=args.people,
+
+def run(args: argparse.Namespace) -> int:
+    """Time a model and print the tables."""
+    from ..evaluation import speed, speed_report
+    from ..evaluation.speed_machine import threads
+
+    before = speed_report.Speed.load(args.compare) if args.compare else None  # before an hour of measuring
+    plan = speed.Plan(
+        people=tuple(args.people),
+        batches=tuple(args.batch),
+        sizes=tuple(args.size or [None]),
+        dtypes=tuple(args.dtype or ()),
+        backends=tuple(args.backend),
         rounds=args.rounds,
-        device=args.device,
-        image=args.image,
-        vit=not args.no_vit,
+        draw=not args.no_draw,
+        memory=not args.no_memory,
     )
-    print(speed.table(timings))
+    with threads(args.threads):
+        measured = speed.run(args.model, plan, device=args.device, image=args.image, vit=not args.no_vit)
+    print(speed_report.table(measured))
+    if args.json:
+        measured.save(args.json)
+    if before:
+        print(f"\nSince {args.compare}:\n")
+        print(speed_report.compared(before, measured))
     return 0

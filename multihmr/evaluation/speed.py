@@ -1,231 +1,268 @@
-"""How long a prediction takes, stage by stage, beside the bare backbone of timm in the same run.
+"""How long a prediction takes, end to end and by stages, beside the bare backbone of timm in the same run.
 
 A machine's speed drifts (other processes, heat, clock), so nothing is compared across runs: every round times
-every candidate once, in an order drawn anew, and a ratio is the median of the ratios within rounds.
+every candidate once, in an order drawn anew, and a ratio is the median of the ratios within rounds. What is
+timed takes the picture as a user gives it, decodes it each time, and says in the end how far its vertices are
+from those of eager float32.
 """
 
 from __future__ import annotations
 
-import json
 import random
-import time
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from ..image import Window, read_photo
-from .benchmark import named_model
-
-if TYPE_CHECKING:
-    from ..model import Model
-
-REFERENCE = (
-    "vit_small_patch14_dinov2"  # timm's name of DINOv2 ViT-S/14, random weights: speed needs no others
+from ..hub import pick_device
+from ..model import Model
+from . import speed_models
+from .speed_machine import (
+    DTYPES,
+    bare_backbone,
+    device_name,
+    difference_mm,
+    matrix_multiply,
+    noise_picture,
+    operations,
+    seconds_of,
 )
-REFERENCE_SIZE = 448
+from .speed_memory import Asked, peak_of_prediction
+from .speed_models import EAGER, FLOAT32, Contender
+from .speed_report import Speed, Spread, Timing
+from .speed_stages import Trial
+
 WARM_UP_ROUNDS = 2
 
 
 @dataclass(frozen=True)
-class Timing:
-    """What one thing took over all rounds [ms]: median and quartiles; `ratio` to the reference.
+class Plan:
+    """What is timed: every combination of these, `rounds` times after two rounds of warming up.
 
-    people: how many were really predicted, which a heatmap with few peaks may keep below what was asked.
+    people    numbers of people to force, by taking the best-scored cells whatever their score; None: those
+              that the model finds by itself
+    batches   pictures at once
+    sizes     of the window [pixels]; None: the model's own
+    dtypes    precisions of the backbone, of "float32", "float16", "bfloat16"; none: float16 on cuda, else
+              float32
+    backends  as load_model takes them
+    draw      whether to draw an overlay of each, too
+    memory    whether to measure the memory on a CPU, for which each model is run in a process of its own
     """
 
-    name: str
-    stage: str
-    people: int | None
-    median_ms: float
-    quartiles_ms: tuple[float, float]
-    ratio: float
+    people: tuple[int | None, ...] = (1, 10)
+    batches: tuple[int, ...] = (1,)
+    sizes: tuple[int | None, ...] = (None,)
+    dtypes: tuple[str, ...] = ()
+    backends: tuple[str, ...] = (EAGER,)
+    rounds: int = 20
+    draw: bool = True
+    memory: bool = True
+
+    def __post_init__(self) -> None:
+        counts = [*self.batches, *(size for size in self.sizes if size is not None), self.rounds]
+        if min(counts) < 1 or min((n for n in self.people if n is not None), default=0) < 0:
+            raise ValueError(f"batches, sizes and rounds begin at 1, people at 0; got {self}")
+        if not (self.people and self.batches and self.sizes and self.backends):
+            raise ValueError(f"there is nothing to time in {self}")
+        unknown = set(self.dtypes) - set(DTYPES)
+        if unknown:
+            raise ValueError(f"a precision is one of {', '.join(DTYPES)}, got {', '.join(sorted(unknown))}")
 
 
 @dataclass(frozen=True)
-class Speed:
-    """The timings of one run and the circumstances that they hold for."""
+class Candidate:
+    """A trial, and what is known of it besides its time."""
 
-    timings: tuple[Timing, ...]
-    reference: str
-    rounds: int
-    device: str
-    threads: int
-    torch: str
-    image: str
+    contender: Contender
+    trial: Trial
+    found: float  # people in a picture
+    difference: tuple[float, float, int]
+    operations: dict[str, float]
+    memory_mb: dict[str, float] | None
 
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    def save(self, path: str | Path) -> None:
-        """Writes JSON."""
-        Path(path).write_text(json.dumps(self.to_dict(), indent=2) + "\n")
+    def timing(self, rows: Sequence[dict[str, float]], reference: np.ndarray) -> Timing:
+        """Of what it took in each round [s], with what the reference took."""
+        seconds = {stage: np.array([row[stage] for row in rows]) for stage in rows[0]}
+        return Timing(
+            name=self.contender.name,
+            size=self.contender.size,
+            dtype=self.contender.dtype,
+            backend=self.contender.backend,
+            batch=len(self.trial.images),
+            people=self.trial.people,
+            found=self.found,
+            stages_ms={stage: Spread.of(1000 * values) for stage, values in seconds.items()},
+            ratio=Spread.of(seconds["end to end"] / reference),
+            operations=self.operations,
+            difference_mm=self.difference[:2],
+            people_alone=self.difference[2],
+            memory_mb=self.memory_mb,
+        )
 
 
 def run(
-    model: str | Model | None = None,
+    model: str | None = None,
+    plan: Plan | None = None,
     *,
-    people: Sequence[int] = (1, 10),
-    rounds: int = 20,
     device: str | None = None,
-    image: Any = None,
+    image: str | None = None,
     vit: bool = True,
 ) -> Speed:
-    """`bench` of a model (name, path or itself; None is the default), and of Multi-HMR on DINOv2 ViT-S/14 at
-    448 pixels with random weights (left out if `vit` is False), against the bare ViT-S/14 at 448.
-    """
-    from ..hub import load_body
-    from ..networks.multihmr import MultiHMR, MultiHMRConfig
+    """`bench` of a model (what `load_model` takes; None is the default), and of Multi-HMR on DINOv2 ViT-S/14
+    at 448 pixels with random weights (left out if `vit` is False), against the bare ViT-S/14 at 448.
 
-    name, first = named_model(model, device)
-    models = {name: first}
-    if vit:
-        config = MultiHMRConfig(backbone="dinov2_vits14", image_size=REFERENCE_SIZE)
-        vit_name = f"multihmr dinov2_vits14 {REFERENCE_SIZE}"
-        models[vit_name] = MultiHMR(config, load_body("anny")).to(first.device).eval()
-    return bench(models, people=people, rounds=rounds, image=image)
+    Raises:
+        ValueError: the plan, or the model in it, cannot be; the sentence says why.
+        FileNotFoundError: there is no such picture or model.
+    """
+    plan = plan or Plan()
+    default = "float16" if pick_device(device).type == "cuda" else FLOAT32
+    if image is not None and not Path(image).is_file():
+        raise FileNotFoundError(f"{image} does not exist")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        found = speed_models.contenders(
+            speed_models.files_of(model, vit=vit, folder=folder),
+            sizes=plan.sizes,
+            dtypes=plan.dtypes or (default,),
+            backends=plan.backends,
+            device=device,
+            folder=folder,
+        )
+        return bench(list(found), plan, image=image)
 
 
 def bench(
-    models: Mapping[str, Model],
+    contenders: Sequence[Contender] | Mapping[str, Model],
+    plan: Plan | None = None,
     *,
-    people: Sequence[int] = (1, 10),
-    rounds: int = 20,
     image: Any = None,
     reference: tuple[str, Callable[[], object]] | None = None,
 ) -> Speed:
-    """Times predict and its stages, for each model and number of `people`, interleaved with a reference.
+    """Times predict_batch of each contender for all people and batches of the plan, interleaved.
 
     Args:
-        models: by the name that the table shows; all on one device. Use eval mode.
-        people: numbers of people to force, by taking the best-scored peaks whatever their score.
-        rounds: how often each is timed, after two rounds of warming up.
+        contenders: models in eval mode on one device, as `speed_models.contenders` gives them, or by name.
+        plan: of which sizes, precisions and backends are the contenders' own here.
         image: what `predict` takes; None is a noise picture of 640x480 as an array, so nothing is decoded.
         reference: name and function to divide by; None is the bare forward of timm's DINOv2 ViT-S/14 at 448.
     """
-    if not models or rounds < 1:
-        raise ValueError(f"bench needs a model and a round at least, got {len(models)} and {rounds}")
-    device = next(iter(models.values())).device
+    plan = plan or Plan()
+    if isinstance(contenders, Mapping):
+        contenders = [_eager(name, model) for name, model in contenders.items()]
+    if not contenders:
+        raise ValueError("bench needs a model at least")
+    device = contenders[0].model.device
     image = noise_picture() if image is None else image
     reference_name, reference_call = reference or bare_backbone(device)
-    candidates: dict[tuple[str, str, int | None], Callable[[], object]] = {}
-    for name, model in models.items():
-        candidates |= _stages(name, model, image, people)
-    calls = [reference_call, *candidates.values()]
-    times = _interleaved(calls, rounds, device)
+    candidates = _candidates(contenders, plan, image)
+    dtypes = list(dict.fromkeys([FLOAT32, *(contender.dtype for contender in contenders)]))
+    products = {dtype: matrix_multiply(device, DTYPES[dtype]) for dtype in dtypes}
 
-    timings = [_timing((reference_name, "forward", None), times[:, 0], times[:, 0])]
-    for key, column in zip(candidates, times.T[1:], strict=True):
-        timings.append(_timing(key, column, times[:, 0]))
+    plain = [reference_call, *(call for _, call in products.values())]
+    timed = [partial(_seconds, call, device) for call in plain]
+    rows = interleaved([*timed, *(candidate.trial for candidate in candidates)], plan.rounds)
+    columns = list(zip(*rows, strict=True))
+    whole = [np.array([row["end to end"] for row in column]) for column in columns[: len(plain)]]
+    peaks = {
+        dtype: count / float(np.median(seconds)) / 1e9
+        for (dtype, (count, _)), seconds in zip(products.items(), whole[1:], strict=True)
+    }
     return Speed(
-        tuple(timings),
+        timings=tuple(
+            candidate.timing(column, whole[0])
+            for candidate, column in zip(candidates, columns[len(plain) :], strict=True)
+        ),
         reference=reference_name,
-        rounds=rounds,
-        device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        reference_ms=Spread.of(1000 * whole[0]),
+        peak_gflops=peaks,
+        rounds=plan.rounds,
+        device=device_name(device),
         threads=torch.get_num_threads(),
         torch=torch.__version__,
-        image=f"array {image.shape}" if isinstance(image, np.ndarray) else str(image)[:80],
+        image=f"array {image.shape}" if isinstance(image, np.ndarray) else Path(str(image)).name[:80],
     )
 
 
-def table(speed: Speed) -> str:
-    """The timings as markdown that is also readable as plain text."""
-    lines = [
-        f"{speed.device}, {speed.threads} threads, torch {speed.torch}, {speed.image}, batch of 1, "
-        f"{speed.rounds} interleaved rounds; ratio to {speed.reference}.",
-        "",
-        "| | stage | people | median ms | quartiles ms | ratio |",
-        "|---|---|---|---|---|---|",
-    ]
-    for t in speed.timings:
-        low, high = t.quartiles_ms
-        people = "" if t.people is None else t.people
-        cells = [t.name, t.stage, people, f"{t.median_ms:.1f}", f"{low:.1f} to {high:.1f}", f"{t.ratio:.2f}"]
-        lines.append("| " + " | ".join(map(str, cells)) + " |")
-    return "\n".join(lines)
-
-
-def bare_backbone(
-    device: torch.device, name: str = REFERENCE, size: int = REFERENCE_SIZE
-) -> tuple[str, Callable[[], object]]:
-    """The forward of a timm model on one picture already on the device, float32, random weights."""
-    import timm
-
-    network: Any = timm.create_model(name, img_size=size, num_classes=0).to(device).eval()
-    pixels = torch.rand(1, 3, size, size, device=device)
-
-    @torch.inference_mode()
-    def forward() -> object:
-        return network.forward_features(pixels)
-
-    return f"bare {name} {size} float32", forward
-
-
-def noise_picture(height: int = 480, width: int = 640) -> np.ndarray:
-    """(height, width, 3) uint8 noise: a heatmap over it has peaks enough to force people from."""
-    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
-
-
-def _stages(
-    name: str, model: Model, image: Any, people: Sequence[int]
-) -> dict[tuple[str, str, int | None], Callable[[], object]]:
-    """What to time of one model, by (name, stage, people)."""
-    window = _read(model, image).to(model.device)[None]
-
-    @torch.inference_mode()
-    def network(count: int) -> Any:
-        return model(window, threshold=0.0, max_people=count)
-
-    def predict(count: int) -> object:
-        return model.predict(image, fov=60.0, threshold=0.0, max_people=count)
-
-    stages: dict[tuple[str, str, int | None], Callable[[], object]] = {
-        (name, "read and window", None): partial(_read, model, image)
-    }
-    backbone: Any = getattr(model, "backbone", None)
-    if backbone is not None:
-        dtype = str(backbone.half_dtype or torch.float32).removeprefix("torch.")
-        stages[name, f"backbone forward, {dtype}", None] = torch.inference_mode()(partial(backbone, window))
-    for asked in people:
-        count = len(network(asked).centers)
-        stages[name, "whole network", count] = partial(network, asked)
-        stages[name, "predict, end to end", count] = partial(predict, asked)
-    return stages
-
-
-def _read(model: Model, image: Any) -> Tensor:
-    """The window that the model looks through, on the CPU."""
-    pixels = read_photo(image).pixels
-    height, width = pixels.shape[:2]
-    return Window.whole(height, width, model.config.image_size).pixels(pixels)
-
-
-def _interleaved(calls: Sequence[Callable[[], object]], rounds: int, device: torch.device) -> np.ndarray:
-    """(rounds, calls) seconds; the order within a round is drawn anew each time."""
+def interleaved(calls: Sequence[Callable[[], dict[str, float]]], rounds: int) -> list[list[dict[str, float]]]:
+    """What each call says (columns) in each round (rows), in an order that every round draws anew."""
     order = list(range(len(calls)))
     shuffle = random.Random(0).shuffle
-    times = np.zeros((rounds + WARM_UP_ROUNDS, len(calls)))
-    for row in times:
+    rows: list[list[dict[str, float]]] = []
+    for _ in range(rounds + WARM_UP_ROUNDS):
         shuffle(order)
-        for i in order:
-            _wait_for(device)
-            start = time.perf_counter()
-            calls[i]()
-            _wait_for(device)
-            row[i] = time.perf_counter() - start
-    return times[WARM_UP_ROUNDS:]
+        said = {i: calls[i]() for i in order}
+        rows.append([said[i] for i in range(len(calls))])
+    return rows[WARM_UP_ROUNDS:]
 
 
-def _wait_for(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def _seconds(call: Callable[[], object], device: torch.device) -> dict[str, float]:
+    return {"end to end": seconds_of(call, device)}
 
 
-def _timing(key: tuple[str, str, int | None], seconds: np.ndarray, reference: np.ndarray) -> Timing:
-    low, middle, high = (float(x) for x in 1000 * np.quantile(seconds, (0.25, 0.5, 0.75)))
-    return Timing(*key, middle, (low, high), float(np.median(seconds / reference)))
+def _eager(name: str, model: Model) -> Contender:
+    dtype = str(model.backbone.half_dtype or torch.float32).removeprefix("torch.")
+    return Contender(name, model.config.image_size, dtype, EAGER, model, model)
+
+
+def _candidates(contenders: Sequence[Contender], plan: Plan, image: Any) -> list[Candidate]:
+    found = []
+    for contender in contenders:
+        for people in plan.people:
+            truth = Trial(contender.truth, image, people=people, batch=1, staged=False)
+            expected = truth.predict()
+            counted = _operations(truth)
+            for batch in plan.batches:
+                staged = contender.backend == EAGER
+                trial = Trial(
+                    contender.model, image, people=people, batch=batch, staged=staged, draw=plan.draw
+                )
+                device = contender.model.device
+                if device.type == "cuda":
+                    torch.cuda.reset_peak_memory_stats(device)
+                got = trial.predict()
+                found.append(
+                    Candidate(
+                        contender,
+                        trial,
+                        found=sum(map(len, got)) / batch,
+                        difference=difference_mm(expected * batch, got),
+                        operations={stage: batch * count for stage, count in counted.items()},
+                        memory_mb=_memory(contender, trial) if plan.memory else None,
+                    )
+                )
+    return found
+
+
+def _operations(trial: Trial) -> dict[str, float]:
+    """Floating-point operations of one picture, end to end and of the backbone alone."""
+    size, backbone = trial.model.config.image_size, trial.model.backbone
+    window = torch.zeros(1, 3, size, size, device=trial.model.device)
+    return {"end to end": operations(trial.predict), "backbone": operations(partial(backbone, window))}
+
+
+def _memory(contender: Contender, trial: Trial) -> dict[str, float] | None:
+    """Megabytes at most: what tensors held on a GPU, or a process of its own on a CPU; None where unknown."""
+    if contender.model.device.type == "cuda":
+        return {"predict": torch.cuda.max_memory_allocated(contender.model.device) / 1e6}
+    known = contender.file is not None or contender.name == speed_models.DEFAULT
+    if not known or contender.model.device.type != "cpu":
+        return None
+    picture = trial.images[0]
+    return peak_of_prediction(
+        Asked(
+            file=contender.file,
+            dtype=contender.dtype,
+            backend=contender.backend,
+            people=trial.people,
+            batch=len(trial.images),
+            threads=torch.get_num_threads(),
+            image=picture if isinstance(picture, str) else None,
+        )
+    )

@@ -1,0 +1,119 @@
+"""The models that are timed: as files, in other sizes of window, with random weights, loaded in every way."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..hub import DEFAULT, load_body, load_model, save_model
+from ..model import Model
+from ..networks.multihmr import MultiHMR, MultiHMRConfig
+from .speed_machine import DTYPES, REFERENCE_SIZE
+
+VIT = "random dinov2_vits14"
+EAGER, FLOAT32 = "eager", "float32"
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A model, loaded in one way. `truth` is the same in eager float32, whose results are to be met."""
+
+    name: str
+    size: int  # of its window [pixels]
+    dtype: str
+    backend: str
+    model: Model
+    truth: Model
+    file: str | None = None  # what load_model takes
+
+
+def contenders(
+    files: Mapping[str, str | None],
+    *,
+    sizes: Sequence[int | None],
+    dtypes: Sequence[str],
+    backends: Sequence[str],
+    device: str | None,
+    folder: Path,
+) -> Iterator[Contender]:
+    """Each of the `files` (name -> what load_model takes) in each size, precision and backend.
+
+    None as a size is the model's own. `folder` is where models of another size are written.
+    """
+    for name, file in files.items():
+        for size in sizes:
+            of_size = file if size is None else resized(file, size, folder)
+            truth = load(of_size, device=device)
+            for dtype in dtypes:
+                for backend in backends:
+                    same = (dtype, backend) == (FLOAT32, EAGER)
+                    model = truth if same else load(of_size, dtype, backend, device=device)
+                    pixels = truth.config.image_size
+                    yield Contender(name, pixels, dtype, backend, model, truth, of_size)
+
+
+def load(file: str | None, dtype: str = FLOAT32, backend: str = EAGER, *, device: str | None = None) -> Model:
+    """`load_model` with a precision and a backend by name. ValueError: no such precision."""
+    if dtype not in DTYPES:
+        raise ValueError(f"a precision is one of {', '.join(DTYPES)}, got {dtype!r}")
+    if backend == EAGER:
+        return load_model(file, device=device, half=DTYPES[dtype])
+    return load_model(file, device=device, half=DTYPES[dtype], backend=backend)
+
+
+def files_of(model: str | None, *, vit: bool, folder: Path) -> dict[str, str | None]:
+    """What to time, by the name that tables show; with `vit`, Multi-HMR on DINOv2 ViT-S/14 at 448 pixels with
+    random weights as well, the same in every run.
+    """
+    # A path without the rest of the way to it: tables are read by others, too.
+    name = DEFAULT if model is None else model.rpartition(os.sep)[2]
+    files = {name: model}
+    if vit:
+        files[VIT] = random_model(MultiHMRConfig(backbone="dinov2_vits14", image_size=REFERENCE_SIZE), folder)
+    return files
+
+
+def random_model(config: MultiHMRConfig, folder: Path) -> str:
+    """The path of a model with that config and random weights, written into `folder`; always the same."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = MultiHMR(config, load_body(config.body))
+    name = f"{config.backbone}_{config.image_size}.safetensors"
+    return str(save_model(model, folder / name, licence="none", source="random weights, to measure speed"))
+
+
+def resized(file: str | None, size: int, folder: Path) -> str:
+    """The path of the same model with a window of `size` pixels, written into `folder`.
+
+    What belongs to rows, columns or patches is stretched. That is enough to tell how long it takes, not for
+    good results, which need training at that size. ValueError: the network cannot have this size.
+    """
+    source = load(file, device="cpu")
+    if not isinstance(source, MultiHMR):
+        raise ValueError(f"only Multi-HMR can be timed at another size than its own, got {source.family!r}")
+    model = MultiHMR(dataclasses.replace(source.config, image_size=size), source.body)
+    wanted = model.state_dict()
+    state = {name: _stretched(value, wanted[name]) for name, value in source.state_dict().items()}
+    model.load_state_dict(state)
+    stem = DEFAULT if file is None else Path(file).stem
+    return str(save_model(model, folder / f"{stem}_at_{size}.safetensors", licence=source.licence))
+
+
+def _stretched(value: Tensor, wanted: Tensor) -> Tensor:
+    """A table with a row for each row, column or patch of the grid, for a grid of another size."""
+    if value.shape == wanted.shape:
+        return value
+    if value.ndim == 3:  # DINOv2's positions: one of the whole picture, then a square
+        from timm.layers import resample_abs_pos_embed
+
+        side = round((wanted.shape[1] - 1) ** 0.5)
+        return resample_abs_pos_embed(value, [side, side], num_prefix_tokens=1)
+    stretched = F.interpolate(value.T[None], size=len(wanted), mode="linear", align_corners=False)
+    return stretched[0].T.contiguous()
