@@ -67,6 +67,7 @@ class GLNetConfig:
     matching: str = "adaptive"  # or "fixed": those near the middle of the person
     positives: int = 20  # K, pixels that learn from a person
     cost: str = "2d"  # or "2d+depth", "2d+depth+rotation"
+    bodies: int = 8  # of the positives, how many say who the person is: bodies cost more than all else
     unpredicted: tuple[str, ...] = ()  # joints and facial actions that never moved in training
 
     def __post_init__(self) -> None:
@@ -75,7 +76,7 @@ class GLNetConfig:
                 raise ValueError(f"{field} must be one of {', '.join(known)}, got {getattr(self, field)!r}")
         if not self.parts:
             raise ValueError("a GLNet needs the parts of its body; bodies.parts.guiding_parts gives them")
-        for field in ("candidates", "positives"):
+        for field in ("candidates", "positives", "bodies"):
             if getattr(self, field) < 1:
                 raise ValueError(f"{field} must be at least 1, got {getattr(self, field)}")
 

@@ -31,16 +31,17 @@ class GLNetObjective(nn.Module):
         true, model = true or self.targets(batch), self.model
         pixels = model.see(batch.images_B3HW(), batch.K_B33)
         matched = match(pixels, true, model)
-        crop_N, place_N = matched.rows()
-        asked_BQ = matched.index_BK
+        spoken = matched.spread(model.config.bodies)
+        crop_N, place_N = spoken.rows()
+        asked_BQ = spoken.index_BK
         if model.around is not None:
             # A quarter as many others, so that the second score has something to tell them from.
             others_BQ = hard_negatives(pixels, matched, max(1, asked_BQ.shape[1] // 4))
             asked_BQ = torch.cat([asked_BQ, others_BQ], dim=1)
         x_BQD, theta_BQC = model.glance(pixels, asked_BQ)
-        index_N = matched.index_BK[crop_N, place_N]
+        index_N = spoken.index_BK[crop_N, place_N]
         first, second, again_BQ = model.speak(pixels, crop_N, index_N, theta_BQC[crop_N, place_N]), None, None
         if model.around is not None:
             theta_BQC, again_BQ = model.look_again(pixels, asked_BQ, x_BQD, theta_BQC)
             second = model.speak(pixels, crop_N, index_N, theta_BQC[crop_N, place_N])
-        return self.criterion(Said(pixels, first, second, again_BQ), matched, true, counts)
+        return self.criterion(Said(pixels, spoken, first, second, again_BQ), matched, true, counts)

@@ -73,6 +73,20 @@ class Match:
         crop_N, place_N = (self.weight_BK > 0).nonzero(as_tuple=True)
         return crop_N, place_N
 
+    def spread(self, count: int) -> Match:
+        """`count` of the positives of each crop, from the cheapest to the dearest; all if there are no more.
+
+        Where a crop has fewer, some stand for two. Which ones is no matter of chance: a run that was stopped
+        goes on as if it had not been.
+        """
+        if count >= self.weight_BK.shape[1]:
+            return self
+        there_B1 = (self.weight_BK > 0).sum(1, keepdim=True)
+        steps_S = torch.linspace(0, 1, count, device=self.index_BK.device)
+        columns_BS = (steps_S * (there_B1 - 1).clamp(min=0)).round().long()
+        weight_BS = (there_B1 > 0).float().expand(-1, count) / count
+        return Match(self.index_BK.gather(1, columns_BS), weight_BS)
+
 
 @torch.no_grad()
 def match(pixels: Pixels, true: Targets, model: GLNet) -> Match:
@@ -181,10 +195,11 @@ def score_errors(logits: Tensor, positive: Tensor) -> Tensor:
 
 
 class Said(NamedTuple):
-    """What a network said of a batch: of all pixels, of the positives at both stages, and again of the scores
-    of the positives and of some others."""
+    """What a network said of a batch: of all pixels, of some of the positives at both stages, and again of
+    the scores of these and of some others."""
 
     pixels: Pixels
+    spoken: Match
     first: Answer
     second: Answer | None
     again_BQ: Tensor | None
@@ -221,14 +236,14 @@ class GLNetLoss(nn.Module):
         errors_BN = score_errors(said.pixels.logits_Bhw.flatten(1), positive_BN)
         terms = {"score": self.weights.score * (errors_BN / shares_B1).sum() / counts["score"].clamp(min=1)}
         terms["keypoints"] = self._keypoints(said.pixels, matched, true) / counts["keypoints"].clamp(min=1)
-        rows = _Rows.of(matched, true)
+        rows = _Rows.of(said.spoken, true)
         factor = self.weights.first if said.second is not None else self.weights.second
         terms |= self._stage(said.first, rows, true, counts, "", factor)
         if said.second is not None and said.again_BQ is not None:
             terms |= self._stage(said.second, rows, true, counts, "again_", self.weights.second)
-            asked = said.again_BQ.shape[1] - matched.weight_BK.shape[1]
-            positive_BQ = F.pad(matched.weight_BK > 0, (0, asked))
-            errors_BQ = score_errors(said.again_BQ, positive_BQ) / shares_B1
+            positive_BS = said.spoken.weight_BK > 0
+            others = said.again_BQ.shape[1] - positive_BS.shape[1]
+            errors_BQ = score_errors(said.again_BQ, F.pad(positive_BS, (0, others))) / positive_BS.shape[1]
             terms["again_score"] = self.weights.score * errors_BQ.sum() / counts["again_score"].clamp(min=1)
         return terms
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -31,8 +32,11 @@ PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 _BLOCKS = {"Block", "DepthwiseSeparableConv", "InvertedResidual", "BasicBlock", "Bottleneck"}
 
 
-def build(config: TrainConfig) -> Model:
+def build(config: TrainConfig, keypoint_sets: Collection[str] | None = None) -> Model:
     """A new network, or the one of `init` at another image size; one of another family lends its backbone.
+
+    keypoint_sets: those of the body that the data have; None is all. Each has thousands of vertices, which
+    then belong to those that the body gives.
 
     ValueError: a name is unknown. FileNotFoundError: no SMPL-X.
     """
@@ -60,7 +64,7 @@ def build(config: TrainConfig) -> Model:
         if started is not None:  # a network that has said nothing yet, though its backbone has seen people
             names = (*body.topology.pose_names, *body.topology.expression_names)
             model_config = replace(model_config, unpredicted=names)
-    few = cast(Any, body).with_vertices(vertex_sample(body, config.vertices))
+    few = cast(Any, body).with_vertices(vertex_sample(body, config.vertices, keypoint_sets))
     model = network(model_config, few, pretrained=STARTS.get(config.init, False))
     if started is not None:
         own = model.state_dict()
@@ -95,11 +99,13 @@ def recompute(backbone: nn.Module) -> None:
             module.forward = partial(checkpoint, module.forward, use_reentrant=False)  # type: ignore[method-assign]
 
 
-def vertex_sample(body: Body, count: int, seed: int = 0) -> np.ndarray:
+def vertex_sample(
+    body: Body, count: int, keypoint_sets: Collection[str] | None = None, *, seed: int = 0
+) -> np.ndarray:
     """Vertices for the losses, spread over the surface: each is drawn with the area around it.
 
     The mesh is fine at hands and face; drawing by area makes a square centimetre count the same everywhere.
-    Those that the body's keypoints are made of come along.
+    Those that these of the body's keypoints are made of (None: all) come along.
     """
     with torch.no_grad():
         vertices = body(
@@ -112,7 +118,11 @@ def vertex_sample(body: Body, count: int, seed: int = 0) -> np.ndarray:
     np.add.at(area_V, body.topology.faces, area_F[:, None])
     rng = np.random.default_rng(seed)
     drawn = rng.choice(len(area_V), min(count, len(area_V)), replace=False, p=area_V / area_V.sum())
-    named = [points.vertex_indices.ravel() for points in body.topology.keypoint_sets.values()]
+    named = [
+        points.vertex_indices.ravel()
+        for name, points in body.topology.keypoint_sets.items()
+        if keypoint_sets is None or name in keypoint_sets
+    ]
     return np.unique(np.concatenate([drawn, *named]))
 
 

@@ -112,9 +112,11 @@ def train(config: TrainConfig, *, model: Model | None = None, progress: bool | N
     processes = Processes.join(device)
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
-    state = TrainState((model or build(config)).to(device), config)
-    crops = state.model.family == "glnet"
+    crops = (model or config).family == "glnet"
     sources = open_sources(config.data, config.root, joints=crops)
+    if model is None:
+        model = build(config, {source.samples[0].keypoint_set for source in sources})
+    state = TrainState(model.to(device), config)
     if (out / "checkpoint.pt").exists():
         state.load(out / "checkpoint.pt")
         log.info("going on from step %d", state.step)
@@ -271,7 +273,7 @@ def _culprits(objective: Any, batch: Batch, terms: Mapping[str, Tensor], step: i
     )
 
 
-def export(state: TrainState, path: Path, **metadata: str) -> Path:
+def export(state: TrainState, path: Path, licence: str = "unknown") -> Path:
     """Write the averaged weights as a checkpoint for `load_model`, in half precision.
 
     What nobody moved in training is `unpredicted`, unless the network could say it at the start.
@@ -282,7 +284,7 @@ def export(state: TrainState, path: Path, **metadata: str) -> Path:
     state.model.config = replace(state.model.config, unpredicted=unmoved)
     trained = {name: value.clone() for name, value in state.model.state_dict().items()}
     state.model.load_state_dict(state.ema)
-    save_model(state.model, path, half=True, source="multihmr train", **metadata)
+    save_model(state.model, path, half=True, source="multihmr train", licence=licence)
     state.model.load_state_dict(trained)
     return path
 

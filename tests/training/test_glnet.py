@@ -17,7 +17,7 @@ from multihmr.geometry import default_intrinsics
 from multihmr.hub import load_model
 from multihmr.training.batch import collate
 from multihmr.training.glnet import GLNetObjective
-from multihmr.training.glnet_loss import GLNetLoss, Said, _Rows, adaptive_cost, hard_negatives, match
+from multihmr.training.glnet_loss import GLNetLoss, Match, Said, _Rows, adaptive_cost, hard_negatives, match
 from multihmr.training.start import build
 from multihmr.training.state import TrainState
 from multihmr.training.targets import make_targets
@@ -70,6 +70,16 @@ def test_of_equals_the_better_scored_is_positive():
     pixels = believing(model, pixels, true, [3, 17])
     pixels.logits_Bhw.flatten()[17] = 1.0
     assert match(pixels, true, model).index_BK.tolist() == [[17]]
+
+
+def test_some_of_the_positives_speak_for_all_from_the_cheapest_to_the_dearest():
+    index_BK = torch.arange(14).view(2, 7)
+    spoken = Match(index_BK, torch.tensor([[1 / 7] * 7, [1 / 3] * 3 + [0] * 4])).spread(3)
+    assert spoken.index_BK.tolist() == [[0, 3, 6], [7, 8, 9]]
+    torch.testing.assert_close(spoken.weight_BK.sum(1), torch.ones(2))
+    nobody = Match(index_BK, torch.zeros(2, 7)).spread(3)
+    assert not nobody.weight_BK.any()
+    assert spoken.spread(5) is spoken
 
 
 def test_fixed_matching_takes_the_middle_of_the_person():
@@ -140,7 +150,7 @@ def test_a_perfect_answer_costs_nothing(decomposed):
     sure = torch.full((2, 64), -30.0).scatter(1, matched.index_BK, 30.0).view(2, 8, 8)
     pixels = dataclasses.replace(pixels, logits_Bhw=sure, keypoints_BhwM2=wanted.expand(-1, 8, 8, -1, -1))
     again = torch.tensor([[30.0] * 4 + [-30.0]] * 2)
-    terms = GLNetLoss(model)(Said(pixels, answer, answer, again), matched, true)
+    terms = GLNetLoss(model)(Said(pixels, matched, answer, answer, again), matched, true)
     assert {"score", "again_score", "keypoints", "joints", "again_joints"} <= set(terms)
     assert ("twist" in terms) == decomposed
     assert all(term.item() == pytest.approx(0, abs=1e-4) for term in terms.values()), terms
