@@ -354,7 +354,7 @@ class Humans:
         those outside of the picture are not visible. ImportError without supervision, ValueError for an
         unknown set.
         """
-        from multihmr.records import humans_to_supervision
+        from multihmr.formats.records import humans_to_supervision
 
         return humans_to_supervision(self, keypoints)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from PIL import Image
 
-from multihmr.gltf import humans_to_view
+from multihmr.formats.gltf import humans_to_view
 from multihmr.humans import Humans
 from multihmr.render import draw
 

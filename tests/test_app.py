@@ -12,11 +12,12 @@ import pytest
 from PIL import Image
 from toys import ToyBody, tiny_model
 
-from multihmr import cli, films, visits
+from multihmr import cli
 from multihmr.humans import Humans
 from multihmr.model import Model
 from multihmr.networks.multihmr import MultiHMR
-from multihmr.visits import Models, Visit, Visits
+from multihmr.page import films, visits
+from multihmr.page.visits import Models, Visit, Visits
 
 
 class Counting(Models):

@@ -31,13 +31,10 @@ ALLOWED = {
     "render": {"geometry", "humans", "image", "raster"},
     "bone_names": set(),  # a table
     "rigs": {"bone_names", "humans", "sequence"},
-    "gltf": {"humans", "rigs"},
-    "bvh": {"rigs"},
-    "meshes": {"humans", "rigs"},
-    "records": {"humans"},
+    "formats": {"humans", "rigs"},
     "coordinates": set(),
-    "notebook": {"humans", "gltf", "render"},
-    "export": {"humans", "rigs", "sequence", "gltf", "bvh", "meshes", "records"},
+    "notebook": {"humans", "formats", "render"},
+    "export": {"humans", "rigs", "sequence", "formats"},
     "sequence": {"humans"},
     "smoothing": set(),
     "tracking": {"humans", "sequence", "smoothing"},
@@ -59,12 +56,9 @@ ALLOWED = {
     "training": {"geometry", "humans", "bodies", "model", "networks", "data", "hub", "evaluation"},
     "cli": {""},  # opens the one command that is asked for, by its name
     "commands": {"cli", "hub", "checkpoint", "convert", "model", "humans", "image", "data"}
-    | {"training", "evaluation", "serving", "visits"}
+    | {"training", "evaluation", "page"}
     | {"cluster", "frames", "pieces", "video", "tracking", "sequence", "render", "export"},  # multihmr video
-    "visits": {"films", "frames", "hub", "humans", "image", "releases", "render"},  # what the page keeps
-    "films": {"export", "frames", "humans", "render", "sequence", "video"},  # the videos among it
-    "app": {"visits"},  # the page
-    "serving": {"app", "films", "visits"},  # on an address
+    "page": {"export", "frames", "hub", "humans", "image", "releases", "render", "sequence", "video"},
     "parquet": {"humans"},
     "cluster": {"parquet", "image", "hub", "model", "humans"},
     "": {"hub", "model", "humans", "render", "export"},  # multihmr/__init__.py
@@ -72,7 +66,7 @@ ALLOWED = {
 }
 # doors that open only when someone asks: imports inside functions
 LAZY = {
-    "humans": {"render", "export", "coordinates", "records", "notebook"},  # humans.draw, .save, .to, .show
+    "humans": {"render", "export", "coordinates", "formats", "notebook"},  # humans.draw, .save, .to, .show
     "hub": {"sharing"},  # load_model("hf:owner/repo")
     "model": {"sharing", "video"},  # Model.from_pretrained, model.push_to_hub, model.predict_video
     "parquet": {"hub"},  # read_people, likewise
@@ -92,7 +86,7 @@ EXTRAS = {
     "av": set(),  # inside a function of frames.py: folders and frames in memory do without
     "smplx": {"bodies/smplx.py"},
     "huggingface_hub": set(),
-    "gradio": {"app.py", "serving.py"},
+    "gradio": {"page/app.py", "page/serving.py"},
     "ray": {"cluster/inputs.py", "cluster/run.py", "cluster/worker.py"},
     "pyarrow": {"parquet.py"} | {f"cluster/{name}.py" for name in ("inputs", "worker", "desk", "run")},
 }
@@ -102,7 +96,7 @@ ENVIRONMENT_READERS = {
     "cluster",  # what Ray tells its makers, and how loud it is, can be said in no other way
     "cli",
     "data",
-    "serving",  # gradio is told in no other way where uploads lie
+    "page",  # gradio is told in no other way where uploads lie
 }
 
 

@@ -12,7 +12,7 @@ import pytest
 import trimesh
 from PIL import Image
 
-from multihmr.gltf import humans_to_view
+from multihmr.formats.gltf import humans_to_view
 from multihmr.notebook import show
 
 

@@ -38,8 +38,8 @@ def served(runs: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterato
     """Address of the page, its model, and the folder in which it keeps files."""
     import tempfile
 
-    from multihmr.serving import running
-    from multihmr.visits import Models
+    from multihmr.page.serving import running
+    from multihmr.page.visits import Models
 
     models = Models(device="cpu")
     model = models.load(models.first)

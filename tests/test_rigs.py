@@ -20,9 +20,9 @@ from multihmr.bodies.anny import Anny
 from multihmr.bodies.anny163 import Anny163
 from multihmr.bodies.body import Body
 from multihmr.bone_names import bone_names
-from multihmr.bvh import rotmat_to_zxy
 from multihmr.data.bvh import read_bvh
 from multihmr.export import save
+from multihmr.formats.bvh import rotmat_to_zxy
 from multihmr.sequence import Track, collect, stand, without_meshes
 
 TO_GLTF = np.array([1, -1, -1])

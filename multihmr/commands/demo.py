@@ -38,12 +38,12 @@ def run(args: argparse.Namespace) -> int:
     if args.max_upload < 1:
         raise ValueError(f"--max-upload must be at least 1 MB, got {args.max_upload}")
     try:
-        from ..serving import running
+        from ..page.serving import running
     except ModuleNotFoundError as error:
         if error.name != "gradio":
             raise
         raise ImportError("the demo needs gradio: pip install 'multihmr[demo]'") from None
-    from ..visits import Models
+    from ..page.visits import Models
 
     signal.signal(signal.SIGTERM, _stop)  # so that pictures are deleted then, too
     models = Models(args.model, device=args.device, smplx=args.smplx)

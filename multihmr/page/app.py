@@ -14,7 +14,7 @@ from typing import Any
 
 import gradio as gr
 
-from multihmr.visits import (
+from multihmr.page.visits import (
     IDLE,
     LEAST_SCORE,
     Models,

@@ -23,12 +23,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from multihmr.films import SUFFIXES as VIDEO_SUFFIXES
-from multihmr.films import Film, Progress, watch, write_files
 from multihmr.frames import open_video
 from multihmr.hub import cache_folder, load_model
 from multihmr.humans import Humans
 from multihmr.image import read_photo
+from multihmr.page.films import SUFFIXES as VIDEO_SUFFIXES
+from multihmr.page.films import Film, Progress, watch, write_files
 from multihmr.releases import DEFAULT, RELEASES, find_release
 from multihmr.render import draw, draw_plan
 

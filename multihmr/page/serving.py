@@ -16,9 +16,9 @@ from tempfile import TemporaryDirectory
 
 import gradio as gr
 
-from multihmr.app import Page
-from multihmr.films import SUFFIXES as VIDEO_SUFFIXES
-from multihmr.visits import Models, Visits
+from multihmr.page.app import Page
+from multihmr.page.films import SUFFIXES as VIDEO_SUFFIXES
+from multihmr.page.visits import Models, Visits
 
 LARGEST = 100  # megabytes (2**20 bytes) of one upload
 _HERE = Path(__file__)
@@ -26,7 +26,7 @@ _HERE = Path(__file__)
 
 def example_files() -> list[Path]:
     """Pictures and videos that lie in a checkout beside the package; none in an installed one."""
-    folder = _HERE.resolve().parent.parent / "examples" / "images"
+    folder = _HERE.resolve().parents[2] / "examples" / "images"
     shown = (".jpg", ".png", *VIDEO_SUFFIXES)
     return sorted(path for path in folder.glob("*") if path.suffix.lower() in shown)
 

@@ -1,0 +1,1 @@
+"""What `save` writes, a file for each family of formats; export.py chooses."""
