@@ -30,6 +30,7 @@ from .backbones import create_backbone
 from .centers import Centers
 from .crops import Scene, boxes_of, crops
 from .rays import CAMERA_EMBEDDINGS
+from .reader import patch_middles
 from .settings import changed
 from .stages import GlobalStage, LocalStage, Pixels
 from .theta import Meaning, Theta, gaze
@@ -129,14 +130,17 @@ class GLNet(Model):
         """Pixels of a crop that a pixel of the grid stands for."""
         return self.at_a_glance.stride
 
-    def see(self, images_B3HW: Tensor, K_B33: Tensor | None = None) -> Pixels:
-        """What all pixels say at a glance of crops, RGB in [0, 1]; without K_B33 they show 60 degrees."""
+    def see(self, images_B3HW: Tensor, K_B33: Tensor | None = None, *, keypoints: bool = True) -> Pixels:
+        """What all pixels say at a glance of crops, RGB in [0, 1]; without K_B33 they show 60 degrees.
+
+        keypoints: of all pixels; matching needs them, `look_again` finds those of its pixels itself.
+        """
         size = self.config.image_size
         if tuple(images_B3HW.shape[-2:]) != (size, size):
             raise ValueError(f"this network looks at {size}x{size} crops, got {tuple(images_B3HW.shape)}")
         assumed_B33 = default_intrinsics(size, size).to(images_B3HW).expand(len(images_B3HW), 3, 3)
         K_B33 = assumed_B33 if K_B33 is None else torch.where(K_B33.isnan(), assumed_B33, K_B33)
-        return self.at_a_glance(self.backbone(images_B3HW), K_B33)
+        return self.at_a_glance(self.backbone(images_B3HW), K_B33, keypoints=keypoints)
 
     def glance(self, pixels: Pixels, index_BQ: Tensor) -> tuple[Tensor, Tensor]:
         """Features (B, Q, D) of the pixels with these numbers, and their rows Theta_0 (B, Q, C)."""
@@ -148,8 +152,9 @@ class GLNet(Model):
     ) -> tuple[Tensor, Tensor]:
         """Theta = Theta_0 + Delta Theta (B, Q, C), and logits (B, Q) that these are the pixels to ask."""
         assert self.around is not None, "this network has no local stage"
-        places_BNM2 = pixels.keypoints_BhwM2.flatten(1, 2)
-        places_BQM2 = _picked(places_BNM2.flatten(2), index_BQ).unflatten(-1, places_BNM2.shape[2:])
+        height, width = pixels.logits_Bhw.shape[1:]
+        middles_BQ2 = patch_middles(height, width, x_BQD.device).flatten(0, 1)[index_BQ]
+        places_BQM2 = self.at_a_glance.keypoints(x_BQD, middles_BQ2)
         return self.around(x_BQD, theta_BQC, places_BQM2, pixels.maps)
 
     def speak(self, pixels: Pixels, crop_N: Tensor, index_N: Tensor, theta_NC: Tensor) -> Answer:
@@ -180,7 +185,7 @@ class GLNet(Model):
             images_B3HW: crops, RGB in [0, 1], sides of `config.image_size` pixels.
             K_B33: intrinsics in pixels of these crops; where it is None or NaN, a crop shows 60 degrees.
         """
-        pixels = self.see(images_B3HW, K_B33)
+        pixels = self.see(images_B3HW, K_B33, keypoints=False)
         index_BQ = pixels.logits_Bhw.flatten(1).topk(self.config.candidates).indices
         x_BQD, theta_BQC = self.glance(pixels, index_BQ)
         if self.around is not None:

@@ -36,7 +36,7 @@ class Pixels:
 
     features_BDhw: Tensor
     logits_Bhw: Tensor  # that this pixel is one to ask
-    keypoints_BhwM2: Tensor  # [window sides]
+    keypoints_BhwM2: Tensor | None  # [window sides]; None where they are left until pixels are asked
     maps: tuple[Tensor, ...]  # of the backbone, each (B, C, h, w), to look around in
     K_B33: Tensor
 
@@ -73,19 +73,23 @@ class GlobalStage(nn.Module):
         self.to_keypoints = _two_layers(width, width, 2 * keypoint_count)
         self.to_theta = _two_layers(width, 2 * width, theta.width)
 
-    def forward(self, features: Features, K_B33: Tensor) -> Pixels:
+    def forward(self, features: Features, K_B33: Tensor, *, keypoints: bool = True) -> Pixels:
         x_BDhw = self._gather(features, K_B33)
         cells_BhwD = x_BDhw.movedim(1, -1)
         height, width = x_BDhw.shape[-2:]
-        middles_hw12 = patch_middles(height, width, x_BDhw.device)[:, :, None]
-        ways_BhwM2 = self.to_keypoints(cells_BhwD).unflatten(-1, (-1, 2))
+        middles_hw2 = patch_middles(height, width, x_BDhw.device)
         return Pixels(
             features_BDhw=x_BDhw,
             logits_Bhw=self.to_score(cells_BhwD)[..., 0],
-            keypoints_BhwM2=middles_hw12 + ways_BhwM2,
+            keypoints_BhwM2=self.keypoints(cells_BhwD, middles_hw2) if keypoints else None,
             maps=features.maps,
             K_B33=K_B33,
         )
+
+    def keypoints(self, x_D: Tensor, middles_2: Tensor) -> Tensor:
+        """(..., M, 2) where pixels with these features (..., D) and middles (..., 2) say that keypoints are
+        [window sides]."""
+        return middles_2[..., None, :] + self.to_keypoints(x_D).unflatten(-1, (-1, 2))
 
     def _gather(self, features: Features, K_B33: Tensor) -> Tensor:
         """(B, D, h, w) everything that is known of each pixel."""

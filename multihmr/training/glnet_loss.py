@@ -164,6 +164,7 @@ def _count(config: GLNetConfig, pixels: Pixels) -> int:
 
 def keypoint_errors(pixels: Pixels, true: Targets, config: GLNetConfig) -> Tensor:
     """(P, N, M) L1 of the keypoints that each pixel of a person's crop believes in [window sides]."""
+    assert pixels.keypoints_BhwM2 is not None, "see(..., keypoints=True) finds them"
     said_PNM2 = pixels.keypoints_BhwM2.flatten(1, 2)[true.centers.image_index_P]
     wanted_PM2 = true.joints_2d_PJ2[:, list(config.keypoints)] / config.image_size
     return (said_PNM2 - wanted_PM2[:, None]).abs().sum(-1)

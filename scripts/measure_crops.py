@@ -1,0 +1,106 @@
+"""How good is a GLNet on crops of people whose boxes are known, and does the crop matter?
+
+    multihmr synth --out data/test --n 400 --seed 20000000 --split test
+    python scripts/measure_crops.py --data data/test --count 200
+
+First the errors with true boxes and cameras, as in the ablations, of the GLNet and of the mean person put at
+the true head. Then everybody is cropped twice, by boxes drawn up to a quarter larger or smaller and a
+twelfth of their side aside: how far the two answers' heads are from each other, in % of the distance.
+"""
+
+import argparse
+from collections.abc import Iterable
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+
+from multihmr import load_model
+from multihmr.bodies.body import place
+from multihmr.bodies.joints import body_joints
+from multihmr.data.persons import SCALE, SHIFT, clear_people, longer_side, person_boxes
+from multihmr.data.sample import Sample
+from multihmr.data.shards import Shards
+from multihmr.evaluation import metrics
+from multihmr.evaluation.truth import true_people
+from multihmr.training.glnet_ablations import measure
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", default="glnet-anny-hybrid", help="default: %(default)s")
+    parser.add_argument("--data", required=True, help="folder of shards")
+    parser.add_argument("--count", type=int, default=200, help="pictures")
+    args = parser.parse_args()
+    model: Any = load_model(args.model)
+
+    def samples() -> Iterable[Sample]:
+        return islice(Shards(args.data, joints=True), args.count)
+
+    ours = measure(model, samples())
+    mean = mean_person(model.body, samples())
+    print(f"| {ours['people']:.0f} people | PA-MPJPE | MPJPE | PVE | position % |\n|---|---|---|---|---|")
+    cells = [f"{ours[name]:.1f}" for name in ("pa_mpjpe", "mpjpe", "pve", "position_percent")]
+    print(f"| {args.model} | {' | '.join(cells)} |")
+    print(f"| mean person | {' | '.join(f'{value:.1f}' for value in mean)} | |")
+    apart = two_crops(model, samples())
+    quantiles = ", ".join(f"{100 * q:.0f} %: {np.quantile(apart, q):.2f}" for q in (0.5, 0.75, 0.9))
+    print(f"two crops of {len(apart)} people: heads apart [% of the distance], quantiles {quantiles}")
+
+
+@torch.no_grad()
+def mean_person(body: Any, samples: Iterable[Sample]) -> list[float]:
+    """PA-MPJPE, MPJPE and PVE [mm] of the mean person in mean pose, upright as cameras see most."""
+    parameters = (body.mean_pose_R33[None], body.mean_shape_S[None], torch.zeros(1, body.expression_count))
+    stands = place(body(*parameters), torch.zeros(1, 3), body.center_joint)
+    names = body.topology.joint_names
+    compared = [names.index(name) for name in body_joints(body.topology)]
+    rows = []
+    for sample in samples:
+        clear = clear_people(sample, person_boxes(sample))
+        if clear:
+            true = true_people(body, sample)
+            joints, vertices = true.joints[clear].cpu(), true.vertices[clear].cpu()
+            mine = stands.joints_PJ3.expand(len(joints), -1, -1)
+            pelvis = mine[:, body.pelvis_joint], joints[:, body.pelvis_joint]
+            rows.append(
+                torch.stack(
+                    [
+                        metrics.pa_mpjpe(mine[:, compared], joints[:, compared]),
+                        metrics.mpjpe(mine[:, compared], joints[:, compared], 0),
+                        metrics.pve(stands.vertices_PV3.expand(len(joints), -1, -1), vertices, *pelvis),
+                    ],
+                    dim=1,
+                )
+            )
+    return torch.cat(rows).nanmean(0).tolist()
+
+
+def two_crops(model: Any, samples: Iterable[Sample]) -> np.ndarray:
+    """(P,) distances between the heads of two answers for everybody [% of the distance to them]."""
+    rng = np.random.default_rng(0)
+    apart = []
+    for sample in samples:
+        boxes = person_boxes(sample)
+        people = clear_people(sample, boxes)
+        if people:
+            drawn = [[jittered(boxes[n], rng, sample.image.shape) for n in people] for _ in range(2)]
+            one, other = (model.predict(sample.image, sample.K, np.array(table)) for table in drawn)
+            off = np.linalg.norm(one.translation - other.translation, axis=-1)
+            apart.append(100 * off / np.linalg.norm(one.translation, axis=-1))
+    return np.concatenate(apart)
+
+
+def jittered(box: Any, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """The box, a little larger or smaller and aside, as far as it lies in the picture."""
+    middle = (box[:2] + box[2:]) / 2 + longer_side(box) * rng.uniform(-SHIFT, SHIFT, 2)
+    half = (box[2:] - box[:2]) / 2 * np.exp(rng.uniform(-np.log(SCALE), np.log(SCALE)))
+    limit = np.array([shape[1], shape[0]])
+    return np.concatenate([(middle - half).clip(0, limit - 1), (middle + half).clip(1, limit)])
+
+
+if __name__ == "__main__":
+    main()
