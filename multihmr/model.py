@@ -215,6 +215,22 @@ class Model(nn.Module):
             coarse_PJ3=coarse_PJ3,
         )
 
+    def nobody(self, centers: Centers, *, K_B33: Tensor, logits_Bhw: Tensor, fov_B: Tensor) -> Predictions:
+        """Predictions of pictures in which nobody was found; `centers` is empty."""
+        body, zeros = self.body, logits_Bhw.new_zeros
+        counts = (body.rotation_count, 3, 3), (body.shape_count,), (body.expression_count,)
+        pose_PR33, shape_PS, expression_PE = (zeros(0, *count) for count in counts)
+        return self.stand(
+            (pose_PR33, shape_PS, expression_PE),
+            zeros(0),
+            zeros(0, 2),
+            centers=centers,
+            K_B33=K_B33,
+            depth_code_P=zeros(0),
+            logits_Bhw=logits_Bhw,
+            fov_B=fov_B,
+        )
+
     def places(self, depth_P: Tensor, offset_P2: Tensor, centers: Centers, K_B33: Tensor) -> Tensor:
         """(P, 3) where heads are [m] that lie at these depths [m] and offsets from their cells [cells]."""
         head_P12 = centers.heads(offset_P2)[:, None] * self.backbone.patch

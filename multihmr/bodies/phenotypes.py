@@ -27,6 +27,8 @@ from multihmr.rigs import TO_GLTF, Rig
 
 ADULT_AGE = 2 / 3  # on the scale of `shape`: 0 baby, 1/3 child, 2/3 young, 1 old
 
+DECODED_ROWS = 1024  # of the asset, at once: all together would be most of what loading a body needs
+
 Same = TypeVar("Same", bound="PhenotypeBody")
 
 
@@ -87,6 +89,9 @@ class PhenotypeBody(Body):
     def forward(self, pose_PR33: Tensor, shape_PS: Tensor, expression_PE: Tensor) -> BodyOutput:
         """Vertices and joints in the frame of the body [m]; ValueError for parameters of a wrong shape."""
         self.check_parameters(pose_PR33, shape_PS, expression_PE)
+        if not (torch.is_grad_enabled() or pose_PR33.shape[0]):  # nobody
+            counts = len(self.base_vertices), len(self.topology.joint_names)
+            return BodyOutput(*(pose_PR33.new_zeros(0, count, 3, dtype=torch.float32) for count in counts))
         with torch.autocast(pose_PR33.device.type, enabled=False):
             coefficients_PC = self._shape_coefficients(shape_PS.float())
             transforms_PR34, joints_PJ3 = self._pose_bones(pose_PR33.float(), coefficients_PC)
@@ -255,8 +260,9 @@ def _basis(tensors: dict[str, Tensor], block: int) -> Tensor:
     basis[: len(wide)] = wide
     blocks = basis[len(wide) : directions].view(-1, block * 3)
     for kind in ("int16", "int8"):
-        numbers = tensors[f"{kind}_blocks"].float()
-        blocks[tensors[f"{kind}_index"].long()] = numbers.mul_(tensors[f"{kind}_scales"][:, None])
+        table = (tensors[f"{kind}_{part}"].split(DECODED_ROWS) for part in ("blocks", "index", "scales"))
+        for numbers, index, scales in zip(*table, strict=True):
+            blocks[index.long()] = numbers.float().mul_(scales[:, None])
     basis = basis.unflatten(1, (-1, 3))
     action = torch.repeat_interleave(torch.arange(len(counts)), counts)
     offsets = tensors["expression_offsets"].float() * tensors["expression_scales"][action, None]

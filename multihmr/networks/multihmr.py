@@ -145,6 +145,8 @@ class MultiHMR(Model):
         sought = centers is None
         if centers is None:
             centers = self._find(seen.logits_Bhw, threshold, max_people)
+            if not len(centers) and not torch.is_grad_enabled():
+                return self.nobody(centers, K_B33=seen.K_B33, logits_Bhw=seen.logits_Bhw, fov_B=seen.fov_B)
         guess, reading = self._regress(seen, centers)
         if sought and self.config.apart is not None:
             places_P3 = self._place(guess, centers, seen.K_B33)

@@ -105,6 +105,8 @@ class MultiHMRAnny(Model):
         if centers is None:
             rule = self._rule(threshold)
             centers = find_centers(seen.logits_Bhw.sigmoid(), max_people=max_people, **rule)
+            if not len(centers) and not torch.is_grad_enabled():
+                return self.nobody(centers, K_B33=seen.K_B33, logits_Bhw=seen.logits_Bhw, fov_B=seen.fov_B)
         return self._answer(seen, centers)
 
     def fixed(
