@@ -22,6 +22,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--backend", type=words, default="eager", help="as load_model takes it; default: %(default)s"
     )
+    parser.add_argument("--calibrate", metavar="FOLDER", help="of pictures, for --backend openvino-int8")
     parser.add_argument("--rounds", type=int, default=20, help="how often each; default: %(default)s")
     parser.add_argument("--threads", type=int, help="of torch; default: as torch picks them")
     parser.add_argument("--image", metavar="PATH", help="default: noise of 640x480")
@@ -40,16 +41,17 @@ def people(text: str) -> list[int | None]:
 
 def run(args: argparse.Namespace) -> int:
     """Time a model and print the tables."""
-    from ..evaluation import speed, speed_report
+    from ..evaluation import speed, speed_models, speed_report
     from ..evaluation.speed_machine import threads
 
     before = speed_report.Speed.load(args.compare) if args.compare else None  # before an hour of measuring
-    plan = speed.Plan(
+    plan = speed_models.Plan(
         people=tuple(args.people),
         batches=tuple(args.batch),
         sizes=tuple(args.size or [None]),
         dtypes=tuple(args.dtype or ()),
         backends=tuple(args.backend),
+        calibrate=args.calibrate,
         rounds=args.rounds,
         draw=not args.no_draw,
         memory=not args.no_memory,

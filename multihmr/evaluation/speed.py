@@ -8,10 +8,11 @@ from those of eager float32.
 
 from __future__ import annotations
 
+import copy
 import random
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..hub import pick_device
+from ..hub import CPU_BACKENDS, pick_device
+from ..humans import Humans
 from ..model import Model
 from . import speed_models
 from .speed_machine import (
@@ -33,46 +35,11 @@ from .speed_machine import (
     seconds_of,
 )
 from .speed_memory import Asked, peak_of_prediction
-from .speed_models import EAGER, FLOAT32, Contender
+from .speed_models import EAGER, FLOAT32, Contender, Plan
 from .speed_report import Speed, Spread, Timing
 from .speed_stages import Trial
 
 WARM_UP_ROUNDS = 2
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is timed: every combination of these, `rounds` times after two rounds of warming up.
-
-    people    numbers of people to force, by taking the best-scored cells whatever their score; None: those
-              that the model finds by itself
-    batches   pictures at once
-    sizes     of the window [pixels]; None: the model's own
-    dtypes    precisions of the backbone, of "float32", "float16", "bfloat16"; none: float16 on cuda, else
-              float32
-    backends  as load_model takes them
-    draw      whether to draw an overlay of each, too
-    memory    whether to measure the memory on a CPU, for which each model is run in a process of its own
-    """
-
-    people: tuple[int | None, ...] = (1, 10)
-    batches: tuple[int, ...] = (1,)
-    sizes: tuple[int | None, ...] = (None,)
-    dtypes: tuple[str, ...] = ()
-    backends: tuple[str, ...] = (EAGER,)
-    rounds: int = 20
-    draw: bool = True
-    memory: bool = True
-
-    def __post_init__(self) -> None:
-        counts = [*self.batches, *(size for size in self.sizes if size is not None), self.rounds]
-        if min(counts) < 1 or min((n for n in self.people if n is not None), default=0) < 0:
-            raise ValueError(f"batches, sizes and rounds begin at 1, people at 0; got {self}")
-        if not (self.people and self.batches and self.sizes and self.backends):
-            raise ValueError(f"there is nothing to time in {self}")
-        unknown = set(self.dtypes) - set(DTYPES)
-        if unknown:
-            raise ValueError(f"a precision is one of {', '.join(DTYPES)}, got {', '.join(sorted(unknown))}")
 
 
 @dataclass(frozen=True)
@@ -122,19 +89,16 @@ def run(
         FileNotFoundError: there is no such picture or model.
     """
     plan = plan or Plan()
+    if device is None and set(plan.backends) & set(CPU_BACKENDS):
+        device = "cpu"  # and all beside them, too
     default = "float16" if pick_device(device).type == "cuda" else FLOAT32
     if image is not None and not Path(image).is_file():
         raise FileNotFoundError(f"{image} does not exist")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        found = speed_models.contenders(
-            speed_models.files_of(model, vit=vit, folder=folder),
-            sizes=plan.sizes,
-            dtypes=plan.dtypes or (default,),
-            backends=plan.backends,
-            device=device,
-            folder=folder,
-        )
+        plan = replace(plan, dtypes=plan.dtypes or (default,))
+        files = speed_models.files_of(model, vit=vit, folder=folder)
+        found = speed_models.contenders(files, plan, device=device, folder=folder)
         return bench(list(found), plan, image=image)
 
 
@@ -207,50 +171,56 @@ def _seconds(call: Callable[[], object], device: torch.device) -> dict[str, floa
 
 
 def _eager(name: str, model: Model) -> Contender:
-    dtype = str(model.backbone.half_dtype or torch.float32).removeprefix("torch.")
-    return Contender(name, model.config.image_size, dtype, EAGER, model, model)
+    half, truth = model.backbone.half_dtype, model
+    if half is not None:
+        truth = copy.deepcopy(model)
+        truth.backbone.half_dtype = None
+    dtype = str(half or torch.float32).removeprefix("torch.")
+    return Contender(name, model.config.image_size, dtype, EAGER, model, truth)
 
 
 def _candidates(contenders: Sequence[Contender], plan: Plan, image: Any) -> list[Candidate]:
     found = []
     for contender in contenders:
         for people in plan.people:
-            truth = Trial(contender.truth, image, people=people, batch=1, staged=False)
+            truth = Trial(contender.truth, image, people=people, batch=1)
             expected = truth.predict()
-            counted = _operations(truth)
+            whole, seen = operations(truth.predict, f"{type(truth.model).__name__}.backbone")
             for batch in plan.batches:
-                staged = contender.backend == EAGER
-                trial = Trial(
-                    contender.model, image, people=people, batch=batch, staged=staged, draw=plan.draw
-                )
-                device = contender.model.device
-                if device.type == "cuda":
-                    torch.cuda.reset_peak_memory_stats(device)
-                got = trial.predict()
+                trial = Trial(contender.model, image, people=people, batch=batch, draw=plan.draw)
+                got, risen = _predicted(trial)
                 found.append(
                     Candidate(
                         contender,
                         trial,
                         found=sum(map(len, got)) / batch,
                         difference=difference_mm(expected * batch, got),
-                        operations={stage: batch * count for stage, count in counted.items()},
-                        memory_mb=_memory(contender, trial) if plan.memory else None,
+                        operations={"end to end": batch * whole, "backbone": batch * seen},
+                        memory_mb=_memory(contender, trial, risen) if plan.memory else None,
                     )
                 )
     return found
 
 
-def _operations(trial: Trial) -> dict[str, float]:
-    """Floating-point operations of one picture, end to end and of the backbone alone."""
-    size, backbone = trial.model.config.image_size, trial.model.backbone
-    window = torch.zeros(1, 3, size, size, device=trial.model.device)
-    return {"end to end": operations(trial.predict), "backbone": operations(partial(backbone, window))}
+def _predicted(trial: Trial) -> tuple[list[Humans], float]:
+    """What it predicts, and by how many megabytes the tensors on a GPU grew meanwhile; elsewhere 0."""
+    device = trial.model.device
+    if device.type != "cuda":
+        return trial.predict(), 0.0
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    found = trial.predict()
+    return found, (torch.cuda.max_memory_allocated(device) - before) / 1e6
 
 
-def _memory(contender: Contender, trial: Trial) -> dict[str, float] | None:
-    """Megabytes at most: what tensors held on a GPU, or a process of its own on a CPU; None where unknown."""
-    if contender.model.device.type == "cuda":
-        return {"predict": torch.cuda.max_memory_allocated(contender.model.device) / 1e6}
+def _memory(contender: Contender, trial: Trial, risen: float) -> dict[str, float] | None:
+    """Megabytes at most: of the model and its tensors on a GPU, or of a process of its own on a CPU; None
+    where unknown.
+    """
+    model = contender.model
+    if model.device.type == "cuda":
+        loaded = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers())) / 1e6
+        return {"loaded": loaded, "predict": loaded + risen}
     known = contender.file is not None or contender.name == speed_models.DEFAULT
     if not known or contender.model.device.type != "cpu":
         return None

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from ..humans import Humans
 
@@ -101,14 +101,18 @@ def matrix_multiply(device: torch.device, dtype: torch.dtype) -> tuple[float, Ca
 
 
 @torch.inference_mode()
-def operations(call: Callable[[], object]) -> float:
-    """Floating-point operations of the products and convolutions in a call in eager mode; the rest is not
-    counted. Attention is counted as the products that it stands for.
+def operations(call: Callable[[], object], part: str = "") -> tuple[float, float]:
+    """Floating-point operations of a call in eager mode, and of a module within it ("MultiHMR.backbone").
+
+    Products and convolutions are counted, also those that attention stands for.
     """
+    fused = any("flash_attention_for_cpu" in str(kernel) for kernel in flop_registry)
+    known = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION] if fused else []
     counter = FlopCounterMode(display=False)
-    with sdpa_kernel(SDPBackend.MATH), counter:  # fused kernels are not known to every version's counter
+    with sdpa_kernel([*known, SDPBackend.MATH]), counter:  # older versions' counters see plain products alone
         call()
-    return float(counter.get_total_flops())
+    of_part = counter.get_flop_counts().get(part, {})
+    return float(counter.get_total_flops()), float(sum(of_part.values()))
 
 
 def noise_picture(height: int = 480, width: int = 640) -> np.ndarray:

@@ -72,7 +72,7 @@ def _measure(asked: Asked) -> dict[str, float | None]:
     model = load(asked.file, asked.dtype, asked.backend, device="cpu")
     peaks["loaded"] = highest_mb()
     image = noise_picture() if asked.image is None else asked.image
-    trial = Trial(model, image, people=asked.people, batch=asked.batch, staged=False)
+    trial = Trial(model, image, people=asked.people, batch=asked.batch)
     for _ in range(2):
         trial.predict()
     return peaks | {"predict": highest_mb()}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -18,7 +19,44 @@ from ..networks.multihmr import MultiHMR, MultiHMRConfig
 from .speed_machine import DTYPES, REFERENCE_SIZE
 
 VIT = "random dinov2_vits14"
-EAGER, FLOAT32 = "eager", "float32"
+EAGER, FLOAT32, INT8 = "eager", "float32", "openvino-int8"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is timed: every combination of these, `rounds` times after two rounds of warming up.
+
+    people    numbers of people to force, by taking the best-scored cells whatever their score; None: those
+              that the model finds by itself
+    batches   pictures at once
+    sizes     of the window [pixels]; None: the model's own
+    dtypes    precisions of the backbone, of "float32", "float16", "bfloat16"; none: float16 on cuda, else
+              float32
+    backends  as load_model takes them
+    calibrate for "openvino-int8": a folder of pictures, as load_model takes it
+    draw      whether to draw an overlay of each, too
+    memory    whether to measure the memory on a CPU, for which each model is run in a process of its own
+    """
+
+    people: tuple[int | None, ...] = (1, 10)
+    batches: tuple[int, ...] = (1,)
+    sizes: tuple[int | None, ...] = (None,)
+    dtypes: tuple[str, ...] = ()
+    backends: tuple[str, ...] = (EAGER,)
+    calibrate: str | None = None
+    rounds: int = 20
+    draw: bool = True
+    memory: bool = True
+
+    def __post_init__(self) -> None:
+        counts = [*self.batches, *(size for size in self.sizes if size is not None), self.rounds]
+        if min(counts) < 1 or min((n for n in self.people if n is not None), default=0) < 0:
+            raise ValueError(f"batches, sizes and rounds begin at 1, people at 0; got {self}")
+        if not (self.people and self.batches and self.sizes and self.backends):
+            raise ValueError(f"there is nothing to time in {self}")
+        unknown = set(self.dtypes) - set(DTYPES)
+        if unknown:
+            raise ValueError(f"a precision is one of {', '.join(DTYPES)}, got {', '.join(sorted(unknown))}")
 
 
 @dataclass(frozen=True)
@@ -35,37 +73,35 @@ class Contender:
 
 
 def contenders(
-    files: Mapping[str, str | None],
-    *,
-    sizes: Sequence[int | None],
-    dtypes: Sequence[str],
-    backends: Sequence[str],
-    device: str | None,
-    folder: Path,
+    files: Mapping[str, str | None], plan: Plan, *, device: str | None, folder: Path
 ) -> Iterator[Contender]:
-    """Each of the `files` (name -> what load_model takes) in each size, precision and backend.
+    """Each of the `files` (name -> what load_model takes) in each size, precision and backend of the plan.
 
-    None as a size is the model's own. `folder` is where models of another size are written.
+    `folder` is where models of another size are written.
     """
-    for name, file in files.items():
-        for size in sizes:
-            of_size = file if size is None else resized(file, size, folder)
-            truth = load(of_size, device=device)
-            for dtype in dtypes:
-                for backend in backends:
-                    same = (dtype, backend) == (FLOAT32, EAGER)
-                    model = truth if same else load(of_size, dtype, backend, device=device)
-                    pixels = truth.config.image_size
-                    yield Contender(name, pixels, dtype, backend, model, truth, of_size)
+    for (name, file), size in product(files.items(), plan.sizes):
+        of_size = file if size is None else resized(file, size, folder)
+        truth = load(of_size, device=device)
+        pixels = truth.config.image_size
+        for dtype, backend in product(plan.dtypes or (FLOAT32,), plan.backends):
+            same = (dtype, backend) == (FLOAT32, EAGER)
+            calibrate = plan.calibrate if backend == INT8 else None
+            model = truth if same else load(of_size, dtype, backend, device=device, calibrate=calibrate)
+            yield Contender(name, pixels, dtype, backend, model, truth, of_size)
 
 
-def load(file: str | None, dtype: str = FLOAT32, backend: str = EAGER, *, device: str | None = None) -> Model:
-    """`load_model` with a precision and a backend by name. ValueError: no such precision."""
-    if dtype not in DTYPES:
-        raise ValueError(f"a precision is one of {', '.join(DTYPES)}, got {dtype!r}")
+def load(
+    file: str | None,
+    dtype: str = FLOAT32,
+    backend: str = EAGER,
+    *,
+    device: str | None = None,
+    calibrate: str | None = None,
+) -> Model:
+    """`load_model` with a precision by name."""
     if backend == EAGER:
         return load_model(file, device=device, half=DTYPES[dtype])
-    return load_model(file, device=device, half=DTYPES[dtype], backend=backend)
+    return load_model(file, device=device, half=DTYPES[dtype], backend=backend, calibrate=calibrate)
 
 
 def files_of(model: str | None, *, vit: bool, folder: Path) -> dict[str, str | None]:

@@ -152,8 +152,7 @@ def _ends(speed: Speed) -> list[str]:
 
 
 def _stages(timings: Sequence[Timing]) -> list[str]:
-    known = [*STAGES[:-1], "window to numpy", STAGES[-1]]
-    stages = [stage for stage in known if any(stage in timing.stages_ms for timing in timings)]
+    stages = [stage for stage in STAGES if any(stage in timing.stages_ms for timing in timings)]
     rows = [
         timing.label + [f"{timing.stages_ms[s].median:.1f}" if s in timing.stages_ms else "" for s in stages]
         for timing in timings

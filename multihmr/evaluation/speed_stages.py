@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..humans import Humans
 from ..image import read_photo
 from ..model import Model
-from .speed_machine import wait_for
+from .speed_machine import seconds_of, wait_for
 
 STAGES = ("decode", "window", "backbone", "detection", "head", "body", "to numpy", "draw")
 """In their order. decode: file to pixels. window: pixels to what the network looks at. detection: the heatmap
@@ -25,6 +26,7 @@ and `Humans` of them. draw: the overlay of one picture, after predict."""
 
 # Modules with whose beginning the head begins, in whatever family has them.
 _HEAD_BEGINS = ("rays", "to_token", "head")
+_AFTER = {"backbone": "detection", "body": "to numpy"}
 
 
 class Marks:
@@ -51,14 +53,14 @@ class Marks:
 @contextmanager
 def hooked(model: Model, marks: Marks) -> Iterator[None]:
     """Within it, the parts of the model set marks."""
-    parts = {name: part for name in ("backbone", "body", *_HEAD_BEGINS) if (part := _part(model, name))}
-    head = next((parts[name] for name in _HEAD_BEGINS if name in parts), None)
-    befores = [(head, "head"), (parts.get("backbone"), "backbone"), (parts.get("body"), "body")]
-    afters = [(parts.get("backbone"), "detection"), (parts.get("body"), "to numpy")]
-    handles = [
-        part.register_forward_pre_hook(_setting(marks, part, stage)) for part, stage in befores if part
-    ]
-    handles += [part.register_forward_hook(_setting(marks, part, stage)) for part, stage in afters if part]
+    head = next((part for name in _HEAD_BEGINS if (part := _part(model, name)) is not None), None)
+    parts = {"backbone": _part(model, "backbone"), "head": head, "body": _part(model, "body")}
+    handles = []
+    for name, part in parts.items():
+        if part is not None:
+            handles.append(part.register_forward_pre_hook(_setting(marks, part, name)))
+        if part is not None and name in _AFTER:
+            handles.append(part.register_forward_hook(_setting(marks, part, _AFTER[name])))
     try:
         yield
     finally:
@@ -87,19 +89,18 @@ class Trial:
     """One thing to time: predict_batch of a model on `batch` times the same picture.
 
     people: how many to force, by taking the best-scored cells whatever their score; None leaves it to the
-    model. staged: whether to look into the network; False where a compiler has made one piece of it.
+    model. draw: whether to draw an overlay afterwards.
     """
 
     def __init__(
-        self, model: Model, image: Any, *, people: int | None, batch: int, staged: bool, draw: bool = False
+        self, model: Model, image: Any, *, people: int | None, batch: int, draw: bool = False
     ) -> None:
         self.model = model
         self.images = [image] * batch
         self.people = people
-        self.staged = staged
         self.draw = draw
 
-    def predict(self, images: Sequence[Any] | None = None) -> Any:
+    def predict(self, images: Sequence[Any] | None = None) -> list[Humans]:
         """Humans of each picture; the camera is given, so that it is the same in every precision."""
         return self.model.predict_batch(
             self.images if images is None else images,
@@ -116,27 +117,14 @@ class Trial:
         marks.begin("decode")
         photos = [read_photo(image) for image in self.images]  # predict takes these as they are
         marks.begin("window")
-        if self.staged:
-            with hooked(self.model, marks):
-                found = self.predict(photos)
-        else:
+        with hooked(self.model, marks):
             found = self.predict(photos)
         marks.begin("end")
         seconds = marks.seconds()
-        if not self.staged:
-            seconds = {"decode": seconds["decode"], "window to numpy": seconds["window"]}
-        seconds["end to end"] = sum(seconds.values())
-        if self.staged and device.type != "cpu":
-            seconds["end to end"] = self._undisturbed()
+        cpu = device.type == "cpu"
+        seconds["end to end"] = sum(seconds.values()) if cpu else seconds_of(self.predict, device)
         if self.draw:
             start = time.perf_counter()
             found[0].draw(photos[0].pixels)
             seconds["draw"] = time.perf_counter() - start
         return seconds
-
-    def _undisturbed(self) -> float:
-        wait_for(self.model.device)
-        start = time.perf_counter()
-        self.predict()
-        wait_for(self.model.device)
-        return time.perf_counter() - start
