@@ -20,6 +20,7 @@ class Release:
     sha256      of that file; "" where nobody has published it
     size        of that file in bytes; where sha256 is "", an estimate from the network's tensors
     family, backbone, image_size [pixels], body: what the file of an official name must hold
+    card        of a file in `weights/`: the model card beside it
     repository  "owner/repo" on the Hugging Face Hub that has the file as well, or ""
     """
 
@@ -34,6 +35,7 @@ class Release:
     backbone: str = ""
     image_size: int = 0
     urls: tuple[str, ...] = ()
+    card: str = ""
     repository: str = ""
     licence_url: str = ""
 
@@ -81,6 +83,7 @@ RELEASES = {
             file="multihmr-anny-hybrid.safetensors",
             sha256="ad6577c9e23f70ca9f7a62ebec41a19e9daed1a074b11dbfb02d6260b7ed1efa",
             size=21734538,
+            card="README.md",
             body="anny",
             licence="Apache-2.0",
             description="EfficientNet-Lite and ViT blocks for CPUs, trained on synthetic people only",

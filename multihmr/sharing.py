@@ -33,7 +33,7 @@ from .hub import (
     save_model,
     say_licence,
 )
-from .releases import DEFAULT, RELEASES, find_release
+from .releases import RELEASES, Release, find_release
 
 if TYPE_CHECKING:
     from .model import Model
@@ -153,12 +153,13 @@ def _write(
     model: Model, folder: Path, name: str, evaluation: str | os.PathLike[str] | None, half: bool
 ) -> None:
     """The three files of a repository called `name`. The bundled model goes as it is, with its own card."""
-    bundled = bundled_file(RELEASES[DEFAULT])
+    bundled = _bundled(model)
     results = None if evaluation is None else _results(Path(evaluation))
     folder.mkdir(parents=True, exist_ok=True)
-    if _is_bundled(model, bundled):
-        shutil.copyfile(bundled, folder / WEIGHTS)
-        text = bundled.with_name("README.md").read_text(encoding="utf-8")
+    if bundled is not None:
+        file = bundled_file(bundled)
+        shutil.copyfile(file, folder / WEIGHTS)
+        text = file.with_name(bundled.card).read_text(encoding="utf-8")
     else:
         save_model(
             model, folder / WEIGHTS, half=half, licence=model.licence, source="multihmr save_pretrained"
@@ -171,11 +172,16 @@ def _write(
     (folder / CARD).write_text(f"---\n{header}\n---\n\n{text}", encoding="utf-8")
 
 
-def _is_bundled(model: Model, bundled: Path) -> bool:
-    """Whether these are the weights that the package brings, of which its model card speaks."""
-    if model.family != RELEASES[DEFAULT].family or model.body.name != RELEASES[DEFAULT].body:
+def _bundled(model: Model) -> Release | None:
+    """The release that the package brings whose weights these are, and of which its model card speaks."""
+    return next((r for r in RELEASES.values() if not r.urls and _is_release(model, r)), None)
+
+
+def _is_release(model: Model, release: Release) -> bool:
+    """Whether these are the weights in the release's file, which lies in the package."""
+    if (model.family, model.body.name) != (release.family, release.body):
         return False
-    checkpoint = read_checkpoint(bundled, FAMILIES)
+    checkpoint = read_checkpoint(bundled_file(release), FAMILIES)
     if model.config != config_of(checkpoint, type(model.config)):
         return False
     return all(
