@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..hub import CPU_BACKENDS, pick_device
+from ..hub import pick_device
 from ..humans import Humans
 from ..model import Model
 from . import speed_models
@@ -89,8 +89,8 @@ def run(
         FileNotFoundError: there is no such picture or model.
     """
     plan = plan or Plan()
-    if device is None and set(plan.backends) & set(CPU_BACKENDS):
-        device = "cpu"  # and all beside them, too
+    if device is None and set(plan.backends) - {EAGER, "compile"}:
+        device = "cpu"  # where alone the others compute, so all beside them do as well
     default = "float16" if pick_device(device).type == "cuda" else FLOAT32
     if image is not None and not Path(image).is_file():
         raise FileNotFoundError(f"{image} does not exist")
