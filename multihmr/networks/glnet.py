@@ -63,6 +63,7 @@ class GLNetConfig:
     local: bool = True  # 2D-keypoint-guided local encoding
     guidance: str = "keypoints"  # or "roi": squares of fixed size around them, without learned places
     decomposed: bool = False  # rotations follow from joints and twists (bodies/swing_twist.py)
+    layout: bool = False  # the second look is told how the keypoints lie to each other (not in the paper)
     candidates: int = 1  # best pixels that look around before the best one speaks
     # How pixels are chosen in training (training/glnet_loss.py)
     matching: str = "adaptive"  # or "fixed": those near the middle of the person

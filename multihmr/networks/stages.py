@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 PARTS_WIDTH = 256  # of what a part of the body knows
 ROI_SIDE = 1 / 8  # [window sides] of the squares that fixed pooling averages
+LEAST_EXTENT = 0.01  # [window sides] of keypoints that were not all seen in one place
 ROI_POINTS = 4  # along their sides
 
 
@@ -130,6 +131,10 @@ class LocalStage(nn.Module):
             nn.Sequential(nn.Linear((len(reads) + 1) * width + len(moves), PARTS_WIDTH), nn.GELU())
             for reads, moves in zip(self.reads, self.moves, strict=True)
         )
+        lie = 2 * len(self.keypoints) + 1
+        self.hear_layout = (
+            nn.ModuleList(nn.Linear(lie, PARTS_WIDTH) for _ in self.reads) if config.layout else None
+        )
         self.move_parts = nn.ModuleList(small(nn.Linear(PARTS_WIDTH, len(moves))) for moves in self.moves)
         whole = [*theta.shape_columns, *theta.place_columns]
         together = PARTS_WIDTH * len(self.reads)
@@ -149,16 +154,23 @@ class LocalStage(nn.Module):
         query_BND = (pixel_BQD[:, :, None] + self.mark_MD).flatten(1, 2)
         found_BND = self.look(query_BND, places_BQM2.detach().flatten(1, 2), maps)
         known_BQMD = self.norm(query_BND + found_BND).unflatten(1, places_BQM2.shape[1:3])
-        known = [
-            read(
-                torch.cat([known_BQMD[:, :, reads].flatten(2), pixel_BQD, theta_BQC[..., moves].detach()], -1)
-            )
-            for read, reads, moves in zip(self.read_parts, self.reads, self.moves, strict=True)
+        rows = [
+            torch.cat([known_BQMD[:, :, reads].flatten(2), pixel_BQD, theta_BQC[..., moves].detach()], -1)
+            for reads, moves in zip(self.reads, self.moves, strict=True)
         ]
+        known = self._parts(rows, places_BQM2)
         changes = [move(part) for move, part in zip(self.move_parts, known, strict=True)]
         together_BQD = torch.cat(known, dim=-1)
         change_BQC = torch.cat([*changes, self.move_whole(together_BQD)], dim=-1)[..., self.order]
         return theta_BQC + change_BQC, self.to_score(together_BQD)[..., 0]
+
+    def _parts(self, rows: Sequence[Tensor], places_BQM2: Tensor) -> list[Tensor]:
+        """(B, Q, PARTS_WIDTH) what each part knows, of the row of what it read."""
+        if self.hear_layout is None:
+            return [read(row) for read, row in zip(self.read_parts, rows, strict=True)]
+        lie_BQL = layout_of(places_BQM2).detach()
+        parts = zip(self.read_parts, self.hear_layout, rows, strict=True)
+        return [read[1](read[0](row) + hear(lie_BQL)) for read, hear, row in parts]  # type: ignore[index]
 
 
 class FixedPooling(nn.Module):
@@ -187,6 +199,13 @@ class FixedPooling(nn.Module):
         ]
         mean_BQC = torch.stack(read).mean(0).unflatten(1, (-1, len(self.around_N2))).mean(2)
         return self.to_out(mean_BQC)
+
+
+def layout_of(places_M2: Tensor) -> Tensor:
+    """(..., 2 M + 1) how places lie about their mean, in units of their extent, and the log of the extent."""
+    ways_M2 = places_M2 - places_M2.mean(-2, keepdim=True)
+    extent_11 = ways_M2.square().mean((-2, -1), keepdim=True).sqrt().clamp(min=LEAST_EXTENT)
+    return torch.cat([(ways_M2 / extent_11).flatten(-2), extent_11.flatten(-2).log()], dim=-1)
 
 
 def _two_layers(width: int, hidden: int, out: int) -> nn.Sequential:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -9,9 +11,17 @@ from toys import ToyBody, tiny_glnet, tiny_model
 from multihmr import hub
 from multihmr.geometry import default_intrinsics, pixel_rays, project
 from multihmr.networks.glnet import GLNet, GLNetConfig
+from multihmr.networks.stages import layout_of
 from multihmr.networks.theta import Theta, gaze
 
-SWITCHES = [{}, {"local": False}, {"guidance": "roi"}, {"decomposed": True}, {"candidates": 3}]
+SWITCHES = [
+    {},
+    {"local": False},
+    {"guidance": "roi"},
+    {"decomposed": True},
+    {"candidates": 3},
+    {"layout": True},
+]
 K = default_intrinsics(120, 160).numpy()
 
 
@@ -195,3 +205,22 @@ def test_a_saved_glnet_comes_back_and_knows_who_finds_people(tmp_path, monkeypat
     torch.testing.assert_close(again(crops).vertices_PV3, model(crops).vertices_PV3)
     monkeypatch.setattr(GLNet, "load_detector", None)
     assert again.load_detector is hub.load_model
+
+
+def test_the_layout_is_that_of_the_keypoints_wherever_they_are_and_its_last_number_their_extent():
+    places = torch.rand(2, 5, 2, generator=torch.Generator().manual_seed(0))
+    layout = layout_of(places)
+    torch.testing.assert_close(layout_of(places + 0.3), layout)
+    larger = layout_of(2 * places)
+    torch.testing.assert_close(larger[:, :-1], layout[:, :-1])
+    torch.testing.assert_close(larger[:, -1], layout[:, -1] + math.log(2))
+    assert layout_of(torch.zeros(1, 5, 2)).isfinite().all()
+
+
+def test_a_second_look_with_a_layout_hears_where_the_keypoints_are():
+    model = tiny_glnet(layout=True)
+    places = torch.rand(1, 1, len(model.config.keypoints), 2)
+    x_1D, theta = torch.rand(1, 1, model.config.width), model.theta.mean_C.expand(1, 1, -1)
+    nothing = [torch.zeros(1, width, 2, 2) for width in model.backbone.map_widths]
+    one, other = (model.around(x_1D, theta, p, nothing)[0] for p in (places, 0.5 * places))
+    assert (one - other).abs().max() > 1e-6
