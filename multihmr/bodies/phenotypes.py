@@ -27,8 +27,6 @@ from multihmr.rigs import TO_GLTF, Rig
 
 ADULT_AGE = 2 / 3  # on the scale of `shape`: 0 baby, 1/3 child, 2/3 young, 1 old
 
-DECODED_ROWS = 1024  # of the asset, at once: all together would be most of what loading a body needs
-
 Same = TypeVar("Same", bound="PhenotypeBody")
 
 
@@ -260,9 +258,8 @@ def _basis(tensors: dict[str, Tensor], block: int) -> Tensor:
     basis[: len(wide)] = wide
     blocks = basis[len(wide) : directions].view(-1, block * 3)
     for kind in ("int16", "int8"):
-        table = (tensors[f"{kind}_{part}"].split(DECODED_ROWS) for part in ("blocks", "index", "scales"))
-        for numbers, index, scales in zip(*table, strict=True):
-            blocks[index.long()] = numbers.float().mul_(scales[:, None])
+        numbers = tensors[f"{kind}_blocks"].float()
+        blocks[tensors[f"{kind}_index"].long()] = numbers.mul_(tensors[f"{kind}_scales"][:, None])
     basis = basis.unflatten(1, (-1, 3))
     action = torch.repeat_interleave(torch.arange(len(counts)), counts)
     offsets = tensors["expression_offsets"].float() * tensors["expression_scales"][action, None]
