@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import sys
 import tempfile
 import time
@@ -45,6 +46,7 @@ SMALL = {
 }
 STRIDE = {DEFAULT: 16, VIT: 14}
 COLOURS = {DEFAULT: "#ec6e54", VIT: "#4898d6"}
+NOT_TIMED = (math.nan,) * 3
 TITLES = {
     "people": "people in the picture",
     "tokens": "tokens (patches of the window)",
@@ -132,19 +134,20 @@ def plot(points: dict[str, Any], measure: str, out: Path) -> None:
     for name in dict.fromkeys(facts["name"] for facts in points.values()):
         mine = sorted((f for f in points.values() if f["name"] == name), key=lambda f: f["value"])
         x = [(f["value"] // STRIDE[name]) ** 2 if measure == "tokens" else f["value"] for f in mine]
-        for stage, style in (("end to end", "o-"), ("backbone", "."), ("body", "x:")):
+        for stage, style in (("end to end", "o-"), ("backbone", "--"), ("body", "x:")):
             if measure != "people" and stage == "body":
                 continue
-            y = [f["timing"]["stages_ms"].get(stage, [0, 0, 0])[1] / f["timing"]["batch"] for f in mine]
-            style = "--" if stage == "backbone" else style
+            y = [f["timing"]["stages_ms"].get(stage, NOT_TIMED)[1] / f["timing"]["batch"] for f in mine]
             axes.plot(x, y, style, color=COLOURS[name], label=f"{name}, {stage}", markersize=4, linewidth=1.2)
     axes.set_yscale("log")
-    if measure != "people":
+    if measure == "people":
+        axes.set_ylim(bottom=1)  # nobody's body costs microseconds
+    else:
         axes.set_xscale("log", base=2)
     facts = next(iter(points.values()))
     axes.set_xlabel(TITLES[measure])
     axes.set_ylabel("ms a picture (median)")
-    axes.set_title(f"{facts['device']}, {facts['threads']} threads, float32", fontsize=9)
+    axes.set_title(f"{facts['device']}, threads: {facts['threads']}, float32, eager", fontsize=9)
     axes.grid(visible=True, which="both", alpha=0.25)
     axes.legend(fontsize=7)
     figure.tight_layout()
