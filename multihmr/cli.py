@@ -22,6 +22,7 @@ COMMANDS = {
     "video": "follow the people of a video, and write them to files",
     "models": "list the models that are known by name",
     "convert": "turn an official checkpoint into one of ours",
+    "export": "write a model as one file for other programs: ONNX, OpenVINO, torch.export",
     "synth": "render pictures to learn from",
     "train": "train a model",
     "evaluate": "measure how well a model finds and rebuilds people",

@@ -6,7 +6,8 @@ never runs code that comes with it. Environment variables, cache folders and dow
 bytes themselves, in download.py; nowhere else.
 
 What is fetched lies in `cache_folder()`: models/NAME.safetensors (converted; the .pt that it was made from is
-removed), smplx/SMPLX_NEUTRAL.npz (put there by the user) and licences.txt (those that were shown).
+removed), graphs/ (backbones for other runtimes), smplx/SMPLX_NEUTRAL.npz (put there by the user) and
+licences.txt (those that were shown).
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SMPLX_FILE = "SMPLX_NEUTRAL.npz"
+CPU_BACKENDS = ("onnxruntime", "openvino", "openvino-int8")
 
 
 def _multihmr() -> tuple[type[Any], type[Any]]:
@@ -83,6 +85,8 @@ def load_model(
     device: str | torch.device | None = None,
     half: torch.dtype | bool | None = None,
     smplx: str | os.PathLike[str] | None = None,
+    backend: str = "eager",
+    calibrate: str | os.PathLike[str] | None = None,
 ) -> Model:
     """A model ready to predict: the bundled default, or what `name` says.
 
@@ -97,15 +101,24 @@ def load_model(
             float32 elsewhere; torch.float16, torch.bfloat16, or False for float32; True: float16, on a CPU
             bfloat16.
         smplx: SMPLX_NEUTRAL.npz or its folder, for models with that body; None looks as `find_smplx` does.
+        backend: what computes the backbone when nobody learns: "eager" is torch as it stands, "compile"
+            torch.compile; on a CPU "onnxruntime", "openvino" or "openvino-int8", which need
+            multihmr[export]. What they need is made at first and kept in `cache_folder()`.
+        calibrate: for "openvino-int8" at first: a folder of some hundred pictures, or of shards.
 
     Raises:
         ValueError: the name, an option or the file is wrong.
+        ImportError: the backend's packages are missing.
         FileNotFoundError: there is no such file, or no SMPL-X file; said before anything is fetched.
         ConnectionError: no address gave the file.
         OSError: it cannot be written to the cache folder.
     """
-    target = pick_device(device)
+    target = pick_device("cpu" if device is None and backend in CPU_BACKENDS else device)
     precision = _half_dtype(half, target)
+    if backend != "eager":
+        from .graphs.backends import check_backend, set_backend
+
+        check_backend(backend, device=target.type, calibrate=calibrate)
     if isinstance(name, str) and name.startswith("hf:"):
         from .sharing import fetch_checkpoint
 
@@ -114,7 +127,10 @@ def load_model(
     load = _load_release if isinstance(source, Release) else _load_file
     model = load(source, smplx)  # type: ignore[arg-type]
     model.backbone.half_dtype = precision
-    return model.to(target).eval()
+    model.to(target).eval()
+    if backend != "eager":
+        set_backend(model, backend, folder=cache_folder() / "graphs", calibrate=calibrate)
+    return model
 
 
 def save_model(

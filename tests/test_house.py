@@ -50,13 +50,14 @@ ALLOWED = {
     "releases": set(),  # a table
     "checkpoint": {"convert"},  # files -> tensors and what they say of themselves; hub makes networks of them
     "hub": {"bodies", "model", "networks", "checkpoint", "download", "releases"},
+    "graphs": {"", "download", "image", "networks"},  # for other programs and runtimes
     "sharing": {"hub", "checkpoint", "releases", "model", "evaluation"},  # the Hugging Face Hub
     "data": {"geometry", "humans", "image", "boxes", "bodies", "pickles"},
     "evaluation": {"geometry", "humans", "image", "bodies", "model", "networks", "data", "hub", "render"},
     "training": {"geometry", "humans", "bodies", "model", "networks", "data", "hub", "evaluation"},
     "cli": {""},  # opens the one command that is asked for, by its name
     "commands": {"cli", "hub", "checkpoint", "convert", "model", "humans", "image", "data"}
-    | {"training", "evaluation", "page"}
+    | {"training", "evaluation", "graphs", "page"}
     | {"cluster", "frames", "pieces", "video", "tracking", "sequence", "render", "export"},  # multihmr video
     "page": {"export", "frames", "hub", "humans", "image", "releases", "render", "sequence", "video"},
     "parquet": {"humans"},
@@ -67,7 +68,7 @@ ALLOWED = {
 # doors that open only when someone asks: imports inside functions
 LAZY = {
     "humans": {"render", "export", "coordinates", "formats", "notebook"},  # humans.draw, .save, .to, .show
-    "hub": {"sharing"},  # load_model("hf:owner/repo")
+    "hub": {"graphs", "sharing"},  # load_model(backend=...), load_model("hf:owner/repo")
     "model": {"sharing", "video"},  # Model.from_pretrained, model.push_to_hub, model.predict_video
     "parquet": {"hub"},  # read_people, likewise
     "export": {"hub"},  # load_humans rebuilds the meshes, for which it needs the body
@@ -86,6 +87,11 @@ EXTRAS = {
     "av": set(),  # inside a function of frames.py: folders and frames in memory do without
     "smplx": {"bodies/smplx.py"},
     "huggingface_hub": set(),
+    "onnx": set(),
+    "onnxruntime": set(),
+    "onnxscript": set(),
+    "openvino": set(),
+    "nncf": set(),
     "gradio": {"page/app.py", "page/serving.py"},
     "ray": {"cluster/inputs.py", "cluster/run.py", "cluster/worker.py"},
     "pyarrow": {"parquet.py"} | {f"cluster/{name}.py" for name in ("inputs", "worker", "desk", "run")},

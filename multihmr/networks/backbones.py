@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
+from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -41,6 +42,7 @@ class Backbone(nn.Module):
     fine_width: int = 0  # of the features at half the stride
     scale_widths: tuple[int, ...] = ()
     half_dtype: torch.dtype | None = None
+    runtime: Callable[[Tensor], Features] | None = None  # computes it instead where nobody learns (graphs/)
     mean: Tensor
     std: Tensor
 
@@ -50,6 +52,12 @@ class Backbone(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
     def forward(self, images_B3HW: Tensor) -> Features:
+        if self.runtime is None or torch.is_grad_enabled():
+            return self.compute(images_B3HW)
+        return self.runtime(images_B3HW)
+
+    def compute(self, images_B3HW: Tensor) -> Features:
+        """The features, by torch itself."""
         x = (images_B3HW - self.mean) / self.std
         with torch.autocast(x.device.type, dtype=self.half_dtype, enabled=self.half_dtype is not None):
             features = self.extract(x)
@@ -171,7 +179,7 @@ class Hybrid(Backbone):
         x32 = F.interpolate(self.from32(x32), size=(height, width), mode="bilinear")
         grid = self.from8(x8) + self.from16(x16) + x32
         tokens_BND = grid.flatten(2).transpose(1, 2) + sine_positions(height, width, self.width, grid.device)
-        tokens_BND = torch.cat([self.global_token.expand(len(tokens_BND), -1, -1), tokens_BND], dim=1)
+        tokens_BND = torch.cat([self.global_token.expand(tokens_BND.shape[0], -1, -1), tokens_BND], dim=1)
         tokens_BND = self.norm(self.blocks(tokens_BND))
         grid = tokens_BND[:, 1:].transpose(1, 2).unflatten(2, (height, width))
         return Features(grid, tokens_BND[:, 0], x8)

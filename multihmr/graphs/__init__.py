@@ -1,0 +1,1 @@
+"""Networks as graphs of fixed shapes: files for other programs, and other runtimes for `load_model`."""

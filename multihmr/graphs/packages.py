@@ -1,0 +1,36 @@
+"""Packages that few need: imported when asked for, and what to install where they are missing."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import warnings
+from types import ModuleType
+
+
+def needed(name: str) -> ModuleType:
+    """An optional module; ImportError says what to install."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # theirs
+            return importlib.import_module(name)
+    except ImportError as error:
+        raise ImportError(
+            f"exporting needs {name.partition('.')[0]}: pip install 'multihmr[export]'"
+        ) from error
+
+
+class quiet:
+    """Loggers of others say errors alone for a while."""
+
+    def __init__(self, *names: str) -> None:
+        self.loggers = [logging.getLogger(name) for name in names]
+
+    def __enter__(self) -> None:
+        self.levels = [logger.level for logger in self.loggers]
+        for logger in self.loggers:
+            logger.setLevel(logging.ERROR)
+
+    def __exit__(self, *_: object) -> None:
+        for logger, level in zip(self.loggers, self.levels, strict=True):
+            logger.setLevel(level)
