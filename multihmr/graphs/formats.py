@@ -95,7 +95,11 @@ def write_torch_export(traced: Traced, path: Path, known: Mapping[str, str]) -> 
     """For torch.export.load, which needs neither this package nor its dependencies."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch to itself
-        torch.export.save(traced.program, path, extra_files={FACTS: json.dumps(dict(known))})
+        # As traced it has blocks of autocast, which torch.export.load (2.15) refuses; without them it is the same.
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch to itself
+        program = traced.program.run_decompositions({})
+        torch.export.save(program, path, extra_files={FACTS: json.dumps(dict(known))})
 
 
 def write_onnx(traced: Traced, path: Path, known: Mapping[str, str]) -> None:
