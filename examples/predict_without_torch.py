@@ -11,6 +11,7 @@ import numpy as np
 import onnxruntime
 from PIL import Image, ImageOps
 
+onnxruntime.set_default_logger_severity(3)  # errors alone
 network = onnxruntime.InferenceSession(sys.argv[1])
 facts = network.get_modelmeta().custom_metadata_map  # sizes, names, licence; JSON where not a word
 file = Path(sys.argv[2]) if len(sys.argv) > 2 else Path(__file__).parent / "images/astronaut.jpg"

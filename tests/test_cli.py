@@ -44,7 +44,7 @@ def cli_fields(humans: Humans) -> list[str]:
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> StubModel:
     stub = StubModel()
-    monkeypatch.setattr("multihmr.hub.load_model", lambda name=None, device=None, smplx=None: stub)
+    monkeypatch.setattr("multihmr.hub.load_model", lambda name=None, **options: stub)
     monkeypatch.setattr(Humans, "save", lambda self, path: Path(path).touch())
     monkeypatch.setattr(Humans, "draw", lambda self, image: read_photo(image).pixels)
     return stub

@@ -17,6 +17,14 @@ def model_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: the best there is")
 
 
+def backend_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--backend",
+        default="eager",
+        help="what computes the backbone: eager, compile, onnxruntime, openvino; default: %(default)s",
+    )
+
+
 def add_fields(parser: argparse.ArgumentParser, config_class: type) -> None:
     """A flag for every field of a dataclass: --batch-size for batch_size, required without a default."""
     hints = typing.get_type_hints(config_class)

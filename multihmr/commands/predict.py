@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from ..cli import EXPECTED, clean, fail, sentence
-from .flags import intrinsics, model_flags
+from .flags import backend_flag, intrinsics, model_flags
 
 if TYPE_CHECKING:
     from ..humans import Humans
@@ -53,6 +53,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-people", type=int, metavar="N", help="keep the N best per picture")
     parser.add_argument("--smplx", metavar="PATH", help="your SMPLX_NEUTRAL.npz, for models with that body")
     model_flags(parser)
+    backend_flag(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -63,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
         from ..hub import load_model
 
         args.out.mkdir(parents=True, exist_ok=True)
-        model = load_model(args.model, device=args.device, smplx=args.smplx)
+        model = load_model(args.model, device=args.device, smplx=args.smplx, backend=args.backend)
         names = output_names(images, args.out, args.format)
         bar = tqdm(images, unit="picture", disable=None if len(images) > 1 else True)
         try:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from ..cli import clean, fail
-from .flags import intrinsics, model_flags
+from .flags import backend_flag, intrinsics, model_flags
 
 if TYPE_CHECKING:
     from ..frames import Frame, Video
@@ -59,6 +59,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--smplx", metavar="PATH", help="your SMPLX_NEUTRAL.npz, for models with that body")
     model_flags(parser)
+    backend_flag(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -79,7 +80,7 @@ def _run(args: argparse.Namespace) -> int:
 
     source = int(args.source) if args.source.isdigit() else Path(args.source)
     video = open_video(source, fps=args.fps)
-    model = load_model(args.model, device=args.device, smplx=args.smplx)
+    model = load_model(args.model, device=args.device, smplx=args.smplx, backend=args.backend)
     args.out.mkdir(parents=True, exist_ok=True)
     pieces = Pieces(args.out / "predictions", _facts(args, source, model))
     if video.live and pieces.count:
