@@ -88,6 +88,17 @@ RELEASES = {
             licence="Apache-2.0",
             description="EfficientNet-Lite and ViT blocks for CPUs, trained on synthetic people only",
         ),
+        Release(
+            name="glnet-anny-hybrid",
+            file="glnet-anny-hybrid.safetensors",
+            sha256="6e5553f63a5a14b4acaf40e42263d8592c9c5fa16c72ea7f1eb442f1808cf57c",
+            size=9703052,
+            card="glnet-anny-hybrid.md",
+            body="anny",
+            family="glnet",
+            licence="Apache-2.0",
+            description="GLNet for people whose boxes are known, trained on synthetic people only",
+        ),
         _official(
             "multiHMR_896_L", "dinov2_vitl14", 896, 1268438752, _FOUR_SETS, repository="naver/multiHMR_896_L"
         ),

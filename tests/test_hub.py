@@ -216,18 +216,23 @@ def test_bodies() -> None:
         LOAD_BODY("anny", shape_count=11)
 
 
-def test_the_bundled_release_is_what_it_says() -> None:
-    release = list_models()[0]
+BUNDLED = {"multihmr-anny-hybrid": 22e6, "glnet-anny-hybrid": 10e6}  # name -> most bytes
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_the_bundled_releases_are_what_they_say(name: str) -> None:
+    release = hub.RELEASES[name]
     path = hub.bundled_file(release)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     assert (release.sha256, release.size) == (digest, path.stat().st_size)
     header = read_metadata(path)
     assert (release.body, release.licence) == (header["body"], header["licence"])
-    assert path.stat().st_size <= 22e6
+    assert path.stat().st_size <= BUNDLED[name]
+    assert release.sha256 in path.with_name(release.card).read_text(encoding="utf-8")
 
 
 def test_the_official_releases() -> None:
-    official = {release.name: release for release in list_models()[1:]}
+    official = {release.name: release for release in list_models() if release.name not in BUNDLED}
     assert len(official) == 7
     for name, release in official.items():
         assert release.urls[0] == f"{NAVER}/ComputerVision/MultiHMR/{name}.pt"

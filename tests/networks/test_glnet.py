@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -224,3 +225,14 @@ def test_a_second_look_with_a_layout_hears_where_the_keypoints_are():
     nothing = [torch.zeros(1, width, 2, 2) for width in model.backbone.map_widths]
     one, other = (model.around(x_1D, theta, p, nothing)[0] for p in (places, 0.5 * places))
     assert (one - other).abs().max() > 1e-6
+
+
+def test_the_bundled_glnet_puts_the_head_where_the_bundled_multihmr_does():
+    picture = Path(__file__).parents[2] / "examples/images/astronaut.jpg"
+    one, other = (hub.load_model(name, device="cpu") for name in ("glnet-anny-hybrid", None))
+    found = other.predict(picture)
+    looked_at = one.predict(picture, found.K, found.boxes)
+    head = one.body.center_joint
+    apart = np.linalg.norm(looked_at.joints_2d[0, head] - found.joints_2d[0, head])
+    assert apart < 0.05 * max(found.image_size)
+    np.testing.assert_allclose(looked_at.translation[0, 2], found.translation[0, 2], rtol=0.3)
