@@ -25,9 +25,9 @@ import numpy as np
 
 from multihmr.formats.bvh import clip_to_bvh
 from multihmr.formats.gltf import clips_to_glb, humans_to_glb
-from multihmr.humans import Humans, rotmat_to_rotvec
 from multihmr.formats.meshes import USD_SUFFIXES, humans_to_obj, humans_to_ply, humans_to_usd
 from multihmr.formats.records import FRAME, humans_to_coco, humans_to_json
+from multihmr.humans import Humans, rotmat_to_rotvec
 from multihmr.rigs import humans_to_clips, tracks_to_clips
 from multihmr.sequence import Track
 

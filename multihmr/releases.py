@@ -81,8 +81,8 @@ RELEASES = {
         Release(
             name=DEFAULT,
             file="multihmr-anny-hybrid.safetensors",
-            sha256="ad6577c9e23f70ca9f7a62ebec41a19e9daed1a074b11dbfb02d6260b7ed1efa",
-            size=21734538,
+            sha256="453b878495ab2dc2e49cb9bfd0a1e7cb691f264d8185a04b2c289e8c1d990be0",
+            size=11119802,
             card="README.md",
             body="anny",
             licence="Apache-2.0",

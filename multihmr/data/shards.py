@@ -98,7 +98,8 @@ class Shards(Sequence[Sample]):
             with np.load(io.BytesIO(_read(file, places["npz"])), allow_pickle=False) as arrays:
                 known = {field: arrays[field] for field in FIELDS if field in arrays}
                 if self.joints and "joints_2d" in arrays and "keypoints_2d" not in known:
-                    known |= {"keypoints_2d": arrays["joints_2d"], "keypoint_set": known.get("body", Sample.body)}
+                    body = known.get("body", Sample.body)
+                    known |= {"keypoints_2d": arrays["joints_2d"], "keypoint_set": body}
             if self.planes and "mask.png" in places:
                 known["mask"] = np.asarray(_open(file, places["mask.png"]))
             if self.planes and "depth.png" in places:

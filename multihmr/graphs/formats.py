@@ -93,9 +93,7 @@ def format_of(path: Path, asked: str | None = None) -> str:
 
 def write_torch_export(traced: Traced, path: Path, known: Mapping[str, str]) -> None:
     """For torch.export.load, which needs neither this package nor its dependencies."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of torch to itself
-        # As traced it has blocks of autocast, which torch.export.load (2.15) refuses; without them it is the same.
+    # Traced, it has blocks of autocast, which torch.export.load (2.15) refuses; it is the same without them.
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch to itself
         program = traced.program.run_decompositions({})
