@@ -97,7 +97,10 @@ def with_openvino(traced, folder, pixels, K):
     return {output.any_name: array for output, array in compiled([pixels.numpy(), K.numpy()]).items()}
 
 
-@pytest.mark.parametrize("runtime", [with_torch, with_onnxruntime, with_openvino])
+# Undoing autocast for torch.export takes 20 s.
+@pytest.mark.parametrize(
+    "runtime", [pytest.param(with_torch, marks=pytest.mark.slow), with_onnxruntime, with_openvino]
+)
 @torch.no_grad()
 def test_files_say_what_forward_says(runtime, model, traced, windows, onnx_file):
     expected = model(*windows, max_people=PEOPLE)

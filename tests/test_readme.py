@@ -32,7 +32,16 @@ def test_the_python_blocks_run_in_order(folder):
     assert (folder / "street.glb").exists()
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.stem)
+# predict_without_torch wants an exported file: tests/test_graphs.py runs it. Ray takes its time to start, and
+# tests/test_cluster.py starts it anyway.
+EXAMPLES = [
+    pytest.param(path, id=path.stem, marks=pytest.mark.slow if path.stem == "ray_batch" else ())
+    for path in sorted((ROOT / "examples").glob("*.py"))
+    if path.stem != "predict_without_torch"
+]
+
+
+@pytest.mark.parametrize("path", EXAMPLES)
 def test_examples_run(path, folder, monkeypatch, capsys):
     if path.stem == "synthetic_scenes":
         pytest.importorskip("warp", reason="the renderer is an extra")
