@@ -15,33 +15,52 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from collections.abc import Callable
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any
 
-from multihmr.training.ablations import VARIANTS, Plan, run
+from multihmr.training import ablations
+from multihmr.training.ablation_plan import AblationPlan
+
+HELP = {
+    "data": "folders of shards to learn from, with commas",
+    "test": "folder of shards to measure on",
+    "out": "for the table, and a folder a variant",
+    "closeups": "folder of shards of close-ups",
+    "init": "model to start from, as `multihmr train` takes it",
+    "network": "settings that all variants have, as `multihmr train` takes them",
+    "vertices": "of the body, how many the losses look at",
+    "count": "pictures to measure on",
+    "seeds": "each variant is trained once with each",
+    "device": "cpu, cuda, cuda:1, mps",
+    "workers": "processes that read pictures",
+}
 
 
-def main() -> int:
+def main(plan: type[AblationPlan], run: Callable[[Any], Path], description: str | None) -> int:
+    """A flag for each field of the plan; trains, and prints the table."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", required=True, help="folders of shards to learn from, with commas")
-    parser.add_argument("--test", required=True, help="folder of shards to measure on")
-    parser.add_argument("--out", required=True, help="for the table, and a folder a variant")
-    parser.add_argument("--closeups", default="", help="folder of shards of close-ups")
-    parser.add_argument("--steps", type=int, default=3000)
-    parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--image-size", type=int, default=224)
-    parser.add_argument("--count", type=int, default=500, help="pictures to measure on")
-    parser.add_argument("--seeds", default="0,1", help="each variant is trained once with each")
-    parser.add_argument("--only", default="", help=f"some of {','.join(VARIANTS)}")
-    parser.add_argument("--device", default="", help="cpu, cuda, cuda:1, mps")
-    parser.add_argument("--workers", type=int, default=1, help="processes that read pictures")
+    for field in fields(plan):
+        required = field.default is MISSING
+        several = isinstance(field.default, tuple)
+        says = f"some of {','.join(plan.known)}" if field.name == "only" else HELP.get(field.name, "")
+        parser.add_argument(
+            "--" + field.name.replace("_", "-"),
+            required=required,
+            default=",".join(map(str, field.default)) if several else None if required else field.default,
+            type=str if several or required else type(field.default),
+            help=says + ("" if required else " (default: %(default)s)"),
+        )
     values = vars(parser.parse_args())
     values["seeds"] = tuple(int(seed) for seed in values["seeds"].split(","))
     values["only"] = tuple(name for name in values["only"].split(",") if name)
     logging.basicConfig(format="%(message)s")
     logging.getLogger("multihmr").setLevel(logging.INFO)
     try:
-        path = run(Plan(**values))
+        path = run(plan(**values))
     except (ValueError, OSError, KeyboardInterrupt) as error:
         print(f"ablations: {error}", file=sys.stderr)
         return 1
@@ -50,4 +69,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(ablations.Plan, ablations.run, __doc__))

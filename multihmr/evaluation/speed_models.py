@@ -10,12 +10,11 @@ from itertools import product
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from ..hub import DEFAULT, load_body, load_model, save_model
 from ..model import Model
 from ..networks.multihmr import MultiHMR, MultiHMRConfig
+from ..networks.tables import stretched
 from .speed_machine import DTYPES, REFERENCE_SIZE
 
 VIT = "random dinov2_vits14"
@@ -99,8 +98,6 @@ def load(
     calibrate: str | None = None,
 ) -> Model:
     """`load_model` with a precision by name."""
-    if backend == EAGER:
-        return load_model(file, device=device, half=DTYPES[dtype])
     return load_model(file, device=device, half=DTYPES[dtype], backend=backend, calibrate=calibrate)
 
 
@@ -135,21 +132,6 @@ def resized(file: str | None, size: int, folder: Path) -> str:
     if not isinstance(source, MultiHMR):
         raise ValueError(f"only Multi-HMR can be timed at another size than its own, got {source.family!r}")
     model = MultiHMR(dataclasses.replace(source.config, image_size=size), source.body)
-    wanted = model.state_dict()
-    state = {name: _stretched(value, wanted[name]) for name, value in source.state_dict().items()}
-    model.load_state_dict(state)
+    model.load_state_dict(stretched(source.state_dict(), model.state_dict()))
     stem = DEFAULT if file is None else Path(file).stem
     return str(save_model(model, folder / f"{stem}_at_{size}.safetensors", licence=source.licence))
-
-
-def _stretched(value: Tensor, wanted: Tensor) -> Tensor:
-    """A table with a row for each row, column or patch of the grid, for a grid of another size."""
-    if value.shape == wanted.shape:
-        return value
-    if value.ndim == 3:  # DINOv2's positions: one of the whole picture, then a square
-        from timm.layers import resample_abs_pos_embed
-
-        side = round((wanted.shape[1] - 1) ** 0.5)
-        return resample_abs_pos_embed(value, [side, side], num_prefix_tokens=1)
-    stretched = F.interpolate(value.T[None], size=len(wanted), mode="linear", align_corners=False)
-    return stretched[0].T.contiguous()

@@ -12,7 +12,7 @@ import logging
 import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from ..data.shards import Shards
 from ..evaluation.benchmark import evaluate
 from ..evaluation.report import People
 from ..hub import load_model
+from .ablation_plan import FAILURES, AblationPlan, line, write_json
 from .trainer import TrainConfig, train
 
 log = logging.getLogger(__name__)
@@ -38,8 +39,6 @@ FIGURES = {  # what is kept of an evaluation -> heading, decimals
     "head_m": ("position m", 2),
     "f1": ("F1", 3),
 }
-# What a variant may fail of without ending the run: weights that cannot be fetched, a loss gone wrong.
-FAILURES = (OSError, ImportError, ValueError, RuntimeError, FloatingPointError)
 
 
 @dataclass(frozen=True)
@@ -102,40 +101,14 @@ ROWS = (
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What is trained on what, and measured on what.
-
-    data, test: folders of shards; closeups: one more to learn from, for the variant that has close-ups.
-    image_size: each backbone gets the nearest that it takes; a multiple of 224 is one for all.
-    only: names of VARIANTS; all if empty. seeds: each variant is trained once with each.
+class Plan(AblationPlan):
+    """closeups: one more folder to learn from, for the variant that has close-ups. image_size: each backbone
+    gets the nearest that it takes; a multiple of 224 is one for all.
     """
 
-    data: str
-    test: str
-    out: str
+    known = VARIANTS
+
     closeups: str = ""
-    steps: int = 3000
-    batch_size: int = 16
-    image_size: int = 224
-    count: int = 500
-    seeds: tuple[int, ...] = (0, 1)
-    only: tuple[str, ...] = ()
-    device: str = ""
-    workers: int = 1
-
-    def __post_init__(self) -> None:
-        unknown = sorted(set(self.only) - set(VARIANTS))
-        if unknown:
-            raise ValueError(f"no variant {', '.join(unknown)}; known: {', '.join(VARIANTS)}")
-        if not self.seeds or self.steps < 1 or self.count < 1:
-            raise ValueError(
-                f"an ablation needs seeds, steps and pictures, got seeds {self.seeds}, steps {self.steps}, "
-                f"count {self.count}"
-            )
-
-    @property
-    def variants(self) -> tuple[str, ...]:
-        return tuple(name for name in VARIANTS if name in (self.only or VARIANTS))
 
 
 def run(plan: Plan, *, progress: bool | None = None) -> Path:
@@ -150,7 +123,7 @@ def run(plan: Plan, *, progress: bool | None = None) -> Path:
     """
     out = Path(plan.out)
     out.mkdir(parents=True, exist_ok=True)
-    _check_settings(plan, out / "settings.json")
+    plan.check_settings(out / "settings.json")
     for folder in (plan.test, *plan.data.split(","), *filter(None, [plan.closeups])):
         Shards(folder)
     # All variants of a seed before the next seed: a run that is cut short has whole columns.
@@ -206,10 +179,10 @@ def _once(plan: Plan, name: str, seed: int, progress: bool | None) -> None:
         result = measure(plan, weights, progress=progress)
     except FAILURES as error:
         log.warning("%s, seed %d: not run: %s", name, seed, error)
-        _write_json(folder / "failure.json", {"reason": " ".join(str(error).split())})
+        write_json(folder / "failure.json", {"reason": " ".join(str(error).split())})
         return
     (folder / "failure.json").unlink(missing_ok=True)
-    _write_json(folder / "result.json", result | {"seconds": watch.seconds, "config": asdict(config)})
+    write_json(folder / "result.json", result | {"seconds": watch.seconds, "config": asdict(config)})
 
 
 def measure(plan: Plan, weights: Path, *, progress: bool | None = None) -> dict[str, Any]:
@@ -259,12 +232,12 @@ class _Stopwatch:
 
     def __exit__(self, *error: object) -> None:
         self.seconds += time.monotonic() - self._start
-        _write_json(self.path, {"seconds": self.seconds})
+        write_json(self.path, {"seconds": self.seconds})
 
 
 def write(plan: Plan, out: Path) -> Path:
     """table.md and table.json of what is done in `out`; the path of the first."""
-    results = {name: _results(plan, out, name) for name in plan.variants}
+    results = {name: plan.results(name) for name in plan.variants}
     rows = [
         {"question": question, "answer": answer, "variant": name, **_summary(results[name])}
         for question, answer, name in ROWS
@@ -273,7 +246,7 @@ def write(plan: Plan, out: Path) -> Path:
     for row in rows:
         if not results[row["variant"]]:
             row["failure"] = _failure(plan, out, row["variant"])
-    _write_json(out / "table.json", {"plan": asdict(plan), "rows": rows})
+    write_json(out / "table.json", {"plan": asdict(plan), "rows": rows})
     path = out / "table.md"
     path.write_text(table(rows, plan), encoding="utf-8")
     return path
@@ -285,17 +258,17 @@ def table(rows: Sequence[dict[str, Any]], plan: Plan) -> str:
     lines = [*_head(heading)]
     for row in rows:
         if "failure" in row:
-            lines.append(_line([row["question"], row["answer"], f"not run: {row['failure']}"]))
+            lines.append(line([row["question"], row["answer"], f"not run: {row['failure']}"]))
             continue
         figures = [_cell(row["figures"][name], digits) for name, (_, digits) in FIGURES.items()]
         cost = [f"{row['parameters'] / 1e6:.1f}", f"{row['seconds'] / 60:.1f}", str(row["runs"])]
-        lines.append(_line([row["question"], row["answer"], *figures, *cost]))
+        lines.append(line([row["question"], row["answer"], *figures, *cost]))
     cameras = [row for row in rows if row["question"] == "camera embedding" and "failure" not in row]
     if cameras:
         edges = list(pairwise(FOV_EDGES))
         lines += ["", *_head(["position %, by field of view", *(f"{a:.0f}-{b:.0f}°" for a, b in edges)])]
         for row in cameras:
-            lines.append(_line([row["answer"], *(_cell(by, 1) for by in row["position_by_fov"])]))
+            lines.append(line([row["answer"], *(_cell(by, 1) for by in row["position_by_fov"])]))
     lines += ["", _caption(rows, plan), ""]
     return "\n".join(lines)
 
@@ -331,27 +304,9 @@ def _spread(values: Sequence[float | None]) -> tuple[float, float] | None:
     return (float(np.mean(known)), (max(known) - min(known)) / 2) if known else None
 
 
-def _results(plan: Plan, out: Path, name: str) -> list[dict[str, Any]]:
-    paths = [out / name / str(seed) / "result.json" for seed in plan.seeds]
-    return [json.loads(path.read_text()) for path in paths if path.exists()]
-
-
 def _failure(plan: Plan, out: Path, name: str) -> str:
     paths = [out / name / str(seed) / "failure.json" for seed in plan.seeds]
     return next((json.loads(path.read_text())["reason"] for path in paths if path.exists()), "")
-
-
-def _check_settings(plan: Plan, path: Path) -> None:
-    """Results of other pictures or other lengths must not meet in one table."""
-    free = ("out", "seeds", "only", "device", "workers")
-    settings = {key: value for key, value in asdict(replace(plan, out="")).items() if key not in free}
-    if not path.exists():
-        _write_json(path, settings)
-        return
-    there = json.loads(path.read_text())
-    other = [f"{key} {there.get(key)!r}" for key, value in settings.items() if there.get(key) != value]
-    if other:
-        raise ValueError(f"{path.parent} holds results of {', '.join(other)}; choose another folder")
 
 
 def _known(value: float) -> float | None:
@@ -366,14 +321,4 @@ def _cell(spread: Sequence[float] | None, digits: int) -> str:
 
 
 def _head(titles: Sequence[str]) -> list[str]:
-    return [_line(titles), _line(["---"] * len(titles))]
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _write_json(path: Path, content: Any) -> None:
-    unfinished = path.with_suffix(".tmp")
-    unfinished.write_text(json.dumps(content, indent=1), encoding="utf-8")
-    unfinished.replace(path)
+    return [line(titles), line(["---"] * len(titles))]

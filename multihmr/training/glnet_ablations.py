@@ -8,10 +8,9 @@ pictures, so that only the order can be compared. Its other tables are of the de
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from ..data.shards import Shards
 from ..evaluation import metrics
 from ..evaluation.truth import true_people
 from ..hub import load_model
-from .ablations import FAILURES
+from .ablation_plan import FAILURES, AblationPlan, line, write_json
 from .trainer import TrainConfig, train
 
 log = logging.getLogger(__name__)
@@ -69,43 +68,20 @@ FIGURES = ("pa_mpjpe", "mpjpe", "pve", "position_percent")
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What is trained on what, and measured on what.
-
-    data, test: folders of shards. network: settings that all variants have before their own. only: names of
-    VARIANTS; all if empty. count: pictures to measure on. init: as in TrainConfig; a Multi-HMR lends the
-    backbone that it has trained already, which shows in fewer steps what the rest is worth.
+class Plan(AblationPlan):
+    """network: settings that all variants have before their own. init: as in TrainConfig; a Multi-HMR lends
+    the backbone that it has trained already, which shows in fewer steps what the rest is worth.
     """
 
-    data: str
-    test: str
-    out: str
-    steps: int = 3000
-    batch_size: int = 16
+    known = VARIANTS
+
     image_size: int = 256
+    count: int = 200
+    seeds: tuple[int, ...] = (0,)
     backbone: str = "hybrid_lite0"
     init: str = ""
     network: str = ""
     vertices: int = 200  # K people learn from a crop, so their meshes are a cost
-    count: int = 200
-    seeds: tuple[int, ...] = (0,)
-    only: tuple[str, ...] = ()
-    device: str = ""
-    workers: int = 1
-
-    def __post_init__(self) -> None:
-        unknown = sorted(set(self.only) - set(VARIANTS))
-        if unknown:
-            raise ValueError(f"no variant {', '.join(unknown)}; known: {', '.join(VARIANTS)}")
-        if not self.seeds or self.steps < 1 or self.count < 1:
-            raise ValueError(
-                f"an ablation needs seeds, steps and pictures, got seeds {self.seeds}, steps {self.steps}, "
-                f"count {self.count}"
-            )
-
-    @property
-    def variants(self) -> tuple[str, ...]:
-        return tuple(name for name in VARIANTS if name in (self.only or VARIANTS))
 
 
 def config_of(plan: Plan, name: str, seed: int) -> TrainConfig:
@@ -137,7 +113,7 @@ def run(plan: Plan, *, progress: bool | None = None) -> Path:
     """
     out = Path(plan.out)
     out.mkdir(parents=True, exist_ok=True)
-    _check_settings(plan, out / "settings.json")
+    plan.check_settings(out / "settings.json")
     for folder in (plan.test, *plan.data.split(",")):
         Shards(folder)
     path = write(plan, out)
@@ -152,7 +128,7 @@ def run(plan: Plan, *, progress: bool | None = None) -> Path:
                 except FAILURES as error:
                     log.warning("%s, seed %d: not run: %s", name, seed, error)
                     continue
-                done.write_text(json.dumps(figures, indent=1), encoding="utf-8")
+                write_json(done, figures)
             path = write(plan, out)
     return path
 
@@ -207,15 +183,15 @@ def write(plan: Plan, out: Path) -> Path:
         "PVE",
         "runs",
     )
-    lines = [_line(heading), _line(["---"] * len(heading))]
+    lines = [line(heading), line(["---"] * len(heading))]
     for table, row, name, poster in ROWS:
-        results = _results(plan, out, name)
+        results = plan.results(name)
         if name not in plan.variants or not results:
             continue
         ours = [_spread([result[figure] for result in results]) for figure in FIGURES]
         theirs = ["" if number is None else f"{number:.1f}" for number in poster]
-        lines.append(_line([table, row, *ours, *theirs, str(len(results))]))
-    people = [result["people"] for name in plan.variants for result in _results(plan, out, name)]
+        lines.append(line([table, row, *ours, *theirs, str(len(results))]))
+    people = [result["people"] for name in plan.variants for result in plan.results(name)]
     lines += [
         "",
         f"{plan.steps} steps of {plan.batch_size} crops of {plan.image_size} pixels, {plan.backbone}"
@@ -229,27 +205,6 @@ def write(plan: Plan, out: Path) -> Path:
     return path
 
 
-def _results(plan: Plan, out: Path, name: str) -> list[dict[str, float]]:
-    paths = [out / name / str(seed) / "result.json" for seed in plan.seeds]
-    return [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.exists()]
-
-
 def _spread(values: Sequence[float]) -> str:
     half = (max(values) - min(values)) / 2
     return f"{np.mean(values):.1f}" + (f" ± {half:.1f}" if half else "")
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _check_settings(plan: Plan, path: Path) -> None:
-    """Results of other pictures, lengths or networks must not meet in one table."""
-    free = ("out", "seeds", "only", "device", "workers")
-    settings = {key: value for key, value in asdict(plan).items() if key not in free}
-    if path.exists():
-        there = json.loads(path.read_text(encoding="utf-8"))
-        other = [f"{key} {there.get(key)!r}" for key, value in settings.items() if there.get(key) != value]
-        if other:
-            raise ValueError(f"{path.parent} holds results of {', '.join(other)}; choose another folder")
-    path.write_text(json.dumps(settings, indent=1), encoding="utf-8")

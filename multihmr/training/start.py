@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from ..bodies.body import Body
@@ -20,6 +19,7 @@ from ..hub import FAMILIES, load_body, load_model
 from ..humans import Topology
 from ..model import Model
 from ..networks.backbones import Hybrid
+from ..networks.tables import stretched
 
 if TYPE_CHECKING:
     from .trainer import TrainConfig
@@ -75,7 +75,7 @@ def build(config: TrainConfig, keypoint_sets: Collection[str] | None = None) -> 
             if name in own and name.startswith(taken)
         }
         # What `network` adds to the model of `init` starts anew, what it takes away is forgotten.
-        model.load_state_dict(own | _resize_tables(known, own))
+        model.load_state_dict(own | stretched(known, own))
     if isinstance(model.backbone, Hybrid) and config.init != "random":
         model.backbone.freeze(config.freeze_stages)
     model.backbone.half_dtype = PRECISIONS[config.precision]
@@ -124,13 +124,3 @@ def vertex_sample(
         if keypoint_sets is None or name in keypoint_sets
     ]
     return np.unique(np.concatenate([drawn, *named]))
-
-
-def _resize_tables(weights: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Stretch the head's tables of rows and columns, so that a run may go on at another image size."""
-    return {
-        name: value
-        if value.shape == wanted[name].shape
-        else F.interpolate(value.T[None], size=len(wanted[name]), mode="linear", align_corners=False)[0].T
-        for name, value in weights.items()
-    }
