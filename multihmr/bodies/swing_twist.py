@@ -171,7 +171,7 @@ class Limbs(nn.Module):
             for i, ends in level.fitted:
                 bones = rest_PJ3[:, ends] - rest_PJ3[:, level.joints[i], None]
                 ways = _turned(turns_above[:, i, None].mT, goals_PJ3[:, ends] - places[:, i, None])
-                own.append(roma.special_procrustes(ways.mT @ bones)[:, None])
+                own.append(_fit(ways.mT @ bones)[:, None])
             own.append(given_PR33[:, level.given])
             found.append(torch.cat(own, dim=1)[:, level.order])
             turns = turns_above @ found[-1]
@@ -231,6 +231,16 @@ def _ends(joint: int, ends: list[int], rest_J3: Tensor) -> tuple[int, ...]:
         if spread[1] < FLATTEST * spread[0]:
             return (max(ways, key=lambda end: float(ways[end].norm())),)
     return tuple(ways)
+
+
+def _fit(moments_P33: Tensor) -> Tensor:
+    """(P, 3, 3) the rotations nearest to these matrices.
+
+    Singular values are asked for because roma (1.8) then leaves out a closed form, which is slower for the
+    few people of a picture, and whose table it keeps as it was first made: after a prediction, for which
+    PyTorch makes tensors without a gradient, nothing could be trained in the same process.
+    """
+    return roma.special_procrustes(moments_P33, return_singular_values=True)[0]
 
 
 def _turned(turns: Tensor, vectors: Tensor) -> Tensor:

@@ -133,6 +133,16 @@ def test_gradients_of_straight_people_are_finite(body, people):
     assert goals.grad.abs().max() < 1e4
 
 
+def test_predicting_does_not_keep_one_from_training(body, people):
+    parameters, limbs = people
+    rest, twist = rest_joints(body, *parameters[1:]), torch.ones(3, len(limbs.swings), 2)
+    goals = body(*parameters).joints_PJ3
+    with torch.inference_mode():
+        limbs(goals, rest, twist, parameters[0])
+    limbs(goals.requires_grad_(), rest, twist, parameters[0]).square()[:, :, 0].sum().backward()
+    assert goals.grad.isfinite().all()
+
+
 def test_each_body_has_its_own_free_joints(body, people):
     _, limbs = people
     names = body.topology.joint_names
