@@ -75,25 +75,39 @@ class JointReader(nn.Module):
 
         middles_hw2 = patch_middles(height, width, grid_BDhw.device)
         pointed_BhwJ2 = middles_hw2[:, :, None] + owner_BhwJ2
-        image_P = centers.image_index_P
-        miss_PhwJ = (pointed_BhwJ2[image_P] - heads_P2[:, None, None, None]).square().sum(-1)
-        score_PhwJ = logits_BhwJ[image_P] * self.log_sharpness.exp() - miss_PhwJ / (
-            2 * (2 * self.log_tolerance).exp()
-        )
-        weights_PJN = score_PhwJ.flatten(1, 2).transpose(1, 2).softmax(dim=-1)
+        heads_BQ2, _, slot_P = centers.padded(heads_P2, len(grid_BDhw))
+        weights_BJQN = self._weights(logits_BhwJ, pointed_BhwJ2, heads_BQ2)
 
-        ways_PN2 = middles_hw2.flatten(0, 1) - heads_P2[:, None]
-        places_PJ2 = weights_PJN @ ways_PN2
-        spread_PJ = (weights_PJN @ ways_PN2.square() - places_PJ2.square()).sum(-1).clamp(min=0)
-        read_PJF = weights_PJN @ self.to_read(cells_BhwD).flatten(1, 2)[image_P]
-        weights_PNJ = weights_PJN.transpose(1, 2)
-        depth_PJ = (weights_PNJ * depth_BhwJ.flatten(1, 2)[image_P]).sum(1)
-        sure_PJ = (weights_PNJ * logits_BhwJ.flatten(1, 2)[image_P].sigmoid()).sum(1)
+        # All that patches say is looked up where it lies: no person has a copy of it.
+        middles_N2 = middles_hw2.flatten(0, 1)
+        moments_BJQ4 = weights_BJQN @ torch.cat([middles_N2, middles_N2.square()], dim=-1)
+        mean_BJQ2, square_BJQ2 = moments_BJQ4.split(2, dim=-1)
+        spread_BJQ = (square_BJQ2 - mean_BJQ2.square()).sum(-1).clamp(min=0)
+        said_BJN2 = torch.stack([depth_BhwJ, logits_BhwJ.sigmoid()], dim=-1).flatten(1, 2).transpose(1, 2)
+        depth_BJQ, sure_BJQ = (weights_BJQN @ said_BJN2).unbind(-1)
+        read_BND = self.to_read(cells_BhwD).flatten(1, 2)
+        read_BJQF = (weights_BJQN.flatten(1, 2) @ read_BND).unflatten(1, weights_BJQN.shape[1:3])
+
         # The factors bring all numbers to about the same size; patches far apart agree on nothing.
-        facts_PJ2 = torch.stack([depth_PJ, sure_PJ - 20 * spread_PJ], dim=-1)
-        known_PJF = torch.cat([read_PJF, 4 * places_PJ2, facts_PJ2], dim=-1)
+        ways_BJQ2 = mean_BJQ2 - heads_BQ2[:, None]
+        facts_BJQ2 = torch.stack([depth_BJQ, sure_BJQ - 20 * spread_BJQ], dim=-1)
+        known_BJQF = torch.cat([read_BJQF, 4 * ways_BJQ2, facts_BJQ2], dim=-1)
+        known_PJF = known_BJQF.transpose(1, 2)[centers.image_index_P, slot_P]
+        places_PJ2 = ways_BJQ2.transpose(1, 2)[centers.image_index_P, slot_P]
         reading = JointReading(logits_BhwJ, owner_BhwJ2, depth_BhwJ, places_PJ2)
         return self.to_person(known_PJF.flatten(1)), reading
+
+    def _weights(self, logits_BhwJ: Tensor, pointed_BhwJ2: Tensor, heads_BQ2: Tensor) -> Tensor:
+        """(B, J, Q, N) how much of what people know of a joint comes from which patch.
+
+        By how surely a patch shows the joint, less the square of how far it misses the head, whose mixed term
+        alone needs both patch and head, and whose last term is the same for all patches.
+        """
+        precision_J = (-2 * self.log_tolerance).exp()
+        own_BhwJ = logits_BhwJ * self.log_sharpness.exp() - pointed_BhwJ2.square().sum(-1) * precision_J / 2
+        aim_BJ2N = (pointed_BhwJ2 * precision_J[:, None]).flatten(1, 2).permute(0, 2, 3, 1)
+        own_BJ1N = own_BhwJ.flatten(1, 2).transpose(1, 2)[:, :, None]
+        return (own_BJ1N + heads_BQ2[:, None] @ aim_BJ2N).softmax(dim=-1)
 
 
 def patch_middles(height: int, width: int, device: torch.device) -> Tensor:
