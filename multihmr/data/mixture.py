@@ -15,6 +15,7 @@ import numpy as np
 
 from ..humans import Topology
 from . import DATASETS, reader_of
+from .nobody import Nobody
 from .sample import Sample
 from .shards import Shards
 
@@ -35,7 +36,8 @@ def open_sources(text: str, root: str | Path = "", *, joints: bool = False) -> l
     """The sources of "bedlam:0.5,agora-validation:0.3,data/train:0.2".
 
     A source is a folder of shards, or the name of a data set, perhaps with a split, whose files lie in
-    root/NAME or, as NAME@FOLDER, elsewhere, or synth@SEED: synthetic pictures, rendered as they are needed.
+    root/NAME or, as NAME@FOLDER, elsewhere, or synth@SEED: synthetic pictures, rendered as they are needed,
+    or nobody@FOLDER: pictures of yours in which there is nobody.
     Numbers are shares of the stream, for each source or for none. joints: as `Shards` takes it.
 
     Raises:
@@ -60,6 +62,8 @@ def _open(name: str, root: Path, joints: bool) -> Sequence[Sample]:
         from .recipe import Recipe, Rendered  # which needs the renderer
 
         return Rendered(Recipe(int(folder)))
+    if words == "nobody" and folder:
+        return Nobody(folder)
     # The longest, for "coco-wholebody" is no split of "coco".
     known = max((n for n in DATASETS if f"{words}-".startswith(f"{n}-")), key=len, default="")
     if folder or (known and not Path(name).exists()):

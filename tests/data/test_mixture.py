@@ -3,11 +3,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 from toys import ToyBody
 
+from multihmr.data.augment import augment
 from multihmr.data.mixture import Mixture, Source, for_body, open_sources
 from multihmr.data.sample import Sample
 from multihmr.data.shards import write_shard
+from multihmr.training.batch import collate
+from multihmr.training.targets import make_targets
 
 TOPOLOGY = ToyBody().topology
 
@@ -79,6 +83,21 @@ def test_a_named_data_set_is_looked_for_below_the_root(tmp_path):
         open_sources(f"cuckoo@{tmp_path}")
     with pytest.raises(ValueError, match="got ' , '"):
         open_sources(" , ")
+
+
+def test_pictures_of_nobody_are_learned_to_show_nobody(tmp_path):
+    (tmp_path / "park").mkdir()
+    Image.fromarray(np.full((40, 60, 3), 7, np.uint8)).save(tmp_path / "park" / "bench.png")
+    sample = Mixture(open_sources(f"nobody@{tmp_path}"))[0]
+    assert sample.name == f"nobody@{tmp_path}/park/bench.png"
+    seen = augment(for_body(sample, TOPOLOGY), 32, np.random.default_rng(0), TOPOLOGY)
+    batch = collate([seen])
+    true = make_targets(batch, ToyBody(), patch=8)
+    assert not len(true.centers)
+    assert true.heads_B.all()
+    assert not true.known.camera_B.any()
+    with pytest.raises(FileNotFoundError, match="could show nobody"):
+        open_sources(f"nobody@{tmp_path / 'park' / 'empty'}")
 
 
 def test_what_a_data_set_lacks_is_unknown():

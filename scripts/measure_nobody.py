@@ -1,0 +1,86 @@
+"""Does the model see people where there are none?
+
+    apt-get download lomiri-wallpapers-16.04 mate-backgrounds plasma-workspace-wallpapers
+    for package in *.deb; do dpkg-deb -x $package unpacked; done
+    python scripts/measure_nobody.py --debian unpacked
+
+Pictures with nobody in them: those of scikit-image and, with --debian, the photographs among three packages
+of wallpapers (scenes, flowers, food, animals; drawn ones are left out); or all of a folder of your own.
+"""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from multihmr import load_model
+
+SCIKIT_IMAGE = (
+    "binary_blobs brick cell checkerboard chelsea clock coffee coins colorwheel grass gravel horse "
+    "hubble_deep_field immunohistochemistry logo moon page retina rocket shepp_logan_phantom text"
+).split()
+LOMIRI = (
+    "Bridge Dragonfly Kleiber Picture_0B Picture_1A Wine aitzgorri free friends greentock life picosdeeuropa "
+    "seeding sunset"
+).split()
+MATE = (
+    "Aqua Blinds Dune FreshFlower Garden GreenMeadow LadyBird RainDrops Storm TwoWings Wood YellowFlower"
+).split()
+PLASMA = (
+    "BytheWater ColdRipple ColorfulCups DarkestHour EveningGlow FallenLeaf Grey Kite OneStandsOut Path "
+    "summer_1am"
+).split()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folders", nargs="*", type=Path, help="of pictures that show nobody")
+    parser.add_argument("--debian", type=Path, help="where the packages are unpacked, / if installed")
+    parser.add_argument("--model", default="multihmr-anny-hybrid", help="default: %(default)s")
+    parser.add_argument("--threshold", type=float, help="default: the model's own")
+    args = parser.parse_args()
+    model = load_model(args.model)
+    count, seen = 0, 0
+    for name, picture in pictures(args.folders, args.debian):
+        humans = model.predict(picture, threshold=args.threshold)
+        count += 1
+        seen += len(humans) > 0
+        if len(humans):
+            print(f"{name}: {', '.join(f'{s:.2f}' for s in humans.scores)}")
+    print(f"{seen} of {count} pictures without people show somebody")
+
+
+def pictures(folders: list[Path], debian: Path | None) -> Iterator[tuple[str, np.ndarray | Path]]:
+    """Names and pictures: of the folders, or without any those of scikit-image and of the packages."""
+    if folders:
+        yield from ((str(path), path) for folder in folders for path in sorted(folder.iterdir()))
+        return
+    yield from ((f"skimage.data.{name}", scikit_image(name)) for name in SCIKIT_IMAGE)
+    if debian is not None:
+        shared = debian / "usr/share"
+        patterns = [f"backgrounds/{name}_by_*.jpg" for name in LOMIRI]
+        patterns += [f"backgrounds/mate/nature/{name}.jpg" for name in MATE]
+        patterns += [f"wallpapers/{name}/contents/images/2560x1600.jpg" for name in PLASMA]
+        for pattern in patterns:
+            found = sorted(shared.glob(pattern))
+            if not found:
+                raise FileNotFoundError(f"no {pattern} in {shared}; unpack the three packages there")
+            yield found[0].name if "by" in found[0].name else pattern, found[0]
+
+
+def scikit_image(name: str) -> np.ndarray:
+    """As (H, W, 3) bytes."""
+    import skimage.data
+
+    x = np.asarray(getattr(skimage.data, name)())
+    if x.dtype != np.uint8:
+        x = (x / x.max() * 255).astype(np.uint8)
+    return np.array(Image.fromarray(x).convert("RGB"))
+
+
+if __name__ == "__main__":
+    main()
