@@ -17,21 +17,72 @@ from PIL import Image
 
 from multihmr import load_model
 
-SCIKIT_IMAGE = (
-    "binary_blobs brick cell checkerboard chelsea clock coffee coins colorwheel grass gravel horse "
-    "hubble_deep_field immunohistochemistry logo moon page retina rocket shepp_logan_phantom text"
-).split()
-LOMIRI = (
-    "Bridge Dragonfly Kleiber Picture_0B Picture_1A Wine aitzgorri free friends greentock life picosdeeuropa "
-    "seeding sunset"
-).split()
-MATE = (
-    "Aqua Blinds Dune FreshFlower Garden GreenMeadow LadyBird RainDrops Storm TwoWings Wood YellowFlower"
-).split()
-PLASMA = (
-    "BytheWater ColdRipple ColorfulCups DarkestHour EveningGlow FallenLeaf Grey Kite OneStandsOut Path "
-    "summer_1am"
-).split()
+SCIKIT_IMAGE = [
+    "binary_blobs",
+    "brick",
+    "cell",
+    "checkerboard",
+    "chelsea",
+    "clock",
+    "coffee",
+    "coins",
+    "colorwheel",
+    "grass",
+    "gravel",
+    "horse",
+    "hubble_deep_field",
+    "immunohistochemistry",
+    "logo",
+    "moon",
+    "page",
+    "retina",
+    "rocket",
+    "shepp_logan_phantom",
+    "text",
+]
+LOMIRI = [
+    "Bridge",
+    "Dragonfly",
+    "Kleiber",
+    "Picture_0B",
+    "Picture_1A",
+    "Wine",
+    "aitzgorri",
+    "free",
+    "friends",
+    "greentock",
+    "life",
+    "picosdeeuropa",
+    "seeding",
+    "sunset",
+]
+MATE = [
+    "Aqua",
+    "Blinds",
+    "Dune",
+    "FreshFlower",
+    "Garden",
+    "GreenMeadow",
+    "LadyBird",
+    "RainDrops",
+    "Storm",
+    "TwoWings",
+    "Wood",
+    "YellowFlower",
+]
+PLASMA = [
+    "BytheWater",
+    "ColdRipple",
+    "ColorfulCups",
+    "DarkestHour",
+    "EveningGlow",
+    "FallenLeaf",
+    "Grey",
+    "Kite",
+    "OneStandsOut",
+    "Path",
+    "summer_1am",
+]
 
 
 def main() -> None:

@@ -18,7 +18,8 @@ def photograph(linear: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     exposure = min(exposure, rng.uniform(0.9, 1.6) / max(float(np.quantile(linear[::4, ::4], 0.96)), 0.02))
     balance = 1 + rng.normal(0, 0.05, 3)
     light = np.clip(linear * (exposure * balance).astype(np.float32), 0, None)
-    light = np.where(light > 0.75, 0.75 + 0.25 * np.tanh((light - 0.75) * 2), light)  # a soft shoulder
+    high = light > 0.75
+    light[high] = 0.75 + 0.25 * np.tanh((light[high] - 0.75) * 2)  # a soft shoulder
     image = light ** np.float32(1 / rng.uniform(1.9, 2.5))
     image = (image - 0.5) * np.float32(rng.uniform(0.8, 1.2)) + np.float32(0.5 + rng.normal(0, 0.03))
     if rng.random() < 0.06:

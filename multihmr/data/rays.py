@@ -65,7 +65,9 @@ class View:
 
 @wp.struct
 class Surface:
-    mesh: wp.uint64
+    around: wp.uint64  # the mesh of what is nobody's, whose faces come first, if there is any
+    people: wp.uint64
+    first: wp.int32  # face of the people's
     corners_uv: wp.array(dtype=wp.vec2)  # (3 F)
     normals: wp.array(dtype=wp.vec3)  # (V)
     indices: wp.array(dtype=wp.int32)  # (3 F)
@@ -150,12 +152,45 @@ def opaque(s: Surface, face: int, u: float, v: float) -> bool:
     return float(s.texels[at + 3]) > 0.35 * 255.0
 
 
+@wp.struct
+class Hit:
+    face: wp.int32  # -1: nothing
+    t: wp.float32
+    u: wp.float32
+    v: wp.float32
+    normal: wp.vec3
+
+
+@wp.func
+def nearest(s: Surface, start: wp.vec3, direction: wp.vec3, reach: float) -> Hit:
+    """The surroundings have a tree of their own: their few large faces would spoil that of the people."""
+    hit = Hit()
+    hit.face = -1
+    hit.t = reach
+    if s.first > 0:
+        a = wp.mesh_query_ray(s.around, start, direction, reach)
+        if a.result:
+            hit.face = a.face
+            hit.t = a.t
+            hit.u = a.u
+            hit.v = a.v
+            hit.normal = a.normal
+    b = wp.mesh_query_ray(s.people, start, direction, hit.t)
+    if b.result:
+        hit.face = s.first + b.face
+        hit.t = b.t
+        hit.u = b.u
+        hit.v = b.v
+        hit.normal = b.normal
+    return hit
+
+
 @wp.func
 def shadowed(s: Surface, origin: wp.vec3, direction: wp.vec3) -> bool:
     start = wp.vec3(origin)
     for _ in range(6):
-        hit = wp.mesh_query_ray(s.mesh, start, direction, 60.0)
-        if not hit.result:
+        hit = nearest(s, start, direction, 60.0)
+        if hit.face < 0:
             return False
         if opaque(s, hit.face, hit.u, hit.v):
             return True
@@ -227,8 +262,10 @@ def lit(
     sun = float(0.0)  # noqa: UP018 - warp: a variable, not a constant
     if facing > 0.0 and not shadowed(s, point + normal * 0.004, view.sun_direction):
         sun = facing
-    half = wp.normalize(view.sun_direction - look)
-    shine = wp.pow(wp.max(wp.dot(normal, half), 0.0), 24.0) * m.gloss
+    shine = float(0.0)  # noqa: UP018
+    if sun > 0.0 and m.gloss > 0.0:
+        half = wp.normalize(view.sun_direction - look)
+        shine = wp.min(sun, 1.0) * m.gloss * wp.pow(wp.max(wp.dot(normal, half), 0.0), 24.0)
     up = 0.5 + 0.5 * normal[2]
     ambient = view.sky * up + view.bounce * (1.0 - up)
     if (m.flags & 2) != 0:
@@ -237,7 +274,7 @@ def lit(
     away = wp.length(to_lamp)
     lamp = wp.max(wp.dot(normal, to_lamp) / away, 0.0) / (0.3 + away * away)
     light = ambient + view.sun * sun + view.lamp * lamp
-    return wp.cw_mul(base, light) + view.sun * (wp.min(sun, 1.0) * shine)
+    return wp.cw_mul(base, light) + view.sun * shine
 
 
 @wp.func
@@ -249,8 +286,8 @@ def look_along(s: Surface, view: View, x: float, y: float) -> Seen:
     start = wp.vec3(view.origin)
     gone = float(0.0)  # noqa: UP018 - warp: a variable, not a constant
     for _ in range(12):
-        hit = wp.mesh_query_ray(s.mesh, start, direction, 200.0)
-        if not hit.result:
+        hit = nearest(s, start, direction, 200.0)
+        if hit.face < 0:
             break
         if opaque(s, hit.face, hit.u, hit.v):
             seen.material = s.face_material[hit.face]
@@ -325,8 +362,8 @@ def trace_people(s: Surface, view: View, person: wp.array(dtype=wp.int32)):
     start = wp.vec3(view.origin)
     person[i] = -1
     for _ in range(12):
-        hit = wp.mesh_query_ray(s.mesh, start, direction, 200.0)
-        if not hit.result:
+        hit = nearest(s, start, direction, 200.0)
+        if hit.face < 0:
             return
         if opaque(s, hit.face, hit.u, hit.v):
             person[i] = s.materials[s.face_material[hit.face]].person

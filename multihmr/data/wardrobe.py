@@ -197,6 +197,7 @@ class Wardrobe:
         self.textures, self.rig = textures, rig_of(topology)
         self._tile_seed = tile_seed
         self._garments: dict[str, Garment] = {}
+        self._of_assets: dict[str, Texture] = {}
         assets = read_assets(folder, body_regions(self.rig)) if folder is not None else Assets()
         self.entries: dict[str, Mapping[str, Any]] = assets.entries
         self.refused, self.doubts = assets.refused, assets.doubts
@@ -236,7 +237,11 @@ class Wardrobe:
 
     def asset_texture(self, name: str, size: int = 512) -> Texture:
         """The diffuse picture of an asset, else its ambient occlusion, else its colour, else white."""
-        entry = self.entries[name]
+        if name not in self._of_assets:  # asking where a file lies takes longer than painting with it
+            self._of_assets[name] = self._make_texture(self.entries[name], size)
+        return self._of_assets[name]
+
+    def _make_texture(self, entry: Mapping[str, Any], size: int) -> Texture:
         files = entry.get("textures", {})
         file = files.get("diffuse") or files.get("ao")
         if file and Path(file).suffix:  # a pack may say "any of the iris entries"

@@ -1,0 +1,49 @@
+"""How many pictures of three dressed people can one core render a second?
+
+    python scripts/measure_rendering.py --assets ../shared/assets
+
+Everything that a picture of a training set costs counts: drawing the scene from its seed, posing and dressing
+the people, tracing with shadows and clean edges, the camera's faults, the truth. Textures that were read and
+clothes that were fitted once are kept, as in any long run, so each picture is made once before. CPU time of
+one process with one thread, so that other work on the machine matters little.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from multihmr.data.synthetic import SyntheticScenes
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--assets", type=Path, help="folder of MakeHuman's assets and captured poses")
+    parser.add_argument("--size", type=int, default=448, help="of the pictures in pixels; default: 448")
+    parser.add_argument("--people", type=int, default=3, help="in each picture; default: 3")
+    parser.add_argument("--count", type=int, default=20, help="pictures; default: 20")
+    parser.add_argument("--rounds", type=int, default=3, help="of which the median is told; default: 3")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    scenes = SyntheticScenes(5, args.size, assets=args.assets)
+    chosen = [i for i in range(50 * args.count) if len(scenes.scene(i).people) == args.people]
+    chosen = [i for i in chosen[: 2 * args.count] if len(scenes[i]) == args.people][: args.count]
+    seconds = []
+    for _ in range(args.rounds):
+        start = time.process_time()
+        for i in chosen:
+            _ = scenes[i]
+        seconds.append((time.process_time() - start) / len(chosen))
+    median = float(np.median(seconds))
+    print(
+        f"{len(chosen)} pictures of {args.size} pixels with {args.people} people: {1000 * median:.0f} ms of CPU "
+        f"time each, {1 / median:.1f} a second and core"
+    )
+
+
+if __name__ == "__main__":
+    main()
