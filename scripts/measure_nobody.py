@@ -17,72 +17,21 @@ from PIL import Image
 
 from multihmr import load_model
 
-SCIKIT_IMAGE = [
-    "binary_blobs",
-    "brick",
-    "cell",
-    "checkerboard",
-    "chelsea",
-    "clock",
-    "coffee",
-    "coins",
-    "colorwheel",
-    "grass",
-    "gravel",
-    "horse",
-    "hubble_deep_field",
-    "immunohistochemistry",
-    "logo",
-    "moon",
-    "page",
-    "retina",
-    "rocket",
-    "shepp_logan_phantom",
-    "text",
-]
-LOMIRI = [
-    "Bridge",
-    "Dragonfly",
-    "Kleiber",
-    "Picture_0B",
-    "Picture_1A",
-    "Wine",
-    "aitzgorri",
-    "free",
-    "friends",
-    "greentock",
-    "life",
-    "picosdeeuropa",
-    "seeding",
-    "sunset",
-]
-MATE = [
-    "Aqua",
-    "Blinds",
-    "Dune",
-    "FreshFlower",
-    "Garden",
-    "GreenMeadow",
-    "LadyBird",
-    "RainDrops",
-    "Storm",
-    "TwoWings",
-    "Wood",
-    "YellowFlower",
-]
-PLASMA = [
-    "BytheWater",
-    "ColdRipple",
-    "ColorfulCups",
-    "DarkestHour",
-    "EveningGlow",
-    "FallenLeaf",
-    "Grey",
-    "Kite",
-    "OneStandsOut",
-    "Path",
-    "summer_1am",
-]
+SCIKIT_IMAGE = """
+    binary_blobs brick cell checkerboard chelsea clock coffee coins colorwheel grass gravel horse
+    hubble_deep_field immunohistochemistry logo moon page retina rocket shepp_logan_phantom text
+"""
+LOMIRI = """
+    Bridge Dragonfly Kleiber Picture_0B Picture_1A Wine aitzgorri free friends greentock life picosdeeuropa
+    seeding sunset
+"""
+MATE = """
+    Aqua Blinds Dune FreshFlower Garden GreenMeadow LadyBird RainDrops Storm TwoWings Wood YellowFlower
+"""
+PLASMA = """
+    BytheWater ColdRipple ColorfulCups DarkestHour EveningGlow FallenLeaf Grey Kite OneStandsOut Path
+    summer_1am
+"""
 
 
 def main() -> None:
@@ -110,12 +59,12 @@ def pictures(folders: list[Path], debian: Path | None) -> Iterator[tuple[str, np
     if folders:
         yield from ((str(path), path) for folder in folders for path in sorted(folder.iterdir()))
         return
-    yield from ((f"skimage.data.{name}", scikit_image(name)) for name in SCIKIT_IMAGE)
+    yield from ((f"skimage.data.{name}", scikit_image(name)) for name in SCIKIT_IMAGE.split())
     if debian is not None:
         shared = debian / "usr/share"
-        patterns = [f"backgrounds/{name}_by_*.jpg" for name in LOMIRI]
-        patterns += [f"backgrounds/mate/nature/{name}.jpg" for name in MATE]
-        patterns += [f"wallpapers/{name}/contents/images/2560x1600.jpg" for name in PLASMA]
+        patterns = [f"backgrounds/{name}_by_*.jpg" for name in LOMIRI.split()]
+        patterns += [f"backgrounds/mate/nature/{name}.jpg" for name in MATE.split()]
+        patterns += [f"wallpapers/{name}/contents/images/2560x1600.jpg" for name in PLASMA.split()]
         for pattern in patterns:
             found = sorted(shared.glob(pattern))
             if not found:

@@ -40,8 +40,8 @@ def main() -> None:
         seconds.append((time.process_time() - start) / len(chosen))
     median = float(np.median(seconds))
     print(
-        f"{len(chosen)} pictures of {args.size} pixels with {args.people} people: {1000 * median:.0f} ms of CPU "
-        f"time each, {1 / median:.1f} a second and core"
+        f"{len(chosen)} pictures of {args.size} pixels with {args.people} people: "
+        f"{1000 * median:.0f} ms of CPU time each, {1 / median:.1f} a second and core"
     )
 
 

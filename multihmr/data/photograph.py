@@ -12,7 +12,8 @@ from multihmr.data.textures import jpeg
 
 def photograph(linear: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """(H, W, 3) linear light -> uint8, as a random camera exposes, balances, blurs, roughens and packs it."""
-    bright = float(np.median(linear.mean(2)) * 0.5 + linear.mean() * 0.5)
+    grey = (linear[..., 0] + linear[..., 1] + linear[..., 2]) / np.float32(3)
+    bright = float(np.median(grey) * 0.5 + grey.mean() * 0.5)
     exposure = rng.uniform(0.13, 0.34) / max(bright, 0.02)
     # before a dark background people would be burnt white
     exposure = min(exposure, rng.uniform(0.9, 1.6) / max(float(np.quantile(linear[::4, ::4], 0.96)), 0.02))

@@ -142,12 +142,14 @@ def skinned(weights: np.ndarray, rest: np.ndarray, transforms: np.ndarray) -> np
 
 def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """(V, 3) area-weighted unit normals."""
-    p = vertices[faces]
-    a, b = p[:, 1] - p[:, 0], p[:, 2] - p[:, 0]
-    normal = a[:, [1, 2, 0]] * b[:, [2, 0, 1]] - a[:, [2, 0, 1]] * b[:, [1, 2, 0]]
-    flat = faces.reshape(-1)
-    total = np.stack([np.bincount(flat, np.repeat(normal[:, k], 3), len(vertices)) for k in range(3)], 1)
-    return (total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)).astype(np.float32)
+    corners = [np.take(vertices, faces[:, k], 0) for k in range(3)]
+    (ax, ay, az), (bx, by, bz) = (corners[1] - corners[0]).T, (corners[2] - corners[0]).T
+    total = np.zeros((len(vertices), 3))
+    for axis, normal in enumerate((ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx)):
+        for k in range(3):
+            total[:, axis] += np.bincount(faces[:, k], normal, len(vertices))
+    length = np.sqrt(np.einsum("va,va->v", total, total))[:, None]
+    return (total / np.maximum(length, 1e-12)).astype(np.float32)
 
 
 def _zones(faces: np.ndarray, vertices: np.ndarray) -> np.ndarray:

@@ -42,8 +42,8 @@ class TrainConfig:
 
     data: str = field(
         metadata={
-            "help": "folders of shards, as `multihmr synth` writes them, names of data sets, nobody@FOLDER for "
-            "pictures of nobody, with commas; with shares of the pictures: bedlam:0.6,data/train:0.4"
+            "help": "folders of shards, as `multihmr synth` writes them, names of data sets, nobody@FOLDER "
+            "for pictures of nobody, with commas; with shares of the pictures: bedlam:0.6,data/train:0.4"
         }
     )
     root: str = _flag("data", "folder in which the named data sets lie, each under its name")
