@@ -12,7 +12,7 @@ import logging
 import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,8 @@ class Variant:
     init: str = ""
     scale: float = 1.0  # of the image size
     closeups: bool = False
+    read_joints: bool = False  # as the default model does
+    like: str = ""  # the variant than which it may cost no more: fewer or more steps than the plan's
 
 
 VARIANTS = {
@@ -71,6 +73,12 @@ VARIANTS = {
     "vit-l": Variant(backbone="dinov2_vitl14"),
     "closeups": Variant(closeups=True),
     "half-size": Variant(scale=0.5),
+    "lite0-reading": Variant(read_joints=True),
+    "lite2-reading": Variant(backbone="hybrid_lite2", read_joints=True, like="lite0-reading"),
+    "vit-s-reading": Variant(backbone="dinov2_vits14", read_joints=True, like="lite0-reading"),
+    "vit-s-random-reading": Variant(
+        backbone="dinov2_vits14", init="random", read_joints=True, like="lite0-reading"
+    ),
 }
 # The table: (what is asked, the answer, the variant that stands for it).
 ROWS = (
@@ -97,7 +105,12 @@ ROWS = (
     ("close-ups (CUFFS)", "a third of the pictures", "closeups"),
     ("resolution", "half", "half-size"),
     ("resolution", "full", "reference"),
+    ("backbone of the default, as many seconds", "hybrid Lite0 (ImageNet)", "lite0-reading"),
+    ("backbone of the default, as many seconds", "hybrid Lite2 (ImageNet)", "lite2-reading"),
+    ("backbone of the default, as many seconds", "ViT-S (DINOv2)", "vit-s-reading"),
+    ("backbone of the default, as many seconds", "ViT-S (random)", "vit-s-random-reading"),
 )
+PACE_STEPS, SETTLED = 8, 3  # how many are timed, and how many of these are not counted
 
 
 @dataclass(frozen=True)
@@ -153,7 +166,7 @@ def config_of(plan: Plan, name: str, seed: int) -> TrainConfig:
         steps=plan.steps,
         batch_size=plan.batch_size,
         warmup=max(1, min(300, plan.steps // 10)),
-        read_joints=False,
+        read_joints=variant.read_joints,
         workers=plan.workers,
         seed=seed,
         device=plan.device,
@@ -173,7 +186,7 @@ def _once(plan: Plan, name: str, seed: int, progress: bool | None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     log.info("%s, seed %d", name, seed)
     try:
-        config = config_of(plan, name, seed)
+        config = _at_equal_cost(plan, name, config_of(plan, name, seed))
         with _Stopwatch(folder / "seconds.json") as watch:
             weights = train(config, progress=progress)
         result = measure(plan, weights, progress=progress)
@@ -183,6 +196,26 @@ def _once(plan: Plan, name: str, seed: int, progress: bool | None) -> None:
         return
     (folder / "failure.json").unlink(missing_ok=True)
     write_json(folder / "result.json", result | {"seconds": watch.seconds, "config": asdict(config)})
+
+
+def _at_equal_cost(plan: Plan, name: str, config: TrainConfig) -> TrainConfig:
+    """With so many steps that a variant takes as long as the one that it is `like`."""
+    if not VARIANTS[name].like:
+        return config
+    path = Path(config.out) / "pace.json"
+    if not path.exists():
+        other = replace(config_of(plan, VARIANTS[name].like, config.seed), out=f"{config.out}/pace/other")
+        pace, other_pace = (_pace(c) for c in (replace(config, out=f"{config.out}/pace/own"), other))
+        write_json(path, {"steps": max(1, round(plan.steps * pace / other_pace))})
+    steps = json.loads(path.read_text())["steps"]
+    return replace(config, steps=steps, warmup=max(1, min(300, steps // 10)))
+
+
+def _pace(config: TrainConfig) -> float:
+    """Pictures a second once training goes."""
+    train(replace(config, steps=PACE_STEPS, log_every=1), progress=False)
+    notes = (Path(config.out) / "log.jsonl").read_text().splitlines()
+    return float(np.median([json.loads(note)["pictures_per_second"] for note in notes[SETTLED:]]))
 
 
 def measure(plan: Plan, weights: Path, *, progress: bool | None = None) -> dict[str, Any]:
@@ -244,8 +277,11 @@ def write(plan: Plan, out: Path) -> Path:
         if name in results and (results[name] or _failure(plan, out, name))
     ]
     for row in rows:
-        if not results[row["variant"]]:
+        done = results[row["variant"]]
+        if not done:
             row["failure"] = _failure(plan, out, row["variant"])
+        elif VARIANTS[row["variant"]].like:
+            row["answer"] += f", {done[0]['config']['steps']} steps"
     write_json(out / "table.json", {"plan": asdict(plan), "rows": rows})
     path = out / "table.md"
     path.write_text(table(rows, plan), encoding="utf-8")

@@ -8,7 +8,7 @@ import pytest
 from multihmr.data.sample import Sample
 from multihmr.data.shards import write_shard
 from multihmr.evaluation.report import People
-from multihmr.networks.backbones import HRNETS, DINOv2
+from multihmr.networks.backbones import HRNETS, HYBRIDS, DINOv2
 from multihmr.networks.heads import IterativeHead
 from multihmr.networks.multihmr import MultiHMRConfig
 from multihmr.training import ablations
@@ -58,7 +58,7 @@ def test_each_variant_differs_from_the_reference_in_what_it_says(plan):
     assert len(kinds) == len(VARIANTS)
     for config in configs.values():
         MultiHMRConfig().changed(config.network)
-        assert config.backbone in (*DINOv2.TIMM_NAMES, *HRNETS, "hybrid_lite0")
+        assert config.backbone in (*DINOv2.TIMM_NAMES, *HRNETS, *HYBRIDS)
         assert config.image_size % (14 if config.backbone.startswith("dinov2") else 32) == 0
         assert (config.steps, config.batch_size) == (plan.steps, plan.batch_size)
     assert configs["half-size"].image_size == 128
@@ -88,6 +88,28 @@ def test_a_table_holds_means_and_what_seeds_make_of_them(plan, trained):
     rows = json.loads(path.with_suffix(".json").read_text())["rows"]
     assert rows[0]["variant"] == "iterative"
     assert rows[0]["figures"]["mpjpe"] == [155.0, 5.0]
+
+
+def test_variants_of_equal_cost_take_as_long(plan, monkeypatch):
+    paces = {"hybrid_lite0": 30.0, "hybrid_lite2": 20.0}
+    steps: dict[str, list[int]] = {backbone: [] for backbone in paces}
+
+    def pretend(config, *, progress):
+        steps[config.backbone].append(config.steps)
+        notes = [
+            json.dumps({"pictures_per_second": pace}) for pace in [1.0] * 3 + [paces[config.backbone]] * 5
+        ]
+        Path(config.out).mkdir(parents=True, exist_ok=True)
+        (Path(config.out) / "log.jsonl").write_text("\n".join(notes))
+        return Path(config.out)
+
+    measured = {"figures": dict.fromkeys(ablations.FIGURES), "position_by_fov": [None] * 3}
+    measured |= {"parameters": 1, "people": 1, "baseline_mpjpe": 300.0}
+    monkeypatch.setattr(ablations, "train", pretend)
+    monkeypatch.setattr(ablations, "measure", lambda *_, **__: measured)
+    table = run(replace(plan, only=("lite0-reading", "lite2-reading"), seeds=(0,))).read_text()
+    assert steps == {"hybrid_lite0": [100, 8], "hybrid_lite2": [8, 67]}
+    assert "hybrid Lite2 (ImageNet), 67 steps" in table
 
 
 def test_what_is_done_is_not_done_again(plan, trained):
