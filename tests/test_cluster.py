@@ -173,6 +173,15 @@ def test_a_full_disk_says_what_is_kept(tmp_path):
         at_desk.write()
 
 
+def test_a_backend_that_there_is_not_is_refused_before_ray_starts(tmp_path):
+    (tmp_path / "a.png").write_bytes(picture(1))
+    with pytest.raises(ValueError, match="backend must be one of eager, compile"):
+        predict_dataset(
+            tmp_path, tmp_path / "out", model=StandIn(tmp_path), settings=Settings(backend="cuckoo")
+        )
+    assert not ray.is_initialized()
+
+
 def test_other_options_and_a_second_run_are_refused(tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in/bad.jpg").touch()

@@ -27,6 +27,8 @@ import torch
 from ray.data.context import DataContext
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from ..graphs.backends import check_backend
+from ..hub import CPU_BACKENDS
 from ..parquet import Parts
 from .desk import Desk, Report
 from .inputs import Inputs, PictureSource, find_inputs
@@ -62,6 +64,7 @@ class Settings:
     address: str | None = _told(None, "of a Ray cluster, as HOST:6379; without one, this machine")
     workers: int | None = _told(None, "copies of the model; without a number all GPUs, else all CPUs")
     threads: int | None = _told(None, "CPU threads of each; without a number 1, beside a GPU its share")
+    backend: str = _told("eager", "what computes the backbone in every worker, as load_model takes it")
     batch_size: int = _told(8, "pictures that go through the network together")
     save_every: float = _told(60.0, "seconds of work that a kill may cost")
 
@@ -126,6 +129,8 @@ def _checked_model(model: Model | str | None, settings: Settings) -> Model:
         from ..hub import load_model
 
         model = load_model(model, device="cpu")
+    if settings.backend != "eager":
+        check_backend(settings.backend, device="cpu")
     model.predict_batch([], **settings.of_predict)
     return model
 
@@ -237,7 +242,10 @@ def _quiet_data() -> Iterator[None]:
 
 def _run(inputs: list[Inputs], desk: Desk, network: Model, settings: Settings) -> None:
     """Everything that is left, through Ray Data to the desk."""
-    pool = Pool.of(ray.cluster_resources(), settings.workers, settings.threads)
+    resources = ray.cluster_resources()
+    if settings.backend in CPU_BACKENDS:
+        resources = resources | {"GPU": 0.0}
+    pool = Pool.of(resources, settings.workers, settings.threads)
     desk.report.workers = pool.workers
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
     attempts = Attempts.options(num_cpus=0, scheduling_strategy=here).remote()  # type: ignore[attr-defined]
@@ -252,7 +260,7 @@ def _run(inputs: list[Inputs], desk: Desk, network: Model, settings: Settings) -
     dataset = rows[0].union(*rows[1:]) if len(rows) > 1 else rows[0]
     results = dataset.map_batches(
         Worker,
-        fn_constructor_args=(ray.put(network), attempts, options, pool),
+        fn_constructor_args=(ray.put(network), attempts, options, pool, settings.backend),
         compute=ray.data.ActorPoolStrategy(size=pool.workers),
         batch_size=settings.batch_size,
         batch_format="pyarrow",

@@ -15,6 +15,8 @@ import pyarrow as pa
 import ray
 import torch
 
+from ..graphs.backends import check_backend, set_backend
+from ..hub import cache_folder
 from ..image import Photo, check_intrinsics, read_photo
 from ..parquet import BAD, SHARDS, Found, people_schema, people_table, pictures_table
 
@@ -90,14 +92,19 @@ class Attempts:
 class Worker:
     """What Ray Data calls with batches of inputs.ROW; for each, one row of packed tables and the seconds."""
 
-    def __init__(self, model: Any, attempts: Any, options: dict[str, Any], pool: Pool) -> None:
-        """model: where Ray keeps it. options: of predict_batch."""
+    def __init__(
+        self, model: Any, attempts: Any, options: dict[str, Any], pool: Pool, backend: str = "eager"
+    ) -> None:
+        """model: where Ray keeps it. options: of predict_batch. backend: made here, for graphs do not travel."""
         torch.set_num_threads(pool.threads)
         self.model: Model = ray.get(model)
         if pool.gpu:
             backbone = self.model.backbone
             backbone.half_dtype = backbone.half_dtype or torch.float16
             self.model = self.model.to("cuda")
+        if backend != "eager":
+            check_backend(backend, device=self.model.device.type)
+            set_backend(self.model, backend, folder=cache_folder() / "graphs")
         self.attempts, self.options = attempts, options
         self.readers = ThreadPoolExecutor(pool.threads)
         self.schema = people_schema(self.model.body, self.model.config.unpredicted)
