@@ -95,7 +95,7 @@ class Worker:
     def __init__(
         self, model: Any, attempts: Any, options: dict[str, Any], pool: Pool, backend: str = "eager"
     ) -> None:
-        """model: where Ray keeps it. options: of predict_batch. backend: made here, for graphs do not travel."""
+        """model: where Ray keeps it. options: of predict_batch. backend: made here, graphs do not travel."""
         torch.set_num_threads(pool.threads)
         self.model: Model = ray.get(model)
         if pool.gpu:
