@@ -10,8 +10,8 @@ from the predicted one, so that errors do not add up ("adaptive").
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import cast
 
 import roma
 import torch
@@ -89,6 +89,8 @@ class Limbs(nn.Module):
     """
 
     _pick_R: Tensor
+    _swing_starts: Tensor
+    _swing_ends: Tensor
 
     def __init__(self, topology: Topology, joints: Sequence[int], rest_J3: Tensor) -> None:
         """joints: their indices; rest_J3: of an average person, by which bones are told from none.
@@ -108,11 +110,15 @@ class Limbs(nn.Module):
         self.fitted = tuple(j for j in self.joints if len(bones[j]) > 1)
         self.rotations = tuple(rotation_of[j] for j in self.joints)
         self._swing_rotations = [rotation_of[j] for j in self.swings]
-        self._swing_ends = [bones[j][0] for j in self.swings]
-        self._levels = [
+        for name, index in (
+            ("_swing_starts", self.swings),
+            ("_swing_ends", [bones[j][0] for j in self.swings]),
+        ):
+            self.register_buffer(name, torch.tensor(index, dtype=torch.long), persistent=False)
+        self._levels = nn.ModuleList(
             self._level(level, levels[i - 1] if i else (), parents, bones, rotation_of)
             for i, level in enumerate(levels)
-        ]
+        )
         count = len(topology.pose_joints)
         found = {rotation: count + i for i, rotation in enumerate(self.rotations)}
         self.register_buffer(
@@ -138,14 +144,14 @@ class Limbs(nn.Module):
             swings=[level.index(j) for j in swings],
             ends=[bones[j][0] for j in swings],
             twists=[self.swings.index(j) for j in swings],
-            fitted=[(level.index(j), list(bones[j])) for j in fitted],
+            fitted=[(level.index(j), j, list(bones[j])) for j in fitted],
             given=[rotation_of[j] for j in free],
             order=[sorted_by_kind.index(j) for j in level],
         )
 
     def twists(self, pose_PR33: Tensor, rest_PJ3: Tensor) -> Tensor:
         """(P, len(swings), 2): (cos, sin) of how much each of `swings` is twisted in a pose."""
-        bones = rest_PJ3[:, self._swing_ends] - rest_PJ3[:, list(self.swings)]
+        bones = rest_PJ3[:, self._swing_ends] - rest_PJ3[:, self._swing_starts]
         return swing_twist(pose_PR33[:, self._swing_rotations], bones)[1]
 
     def forward(self, goals_PJ3: Tensor, rest_PJ3: Tensor, twist_PT2: Tensor, given_PR33: Tensor) -> Tensor:
@@ -158,57 +164,56 @@ class Limbs(nn.Module):
             twist_PT2: of `swings`; only the direction of the two numbers counts.
             given_PR33: the rotations that do not follow from joints; the others are not looked at.
         """
+        bones_PT3 = rest_PJ3.index_select(1, self._swing_ends) - rest_PJ3.index_select(1, self._swing_starts)
+        twists_PT33 = twist_rotation(bones_PT3, twist_PT2)
         turns, places, found = goals_PJ3, goals_PJ3, []
-        for depth, level in enumerate(self._levels):
+        for depth, level in enumerate(cast(Iterable[_Level], self._levels)):
+            at = goals_PJ3.index_select(1, level.joints)
             if depth:
-                turns_above = turns[:, level.above]
-                bones = rest_PJ3[:, level.joints] - rest_PJ3[:, level.parents]
-                places = places[:, level.above] + _turned(turns_above, bones)
+                turns_above = turns.index_select(1, level.above)
+                offsets = rest_PJ3.index_select(1, level.joints) - rest_PJ3.index_select(1, level.parents)
+                places = places.index_select(1, level.above) + _turned(turns_above, offsets)
             else:
-                turns_above = torch.eye(3).to(goals_PJ3).expand(len(goals_PJ3), len(level.joints), 3, 3)
-                places = goals_PJ3[:, level.joints]
-            own = [self._swung(level, goals_PJ3, rest_PJ3, turns_above, places, twist_PT2)]
-            for i, ends in level.fitted:
-                bones = rest_PJ3[:, ends] - rest_PJ3[:, level.joints[i], None]
+                turns_above, places = torch.eye(3).to(at).expand(*at.shape[:2], 3, 3), at
+            own = []
+            if len(level.swings):
+                ways = goals_PJ3.index_select(1, level.ends) - places.index_select(1, level.swings)
+                ways = _turned(turns_above.index_select(1, level.swings).mT, ways)
+                swings = shortest_rotation(bones_PT3.index_select(1, level.twists), ways)
+                own.append(swings @ twists_PT33.index_select(1, level.twists))
+            for i, joint, ends in level.fitted:
+                bones = rest_PJ3[:, ends] - rest_PJ3[:, joint, None]
                 ways = _turned(turns_above[:, i, None].mT, goals_PJ3[:, ends] - places[:, i, None])
                 own.append(_fit(ways.mT @ bones)[:, None])
-            own.append(given_PR33[:, level.given])
-            found.append(torch.cat(own, dim=1)[:, level.order])
+            own.append(given_PR33.index_select(1, level.given))
+            found.append(torch.cat(own, dim=1).index_select(1, level.order))
             turns = turns_above @ found[-1]
         return torch.cat([given_PR33, *found], dim=1).index_select(1, self._pick_R)
 
-    def _swung(
-        self,
-        level: _Level,
-        goals_PJ3: Tensor,
-        rest_PJ3: Tensor,
-        turns_above: Tensor,
-        places: Tensor,
-        twist_PT2: Tensor,
-    ) -> Tensor:
-        joints = [level.joints[i] for i in level.swings]
-        bones = rest_PJ3[:, level.ends] - rest_PJ3[:, joints]
-        ways = _turned(turns_above[:, level.swings].mT, goals_PJ3[:, level.ends] - places[:, level.swings])
-        return shortest_rotation(bones, ways) @ twist_rotation(bones, twist_PT2[:, level.twists])
 
-
-class _Level(NamedTuple):
+class _Level(nn.Module):
     """The joints that are equally far from the root, by their indices in the body; the rest by their places.
 
     above: of their parents in the level before; swings, ends, twists: of those with one bone, their places
-    here, where that bone ends, their places in `Limbs.swings`; fitted: (place here, ends) of those with
-    several; given: rotations of the others; order: how the three kinds, one after the other, become `joints`.
+    here, where that bone ends, their places in `Limbs.swings`; fitted: (place here, joint, ends) of those
+    with several; given: rotations of the others; order: how the three kinds, one after the other, become
+    `joints`.
     """
 
-    joints: list[int]
-    parents: list[int]
-    above: list[int]
-    swings: list[int]
-    ends: list[int]
-    twists: list[int]
-    fitted: list[tuple[int, list[int]]]
-    given: list[int]
-    order: list[int]
+    joints: Tensor
+    parents: Tensor
+    above: Tensor
+    swings: Tensor
+    ends: Tensor
+    twists: Tensor
+    given: Tensor
+    order: Tensor
+
+    def __init__(self, fitted: list[tuple[int, int, list[int]]], **indices: list[int]) -> None:
+        super().__init__()
+        self.fitted = fitted
+        for name, index in indices.items():
+            self.register_buffer(name, torch.tensor(index, dtype=torch.long), persistent=False)
 
 
 def _levels(joints: Sequence[int], parents: Sequence[int]) -> list[tuple[int, ...]]:
