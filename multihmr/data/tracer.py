@@ -66,7 +66,8 @@ class Tracer:
         # A tree needs a face, also one that is never asked.
         trees = [faces[: max(first, 1)].reshape(-1), faces[first:].reshape(-1)]
         self._meshes = [self._tree(points, self._array(corners, wp.int32)) for corners in trees]
-        self._surface = s = Surface()
+        s: Any = Surface()
+        self._surface = s
         s.around, s.people = (mesh.id for mesh in self._meshes)
         s.first, s.points, s.indices = first, points, indices
         s.corners_uv, s.normals = self._array(uv, wp.vec2), self._array(normals, wp.vec3)
