@@ -81,8 +81,8 @@ RELEASES = {
         Release(
             name=DEFAULT,
             file="multihmr-anny-hybrid.safetensors",
-            sha256="453b878495ab2dc2e49cb9bfd0a1e7cb691f264d8185a04b2c289e8c1d990be0",
-            size=11119802,
+            sha256="ad361bd3fe9cdf2e189737a961e4599c952c8d26639c4be835478e37cdc0fedf",
+            size=11125546,
             card="README.md",
             body="anny",
             licence="Apache-2.0",

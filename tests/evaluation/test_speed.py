@@ -228,7 +228,7 @@ def test_the_command_prints_and_compares(tmp_path: Path, capsys: pytest.CaptureF
     assert cli.run(["bench", *flags, "--json", new, "--compare", old]) == 0
     printed = capsys.readouterr().out
     assert "Matrix products here" in printed
-    assert printed.endswith("only now: multihmr-anny-hybrid 224 float32 eager, batch 1, people found\n")
+    assert printed.endswith("only now: multihmr-anny-hybrid 288 float32 eager, batch 1, people found\n")
     assert len(Speed.load(new).timings) == 2
 
 
