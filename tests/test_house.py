@@ -61,7 +61,7 @@ ALLOWED = {
     | {"cluster", "frames", "pieces", "video", "tracking", "sequence", "render", "export"},  # multihmr video
     "page": {"export", "frames", "hub", "humans", "image", "releases", "render", "sequence", "video"},
     "parquet": {"humans"},
-    "cluster": {"parquet", "image", "hub", "model", "humans"},
+    "cluster": {"graphs", "parquet", "image", "hub", "model", "humans"},
     "": {"hub", "model", "humans", "render", "export"},  # multihmr/__init__.py
     "__main__": {"cli"},
 }
