@@ -75,7 +75,7 @@ class JointReader(nn.Module):
 
         middles_hw2 = patch_middles(height, width, grid_BDhw.device)
         pointed_BhwJ2 = middles_hw2[:, :, None] + owner_BhwJ2
-        heads_BQ2, _, slot_P = centers.padded(heads_P2, len(grid_BDhw))
+        heads_BQ2, _, slot_P = centers.padded(heads_P2, grid_BDhw.shape[0])
         weights_BJQN = self._weights(logits_BhwJ, pointed_BhwJ2, heads_BQ2)
 
         # All that patches say is looked up where it lies: no person has a copy of it.
