@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ class Checkpoint:
     config: dict[str, Any]
     body: str
     licence: str
-    tensors: dict[str, Tensor]
+    tensors: Mapping[str, Tensor]
     body_options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -63,14 +63,13 @@ def read_checkpoint(path: Path, families: Iterable[str], *, label: str = "") -> 
     family = _known(header.get("family", ""), families, label)
     with safe_open(path, "pt") as file:
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
-    tensors = unpacked(tensors)
     return Checkpoint(
         file=label,
         family=family,
         config=_json_object(header.get("config", ""), "config", label),
         body=header.get("body", ""),
         licence=header.get("licence", "unknown"),
-        tensors=tensors,
+        tensors=Unpacked(tensors),
         body_options=_json_object(header.get("body_options", "{}"), "body_options", label),
     )
 
@@ -140,16 +139,21 @@ def packed(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return result
 
 
-def unpacked(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What `packed` made smaller, as float32."""
-    result = {}
-    for key, value in tensors.items():
-        scales = tensors.get(key + SCALES)
-        if scales is not None:
-            value = (value.float().flatten(1) * scales[:, None]).view_as(value)
-        if not key.endswith(SCALES):
-            result[key] = value
-    return result
+class Unpacked(Mapping[str, Tensor]):
+    """What `packed` made smaller, as float32: each tensor when it is asked for, never all at once in memory."""
+
+    def __init__(self, tensors: dict[str, Tensor]) -> None:
+        self._tensors = tensors
+
+    def __getitem__(self, key: str) -> Tensor:
+        value, scales = self._tensors[key], self._tensors.get(key + SCALES)
+        return value if scales is None else (value.float().flatten(1) * scales[:, None]).view_as(value)
+
+    def __iter__(self) -> Iterator[str]:
+        return (key for key in self._tensors if not key.endswith(SCALES))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
 def existing(path: Path) -> Path:
@@ -192,16 +196,20 @@ def fill(model: torch.nn.Module, checkpoint: Checkpoint) -> None:
         )
     if extra:
         raise ValueError(f"{file} has {len(extra)} tensors that {name}(config) lacks: {_some(extra)}; {by}")
-    for key, value in wanted.items():
-        if saved[key].shape != value.shape:
-            raise ValueError(
-                f"{file} has {key} of shape {tuple(saved[key].shape)} where {name}(config) has "
-                f"{tuple(value.shape)}; {by}"
-            )
-    broken = sorted(k for k, v in saved.items() if v.is_floating_point() and not v.isfinite().all())
+    broken = []
+    with torch.no_grad():
+        for key, value in wanted.items():  # which are those of the model itself
+            stored = saved[key]
+            if stored.shape != value.shape:
+                raise ValueError(
+                    f"{file} has {key} of shape {tuple(stored.shape)} where {name}(config) has "
+                    f"{tuple(value.shape)}; {by}"
+                )
+            if stored.is_floating_point() and not stored.isfinite().all():
+                broken.append(key)
+            value.copy_(stored)
     if broken:
-        raise ValueError(f"{file} has numbers that are not finite in {_some(broken)}")
-    model.load_state_dict(saved, strict=False)  # checked above; only the body's own are not in the file
+        raise ValueError(f"{file} has numbers that are not finite in {_some(sorted(broken))}")
 
 
 def _is_pickle(path: Path) -> bool:
