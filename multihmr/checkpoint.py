@@ -140,7 +140,7 @@ def packed(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 class Unpacked(Mapping[str, Tensor]):
-    """What `packed` made smaller, as float32: each tensor when it is asked for, never all at once in memory."""
+    """What `packed` made smaller, as float32: each tensor when it is asked for, not all at once in memory."""
 
     def __init__(self, tensors: dict[str, Tensor]) -> None:
         self._tensors = tensors
