@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 from collections.abc import Iterator, Sequence
@@ -380,6 +381,16 @@ class Model(nn.Module):
             topology=self.body.topology,
             unpredicted=self.config.unpredicted,
         )
+
+
+def fingerprint(model: Any) -> str:
+    """16 digits that change with the weights and the config of a model, that is with what it predicts."""
+    digest = hashlib.sha256(repr(getattr(model, "config", None)).encode())
+    state = model.state_dict() if isinstance(model, nn.Module) else {}
+    for name, tensor in sorted(state.items()):
+        content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        digest.update(name.encode() + content.numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def own_camera(fov_B: Tensor, K_B33: Tensor | None, size: int) -> Tensor:

@@ -1,12 +1,16 @@
 """The bundled model through the public door: CPU, no download."""
 
 import io
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import multihmr
+from multihmr.model import fingerprint
+from multihmr.networks.multihmr import MultiHMRConfig
 
 
 @pytest.fixture(scope="module")
@@ -96,3 +100,15 @@ def test_bad_options_are_refused_in_a_sentence(model, astronaut):
         model.predict(astronaut, threshold=3)
     with pytest.raises(ValueError, match="one K"):
         model.predict_batch([astronaut], [None, None])
+
+
+def test_a_fingerprint_changes_with_weights_and_config():
+    model: Any = torch.nn.Linear(2, 2)
+    model.config = MultiHMRConfig()
+    before = fingerprint(model)
+    assert before == fingerprint(model)
+    model.config = MultiHMRConfig(threshold=0.4)
+    assert len({before, fingerprint(model)}) == 2
+    torch.nn.init.zeros_(model.bias)
+    model.config = MultiHMRConfig()
+    assert fingerprint(model) != before

@@ -9,7 +9,6 @@ the pictures that are done and goes on with the others.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import logging
 import math
@@ -23,12 +22,12 @@ from typing import TYPE_CHECKING, Any
 import filelock
 import pyarrow.fs
 import ray
-import torch
 from ray.data.context import DataContext
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ..graphs.backends import check_backend
 from ..hub import CPU_BACKENDS
+from ..model import fingerprint
 from ..parquet import Parts
 from .desk import Desk, Report
 from .inputs import Inputs, PictureSource, find_inputs
@@ -157,11 +156,7 @@ def _alone(parts: Parts) -> Iterator[None]:
 
 def _same_as_before(parts: Parts, network: Model, settings: Settings) -> None:
     """Remember how the people of this folder are predicted; ValueError if that was otherwise before."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
-        content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        digest.update(name.encode() + content.numpy().tobytes())
-    now = {"weights": digest.hexdigest()[:16], "body": network.body.name, **settings.of_predict}
+    now = {"weights": fingerprint(network), "body": network.body.name, **settings.of_predict}
     path = f"{parts.root}/run.json"
     if parts.files.get_file_info(path).type == pyarrow.fs.FileType.File:
         with parts.files.open_input_stream(path) as file:

@@ -6,7 +6,6 @@ rest; batches are always cut alike, so the figures are the same whoever did whic
 
 from __future__ import annotations
 
-import hashlib
 import json
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -19,6 +18,7 @@ import numpy as np
 import torch
 
 from ..data.reader import Reader
+from ..model import fingerprint
 from . import report
 from .benchmark import Judge, Protocol, named_model
 from .files import ProtocolFiles
@@ -123,7 +123,7 @@ class Contest:
         """What must be the same for two runs to be one evaluation."""
         return {
             "model": name,
-            "weights": _digest(self.network),
+            "weights": fingerprint(self.network),
             "data": str(self.plan.data),
             "pictures": len(self.indices),
             "every": self.plan.every,
@@ -343,16 +343,6 @@ def _draw_worst(contest: Contest, score: Score, folder: Path) -> None:
         humans = contest.predicted([sample])[0]
         name = picture.name.replace("/", "_")
         Image.fromarray(humans.draw(sample.image)).save(folder / f"{rank:02d}_{name}.jpg")
-
-
-def _digest(network: Any) -> str:
-    """Changes with the weights."""
-    state = network.state_dict() if isinstance(network, torch.nn.Module) else {}
-    digest = hashlib.sha256()
-    for key, tensor in sorted(state.items()):
-        digest.update(key.encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def _bar(items: Iterator[Any], count: int, progress: bool) -> Iterator[Any]:
