@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from multihmr import load_model
+from multihmr.data.nobody import Nobody
 
 SCIKIT_IMAGE = """
     binary_blobs brick cell checkerboard chelsea clock coffee coins colorwheel grass gravel horse
@@ -57,7 +58,8 @@ def main() -> None:
 def pictures(folders: list[Path], debian: Path | None) -> Iterator[tuple[str, np.ndarray | Path]]:
     """Names and pictures: of the folders, or without any those of scikit-image and of the packages."""
     if folders:
-        yield from ((str(path), path) for folder in folders for path in sorted(folder.iterdir()))
+        for folder in folders:
+            yield from ((f"{folder}/{sample.name}", sample.image) for sample in Nobody(folder))
         return
     yield from ((f"skimage.data.{name}", scikit_image(name)) for name in SCIKIT_IMAGE.split())
     if debian is not None:
@@ -69,7 +71,7 @@ def pictures(folders: list[Path], debian: Path | None) -> Iterator[tuple[str, np
             found = sorted(shared.glob(pattern))
             if not found:
                 raise FileNotFoundError(f"no {pattern} in {shared}; unpack the three packages there")
-            yield found[0].name if "by" in found[0].name else pattern, found[0]
+            yield str(found[0].relative_to(shared)), found[0]
 
 
 def scikit_image(name: str) -> np.ndarray:

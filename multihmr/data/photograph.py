@@ -12,6 +12,7 @@ from multihmr.data.textures import jpeg
 
 def photograph(linear: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """(H, W, 3) linear light -> uint8, as a random camera exposes, balances, blurs, roughens and packs it."""
+    # numpy takes long for a mean over an axis of three
     grey = (linear[..., 0] + linear[..., 1] + linear[..., 2]) / np.float32(3)
     bright = float(np.median(grey) * 0.5 + grey.mean() * 0.5)
     exposure = rng.uniform(0.13, 0.34) / max(bright, 0.02)

@@ -239,7 +239,7 @@ class Wardrobe:
 
     def asset_texture(self, name: str, size: int = 512) -> Texture:
         """The diffuse picture of an asset, else its ambient occlusion, else its colour, else white."""
-        if name not in self._of_assets:  # asking where a file lies takes longer than painting with it
+        if name not in self._of_assets:  # else its path is resolved and checked for every person
             self._of_assets[name] = self._make_texture(self.entries[name], size)
         return self._of_assets[name]
 

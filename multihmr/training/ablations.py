@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -204,8 +205,8 @@ def _at_equal_cost(plan: Plan, name: str, config: TrainConfig) -> TrainConfig:
         return config
     path = Path(config.out) / "pace.json"
     if not path.exists():
-        other = replace(config_of(plan, VARIANTS[name].like, config.seed), out=f"{config.out}/pace/other")
-        pace, other_pace = (_pace(c) for c in (replace(config, out=f"{config.out}/pace/own"), other))
+        other = config_of(plan, VARIANTS[name].like, config.seed)
+        pace, other_pace = _pace(config), _pace(other)
         write_json(path, {"steps": max(1, round(plan.steps * pace / other_pace))})
     steps = json.loads(path.read_text())["steps"]
     return replace(config, steps=steps, warmup=max(1, min(300, steps // 10)))
@@ -213,8 +214,9 @@ def _at_equal_cost(plan: Plan, name: str, config: TrainConfig) -> TrainConfig:
 
 def _pace(config: TrainConfig) -> float:
     """Pictures a second once training goes; the best, for other work on the machine slows single steps."""
-    train(replace(config, steps=PACE_STEPS, log_every=1), progress=False)
-    notes = (Path(config.out) / "log.jsonl").read_text().splitlines()
+    with tempfile.TemporaryDirectory() as out:
+        train(replace(config, out=out, steps=PACE_STEPS, log_every=1), progress=False)
+        notes = (Path(out) / "log.jsonl").read_text().splitlines()
     return max(json.loads(note)["pictures_per_second"] for note in notes[SETTLED:])
 
 
