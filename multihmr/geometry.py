@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 
-import roma
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 DEFAULT_FOV_DEG = 60.0
@@ -69,10 +69,13 @@ def unproject(xy: Tensor, depth: Tensor, K: Tensor) -> Tensor:
 def rot6d_to_rotmat(rot6d: Tensor) -> Tensor:
     """(..., 6) -> (..., 3, 3): the first two columns of the matrix, one after the other, orthonormalised.
 
-    Zhou et al., "On the continuity of rotation representations in neural networks", CVPR 2019.
+    Zhou et al., "On the continuity of rotation representations in neural networks", CVPR 2019. Written out
+    and not roma's, which every prediction would wait for: its version 1.8 imports torch's compiler.
     """
-    columns = rot6d.unflatten(-1, (2, 3)).transpose(-1, -2)
-    return roma.special_gramschmidt(columns, epsilon=1e-8)
+    first, second = rot6d.unflatten(-1, (2, 3)).unbind(-2)
+    x = F.normalize(first, dim=-1, eps=1e-8)
+    y = F.normalize(second - (x * second).sum(-1, keepdim=True) * x, dim=-1, eps=1e-8)
+    return torch.stack([x, y, torch.linalg.cross(x, y)], dim=-1)
 
 
 def rotmat_to_rot6d(rotmat: Tensor) -> Tensor:

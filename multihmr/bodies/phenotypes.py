@@ -93,16 +93,16 @@ class PhenotypeBody(Body):
         with torch.autocast(pose_PR33.device.type, enabled=False):
             coefficients_PC = self._shape_coefficients(shape_PS.float())
             transforms_PR34, joints_PJ3 = self._pose_bones(pose_PR33.float(), coefficients_PC)
-            coefficients_KP = torch.cat([coefficients_PC, expression_PE.float()], 1).T.contiguous()
-            transforms_J12P = transforms_PR34.flatten(2).permute(1, 2, 0).contiguous()
-            parts = [patch(coefficients_KP, transforms_J12P) for patch in self._pieces()]
-            return BodyOutput(torch.cat([part.permute(2, 0, 1) for part in parts], 1), joints_PJ3)
+            coefficients_PK = torch.cat([coefficients_PC, expression_PE.float()], 1)
+            transforms_PC4J = transforms_PR34.permute(0, 2, 3, 1).contiguous()
+            parts = [patch(coefficients_PK, transforms_PC4J) for patch in self._pieces()]
+            return BodyOutput(torch.cat([part.mT for part in parts], 1), joints_PJ3)
 
     def rest(self, shape_PS: Tensor, expression_PE: Tensor) -> Tensor:
         """(P, V, 3) vertices before any bone turns [m]; the skeleton's rest pose is not its identity pose."""
         coefficients_PC = self._shape_coefficients(shape_PS.float())
-        coefficients_KP = torch.cat([coefficients_PC, expression_PE.float()], 1).T.contiguous()
-        return torch.cat([patch.rest(coefficients_KP).permute(2, 0, 1) for patch in self._pieces()], 1)
+        coefficients_PK = torch.cat([coefficients_PC, expression_PE.float()], 1)
+        return torch.cat([patch.rest(coefficients_PK).mT for patch in self._pieces()], 1)
 
     def bone_transforms(self, pose_PR33: Tensor, shape_PS: Tensor) -> Tensor:
         """(P, R, 3, 4): what moves each bone, and what hangs on it, from the rest shape into the pose."""

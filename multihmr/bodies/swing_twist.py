@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import cast
 
-import roma
 import torch
 from torch import Tensor, nn
 
@@ -245,6 +244,8 @@ def _fit(moments_P33: Tensor) -> Tensor:
     few people of a picture, and whose table it keeps as it was first made: after a prediction, for which
     PyTorch makes tensors without a gradient, nothing could be trained in the same process.
     """
+    import roma  # here, because it takes as long to import as half of torch
+
     return roma.special_procrustes(moments_P33, return_singular_values=True)[0]
 
 

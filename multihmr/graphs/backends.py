@@ -19,7 +19,7 @@ from torch import Tensor
 
 from .. import __version__
 from ..download import locked
-from ..networks.backbones import Backbone, Features
+from ..networks.features import Backbone, Features
 from .formats import write_onnx
 from .int8 import quantized
 from .packages import needed

@@ -17,8 +17,9 @@ from ..bodies.body import Body
 from ..geometry import DEFAULT_FOV_DEG, code_to_depth, released_code_to_depth
 from ..image import Window
 from ..model import Model, Predictions, own_camera
-from .backbones import Features, create_backbone
+from .backbones import create_backbone
 from .centers import Centers, best_cells, different_people, different_slots, find_centers
+from .features import Features
 from .heads import HEADS
 from .rays import CAMERA_EMBEDDINGS, RayEmbedding
 from .reader import JointReader, JointReading

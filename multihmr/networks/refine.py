@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from ..bodies.body import Body, place
 from ..geometry import project, rot6d_to_rotmat, rotmat_to_rot6d
-from .backbones import Features
 from .centers import Centers
 from .deformable import DeformableAttention
+from .features import Features
 
 WIDTH = 96  # of what is known of a joint
 NEAREST = 0.05  # [m] before the camera: what is nearer, or behind it, is looked for there

@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .backbones import Backbone, Features
 from .deformable import DeformableAttention, sample
+from .features import Backbone, Features
 from .heads import small
 from .rays import RayEmbedding
 from .reader import patch_middles

@@ -18,7 +18,7 @@ from ..bodies.parts import guiding_parts
 from ..hub import FAMILIES, load_body, load_model
 from ..humans import Topology
 from ..model import Model
-from ..networks.backbones import Hybrid
+from ..networks.hybrid import Hybrid
 from ..networks.tables import stretched
 
 if TYPE_CHECKING:

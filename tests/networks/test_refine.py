@@ -1,8 +1,8 @@
 import torch
 from toys import ToyBody
 
-from multihmr.networks.backbones import Features
 from multihmr.networks.centers import Centers
+from multihmr.networks.features import Features
 from multihmr.networks.refine import Guess, Refinement, in_window
 
 

@@ -8,8 +8,9 @@ import pytest
 from multihmr.data.sample import Sample
 from multihmr.data.shards import write_shard
 from multihmr.evaluation.report import People
-from multihmr.networks.backbones import HRNETS, HYBRIDS, DINOv2
+from multihmr.networks.backbones import HRNETS, DINOv2
 from multihmr.networks.heads import IterativeHead
+from multihmr.networks.hybrid import HYBRIDS
 from multihmr.networks.multihmr import MultiHMRConfig
 from multihmr.training import ablations
 from multihmr.training.ablations import ROWS, VARIANTS, Plan, config_of, run

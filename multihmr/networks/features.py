@@ -1,0 +1,69 @@
+"""What a backbone sees, and what all backbones have in common. Half precision lives here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+class Features(NamedTuple):
+    """What a backbone sees, float32."""
+
+    grid_BDhw: Tensor
+    global_BD: Tensor
+    fine_BDhw: Tensor | None = None  # of other width, at half the stride, where the backbone has it
+    scales: tuple[Tensor, ...] = ()  # its own maps from fine to coarse, where they are others than these two
+
+    @property
+    def maps(self) -> tuple[Tensor, ...]:
+        """Of all scales, from fine to coarse, to look things up in; as wide as `Backbone.map_widths` says."""
+        if self.scales:
+            return self.scales
+        return (self.grid_BDhw,) if self.fine_BDhw is None else (self.fine_BDhw, self.grid_BDhw)
+
+
+class Backbone(nn.Module):
+    """(B, 3, H, W) RGB in [0, 1] -> Features, at whatever precision `half_dtype` says (None: float32).
+
+    Sides must be multiples of `patch`. The pixels' mean and deviation are those of the pretraining.
+    """
+
+    patch: int
+    width: int
+    fine_width: int = 0  # of the features at half the stride
+    scale_widths: tuple[int, ...] = ()
+    half_dtype: torch.dtype | None = None
+    runtime: Callable[[Tensor], Features] | None = None  # computes it instead where nobody learns (graphs/)
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+
+    def forward(self, images_B3HW: Tensor) -> Features:
+        if self.runtime is None or torch.is_grad_enabled():
+            return self.compute(images_B3HW)
+        return self.runtime(images_B3HW)
+
+    def compute(self, images_B3HW: Tensor) -> Features:
+        """The features, by torch itself."""
+        x = (images_B3HW - self.mean) / self.std
+        with torch.autocast(x.device.type, dtype=self.half_dtype, enabled=self.half_dtype is not None):
+            features = self.extract(x)
+        fine_BDhw = None if features.fine_BDhw is None else features.fine_BDhw.float()
+        scales = tuple(scale.float() for scale in features.scales)
+        return Features(features.grid_BDhw.float(), features.global_BD.float(), fine_BDhw, scales)
+
+    @property
+    def map_widths(self) -> tuple[int, ...]:
+        """Channels of `Features.maps`."""
+        return self.scale_widths or ((self.fine_width, self.width) if self.fine_width else (self.width,))
+
+    def extract(self, images_B3HW: Tensor) -> Features:
+        """Of normalised pictures, at any precision."""
+        raise NotImplementedError
