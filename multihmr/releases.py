@@ -81,8 +81,8 @@ RELEASES = {
         Release(
             name=DEFAULT,
             file="multihmr-anny-hybrid.safetensors",
-            sha256="ad361bd3fe9cdf2e189737a961e4599c952c8d26639c4be835478e37cdc0fedf",
-            size=11125546,
+            sha256="37a5464996bce42b9bd86ecdac5f73f19796cba367743b17b6f5077296df6610",
+            size=11131290,
             card="README.md",
             body="anny",
             licence="Apache-2.0",

@@ -30,28 +30,18 @@ class Stage(NamedTuple):
     stride: int
 
 
-# After the first convolution, 32 wide at stride 2 (Tan and Le, "EfficientNet", ICML 2019; Lite has no
-# squeeze-and-excitation and ReLU6 for swish): Lite2 is 1.1 times as wide and 1.2 times as deep as Lite0.
+# EfficientNet-Lite (Tan and Le, "EfficientNet", ICML 2019, without squeeze-and-excitation and with ReLU6 for
+# swish) after its first convolution, which is 32 wide at stride 2: how many blocks of which width. Lite2 is
+# 1.2 times as deep and 1.1 times as wide as Lite0.
 STEM_WIDTH = 32
+_SIZES = {
+    "lite0": ((1, 16), (2, 24), (2, 40), (3, 80), (3, 112), (4, 192), (1, 320)),
+    "lite2": ((1, 16), (3, 24), (3, 48), (4, 88), (4, 120), (5, 208), (1, 352)),
+}
+_KERNELS, _STRIDES = (3, 3, 5, 3, 5, 5, 3), (1, 2, 2, 2, 1, 2, 1)
 LITE = {
-    "lite0": (
-        Stage(1, 16, 3, 1),
-        Stage(2, 24, 3, 2),
-        Stage(2, 40, 5, 2),
-        Stage(3, 80, 3, 2),
-        Stage(3, 112, 5, 1),
-        Stage(4, 192, 5, 2),
-        Stage(1, 320, 3, 1),
-    ),
-    "lite2": (
-        Stage(1, 16, 3, 1),
-        Stage(3, 24, 3, 2),
-        Stage(3, 48, 5, 2),
-        Stage(4, 88, 3, 2),
-        Stage(4, 120, 5, 1),
-        Stage(5, 208, 5, 2),
-        Stage(1, 352, 3, 1),
-    ),
+    name: tuple(Stage(*size, *rest) for size, *rest in zip(sizes, _KERNELS, _STRIDES, strict=True))
+    for name, sizes in _SIZES.items()
 }
 NORM_EPS = 1e-3  # of TensorFlow's norms
 SEEN = (2, 4, 6)  # the last stages at strides 8, 16 and 32
@@ -110,8 +100,7 @@ class Hybrid(Backbone):
         device, learns = x_B3HW.device.type, torch.is_grad_enabled()
         maps = []
         x = x_B3HW
-        first = nn.Sequential(self.stem.conv_stem, nn.ReLU6(inplace=True))
-        for i, stage in enumerate((first, *self.stem.blocks)):
+        for i, stage in enumerate((self.stem.first, *self.stem.blocks)):
             changes = learns and i >= self.frozen_count
             # Depthwise convolutions learn 2.6 times slower in bfloat16 than in float32 on a CPU (torch 2.15).
             half = self.half_dtype is not None and not (device == "cpu" and changes)
@@ -143,6 +132,10 @@ class Lite(nn.Module):
                 width = stage.width
             blocks.append(nn.Sequential(*row))
         self.blocks = nn.Sequential(*blocks)
+
+    def first(self, x: Tensor) -> Tensor:
+        """What comes before the stages, at stride 2."""
+        return F.relu6(self.conv_stem(x), inplace=True)
 
 
 class Conv(nn.Conv2d):
