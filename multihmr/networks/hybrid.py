@@ -24,7 +24,7 @@ HYBRIDS = ("hybrid_lite0", "hybrid_lite2")
 class Stage(NamedTuple):
     """Blocks of one width, of which only the first may halve the picture."""
 
-    count: int
+    depth: int
     width: int
     kernel: int
     stride: int
@@ -125,7 +125,7 @@ class Lite(nn.Module):
         width = STEM_WIDTH
         for n, stage in enumerate(stages):
             row: list[nn.Module] = []
-            for k in range(stage.count):
+            for k in range(stage.depth):
                 stride = stage.stride if k == 0 else 1
                 kind = DepthwiseSeparableConv if n == 0 else InvertedResidual
                 row.append(kind(width, stage.width, stage.kernel, stride))
