@@ -81,7 +81,7 @@ RELEASES = {
         Release(
             name=DEFAULT,
             file="multihmr-anny-hybrid.safetensors",
-            sha256="37a5464996bce42b9bd86ecdac5f73f19796cba367743b17b6f5077296df6610",
+            sha256="375edfee72959b487608a7b6512aae1a1441068c1ed45e6c5f9a8a6d8f2d52d5",
             size=11131290,
             card="README.md",
             body="anny",
