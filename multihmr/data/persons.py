@@ -28,19 +28,35 @@ def one_person(
     Nobody if all are hidden or too small. ValueError: as `see` and `flip`.
     """
     how = how or Augmentation()
+    return finish(_crops(sample, size, rng, topology, how, 1)[0], rng, topology, how)
+
+
+def one_person_twice(
+    sample: Sample, size: int, rng: np.random.Generator, topology: Topology, how: Augmentation | None = None
+) -> list[Sample]:
+    """Two crops of one person through one camera: boxes, light and patches differ, metres do not."""
+    how = how or Augmentation()
+    crops = _crops(sample, size, rng, topology, how, 2)
+    both = dataclasses.replace(how, flip=float(rng.random() < how.flip))  # mirrored, or not
+    return [finish(seen, rng, topology, both) for seen in crops]
+
+
+def _crops(
+    sample: Sample, size: int, rng: np.random.Generator, topology: Topology, how: Augmentation, count: int
+) -> list[Sample]:
+    """`count` windows on one of the people, or on nobody, whose camera may be turned."""
     sample = on_pelvis(sample, topology)
     angle = draw_angle(rng, how)
     boxes = person_boxes(sample, angle, seen=rng.random() < BY_WHAT_IS_SEEN)
     clear = clear_people(sample, boxes)
-    if clear:
-        one = int(rng.choice(clear))
-        chosen = boxes[one]
-        assert chosen is not None, "it was looked for"
-        sample, box = only(sample, one), _jittered(chosen, rng)
-    else:
-        sample, box = only(sample, None), _somewhere(sample, rng)
-    x0, y0, x1, y1 = box.tolist()
-    return finish(see(sample, Window.person(x0, y0, x1, y1, size), angle), rng, topology, how)
+    one = int(rng.choice(clear)) if clear else None
+    sample, chosen = only(sample, one), None if one is None else boxes[one]
+    seen = []
+    for _ in range(count):
+        box = _somewhere(sample, rng) if chosen is None else _jittered(chosen, rng)
+        x0, y0, x1, y1 = box.tolist()
+        seen.append(see(sample, Window.person(x0, y0, x1, y1, size), angle))
+    return seen
 
 
 def person_boxes(sample: Sample, angle: float = 0.0, *, seen: bool = False) -> list[np.ndarray | None]:

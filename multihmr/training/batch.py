@@ -36,6 +36,7 @@ class Batch:
     points_3d_PM3: Tensor
     keypoint_sets: tuple[tuple[str, int], ...]
     names: tuple[str, ...]  # of the samples
+    views: int = 1  # of so many pictures in a row the people and their places are the same
 
     def __len__(self) -> int:
         return len(self.names)
@@ -60,6 +61,7 @@ class Batch:
             K_B33=self.K_B33[one],
             image_index_P=torch.zeros_like(mine.image_index_P),
             names=self.names[one],
+            views=1,
         )
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
@@ -74,8 +76,10 @@ def chosen(record: Record, rows: Tensor) -> Record:
     return replace(record, **{name: getattr(record, name)[rows] for name in people})
 
 
-def collate(samples: Sequence[Sample]) -> Batch:
+def collate(samples: Sequence[Sample], *, views: int = 1) -> Batch:
     """Stack samples whose pictures are all of one size; any of them, or all, may hold nobody.
+
+    views: as `Batch.views`.
 
     ValueError: two samples have another number of points for the same keypoint set.
     """
@@ -99,6 +103,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
         points_3d_PM3=_side_by_side(samples, "keypoints_3d", sets),
         keypoint_sets=tuple(sets.items()),
         names=tuple(sample.name for sample in samples),
+        views=views,
     )
 
 

@@ -48,14 +48,17 @@ OF_PEOPLE = (
 
 @dataclass(frozen=True)
 class StageWeights:
-    """How much the stages and the terms of GLNet alone count; the others as in LossWeights."""
+    """How much the stages and the terms of GLNet count; those not named here as in LossWeights."""
 
     first: float = 0.5  # of the glance, where there is a second look
     second: float = 1.0
     score: float = 4.0
+    # More than in LossWeights: nothing else in a crop depends on how far away its person is.
+    depth: float = 30.0
     keypoints: float = 20.0
     goals: float = 40.0
     twist: float = 1.0
+    apart: float = 60.0  # heads of one person in two crops, in distances to it; of data with such crops
 
 
 @dataclass(frozen=True)
@@ -226,6 +229,9 @@ class GLNetLoss(nn.Module):
         counts = {"score": true.K_B33.new_tensor(float(len(true.K_B33)))}
         counts |= {name: mask.sum() for name, mask in self._counted(true).items()}
         again = {f"again_{name}": count for name, count in counts.items()} if self.config.local else {}
+        if true.views == 2:
+            known_T2 = _of_crops(true, true.known.place_P).unflatten(0, (-1, 2))
+            again["apart"] = known_T2.all(1).sum()
         return counts | {"keypoints": counted_keypoints(true, self.config).sum()} | again
 
     def forward(
@@ -246,7 +252,22 @@ class GLNetLoss(nn.Module):
             others = said.again_BQ.shape[1] - positive_BS.shape[1]
             errors_BQ = score_errors(said.again_BQ, F.pad(positive_BS, (0, others))) / positive_BS.shape[1]
             terms["again_score"] = self.weights.score * errors_BQ.sum() / counts["again_score"].clamp(min=1)
+        if true.views == 2:
+            apart = self._apart(said.second or said.first, said.spoken, true)
+            terms["apart"] = self.weights.apart * apart / counts["apart"].clamp(min=1)
         return terms
+
+    def _apart(self, answer: Answer, spoken: Match, true: Targets) -> Tensor:
+        """Sum over the pairs of crops of how far apart they see the head, in true distances."""
+        crop_N, place_N = spoken.rows()
+        translation_N3 = answer.people.translation_P3
+        head_BK3 = translation_N3.new_zeros(*spoken.index_BK.shape, 3)
+        head_BK3 = head_BK3.index_put((crop_N, place_N), translation_N3)
+        counts_BK = (spoken.weight_BK > 0) & _of_crops(true, true.known.place_P)[:, None]
+        both_TK = counts_BK[0::2] & counts_BK[1::2]
+        distance_T1 = _of_crops(true, true.translation_P3.norm(dim=-1))[0::2, None]
+        apart_TK = (head_BK3[0::2] - head_BK3[1::2]).norm(dim=-1) / distance_T1.clamp(min=1e-3)
+        return (torch.where(both_TK, apart_TK, 0.0).sum(1) / both_TK.sum(1).clamp(min=1)).sum()
 
     def _positives(self, pixels: Pixels, matched: Match) -> tuple[Tensor, Tensor]:
         """(B, N) which pixels are; (B, 1) how many, or of nobody's crop how many it would have."""
@@ -310,6 +331,11 @@ class GLNetLoss(nn.Module):
             counted["goals"] = true.known.joints_PJ[:, list(self.limbs.joints)]
             counted["twist"] = true.known.pose_PR[:, turned] & true.known.shape_PS.all(1, keepdim=True)
         return counted
+
+
+def _of_crops(true: Targets, value_P: Tensor) -> Tensor:
+    """(B,) what is said of the person in each crop; 0 where there is nobody."""
+    return value_P.new_zeros(len(true.K_B33)).index_copy(0, true.centers.image_index_P, value_P)
 
 
 class _Rows(NamedTuple):

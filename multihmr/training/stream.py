@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -43,17 +44,19 @@ class Stream(Dataset[Any]):
         augmentation: Augmentation | None = None,
         *,
         keypoints_only: bool = False,
-        view: Callable[..., Sample] = augment,
+        view: Callable[..., Sample | list[Sample]] = augment,
+        views: int = 1,
     ) -> None:
-        """view: how a sample is seen, as `augment` or `one_person`."""
+        """view: how a sample is seen, as `augment` or `one_person`; in so many `views`."""
         self.mixture = mixture
         self.topology = topology
         self.image_size = image_size
         self.augmentation = augmentation
         self.keypoints_only = keypoints_only
         self.view = view
+        self.views = views
 
-    def __getitem__(self, g: int) -> Sample | Unusable:
+    def __getitem__(self, g: int) -> Sample | list[Sample] | Unusable:
         rng = np.random.default_rng((self.mixture.seed, 1, g))
         try:
             sample = for_body(self.mixture[g], self.topology, keypoints_only=self.keypoints_only)
@@ -71,16 +74,17 @@ def batches(
     a step cannot be shared evenly.
     """
     parts = processes.count * config.accumulate
-    if config.batch_size % parts:
+    if config.batch_size % (parts * stream.views):
         raise ValueError(
             f"{processes.count} processes with {config.accumulate} batches each cannot share "
-            f"{config.batch_size} pictures a step evenly; take a multiple of {parts}"
+            f"{config.batch_size} pictures a step evenly; take a multiple of {parts * stream.views}"
         )
-    first = start * config.batch_size + processes.rank
+    samples = config.batch_size // stream.views
+    first = start * samples + processes.rank
     loader = DataLoader(
         stream,
-        batch_size=config.batch_size // parts,
-        sampler=range(first, config.steps * config.batch_size, processes.count),  # type: ignore[arg-type]
+        batch_size=samples // parts,
+        sampler=range(first, config.steps * samples, processes.count),  # type: ignore[arg-type]
         collate_fn=_collate,
         num_workers=config.workers,
         prefetch_factor=4 if config.workers else None,
@@ -104,10 +108,13 @@ def _of_steps(loaded: Iterator[Batch | Unusable], steps: int, accumulate: int) -
         del loaded  # ends its processes now, not when the last traceback is forgotten
 
 
-def _collate(samples: Sequence[Sample | Unusable]) -> Batch | Unusable:
+def _collate(seen: Sequence[Sample | list[Sample] | Unusable]) -> Batch | Unusable:
+    of_samples = [views if isinstance(views, list) else [views] for views in seen]
+    samples = list(chain.from_iterable(of_samples))
     usable = [sample for sample in samples if isinstance(sample, Sample)]
     try:
-        return next((s for s in samples if isinstance(s, Unusable)), None) or collate(usable)
+        unusable = next((s for s in samples if isinstance(s, Unusable)), None)
+        return unusable or collate(usable, views=len(of_samples[0]))
     except ValueError as error:
         return Unusable(str(error))
 

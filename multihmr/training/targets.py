@@ -47,6 +47,7 @@ class Targets:
     heads_B: Tensor  # whether it is known of all people in a picture where their head is
     everybody_BJ: Tensor  # ... and their joint J
     left_out: int  # people without a target: their head is nowhere, or nothing of them is in the window
+    views: int  # as in Batch
 
 
 @torch.no_grad()
@@ -100,6 +101,7 @@ def make_targets(batch: Batch, body: Body, patch: int) -> Targets:
         heads_B=heads_B,
         everybody_BJ=everybody_BJ,
         left_out=left_out,
+        views=batch.views,
     )
 
 

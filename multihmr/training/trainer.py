@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..data.augment import Augmentation, augment
 from ..data.mixture import Mixture, Source, for_body, open_sources
-from ..data.persons import one_person
+from ..data.persons import one_person, one_person_twice
 from ..hub import pick_device, save_model
 from ..humans import Topology
 from ..model import Model
@@ -76,6 +76,7 @@ class TrainConfig:
     read_joints: bool = _flag(True, "let the network read the body's joints off the patches (reader.py)")
     zoom: float = _flag(0.0, "share of pictures seen through another lens")
     person: float = _flag(0.0, "share of pictures cut to one person: small image sizes then show limbs")
+    twins: bool = _flag(False, "show a glnet everybody in two crops, which should say the same place")
     roll: float = _flag(0.0, "share of pictures turned by up to 20 degrees")
     cover: float = _flag(0.0, "share of pictures with patches that hide parts of people")
     workers: int = _flag(1, "processes that read pictures, for each process that trains")
@@ -113,6 +114,8 @@ def train(config: TrainConfig, *, model: Model | None = None, progress: bool | N
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
     crops = (model or config).family == "glnet"
+    if config.twins and not crops:
+        raise ValueError("--twins are two crops of one person; take --family glnet")
     sources = open_sources(config.data, config.root, joints=crops)
     if model is None:
         model = build(config, {source.samples[0].keypoint_set for source in sources})
@@ -128,7 +131,8 @@ def train(config: TrainConfig, *, model: Model | None = None, progress: bool | N
         state.model.config.image_size,
         Augmentation(zoom=config.zoom, person=config.person, roll=config.roll, cover=config.cover),
         keypoints_only=config.keypoints_only,
-        view=one_person if crops else augment,
+        view=(one_person_twice if config.twins else one_person) if crops else augment,
+        views=1 + config.twins,
     )
     with StopSignal() as stop, death_of_workers_said():
         _learn(state, stream, processes, stop, progress)

@@ -8,7 +8,7 @@ from toys import ToyBody
 
 from multihmr.data.augment import Augmentation
 from multihmr.data.mixture import open_sources
-from multihmr.data.persons import one_person, only, person_boxes
+from multihmr.data.persons import one_person, one_person_twice, only, person_boxes
 from multihmr.data.sample import Sample
 from multihmr.data.shards import Shards, write_shard
 from multihmr.geometry import default_intrinsics
@@ -71,6 +71,26 @@ def test_turned_cameras_turn_the_box():
     for seed in range(5):
         points = crop(sample, seed, turned).keypoints_2d[0]
         assert ((points > 0) & (points < 64)).all()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_twins_are_one_person_in_two_crops(seed):
+    """Also with cameras that turn and mirrors: both crops of a pair are through the same camera."""
+    sample, how = sample_of((-0.6, -0.5, 3.0), (0.7, -0.4, 4.0)), Augmentation(roll=1.0)
+    one, other = one_person_twice(sample, 64, np.random.default_rng(seed), ToyBody().topology, how)
+    assert (one.image != other.image).any()
+    assert abs(one.K - other.K).max() > 0.1
+    for name in ("translation", "pose", "shape"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+    for seen in (one, other):
+        head = seen.K @ seen.translation[0]
+        np.testing.assert_allclose(head[:2] / head[2], seen.keypoints_2d[0, 2], atol=0.05)
+
+
+def test_nobody_twice_is_two_pictures_of_nobody():
+    one, other = one_person_twice(sample_of(), 64, np.random.default_rng(0), ToyBody().topology)
+    assert len(one) == len(other) == 0
+    assert one.image.shape == other.image.shape == (64, 64, 3)
 
 
 def test_boxes_come_from_keypoints_or_heads():

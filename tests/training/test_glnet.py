@@ -177,6 +177,50 @@ def test_the_second_stage_weighs_more():
     assert terms["again_joints"].item() == pytest.approx(2 * terms["joints"].item(), rel=1e-4)
 
 
+def test_twins_should_see_the_head_in_one_place():
+    """Of pairs of crops of equal pictures nothing is apart; of others it is how far the answers are."""
+    model = tiny_glnet()
+    objective = GLNetObjective(model)
+    same = collate([crop_of(), crop_of(), crop_of(1), crop_of(2, people=0)], views=2)
+    assert objective(same)["apart"].item() == 0
+
+    K = crop_of().K
+    K[[0, 1], [0, 1]] *= 1.2
+    longer_lens = dataclasses.replace(crop_of(), K=K)
+    other = collate([crop_of(), longer_lens], views=2)
+    term = objective(other)["apart"]
+    pixels, true = model.see(other.images_B3HW(), other.K_B33), objective.targets(other)
+    spoken = match(pixels, true, model)
+    index_BK = spoken.index_BK
+    x_BQD, theta_BQC = model.glance(pixels, index_BK)
+    theta_BQC, _ = model.look_again(pixels, index_BK, x_BQD, theta_BQC)
+    heads = [
+        model.speak(pixels, torch.full((4,), crop), index_BK[crop], theta_BQC[crop]).people.translation_P3
+        for crop in (0, 1)
+    ]
+    apart = (heads[0] - heads[1]).norm(dim=-1).mean() / true.translation_P3[0].norm()
+    assert term.item() == pytest.approx(60 * apart.item(), rel=1e-4)
+    assert "apart" not in objective(collate([crop_of(), crop_of()]))
+
+
+@pytest.mark.parametrize("switches", [{}, {"local": False}, {"matching": "fixed"}])
+def test_twins_cut_into_batches_are_the_same_step(switches):
+    def state() -> TrainState:
+        return TrainState(tiny_glnet(**switches), TrainConfig(data="", precision="fp32"))
+
+    whole, cut = state(), state()
+    samples = [crop_of(seed) for seed in (0, 1, 2, 3)] + [crop_of(4, people=0), crop_of(4)]
+    terms = train_step(whole, objective_of(whole.model), [collate(samples, views=2)])
+    parts = [collate(samples[:2], views=2), collate(samples[2:], views=2)]
+    assert terms["apart"] > 0
+    assert train_step(cut, objective_of(cut.model), parts) == pytest.approx(terms, rel=1e-4)
+
+
+def test_twins_are_crops_of_people(tmp_path: Path):
+    with pytest.raises(ValueError, match="--twins are two crops of one person; take --family glnet"):
+        train(TrainConfig(data="data", out=str(tmp_path), twins=True))
+
+
 def test_a_step_may_be_cut_into_batches():
     def state() -> TrainState:
         return TrainState(tiny_glnet(), TrainConfig(data="", precision="fp32"))
@@ -210,13 +254,16 @@ def test_training_goes_through_the_same_door(tmp_path: Path):
     (tmp_path / "data").mkdir()
     write_shard(tmp_path / "data/a.tar", [crop_of(seed, side=200) for seed in range(4)])
     quick = {"steps": 2, "batch_size": 2, "warmup": 1, "precision": "fp32", "workers": 0, "log_every": 1}
-    config = TrainConfig(data=str(tmp_path / "data"), out=str(tmp_path / "run"), device="cpu", **quick)
+    config = TrainConfig(
+        data=str(tmp_path / "data"), out=str(tmp_path / "run"), device="cpu", twins=True, **quick
+    )
     path = train(config, model=tiny_glnet(), progress=False)
     with safe_open(path, "pt") as file:
         assert file.metadata()["family"] == "glnet"
         assert json.loads(file.metadata()["config"])["positives"] == 4
     notes = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
     assert notes[-1]["again_joints"] > 0
+    assert notes[-1]["apart"] > 0
 
 
 def test_a_run_builds_the_family_that_it_names():

@@ -5,6 +5,7 @@ import pytest
 from toys import ToyBody
 
 from multihmr.data.mixture import Mixture, Source, open_sources
+from multihmr.data.persons import one_person_twice
 from multihmr.data.shards import Shards, write_shard
 from multihmr.training.batch import collate
 from multihmr.training.processes import Processes
@@ -43,6 +44,20 @@ def test_a_step_has_the_same_samples_however_it_is_cut(stream, config, count, ac
 def test_processes_must_share_a_step_evenly(stream, config):
     with pytest.raises(ValueError, match=r"2 processes with 3 batches each cannot share 4 .* multiple of 6"):
         batches(stream, config(accumulate=3), 0, Processes(0, 2))
+
+
+def test_twins_stay_together_however_a_step_is_cut(shards, config):
+    mixture = Mixture(open_sources(str(shards)), seed=3)
+    stream = Stream(mixture, TOPOLOGY, 64, view=one_person_twice, views=2)
+    whole = names_of_steps(stream, config(), 0, 1)
+    assert [len(names) for names in whole] == [4] * len(whole)
+    assert names_of_steps(stream, config(accumulate=1), 1, 2) == whole[1:]
+    for [batch] in batches(stream, config(), 0, Processes()):
+        assert batch.views == 2
+        assert batch.names[0::2] == batch.names[1::2]
+        assert batch.alone(1).views == 1
+    with pytest.raises(ValueError, match=r"2 processes with 2 batches each cannot share 4 .* multiple of 8"):
+        batches(stream, config(accumulate=2), 0, Processes(0, 2))
 
 
 @pytest.mark.parametrize("workers", [0, 1])
