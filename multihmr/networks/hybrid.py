@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any, NamedTuple
 
 import torch
@@ -17,8 +18,6 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from .features import Backbone, Features
-
-HYBRIDS = ("hybrid_lite0", "hybrid_lite2")
 
 
 class Stage(NamedTuple):
@@ -43,6 +42,7 @@ LITE = {
     name: tuple(Stage(*size, *rest) for size, *rest in zip(sizes, _KERNELS, _STRIDES, strict=True))
     for name, sizes in _SIZES.items()
 }
+HYBRIDS = tuple(f"hybrid_{name}" for name in LITE)
 NORM_EPS = 1e-3  # of TensorFlow's norms
 SEEN = (2, 4, 6)  # the last stages at strides 8, 16 and 32
 
@@ -238,7 +238,7 @@ class Mlp(nn.Module):
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """(B, heads, N, D) of each: softmax(q k^T / sqrt(D)) v."""
     if q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.requires_grad:
-        # The fused kernel computes in float32 here: forward and backward take 2.8 times as long (torch 2.15).
+        # With the fused kernel forward and backward take 2.8 times as long (torch 2.15).
         with torch.autocast("cpu", enabled=False):
             return ((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)).softmax(-1) @ v
     return F.scaled_dot_product_attention(q, k, v)
@@ -268,7 +268,10 @@ def folded(source: Mapping[str, Tensor], stem: Lite) -> dict[str, Tensor]:
     weights: dict[str, Tensor] = {}
     for name, conv in stem.named_modules():
         if isinstance(conv, Conv):
-            weight, gain, shift, mean, variance, _ = (next(values) for _ in range(6))
+            six = list(islice(values, 6))
+            if len(six) < 6:
+                raise ValueError(f"the weights end before {name}: this is no whole EfficientNet-Lite")
+            weight, gain, shift, mean, variance, _ = six
             if weight.shape != conv.weight.shape:
                 raise ValueError(f"{name} has weights {tuple(conv.weight.shape)}, got {tuple(weight.shape)}")
             fused = fuse_conv_bn_weights(weight, None, mean, variance, NORM_EPS, gain, shift)

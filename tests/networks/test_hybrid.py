@@ -32,6 +32,8 @@ def test_another_network_is_no_stem() -> None:
     stem = Lite(LITE["lite0"])
     with pytest.raises(ValueError, match="conv_stem has weights"):
         folded({str(i): torch.zeros(8, 3, 3, 3) for i in range(6)}, stem)
+    with pytest.raises(ValueError, match="the weights end before conv_stem"):
+        folded({}, stem)
 
 
 def test_block_is_the_block_of_timm() -> None:
