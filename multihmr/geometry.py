@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 DEFAULT_FOV_DEG = 60.0
+HEAD_RADIUS = 0.12  # metres
 
 
 def fov_to_focal(fov: Tensor | float, size: Tensor | float) -> Tensor:
@@ -107,3 +108,20 @@ def released_code_to_depth(code: Tensor, focal: Tensor, size: Tensor | float) ->
 
 def _reference_focal(size: Tensor | float) -> Tensor:
     return fov_to_focal(math.radians(DEFAULT_FOV_DEG), size)
+
+
+def same_place(translation_P3: Tensor, apart: tuple[float, float]) -> Tensor:
+    """(..., P, 3) heads [m] -> (..., P, P) whether two are too near each other to be two people's.
+
+    apart: people's heads are so far from each other across the line of sight [m], or their depths have a
+    ratio that differs from 1 by so much.
+    """
+    across, along = apart
+    rays_P2 = translation_P3[..., :2] / translation_P3[..., 2:]
+    depth_P = translation_P3[..., 2]
+    shorter_PP = torch.minimum(depth_P[..., None], depth_P[..., None, :])
+    across_PP = (rays_P2[..., None, :] - rays_P2[..., None, :, :]).norm(dim=-1) * shorter_PP
+    along_PP = (depth_P[..., None] / depth_P[..., None, :]).log().abs()
+    same_PP = (across_PP < across) & (along_PP < math.log(1 + along))
+    same_PP |= across_PP < min(HEAD_RADIUS, across)  # a head right behind another would not be seen
+    return same_PP

@@ -6,7 +6,7 @@ import hashlib
 import math
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +18,16 @@ from .bodies.body import Body, place
 from .geometry import default_intrinsics, fov_to_focal, intrinsics, project, unproject
 from .humans import Humans
 from .image import Photo, Window, check_intrinsics, read_photo
+from .tiles import MOST, everybody_once, tiles_of
 
 if TYPE_CHECKING:
     from .networks.centers import Centers
     from .networks.reader import JointReading
     from .tracking import Tracking
+
+
+# Fields of Humans that a network says; the others follow from these and the camera.
+OF_PEOPLE = ("scores", "pose", "shape", "expression", "translation", "vertices", "joints")
 
 
 @dataclass(frozen=True)
@@ -52,16 +57,18 @@ class Predictions:
         mine = self.centers.image_index_P == index
         mine = mine.nonzero()[:, 0]
         mine = mine[self.translation_P3[mine, 2].argsort(stable=True)]
-        tensors = {
-            "scores": self.centers.scores_P,
-            "pose": self.pose_PR33,
-            "shape": self.shape_PS,
-            "expression": self.expression_PE,
-            "translation": self.translation_P3,
-            "vertices": self.vertices_PV3,
-            "joints": self.joints_PJ3,
+        tensors = (
+            self.centers.scores_P,
+            self.pose_PR33,
+            self.shape_PS,
+            self.expression_PE,
+            self.translation_P3,
+            self.vertices_PV3,
+            self.joints_PJ3,
+        )
+        return {
+            name: tensor[mine].float().cpu().numpy() for name, tensor in zip(OF_PEOPLE, tensors, strict=True)
         }
-        return {name: tensor[mine].float().cpu().numpy() for name, tensor in tensors.items()}
 
 
 class Model(nn.Module):
@@ -245,6 +252,7 @@ class Model(nn.Module):
         fov: float | None = None,
         threshold: float | None = None,
         max_people: int | None = None,
+        tiles: int = 1,
     ) -> Humans:
         """Every person in one image, nearest first.
 
@@ -255,6 +263,8 @@ class Model(nn.Module):
             fov: field of view over the longer side of the image, in degrees.
             threshold: least score in [0, 1] of a person; None takes the checkpoint's own.
             max_people: keep only the best-scored.
+            tiles: 2 looks at the picture again in parts, two along its longer side (3: three, up to 8), for
+                people who are small in it; with 2 that takes three to five times as long.
 
         Returns:
             Humans, of length 0 when nobody is there.
@@ -263,7 +273,8 @@ class Model(nn.Module):
             ValueError: the image, K or fov cannot be used; the sentence says why.
             FileNotFoundError: there is no such file.
         """
-        return self.predict_batch([image], [K], fov=fov, threshold=threshold, max_people=max_people)[0]
+        options: dict[str, Any] = {"fov": fov, "threshold": threshold, "max_people": max_people}
+        return self.predict_batch([image], [K], tiles=tiles, **options)[0]
 
     def predict_batch(
         self,
@@ -273,10 +284,11 @@ class Model(nn.Module):
         fov: float | None = None,
         threshold: float | None = None,
         max_people: int | None = None,
+        tiles: int = 1,
         batch_size: int = 8,
     ) -> list[Humans]:
         """`predict` for several images of any sizes, `batch_size` at a time; one Humans per image."""
-        check_options(fov, threshold, max_people)
+        check_options(fov, threshold, max_people, tiles)
         if Ks is None:
             Ks = [None] * len(images)
         if len(Ks) != len(images):
@@ -290,7 +302,14 @@ class Model(nn.Module):
                 camera_of(photo, K, fov)
                 for photo, K in zip(photos, Ks[start : start + batch_size], strict=True)
             ]
-            found += self._predict_photos(photos, cameras, threshold, max_people)
+            seen = self._predict_photos(photos, cameras, threshold, max_people)
+            if tiles > 1:
+                count, options = tiles, (threshold, max_people, batch_size)
+                seen = [
+                    self._closer(photo, whole, count, *options)
+                    for photo, whole in zip(photos, seen, strict=True)
+                ]
+            found += seen
         return found
 
     def predict_video(
@@ -300,6 +319,7 @@ class Model(nn.Module):
         *,
         fov: float | None = None,
         threshold: float | None = None,
+        tiles: int = 1,
         batch_size: int = 8,
         tracking: Tracking | None = None,
     ) -> Iterator[Humans]:
@@ -315,6 +335,7 @@ class Model(nn.Module):
             K, fov: the camera, as in `predict`, for all frames. None: what the network sees in the first
                 frames is kept.
             threshold: least score of somebody new; who is followed already may have half of it.
+            tiles: as in `predict`, for people who are small in the frames.
             batch_size: frames that go through the network at once; fewer where frames are very large.
             tracking: a `tracking.Tracking`: how far to look ahead, which gaps to fill, how much to smooth.
 
@@ -324,9 +345,8 @@ class Model(nn.Module):
         """
         from .video import predict_video
 
-        return predict_video(
-            self, source, K, fov=fov, threshold=threshold, batch_size=batch_size, tracking=tracking
-        )
+        options: dict[str, Any] = {"fov": fov, "threshold": threshold, "tiles": tiles}
+        return predict_video(self, source, K, batch_size=batch_size, tracking=tracking, **options)
 
     @torch.inference_mode()
     def _predict_photos(
@@ -357,6 +377,34 @@ class Model(nn.Module):
                 K, source = window.image_intrinsics(used_B33[i]), self.own_camera_source
             result.append(self._humans(predictions.of_image(i), photo, K, source))
         return result
+
+    def _closer(
+        self,
+        photo: Photo,
+        whole: Humans,
+        count: int,
+        threshold: float | None,
+        max_people: int | None,
+        batch_size: int,
+    ) -> Humans:
+        """The people of a picture, who are those of the `whole` and of its parts, each once."""
+        tiles = tiles_of(*whole.image_size, count)
+        K = torch.tensor(whole.K)
+        parts: list[Humans] = []
+        for start in range(0, len(tiles), batch_size):
+            some = tiles[start : start + batch_size]
+            photos = [replace(photo, pixels=photo.pixels[y0:y1, x0:x1]) for x0, y0, x1, y1 in some]
+            cuts = [Window((1, 1), (-x0, -y0), x1 - x0) for x0, y0, x1, _ in some]
+            cameras: list[tuple[Tensor | None, str]] = [(cut.intrinsics(K), "given") for cut in cuts]
+            parts += self._predict_photos(photos, cameras, threshold, max_people)
+        kept = everybody_once(whole, parts, tiles)
+        people = {
+            name: np.concatenate([getattr(humans, name) for humans in (whole, *parts)])[kept]
+            for name in OF_PEOPLE
+        }
+        best = people["scores"].argsort(kind="stable")[::-1][:max_people]
+        best = best[people["translation"][best, 2].argsort(kind="stable")]
+        return self._humans({name: array[best] for name, array in people.items()}, photo, K, whole.K_source)
 
     def _humans(self, people: dict[str, np.ndarray], photo: Photo, K: Tensor, source: str) -> Humans:
         height, width = photo.pixels.shape[:2]
@@ -415,10 +463,12 @@ def camera_of(photo: Photo, K: Any, fov: float | None) -> tuple[Tensor | None, s
     return None, "predicted"
 
 
-def check_options(fov: float | None, threshold: float | None, max_people: int | None) -> None:
+def check_options(fov: float | None, threshold: float | None, max_people: int | None, tiles: int = 1) -> None:
     if fov is not None and not 1 < fov < 179:
         raise ValueError(f"fov is the field of view in degrees, between 1 and 179, got {fov}")
     if threshold is not None and not 0 <= threshold <= 1:
         raise ValueError(f"threshold is a score between 0 and 1, got {threshold}")
     if max_people is not None and max_people < 0:
         raise ValueError(f"max_people must not be negative, got {max_people}")
+    if not 1 <= tiles <= MOST:
+        raise ValueError(f"tiles is how many parts lie along a picture, 1 to {MOST}, got {tiles}")

@@ -30,6 +30,7 @@ def predict_video(
     *,
     fov: float | None = None,
     threshold: float | None = None,
+    tiles: int = 1,
     batch_size: int = 8,
     tracking: Tracking | None = None,
 ) -> Iterator[Humans]:
@@ -38,7 +39,7 @@ def predict_video(
     chosen = tracking or (LIVE if video.live else Tracking())
     new = model.config.threshold if threshold is None else threshold
     size = 1 if video.live else batch_size
-    predicted = predict_frames(model, video, K, fov=fov, threshold=new / 2, batch_size=size)
+    predicted = predict_frames(model, video, K, fov=fov, threshold=new / 2, tiles=tiles, batch_size=size)
     named = follow(((frame.time, humans) for frame, humans in predicted), chosen, new=new)
     return (stand(humans, model.body) for humans in named)
 
@@ -50,6 +51,7 @@ def predict_frames(
     *,
     fov: float | None = None,
     threshold: float | None = None,
+    tiles: int = 1,
     batch_size: int = 8,
     held: dict[tuple[int, int], np.ndarray] | None = None,
 ) -> Iterator[tuple[Frame, Humans]]:
@@ -67,7 +69,8 @@ def predict_frames(
 
         def predict(photos: list[Photo] = photos) -> list[Humans]:
             Ks = [K if K is not None else held.get(photo.pixels.shape[:2]) for photo in photos]
-            return model.predict_batch(photos, Ks, fov=fov, threshold=threshold, batch_size=len(photos))
+            options: dict[str, Any] = {"fov": fov, "threshold": threshold, "tiles": tiles}
+            return model.predict_batch(photos, Ks, batch_size=len(photos), **options)
 
         found = predict()
         seen = [humans for humans in found if humans.K_source == "predicted"]

@@ -43,11 +43,12 @@ def main() -> None:
     parser.add_argument("--debian", type=Path, help="where the packages are unpacked, / if installed")
     parser.add_argument("--model", default="multihmr-anny-hybrid", help="default: %(default)s")
     parser.add_argument("--threshold", type=float, help="default: the model's own")
+    parser.add_argument("--tiles", type=int, default=1, help="as Model.predict takes it")
     args = parser.parse_args()
     model = load_model(args.model)
     count, seen = 0, 0
     for name, picture in pictures(args.folders, args.debian):
-        humans = model.predict(picture, threshold=args.threshold)
+        humans = model.predict(picture, threshold=args.threshold, tiles=args.tiles)
         count += 1
         seen += len(humans) > 0
         if len(humans):

@@ -73,9 +73,12 @@ def test_predict_writes_every_format(
 def test_flags_reach_the_model(model: StubModel, tmp_path: Path) -> None:
     write(tmp_path / "a.jpg")
     command = ["predict", str(tmp_path / "a.jpg"), "--out", str(tmp_path), "--format", "json"]
-    assert cli.run([*command, "--K", "50,60,20,15", "--threshold", "0.2", "--max-people", "3"]) == 0
+    assert (
+        cli.run([*command, "--K", "50,60,20,15", "--threshold", "0.2", "--max-people", "3", "--tiles", "2"])
+        == 0
+    )
     K = [[50, 0, 20], [0, 60, 15], [0, 0, 1]]
-    assert model.asked == [{"K": K, "fov": None, "threshold": 0.2, "max_people": 3}]
+    assert model.asked == [{"K": K, "fov": None, "threshold": 0.2, "max_people": 3, "tiles": 2}]
 
 
 def test_bad_pictures_are_listed_and_the_rest_is_done(

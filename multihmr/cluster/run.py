@@ -54,11 +54,12 @@ def _told(default: Any, words: str) -> Any:
 
 @dataclass(frozen=True)
 class Settings:
-    """How a data set is predicted. Only fov, threshold and max_people change the result."""
+    """How a data set is predicted. Only fov, threshold, max_people and tiles change the result."""
 
     fov: float | None = _told(None, "field of view over the longer side, in degrees")
     threshold: float | None = _told(None, "least score of a person, 0 to 1")
     max_people: int | None = _told(None, "keep the N best per picture")
+    tiles: int = _told(1, "2 or more: also look at so many parts along each picture, for small people")
     column: str | None = _told(None, "of tables: the column with the bytes of pictures")
     address: str | None = _told(None, "of a Ray cluster, as HOST:6379; without one, this machine")
     workers: int | None = _told(None, "copies of the model; without a number all GPUs, else all CPUs")
@@ -70,7 +71,8 @@ class Settings:
     @property
     def of_predict(self) -> dict[str, Any]:
         """The options that change the result, by their names in Model.predict."""
-        return {"fov": self.fov, "threshold": self.threshold, "max_people": self.max_people}
+        names = ("fov", "threshold", "max_people", "tiles")
+        return {name: getattr(self, name) for name in names}
 
 
 def predict_dataset(

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from ..cli import EXPECTED, clean, fail, sentence
-from .flags import model_flags, words
+from .flags import model_flags, tiles_flag, words
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -29,6 +29,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="for tables, people and the worst pictures; the same again goes on with what is not done",
     )
     parser.add_argument("--threshold", type=float, help="least score of a person; default: the model's own")
+    tiles_flag(parser)
     parser.add_argument("--predict-camera", action="store_true", help="do not tell the model the true camera")
     model_flags(parser)
 
@@ -39,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     from ..evaluation.score import save_all, table
     from ..evaluation.suite import Plan, devices_of, measure
 
-    protocol = Protocol(given_camera=not args.predict_camera, threshold=args.threshold)
+    protocol = Protocol(given_camera=not args.predict_camera, threshold=args.threshold, tiles=args.tiles)
     scores, failed = [], []
     for data in args.data:
         plan = Plan(data, args.root, args.count, args.every, protocol)

@@ -25,6 +25,16 @@ def backend_flag(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def tiles_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--tiles",
+        type=int,
+        default=1,
+        metavar="N",
+        help="2 or more: also look at so many parts along each picture, for small people; slower",
+    )
+
+
 def add_fields(parser: argparse.ArgumentParser, config_class: type) -> None:
     """A flag for every field of a dataclass: --batch-size for batch_size, required without a default."""
     hints = typing.get_type_hints(config_class)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from ..cli import EXPECTED, clean, fail, sentence
-from .flags import backend_flag, intrinsics, model_flags
+from .flags import backend_flag, intrinsics, model_flags, tiles_flag
 
 if TYPE_CHECKING:
     from ..humans import Humans
@@ -51,6 +51,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     camera.add_argument("--fov", type=float, metavar="DEG", help="field of view over the longer side")
     parser.add_argument("--threshold", type=float, help="least score of a person, 0 to 1")
     parser.add_argument("--max-people", type=int, metavar="N", help="keep the N best per picture")
+    tiles_flag(parser)
     parser.add_argument("--smplx", metavar="PATH", help="your SMPLX_NEUTRAL.npz, for models with that body")
     model_flags(parser)
     backend_flag(parser)
@@ -89,7 +90,8 @@ def _predict_one(model: Model, path: Path, stem: Path, args: argparse.Namespace)
     from ..image import read_photo
 
     photo = read_photo(path)  # decoded once, for the network and for the overlay
-    humans = model.predict(photo, args.K, fov=args.fov, threshold=args.threshold, max_people=args.max_people)
+    options = {name: getattr(args, name) for name in ("fov", "threshold", "max_people", "tiles")}
+    humans = model.predict(photo, args.K, **options)
     for form in args.format:
         target = stem.with_name(stem.name + FORMATS[form])
         if form.startswith("overlay"):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from ..cli import clean, fail
-from .flags import backend_flag, intrinsics, model_flags
+from .flags import backend_flag, intrinsics, model_flags, tiles_flag
 
 if TYPE_CHECKING:
     from ..frames import Frame, Video
@@ -50,6 +50,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     camera.add_argument("--K", type=intrinsics, metavar="FX,FY,CX,CY", help="camera, in pixels of the video")
     camera.add_argument("--fov", type=float, metavar="DEG", help="field of view over the longer side")
     parser.add_argument("--threshold", type=float, help="least score of somebody new, 0 to 1")
+    tiles_flag(parser)
     parser.add_argument("--fps", type=float, help="frames a second of a folder of pictures; default: 30")
     parser.add_argument("--frames", type=int, metavar="N", help="only the first N frames")
     parser.add_argument("--batch-size", type=int, default=8, help="frames at once; default: %(default)s")
@@ -112,6 +113,7 @@ def _facts(args: argparse.Namespace, source: Any, model: Model) -> dict[str, Any
         "K": args.K,
         "fov": args.fov,
         "threshold": args.threshold,
+        "tiles": args.tiles,
         "frames": args.frames,
     }
 
@@ -129,6 +131,7 @@ def _predict(model: Model, video: Video, pieces: Pieces, args: argparse.Namespac
         frames,
         args.K,
         fov=args.fov,
+        tiles=args.tiles,
         threshold=new / 2,  # who is already there may have half the score of somebody new
         batch_size=1 if video.live else args.batch_size,
         held=_held(pieces, model),

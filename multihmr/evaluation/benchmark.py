@@ -37,12 +37,14 @@ class Protocol:
     min_visibility: true people of whom less is visible neither count as missed nor as false where predicted
     (AGORA leaves out those hidden by more than 90 %). iou_threshold: overlap that a match needs.
     given_camera: whether the model is told the true K. threshold: detection score, None is the model's own.
+    tiles: as `Model.predict` takes it.
     """
 
     given_camera: bool = True
     min_visibility: float = 0.1
     iou_threshold: float = IOU_THRESHOLD
     threshold: float | None = None
+    tiles: int = 1
     batch_size: int = 8
 
 
@@ -76,7 +78,8 @@ def evaluate(
     images = 0
     for batch in _batches(_bar(samples, progress), protocol.batch_size):
         Ks = [sample.K for sample in batch] if protocol.given_camera else None
-        predictions = model.predict_batch([s.image for s in batch], Ks, threshold=protocol.threshold)
+        options: dict[str, Any] = {"threshold": protocol.threshold, "tiles": protocol.tiles}
+        predictions = model.predict_batch([s.image for s in batch], Ks, **options)
         for sample, humans in zip(batch, predictions, strict=True):
             found, counts = judge(sample, humans)
             people.append(found)

@@ -7,7 +7,6 @@ instead: Q cells of each image, best first, and a mask of those that are people.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from dataclasses import dataclass, fields
 
@@ -15,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-HEAD_RADIUS = 0.12  # metres
+from ..geometry import same_place
 
 
 @dataclass(frozen=True)
@@ -123,7 +122,7 @@ def different_people(
     `apart` says what makes two people: heads that far from each other across the line of sight [m], or, along
     it, depths whose ratio differs from 1 by that much. People of different images are different.
     """
-    same_PP = _same_place(translation_P3, apart)
+    same_PP = same_place(translation_P3, apart)
     same_PP &= centers.image_index_P[:, None] == centers.image_index_P
     alike, image = same_PP.cpu().numpy(), centers.image_index_P.tolist()
     kept: list[int] = []
@@ -147,7 +146,7 @@ def different_slots(
     least, so after as many rounds as there are slots all are settled, whoever is in whose place.
     """
     batch, count = slots.mask_BQ.shape
-    same_BQQ = _same_place(translation_P3.unflatten(0, (batch, count)), apart)
+    same_BQQ = same_place(translation_P3.unflatten(0, (batch, count)), apart)
     better_QQ = torch.ones(count, count, dtype=torch.bool, device=same_BQQ.device).tril(-1)
     rivals_BQQ = (same_BQQ & better_QQ).to(translation_P3.dtype)
     keep_BQ = slots.mask_BQ
@@ -157,19 +156,6 @@ def different_slots(
     scores_BQ = slots.scores_P.unflatten(0, (batch, count))
     best = torch.where(keep_BQ, scores_BQ, scores_BQ.new_zeros(())).topk(min(at_most, count), dim=1)
     return slots.picked(best.indices, best.values > 0)
-
-
-def _same_place(translation_P3: Tensor, apart: tuple[float, float]) -> Tensor:
-    """(..., P, 3) heads [m] -> (..., P, P) whether two are too near each other to be two people's."""
-    across, along = apart
-    rays_P2 = translation_P3[..., :2] / translation_P3[..., 2:]
-    depth_P = translation_P3[..., 2]
-    shorter_PP = torch.minimum(depth_P[..., None], depth_P[..., None, :])
-    across_PP = (rays_P2[..., None, :] - rays_P2[..., None, :, :]).norm(dim=-1) * shorter_PP
-    along_PP = (depth_P[..., None] / depth_P[..., None, :]).log().abs()
-    same_PP = (across_PP < across) & (along_PP < math.log(1 + along))
-    same_PP |= across_PP < min(HEAD_RADIUS, across)  # a head right behind another would not be seen
-    return same_PP
 
 
 def pad_people(x_PD: Tensor, image_index_P: Tensor, image_count: int) -> tuple[Tensor, Tensor, Tensor]:

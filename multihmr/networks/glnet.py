@@ -217,6 +217,7 @@ class GLNet(Model):
         fov: float | None = None,
         threshold: float | None = None,
         max_people: int | None = None,
+        tiles: int = 1,
     ) -> Humans:
         """The people in the boxes, or without boxes all that the bundled Multi-HMR finds, in one image.
 
@@ -231,6 +232,7 @@ class GLNet(Model):
             threshold: least score in [0, 1] of a person; None takes everybody in boxes, and of people that
                 were found those whom the Multi-HMR takes by itself.
             max_people: keep only the best-scored.
+            tiles: without boxes, as the Multi-HMR takes it: for people who are small in the image.
 
         Returns:
             Humans: one for each box, in the order of the boxes; without boxes the nearest first.
@@ -240,7 +242,7 @@ class GLNet(Model):
             FileNotFoundError: there is no such file.
         """
         options: dict[str, Any] = {"fov": fov, "threshold": threshold, "max_people": max_people}
-        return self.predict_batch([image], [K], [boxes], **options)[0]
+        return self.predict_batch([image], [K], [boxes], tiles=tiles, **options)[0]
 
     def predict_batch(
         self,
@@ -251,13 +253,14 @@ class GLNet(Model):
         fov: float | None = None,
         threshold: float | None = None,
         max_people: int | None = None,
+        tiles: int = 1,
         batch_size: int = 32,
     ) -> list[Humans]:
         """`predict` for several images; the crops of all of them go through `batch_size` at a time.
 
         boxes: for each image a table as `predict` takes it, or None to find the people.
         """
-        check_options(fov, threshold, max_people)
+        check_options(fov, threshold, max_people, tiles)
         count = len(images)
         Ks = [None] * count if Ks is None else Ks
         boxes = [None] * count if boxes is None else boxes
@@ -271,7 +274,8 @@ class GLNet(Model):
             part = slice(start, start + PHOTOS)
             photos = [read_photo(image) for image in images[part]]
             cameras = [camera_of(photo, K, fov) for photo, K in zip(photos, Ks[part], strict=True)]
-            scenes = self._scenes(photos, cameras, boxes[part], threshold, max_people)
+            options: dict[str, Any] = {"threshold": threshold, "max_people": max_people, "tiles": tiles}
+            scenes = self._scenes(photos, cameras, boxes[part], options)
             result += self._people_of(scenes, threshold, max_people, batch_size)
         return result
 
@@ -280,10 +284,9 @@ class GLNet(Model):
         photos: Sequence[Photo],
         cameras: Sequence[tuple[Tensor | None, str]],
         boxes: Sequence[Any],
-        threshold: float | None,
-        max_people: int | None,
+        options: dict[str, Any],
     ) -> list[Scene]:
-        """Pictures with cameras and boxes; people are found where there are none."""
+        """Pictures with cameras and boxes; people are found, with these options, where there are none."""
         scenes: dict[int, Scene] = {}
         unseen = [i for i, table in enumerate(boxes) if table is None]
         for i, (photo, (K, source), table) in enumerate(zip(photos, cameras, boxes, strict=True)):
@@ -294,9 +297,7 @@ class GLNet(Model):
                 scenes[i] = Scene(photo, K, source, check_boxes(table, height, width))
         if unseen:
             known = [cameras[i][0] for i in unseen]
-            found = self.detector.predict_batch(
-                [photos[i] for i in unseen], known, threshold=threshold, max_people=max_people
-            )
+            found = self.detector.predict_batch([photos[i] for i in unseen], known, **options)
             for i, humans in zip(unseen, found, strict=True):
                 source = humans.K_source if cameras[i][0] is None else cameras[i][1]
                 K = torch.from_numpy(humans.K.copy())

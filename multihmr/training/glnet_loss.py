@@ -58,7 +58,7 @@ class StageWeights:
     keypoints: float = 20.0
     goals: float = 40.0
     twist: float = 1.0
-    apart: float = 100.0  # heads of one person in two crops, in distances to it; of data with such crops
+    apart: float = 200.0  # heads of one person in two crops, in distances to it; of data with such crops
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,7 @@ class ToyModel:
         self.Ks: list[Any] = []
         self.asked: list[int] = []
 
-    def predict_batch(self, images: list, Ks: list | None = None, *, threshold: Any = None) -> list[Humans]:
+    def predict_batch(self, images: list, Ks: list | None = None, **_: Any) -> list[Humans]:
         self.Ks.append(Ks)
         self.asked += [int(image[0, 0, 0]) for image in images]
         return [self._answers[int(image[0, 0, 0])] for image in images]

@@ -199,7 +199,7 @@ def test_twins_should_see_the_head_in_one_place():
         for crop in (0, 1)
     ]
     apart = (heads[0] - heads[1]).norm(dim=-1).mean() / true.translation_P3[0].norm()
-    assert term.item() == pytest.approx(100 * apart.item(), rel=1e-4)
+    assert term.item() == pytest.approx(200 * apart.item(), rel=1e-4)
     assert "apart" not in objective(collate([crop_of(), crop_of()]))
 
 

@@ -1,0 +1,65 @@
+"""Small people: a picture is looked at again in overlapping parts, each through the network's whole window.
+
+A network sees a picture of any size through one window, in which whoever is far away is a few pixels tall. A
+part of the picture has the picture's camera, with another principal point, so whoever is seen in it stands
+where they stand. What is left is to tell who was seen twice.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from .geometry import same_place
+from .humans import Humans
+
+Tile = tuple[int, int, int, int]  # x0, y0, x1, y1 [pixels]
+
+OVERLAP = 0.25  # least share of a part's side that the next one shows, too: small people are whole in one
+MOST = 8  # parts along the longer side
+CUT = 0.1  # share of the joints in the picture that may lie beyond the part in which a person was found
+APART = (0.25, 0.5)  # as `different_people` takes it, but windows differ more about a depth than cells of one
+
+
+def tiles_of(height: int, width: int, count: int) -> list[Tile]:
+    """The parts of a picture, row by row: squares, `count` of them along its longer side.
+
+    A side of the picture that is shorter than a square is shown whole.
+    """
+    side = math.ceil(max(height, width) / (count - (count - 1) * OVERLAP))
+    return [
+        (x0, y0, min(x0 + side, width), min(y0 + side, height))
+        for y0 in _starts(height, side)
+        for x0 in _starts(width, side)
+    ]
+
+
+def _starts(length: int, side: int) -> list[int]:
+    steps = max(0, math.ceil((length - side) / (side * (1 - OVERLAP)) - 1e-6))
+    return [round(i * (length - side) / steps) for i in range(steps + 1)] if steps else [0]
+
+
+def everybody_once(whole: Humans, parts: Sequence[Humans], tiles: Sequence[Tile]) -> np.ndarray:
+    """(N,) who is kept of the people of the whole picture and, after these, of the parts: their indices.
+
+    Who is whole in a part is taken from there, for there they are seen in more pixels; who is cut off by its
+    edge is left to the others. parts: in the pixels of their tiles; all have one camera.
+    """
+    height, width = whole.image_size
+    ranks = [whole.scores - 1]  # scores are at most 1
+    for humans, (x0, y0, x1, y1) in zip(parts, tiles, strict=True):
+        x, y = (humans.joints_2d[..., i] + start for i, start in enumerate((x0, y0)))
+        seen = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+        cut = seen & ((x < x0) | (x >= x1) | (y < y0) | (y >= y1))
+        ranks.append(np.where(cut.sum(1) > CUT * seen.sum(1), -np.inf, humans.scores))
+    rank = np.concatenate(ranks)
+    translation = np.concatenate([humans.translation for humans in (whole, *parts)])
+    same = same_place(torch.from_numpy(translation), APART).numpy()
+    kept: list[int] = []
+    for person in (-rank).argsort(kind="stable").tolist():
+        if np.isfinite(rank[person]) and not same[person, kept].any():
+            kept.append(person)
+    return np.array(kept, dtype=np.intp)
