@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from .geometry import same_place
+from .geometry import HEAD_RADIUS, same_place
 from .humans import Humans
 
 Tile = tuple[int, int, int, int]  # x0, y0, x1, y1 [pixels]
@@ -22,6 +22,7 @@ OVERLAP = 0.25  # least share of a part's side that the next one shows, too: sma
 MOST = 8  # parts along the longer side
 CUT = 0.1  # share of the joints in the picture that may lie beyond the part in which a person was found
 APART = (0.25, 0.5)  # as `different_people` takes it, but windows differ more about a depth than cells of one
+AGREED = 0.2  # ratio - 1 of two depths of which one may stand for the other
 
 
 def tiles_of(height: int, width: int, count: int) -> list[Tile]:
@@ -46,7 +47,9 @@ def everybody_once(whole: Humans, parts: Sequence[Humans], tiles: Sequence[Tile]
     """(N,) who is kept of the people of the whole picture and, after these, of the parts: their indices.
 
     Who is whole in a part is taken from there, for there they are seen in more pixels; who is cut off by its
-    edge is left to the others. parts: in the pixels of their tiles; all have one camera.
+    edge is left to the others. A limb that fills a part can look like a small person: nobody is believed whom
+    the whole picture sees at another depth, or whose head would be hidden by somebody whom it sees. parts: in
+    the pixels of their tiles; all have one camera.
     """
     height, width = whole.image_size
     ranks = [whole.scores - 1]  # scores are at most 1
@@ -58,8 +61,29 @@ def everybody_once(whole: Humans, parts: Sequence[Humans], tiles: Sequence[Tile]
     rank = np.concatenate(ranks)
     translation = np.concatenate([humans.translation for humans in (whole, *parts)])
     same = same_place(torch.from_numpy(translation), APART).numpy()
+    depth = translation[:, 2]
+    agrees = abs(np.log(depth[:, None] / whole.translation[:, 2])) < math.log(1 + AGREED)
+    doubted = (same[:, : len(whole)] & ~agrees).any(1) | behind(translation, whole)
+    doubted &= ~(same[:, : len(whole)] & agrees).any(1)
+    rank[doubted] = -np.inf
     kept: list[int] = []
     for person in (-rank).argsort(kind="stable").tolist():
         if np.isfinite(rank[person]) and not same[person, kept].any():
             kept.append(person)
     return np.array(kept, dtype=np.intp)
+
+
+def behind(heads: np.ndarray, humans: Humans) -> np.ndarray:
+    """(N,) whether heads (N, 3) [m] would be hidden by some of these people, in the same camera."""
+    focal = humans.K[[0, 1], [0, 1]]
+    rays = heads[:, :2] / heads[:, 2:] * focal
+    radius = HEAD_RADIUS / heads[:, 2] * focal.mean()  # as far apart as vertices can be, and more
+    found = np.zeros(len(heads), dtype=bool)
+    for vertices, at in zip(humans.vertices, humans.translation, strict=True):
+        outline = vertices[vertices[:, 2] > 0]
+        outline = outline[:, :2] / outline[:, 2:] * focal
+        farther = np.flatnonzero(heads[:, 2] > (1 + APART[1]) * at[2])
+        for person in farther if len(outline) else ():
+            nearest = np.linalg.norm(outline - rays[person], axis=1).min()
+            found[person] |= nearest < radius[person]
+    return found

@@ -91,6 +91,15 @@ def test_who_is_cut_off_by_the_picture_is_as_good_as_whole(once):
     assert once([lowest], [], [lowest], tiles=((0, 0, 160, 65), (0, 40, 160, 120))) == [(2, 0)]
 
 
+def test_a_head_behind_somebody_is_no_head(once):
+    """What the whole picture knows stays, though, and so does who stands beside."""
+    near, behind, beside = (-0.2, 0, 1), (-1.0, 0, 3), (-1.8, 0, 3)
+    assert once([near], [behind], []) == [(0, 0)]
+    assert once([near], [(-0.6, 0, 3)], []) == [(0, 0)]
+    assert sorted(once([near], [beside], [])) == [(0, 0), (1, 0)]
+    assert sorted(once([near, behind], [behind], [])) == [(0, 0), (1, 0)]
+
+
 def test_nobody_anywhere(once):
     assert once([], [], []) == []
 
