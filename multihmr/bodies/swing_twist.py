@@ -38,7 +38,11 @@ def shortest_rotation(source: Tensor, goal: Tensor) -> Tensor:
     (1 - c) / |a x b|^2, which keeps its digits where they are nearly opposite. Between opposite directions it
     is half a turn about some axis across them. A goal without length is taken for the source.
     """
-    a = _direction(source)
+    return _swing(_direction(source), goal)
+
+
+def _swing(a: Tensor, goal: Tensor) -> Tensor:
+    """`shortest_rotation` from the unit vectors a."""
     b = _unit(goal, a)
     v = torch.linalg.cross(a, b)
     c, s2 = (a * b).sum(-1), (v * v).sum(-1)
@@ -70,7 +74,11 @@ def swing_twist(rotation: Tensor, bone: Tensor) -> tuple[Tensor, Tensor]:
 
 def twist_rotation(bone: Tensor, twist: Tensor) -> Tensor:
     """(..., 3) bones, (..., 2) of which the direction is (cos, sin) -> (..., 3, 3) turns about the bones."""
-    axis = _direction(bone)
+    return _twist(_direction(bone), twist)
+
+
+def _twist(axis: Tensor, twist: Tensor) -> Tensor:
+    """`twist_rotation` about unit vectors."""
     cos, sin = _direction(twist)[..., None, None].unbind(-3)
     eye = torch.eye(3, dtype=axis.dtype, device=axis.device)
     return cos * eye + sin * _cross_matrix(axis) + (1 - cos) * _outer(axis, axis)
@@ -90,6 +98,8 @@ class Limbs(nn.Module):
     _pick_R: Tensor
     _swing_starts: Tensor
     _swing_ends: Tensor
+    _joints: Tensor
+    _parents: Tensor
 
     def __init__(self, topology: Topology, joints: Sequence[int], rest_J3: Tensor) -> None:
         """joints: their indices; rest_J3: of an average person, by which bones are told from none.
@@ -112,6 +122,8 @@ class Limbs(nn.Module):
         for name, index in (
             ("_swing_starts", self.swings),
             ("_swing_ends", [bones[j][0] for j in self.swings]),
+            ("_joints", self.joints),
+            ("_parents", [max(parents[j], 0) for j in self.joints]),
         ):
             self.register_buffer(name, torch.tensor(index, dtype=torch.long), persistent=False)
         self._levels = nn.ModuleList(
@@ -137,8 +149,6 @@ class Limbs(nn.Module):
         free = [j for j in level if not bones[j]]
         sorted_by_kind = [*swings, *fitted, *free]
         return _Level(
-            joints=list(level),
-            parents=[parents[j] for j in level],
             above=[above.index(parents[j]) for j in level] if above else [],
             swings=[level.index(j) for j in swings],
             ends=[bones[j][0] for j in swings],
@@ -164,21 +174,24 @@ class Limbs(nn.Module):
             given_PR33: the rotations that do not follow from joints; the others are not looked at.
         """
         bones_PT3 = rest_PJ3.index_select(1, self._swing_ends) - rest_PJ3.index_select(1, self._swing_starts)
-        twists_PT33 = twist_rotation(bones_PT3, twist_PT2)
+        axes_PT3 = _direction(bones_PT3)
+        twists_PT33 = _twist(axes_PT3, twist_PT2)
+        offsets_PJ3 = rest_PJ3.index_select(1, self._joints) - rest_PJ3.index_select(1, self._parents)
+        levels = list(cast(Iterable[_Level], self._levels))
+        of_levels = offsets_PJ3.split([len(level.order) for level in levels], dim=1)
         turns, places, found = goals_PJ3, goals_PJ3, []
-        for depth, level in enumerate(cast(Iterable[_Level], self._levels)):
-            at = goals_PJ3.index_select(1, level.joints)
+        for depth, (level, offsets) in enumerate(zip(levels, of_levels, strict=True)):
             if depth:
                 turns_above = turns.index_select(1, level.above)
-                offsets = rest_PJ3.index_select(1, level.joints) - rest_PJ3.index_select(1, level.parents)
                 places = places.index_select(1, level.above) + _turned(turns_above, offsets)
             else:
-                turns_above, places = torch.eye(3).to(at).expand(*at.shape[:2], 3, 3), at
+                places = goals_PJ3.index_select(1, self._joints[: len(level.order)])
+                turns_above = torch.eye(3).to(places).expand(*places.shape[:2], 3, 3)
             own = []
             if len(level.swings):
                 ways = goals_PJ3.index_select(1, level.ends) - places.index_select(1, level.swings)
                 ways = _turned(turns_above.index_select(1, level.swings).mT, ways)
-                swings = shortest_rotation(bones_PT3.index_select(1, level.twists), ways)
+                swings = _swing(axes_PT3.index_select(1, level.twists), ways)
                 own.append(swings @ twists_PT33.index_select(1, level.twists))
             for i, joint, ends in level.fitted:
                 bones = rest_PJ3[:, ends] - rest_PJ3[:, joint, None]
@@ -191,16 +204,14 @@ class Limbs(nn.Module):
 
 
 class _Level(nn.Module):
-    """The joints that are equally far from the root, by their indices in the body; the rest by their places.
+    """The joints that are equally far from the root, by their places among them; others by their indices.
 
     above: of their parents in the level before; swings, ends, twists: of those with one bone, their places
     here, where that bone ends, their places in `Limbs.swings`; fitted: (place here, joint, ends) of those
     with several; given: rotations of the others; order: how the three kinds, one after the other, become
-    `joints`.
+    these joints.
     """
 
-    joints: Tensor
-    parents: Tensor
     above: Tensor
     swings: Tensor
     ends: Tensor
