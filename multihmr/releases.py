@@ -91,7 +91,7 @@ RELEASES = {
         Release(
             name="glnet-anny-hybrid",
             file="glnet-anny-hybrid.safetensors",
-            sha256="6e5553f63a5a14b4acaf40e42263d8592c9c5fa16c72ea7f1eb442f1808cf57c",
+            sha256="e9d6eb548cca121890482a8b00c140ff5cbd5260c54f86fef444dcafa3e9ea19",
             size=9703052,
             card="glnet-anny-hybrid.md",
             body="anny",
