@@ -61,11 +61,12 @@ def everybody_once(whole: Humans, parts: Sequence[Humans], tiles: Sequence[Tile]
     rank = np.concatenate(ranks)
     translation = np.concatenate([humans.translation for humans in (whole, *parts)])
     same = same_place(torch.from_numpy(translation), APART).numpy()
-    depth = translation[:, 2]
-    agrees = abs(np.log(depth[:, None] / whole.translation[:, 2])) < math.log(1 + AGREED)
-    doubted = (same[:, : len(whole)] & ~agrees).any(1) | behind(translation, whole)
-    doubted &= ~(same[:, : len(whole)] & agrees).any(1)
-    rank[doubted] = -np.inf
+    known = same[:, : len(whole)]  # which of those in the whole picture everybody may be
+    agrees = abs(np.log(translation[:, 2:] / whole.translation[:, 2])) < math.log(1 + AGREED)
+    doubted = (known & ~agrees).any(1) | behind(translation, whole)
+    rank[doubted & ~(known & agrees).any(1)] = -np.inf
+    same[:, : len(whole)] = known & agrees
+    same[: len(whole)] = same[:, : len(whole)].T
     kept: list[int] = []
     for person in (-rank).argsort(kind="stable").tolist():
         if np.isfinite(rank[person]) and not same[person, kept].any():

@@ -77,6 +77,12 @@ def test_two_people_side_by_side_stay_two(once):
     assert sorted(once([], [MIDDLE, (0.4, 0, 5)], [(0.8, 0, 5)])) == [(1, 0), (1, 1), (2, 0)]
 
 
+def test_who_stands_close_behind_another_stays(once):
+    """A part sees the nearer of two whom the whole picture tells apart: the farther one is not the same."""
+    nearer, farther = (0, 0, 5), (0.25, 0, 6.3)
+    assert sorted(once([nearer, farther], [(0, 0, 5.1)], [])) == [(0, 1), (1, 0)]
+
+
 def test_who_is_cut_off_by_a_part_is_left_to_the_others(once):
     """Of these balls the head is in the middle of the picture, the root ten pixels below."""
     upper, lower = (0, 0, 160, 65), (0, 40, 160, 120)
