@@ -264,7 +264,7 @@ class Model(nn.Module):
             threshold: least score in [0, 1] of a person; None takes the checkpoint's own.
             max_people: keep only the best-scored.
             tiles: 2 looks at the picture again in parts, two along its longer side (3: three, up to 8), for
-                people who are small in it; with 2 that takes three to five times as long.
+                people who are small in it; with 2 the network looks three to five times instead of once.
 
         Returns:
             Humans, of length 0 when nobody is there.
@@ -304,9 +304,8 @@ class Model(nn.Module):
             ]
             seen = self._predict_photos(photos, cameras, threshold, max_people)
             if tiles > 1:
-                count, options = tiles, (threshold, max_people, batch_size)
                 seen = [
-                    self._closer(photo, whole, count, *options)
+                    self._closer(photo, whole, tiles, threshold, max_people, batch_size)
                     for photo, whole in zip(photos, seen, strict=True)
                 ]
             found += seen

@@ -78,7 +78,7 @@ def behind(heads: np.ndarray, humans: Humans) -> np.ndarray:
     """(N,) whether heads (N, 3) [m] would be hidden by some of these people, in the same camera."""
     focal = humans.K[[0, 1], [0, 1]]
     rays = heads[:, :2] / heads[:, 2:] * focal
-    radius = HEAD_RADIUS / heads[:, 2] * focal.mean()  # as far apart as vertices can be, and more
+    radius = HEAD_RADIUS / heads[:, 2] * focal.mean()  # between vertices are gaps, so near is in
     found = np.zeros(len(heads), dtype=bool)
     for vertices, at in zip(humans.vertices, humans.translation, strict=True):
         outline = vertices[vertices[:, 2] > 0]

@@ -47,6 +47,11 @@ class Protocol:
     tiles: int = 1
     batch_size: int = 8
 
+    @property
+    def of_predict(self) -> dict[str, Any]:
+        """What `Model.predict_batch` is told beside the cameras."""
+        return {"threshold": self.threshold, "tiles": self.tiles}
+
 
 def named_model(model: str | Model | None, device: str | None = None) -> tuple[str, Model]:
     """A model and what tables call it, from a name, a path, the model itself or None for the default."""
@@ -78,8 +83,7 @@ def evaluate(
     images = 0
     for batch in _batches(_bar(samples, progress), protocol.batch_size):
         Ks = [sample.K for sample in batch] if protocol.given_camera else None
-        options: dict[str, Any] = {"threshold": protocol.threshold, "tiles": protocol.tiles}
-        predictions = model.predict_batch([s.image for s in batch], Ks, **options)
+        predictions = model.predict_batch([s.image for s in batch], Ks, **protocol.of_predict)
         for sample, humans in zip(batch, predictions, strict=True):
             found, counts = judge(sample, humans)
             people.append(found)

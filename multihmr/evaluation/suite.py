@@ -184,8 +184,7 @@ class Contest:
         """Who the model finds in these samples."""
         protocol = self.plan.protocol
         Ks = [s.K if np.isfinite(s.K).all() else None for s in samples] if protocol.given_camera else None
-        options: dict[str, Any] = {"threshold": protocol.threshold, "tiles": protocol.tiles}
-        return self.network.predict_batch([s.image for s in samples], Ks, **options)
+        return self.network.predict_batch([s.image for s in samples], Ks, **protocol.of_predict)
 
     def _picture(self, sample: Sample, humans: Humans | str) -> Picture:
         if isinstance(humans, str):
