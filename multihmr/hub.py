@@ -103,7 +103,10 @@ def load_model(
         smplx: SMPLX_NEUTRAL.npz or its folder, for models with that body; None looks as `find_smplx` does.
         backend: what computes the backbone when nobody learns: "eager" is torch as it stands, "compile"
             torch.compile; on a CPU "onnxruntime", "openvino" or "openvino-int8", which need
-            multihmr[export]. What they need is made at first and kept in `cache_folder()`.
+            multihmr[export]. What they need is made at first and kept in `cache_folder()`. On an NVIDIA GPU
+            "cudagraph" records whole predictions, pixels to people, and replays them; "cudagraph-compile"
+            records what torch.compile makes of them, "cudagraph-float8" with products of 8-bit floats (Hopper
+            and later, half=torch.bfloat16). These hold for predictions alone, not for `forward`.
         calibrate: for "openvino-int8" at first: a folder of some hundred pictures, or of shards.
 
     Raises:

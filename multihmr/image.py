@@ -190,8 +190,8 @@ class Window:
         """
         canvas = np.full((self.size, self.size, 3), self.padding, np.uint8)
         height, width = image.shape[:2]
-        (left, right, x0, x1) = self._span(width, 0)
-        (top, bottom, y0, y1) = self._span(height, 1)
+        (left, right, x0, x1) = self.span(width, 0)
+        (top, bottom, y0, y1) = self.span(height, 1)
         if right > left and bottom > top:
             resized = Image.fromarray(np.ascontiguousarray(image)).resize(
                 (right - left, bottom - top),
@@ -202,7 +202,7 @@ class Window:
             canvas[top:bottom, left:right] = np.asarray(resized)
         return np.ascontiguousarray(canvas[:, ::-1]) if self.flip else canvas
 
-    def _span(self, length: int, axis: int) -> tuple[int, int, float, float]:
+    def span(self, length: int, axis: int) -> tuple[int, int, float, float]:
         """Along one side: the window pixels that the image fills, and the image pixels that they show."""
         scale, shift = self.scale[axis], self.shift[axis]
         first = max(0, math.ceil(shift - 1e-6))

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from .image import Photo, Window, check_intrinsics, read_photo
 from .tiles import MOST, everybody_once, tiles_of
 
 if TYPE_CHECKING:
+    from .graphs.captured import Captured
     from .networks.centers import Centers
     from .networks.reader import JointReading
     from .tracking import Tracking
@@ -71,6 +72,15 @@ class Predictions:
         }
 
 
+class Seen(NamedTuple):
+    """The people of one window in numpy, nearest first."""
+
+    people: dict[str, np.ndarray]  # OF_PEOPLE
+    K: Tensor  # (3, 3) of the window, that was used
+    flat: tuple[np.ndarray, np.ndarray] | None = None  # if known, in pixels of the window: joints (N, J, 2)
+    # and corners of the boxes around the vertices (N, 2, 2)
+
+
 class Model(nn.Module):
     """A network that predicts humans from pictures; `load_model` makes one.
 
@@ -81,6 +91,7 @@ class Model(nn.Module):
     config: Any
     backbone: Any
     licence: str = "unknown"
+    captured: Captured | None = None  # predicts instead of `forward` where whole predictions are recorded
 
     def __init__(self, body: Body) -> None:
         super().__init__()
@@ -356,9 +367,6 @@ class Model(nn.Module):
         max_people: int | None,
     ) -> list[Humans]:
         windows = [self.window(*photo.pixels.shape[:2]) for photo in photos]
-        images_B3HW = torch.stack(
-            [window.pixels(photo.pixels) for window, photo in zip(windows, photos, strict=True)]
-        )
         unknown_33 = torch.full((3, 3), math.nan)
         K_B33 = torch.stack(
             [
@@ -366,16 +374,33 @@ class Model(nn.Module):
                 for window, (K, _) in zip(windows, cameras, strict=True)
             ]
         )
+        look = self._look_through if self.captured is None else self.captured
+        seen = look([photo.pixels for photo in photos], windows, K_B33, threshold, max_people)
+        result = []
+        for photo, window, (K, source), mine in zip(photos, windows, cameras, seen, strict=True):
+            if K is None:
+                K, source = window.image_intrinsics(mine.K), self.own_camera_source
+            flat = None if mine.flat is None else [window.inverse_points(points) for points in mine.flat]
+            result.append(self._humans(mine.people, photo, K, source, flat))
+        return result
+
+    def _look_through(
+        self,
+        pictures: Sequence[np.ndarray],
+        windows: Sequence[Window],
+        K_B33: Tensor,
+        threshold: float | None,
+        max_people: int | None,
+    ) -> list[Seen]:
+        """Who is in each of these (H, W, 3) uint8 pictures, seen through its window with its camera."""
+        images_B3HW = torch.stack(
+            [window.pixels(picture) for window, picture in zip(windows, pictures, strict=True)]
+        )
         predictions = self(
             images_B3HW.to(self.device), K_B33.to(self.device), threshold=threshold, max_people=max_people
         )
         used_B33 = predictions.K_B33.float().cpu()
-        result = []
-        for i, (photo, window, (K, source)) in enumerate(zip(photos, windows, cameras, strict=True)):
-            if K is None:
-                K, source = window.image_intrinsics(used_B33[i]), self.own_camera_source
-            result.append(self._humans(predictions.of_image(i), photo, K, source))
-        return result
+        return [Seen(predictions.of_image(i), used_33) for i, used_33 in enumerate(used_B33)]
 
     def _closer(
         self,
@@ -405,10 +430,21 @@ class Model(nn.Module):
         best = best[people["translation"][best, 2].argsort(kind="stable")]
         return self._humans({name: array[best] for name, array in people.items()}, photo, K, whole.K_source)
 
-    def _humans(self, people: dict[str, np.ndarray], photo: Photo, K: Tensor, source: str) -> Humans:
+    def _humans(
+        self,
+        people: dict[str, np.ndarray],
+        photo: Photo,
+        K: Tensor,
+        source: str,
+        flat: Sequence[np.ndarray] | None = None,
+    ) -> Humans:
+        """flat: their joints and the corners of their boxes in pixels of the image, if these are known."""
         height, width = photo.pixels.shape[:2]
-        joints_2d = project(torch.from_numpy(people["joints"]), K)
-        outline = project(torch.from_numpy(people["vertices"]), K)
+        if flat is not None:
+            joints_2d, outline = map(torch.from_numpy, flat)
+        else:
+            joints_2d = project(torch.from_numpy(people["joints"]), K)
+            outline = project(torch.from_numpy(people["vertices"]), K)
         if len(people["scores"]):
             boxes = torch.cat([outline.amin(1), outline.amax(1)], dim=1)
             limit = torch.tensor([width, height, width, height])

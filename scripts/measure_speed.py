@@ -27,9 +27,10 @@ from typing import Any
 
 from multihmr.evaluation.speed import bench
 from multihmr.evaluation.speed_machine import noise_picture, threads
-from multihmr.evaluation.speed_models import VIT, Contender, Plan, files_of, load, resized
+from multihmr.evaluation.speed_models import VIT_S, Contender, Plan, files_of, load, random_name, resized
 from multihmr.hub import DEFAULT
 
+VIT = random_name(*VIT_S)
 PEOPLE_SIZE = 448  # of the window in which people are counted: the bundled model's own has 196 cells
 NOBODY_ALIKE = (1e-6, 1e-6)  # metres and ratio of depths: MultiHMRConfig.apart
 
@@ -67,7 +68,7 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     points = SMALL if args.small else FULL
     with threads(args.threads), tempfile.TemporaryDirectory() as folder:
-        files = files_of(None, vit=True, folder=Path(folder))
+        files = files_of(None, [VIT_S], folder=Path(folder))
         for measure in points:
             for name, values in points[measure].items():
                 for value in values:

@@ -51,7 +51,7 @@ ALLOWED = {
     "releases": set(),  # a table
     "checkpoint": {"convert"},  # files -> tensors and what they say of themselves; hub makes networks of them
     "hub": {"bodies", "model", "networks", "checkpoint", "download", "releases"},
-    "graphs": {"", "download", "image", "networks"},  # for other programs and runtimes
+    "graphs": {"", "download", "geometry", "image", "model", "networks"},  # for other programs and runtimes
     "sharing": {"hub", "checkpoint", "releases", "model", "evaluation"},  # the Hugging Face Hub
     "data": {"geometry", "humans", "image", "boxes", "bodies", "pickles"},
     "evaluation": {"geometry", "humans", "image", "bodies", "model", "networks", "data", "hub", "render"},

@@ -26,7 +26,14 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=20, help="how often each; default: %(default)s")
     parser.add_argument("--threads", type=int, help="of torch; default: as torch picks them")
     parser.add_argument("--image", metavar="PATH", help="default: noise of 640x480")
-    parser.add_argument("--no-vit", action="store_true", help="leave out Multi-HMR on DINOv2 ViT-S/14")
+    parser.add_argument(
+        "--vit",
+        type=vits,
+        default="dinov2_vits14@448",
+        metavar="BACKBONE@SIZE",
+        help="with commas: Multi-HMR with random weights to time, too; default: %(default)s",
+    )
+    parser.add_argument("--no-vit", action="store_const", const=[], dest="vit", help="none of these")
     parser.add_argument("--no-draw", action="store_true", help="leave out drawing")
     parser.add_argument("--no-memory", action="store_true", help="do not measure memory")
     parser.add_argument("--json", metavar="FILE", help="write what was measured")
@@ -37,6 +44,17 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def people(text: str) -> list[int | None]:
     """ "found,1,10" as [None, 1, 10]."""
     return [None if word == "found" else ints(word)[0] for word in words(text)]
+
+
+def vits(text: str) -> list[tuple[str, int]]:
+    """ "dinov2_vits14@448,dinov2_vitl14@896" as pairs."""
+    found = []
+    for word in words(text):
+        backbone, at, size = word.partition("@")
+        if not at:
+            raise argparse.ArgumentTypeError(f"{word!r} must be BACKBONE@SIZE, as dinov2_vits14@448")
+        found += [(backbone, side) for side in ints(size)]
+    return found
 
 
 def run(args: argparse.Namespace) -> int:
@@ -57,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
         memory=not args.no_memory,
     )
     with threads(args.threads):
-        measured = speed.run(args.model, plan, device=args.device, image=args.image, vit=not args.no_vit)
+        measured = speed.run(args.model, plan, device=args.device, image=args.image, vits=args.vit)
     print(speed_report.table(measured))
     if args.json:
         measured.save(args.json)

@@ -21,7 +21,8 @@ def backend_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--backend",
         default="eager",
-        help="what computes the backbone: eager, compile, onnxruntime, openvino; default: %(default)s",
+        help="what computes: eager, compile, onnxruntime, openvino, cudagraph, cudagraph-compile, or "
+        "cudagraph-float8; default: %(default)s",
     )
 
 

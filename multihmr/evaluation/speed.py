@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..hub import pick_device
+from ..hub import CPU_BACKENDS, pick_device
 from ..humans import Humans
 from ..model import Model
 from . import speed_models
@@ -35,7 +35,7 @@ from .speed_machine import (
     seconds_of,
 )
 from .speed_memory import Asked, peak_of_prediction
-from .speed_models import EAGER, FLOAT32, Contender, Plan
+from .speed_models import EAGER, FLOAT32, VIT_S, Contender, Plan
 from .speed_report import Speed, Spread, Timing
 from .speed_stages import Trial
 
@@ -79,17 +79,17 @@ def run(
     *,
     device: str | None = None,
     image: str | None = None,
-    vit: bool = True,
+    vits: Sequence[tuple[str, int]] = (VIT_S,),
 ) -> Speed:
-    """`bench` of a model (what `load_model` takes; None is the default), and of Multi-HMR on DINOv2 ViT-S/14
-    at 448 pixels with random weights (left out if `vit` is False), against the bare ViT-S/14 at 448.
+    """`bench` of a model (what `load_model` takes; None is the default), and of Multi-HMR with random weights
+    on each of `vits` (backbone and side of the window [pixels]), against the bare ViT-S/14 at 448.
 
     Raises:
         ValueError: the plan, or the model in it, cannot be; the sentence says why.
         FileNotFoundError: there is no such picture or model.
     """
     plan = plan or Plan()
-    if device is None and set(plan.backends) - {EAGER, "compile"}:
+    if device is None and set(plan.backends) & set(CPU_BACKENDS):
         device = "cpu"  # where alone the others compute, so all beside them do as well
     default = "float16" if pick_device(device).type == "cuda" else FLOAT32
     if image is not None and not Path(image).is_file():
@@ -97,7 +97,7 @@ def run(
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         plan = replace(plan, dtypes=plan.dtypes or (default,))
-        files = speed_models.files_of(model, vit=vit, folder=folder)
+        files = speed_models.files_of(model, vits, folder=folder)
         found = speed_models.contenders(files, plan, device=device, folder=folder)
         return bench(list(found), plan, image=image)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -17,7 +17,7 @@ from ..networks.multihmr import MultiHMR, MultiHMRConfig
 from ..networks.tables import stretched
 from .speed_machine import DTYPES, REFERENCE_SIZE
 
-VIT = "random dinov2_vits14"
+VIT_S = ("dinov2_vits14", REFERENCE_SIZE)
 EAGER, FLOAT32, INT8 = "eager", "float32", "openvino-int8"
 
 
@@ -101,16 +101,22 @@ def load(
     return load_model(file, device=device, half=DTYPES[dtype], backend=backend, calibrate=calibrate)
 
 
-def files_of(model: str | None, *, vit: bool, folder: Path) -> dict[str, str | None]:
-    """What to time, by the name that tables show; with `vit`, Multi-HMR on DINOv2 ViT-S/14 at 448 pixels with
-    random weights as well, the same in every run.
+def files_of(model: str | None, vits: Sequence[tuple[str, int]], *, folder: Path) -> dict[str, str | None]:
+    """What to time, by the name that tables show: the model, and Multi-HMR with random weights on each of
+    `vits` (backbone, side of the window [pixels]), the same in every run.
     """
     # A path without the rest of the way to it: tables are read by others, too.
     name = DEFAULT if model is None else model.rpartition(os.sep)[2]
     files = {name: model}
-    if vit:
-        files[VIT] = random_model(MultiHMRConfig(backbone="dinov2_vits14", image_size=REFERENCE_SIZE), folder)
+    for backbone, size in vits:
+        config = MultiHMRConfig(backbone=backbone, image_size=size)
+        files[random_name(backbone, size)] = random_model(config, folder)
     return files
+
+
+def random_name(backbone: str, size: int) -> str:
+    """What tables call Multi-HMR with random weights on it: "random dinov2_vits14@448"."""
+    return f"random {backbone}@{size}"
 
 
 def random_model(config: MultiHMRConfig, folder: Path) -> str:

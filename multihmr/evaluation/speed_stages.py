@@ -52,7 +52,11 @@ class Marks:
 
 @contextmanager
 def hooked(model: Model, marks: Marks) -> Iterator[None]:
-    """Within it, the parts of the model set marks."""
+    """Within it, the parts of the model set marks. What is recorded has none, and counts to the backbone."""
+    if model.captured is not None:
+        marks.begin("backbone")
+        yield
+        return
     head = next((part for name in _HEAD_BEGINS if (part := _part(model, name)) is not None), None)
     parts = {"backbone": _part(model, "backbone"), "head": head, "body": _part(model, "body")}
     handles = []

@@ -1,8 +1,9 @@
-"""Other runtimes for `load_model(backend=...)`: they compute the backbone, which costs most of a prediction.
+"""Other runtimes for `load_model(backend=...)`.
 
-Windows, people and bodies stay with torch, so that only people who are there cost anything, and results are
-those of eager prediction to the rounding of the backbone. What a runtime needs is made when a model is first
-loaded for it and kept in a folder, under a name that tells weights, size and versions.
+Most compute the backbone, which costs most of a prediction. Windows, people and bodies stay with torch, so
+that only people who are there cost anything, and results are those of eager prediction to the rounding of the
+backbone. What a runtime needs is made when a model is first loaded for it and kept in a folder, under a name
+that tells weights, size and versions. On a GPU whole predictions can be recorded instead (captured.py).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from torch import Tensor
 from .. import __version__
 from ..download import locked
 from ..networks.features import Backbone, Features
+from .captured import RECORDED, Captured
 from .formats import write_onnx
 from .int8 import quantized
 from .packages import needed
@@ -34,15 +36,20 @@ PRECISIONS = {None: "f32", torch.bfloat16: "bf16"}  # half_dtype -> what OpenVIN
 
 def check_backend(name: str, *, device: str, calibrate: object = None) -> None:
     """ValueError or ImportError if no model can have this backend on that type of device."""
-    if name not in BACKENDS:
-        raise ValueError(f"backend must be one of eager, {', '.join(BACKENDS)}, got {name!r}")
+    known = ("eager", *BACKENDS, *RECORDED)
+    if name not in known:
+        raise ValueError(f"backend must be one of {', '.join(known)}, got {name!r}")
     if calibrate is not None and name != "openvino-int8":
         raise ValueError(f"calibrate is for backend 'openvino-int8'; leave it away with {name!r}")
-    if name != "compile":
+    if name in RECORDED and device != "cuda":
+        raise ValueError(
+            f"backend {name!r} records what an NVIDIA GPU does, got device {device!r}; take device='cuda'"
+        )
+    if name in BACKENDS and name != "compile":
         if device != "cpu":
             raise ValueError(
                 f"backend {name!r} computes on the CPU, got device {device!r}; "
-                "take device='cpu', or backend='compile'"
+                "take device='cpu', or backend='compile' or 'cudagraph'"
             )
         needed(name.removesuffix("-int8"))
 
@@ -50,19 +57,23 @@ def check_backend(name: str, *, device: str, calibrate: object = None) -> None:
 def set_backend(
     model: Model, name: str, *, folder: Path, calibrate: str | os.PathLike[str] | None = None
 ) -> None:
-    """Let a runtime compute the backbone of `model` from now on, wherever no gradient is asked for.
+    """Let a runtime compute the backbone of `model`, or all of it, wherever no gradient is asked for.
 
     Args:
         model: in its final weights and precision; those of later are not seen.
-        name: one of BACKENDS, checked.
+        name: one of BACKENDS or RECORDED, checked.
         folder: where graphs are kept.
         calibrate: pictures for "openvino-int8", as `int8.pictures` takes them; None takes what was made
             with some earlier.
 
     Raises:
-        ValueError: the runtime has not this precision, or cannot be prepared.
+        ValueError: the runtime has not this precision or cannot be prepared; or models of this family
+            cannot be recorded.
         ImportError: a package is missing.
     """
+    if name in RECORDED:
+        model.captured = Captured(model, **RECORDED[name])
+        return
     make = BACKENDS[name]
     model.backbone.runtime = make(model, folder, calibrate)
 

@@ -54,10 +54,12 @@ class Centers:
 class Slots(Centers):
     """Q cells of each image, whatever the number of people in it: P is B * Q, image by image.
 
-    In the rows of the flat list that mask_BQ does not have are numbers without meaning.
+    In the rows of the flat list that mask_BQ does not have are numbers without meaning. full_B tells the
+    images in which more cells were people than there are slots.
     """
 
     mask_BQ: Tensor
+    full_B: Tensor
 
     def __getitem__(self, people: Tensor) -> Centers:
         raise TypeError("the number of slots is fixed; take some of each image with `picked`")
@@ -69,12 +71,15 @@ class Slots(Centers):
     def silenced(self, x_PD: Tensor) -> Tensor:
         return torch.where(self.mask_BQ.flatten()[:, None], x_PD, x_PD.new_zeros(()))
 
-    def picked(self, slot_BN: Tensor, mask_BN: Tensor) -> tuple[Slots, Tensor]:
-        """Only these slots of each image, masked anew; and their places (B * N,) in the list as it was."""
+    def picked(self, slot_BN: Tensor, mask_BN: Tensor, full_B: Tensor) -> tuple[Slots, Tensor]:
+        """Only these slots of each image, masked anew; and their places (B * N,) in the list as it was.
+
+        full_B: the images in which somebody was left out for want of slots.
+        """
         starts_B1 = torch.arange(slot_BN.shape[0], device=slot_BN.device)[:, None] * self.mask_BQ.shape[1]
         kept_P = (starts_B1 + slot_BN).flatten()
         image_P, row_P, col_P = self.image_index_P[kept_P], self.row_P[kept_P], self.col_P[kept_P]
-        return Slots(image_P, row_P, col_P, self.scores_P[kept_P], mask_BN), kept_P
+        return Slots(image_P, row_P, col_P, self.scores_P[kept_P], mask_BN, self.full_B | full_B), kept_P
 
 
 def find_centers(
@@ -100,7 +105,9 @@ def best_cells(scores_Bhw: Tensor, count: int, *, threshold: float, nms_kernel: 
     image_BQ = torch.arange(batch, device=kept.device)[:, None].expand_as(best.indices)
     cell_P = best.indices.flatten()
     row_P = torch.div(cell_P, width, rounding_mode="floor")
-    return Slots(image_BQ.flatten(), row_P, cell_P - width * row_P, best.values.flatten(), best.values > 0)
+    mask_BQ = best.values > 0
+    full_B = (kept > 0).flatten(1).sum(1) > mask_BQ.shape[1]
+    return Slots(image_BQ.flatten(), row_P, cell_P - width * row_P, best.values.flatten(), mask_BQ, full_B)
 
 
 def _peaks(scores_Bhw: Tensor, threshold: float, nms_kernel: int) -> Tensor:
@@ -155,7 +162,7 @@ def different_slots(
         keep_BQ = slots.mask_BQ & (beaten_BQ1[..., 0] < 0.5)
     scores_BQ = slots.scores_P.unflatten(0, (batch, count))
     best = torch.where(keep_BQ, scores_BQ, scores_BQ.new_zeros(())).topk(min(at_most, count), dim=1)
-    return slots.picked(best.indices, best.values > 0)
+    return slots.picked(best.indices, best.values > 0, keep_BQ.sum(1) > at_most)
 
 
 def pad_people(x_PD: Tensor, image_index_P: Tensor, image_count: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -66,6 +66,11 @@ def test_best_cells_are_those_that_are_found():
     assert not slots.mask_BQ[1].any()
     assert cells[0] == {cell for cell in cells[1] if cell[3] > 0}
     assert len(cells[0]) == slots.mask_BQ.sum()
+    everybody = find_centers(scores, threshold=0.4)
+    counts = [int((everybody.image_index_P == i).sum()) for i in range(3)]
+    for slot_count in (*counts, max(counts) - 1):
+        full_B = best_cells(scores, slot_count, threshold=0.4).full_B
+        assert full_B.tolist() == [count > slot_count for count in counts]
 
 
 @pytest.mark.parametrize("spread", [0.05, 0.3, 1.0], ids=["a chain", "a crowd", "strangers"])
@@ -75,15 +80,19 @@ def test_slots_in_the_same_place_are_one_person_as_in_eager_prediction(spread):
     places[:12, 0] = torch.arange(12) * 0.2  # each in the place of the next alone
     scores = torch.linspace(0.9, 0.1, 12).repeat(2)
     image, zeros = torch.arange(2).repeat_interleave(12), torch.zeros(24, dtype=torch.long)
-    slots = Slots(image, zeros, zeros, scores, torch.ones(2, 12, dtype=torch.bool))
+    there = torch.ones(2, 12, dtype=torch.bool)
+    slots = Slots(image, zeros, zeros, scores, there, torch.zeros(2, dtype=torch.bool))
     for at_most in (1, 3, 12):
         expected = different_people(places, slots, apart=(0.25, 0.2), at_most=at_most).nonzero()[:, 0]
         kept, where = different_slots(places, slots, apart=(0.25, 0.2), at_most=at_most)
+        everybody = different_people(places, slots, apart=(0.25, 0.2)).unflatten(0, (2, 12)).sum(1)
+        assert kept.full_B.tolist() == (everybody > at_most).tolist()
         assert where[kept.mask_BQ.flatten()].tolist() == expected.tolist()
 
 
 def test_slots_are_taken_by_image_alone():
     zeros = torch.zeros(2, dtype=torch.long)
-    slots = Slots(zeros, zeros, zeros, zeros.float(), torch.ones(1, 2, dtype=torch.bool))
+    there = torch.ones(1, 2, dtype=torch.bool)
+    slots = Slots(zeros, zeros, zeros, zeros.float(), there, torch.zeros(1, dtype=torch.bool))
     with pytest.raises(TypeError, match="picked"):
         slots[zeros]
