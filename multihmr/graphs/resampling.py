@@ -6,6 +6,7 @@ import functools
 import math
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -75,9 +76,9 @@ def weights(length: int, count: int, start: float, end: float, device: torch.dev
     """
     step = (end - start) / count
     wide = max(step, 1.0)
-    middles = start + (torch.arange(count, dtype=torch.float64) + 0.5) * step
-    away = ((torch.arange(length, dtype=torch.float64) + 0.5 - middles[:, None]) / wide).abs()
+    middles = start + (np.arange(count) + 0.5) * step
+    away = np.abs(np.arange(length) + 0.5 - middles[:, None]) / wide
     near = ((SHARPNESS + 2) * away - (SHARPNESS + 3)) * away**2 + 1
     far = SHARPNESS * (((away - 5) * away + 8) * away - 4)
-    filtered = torch.where(away < 1, near, torch.where(away < SUPPORT, far, 0.0))
-    return (filtered / filtered.sum(1, keepdim=True)).float().to(device)
+    filtered = np.where(away < 1, near, np.where(away < SUPPORT, far, 0.0))
+    return torch.from_numpy(filtered / filtered.sum(1, keepdims=True)).float().to(device)
