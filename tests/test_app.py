@@ -17,7 +17,7 @@ from multihmr.humans import Humans
 from multihmr.model import Model
 from multihmr.networks.multihmr import MultiHMR
 from multihmr.page import films, visits
-from multihmr.page.visits import Models, Visit, Visits
+from multihmr.page.visits import Look, Models, Visit, Visits
 
 
 class Counting(Models):
@@ -64,25 +64,25 @@ def visit(tmp_path: Path, picture: Path) -> Visit:
 def test_the_models_own_threshold_gives_what_predict_gives(
     visit: Visit, models: Counting, picture: Path
 ) -> None:
-    humans = visit.people(models, "any", threshold=0.5, fov=50)
+    humans = visit.people(models, "any", threshold=0.5, look=Look(fov=50))
     expected = models.model.predict(picture, fov=50)
     assert len(humans) > 1
     np.testing.assert_array_equal(humans.vertices, expected.vertices)
 
 
 def test_the_threshold_moves_without_running_the_network_again(visit: Visit, models: Counting) -> None:
-    own = visit.people(models, "any", threshold=0.5, fov=None)
+    own = visit.people(models, "any", threshold=0.5, look=Look(fov=None))
     higher = float(np.median(own.scores))
-    few = visit.people(models, "any", threshold=higher, fov=None)
+    few = visit.people(models, "any", threshold=higher, look=Look(fov=None))
     assert 0 < len(few) < len(own)
     assert (few.scores >= higher).all()
     assert models.runs == 1
 
 
 def test_fainter_people_join_those_that_stay_where_they_are(visit: Visit, models: Counting) -> None:
-    own = visit.people(models, "any", threshold=0.5, fov=None)
+    own = visit.people(models, "any", threshold=0.5, look=Look(fov=None))
     for threshold in (0.3, 0.2):
-        more = visit.people(models, "any", threshold=threshold, fov=None)
+        more = visit.people(models, "any", threshold=threshold, look=Look(fov=None))
     assert len(more) > len(own)
     assert models.runs == 2
     assert (np.diff(more.translation[:, 2]) >= 0).all()
@@ -90,13 +90,22 @@ def test_fainter_people_join_those_that_stay_where_they_are(visit: Visit, models
 
 
 def test_another_field_of_view_runs_the_network(visit: Visit, models: Counting) -> None:
-    near, far = (visit.people(models, "any", threshold=0.5, fov=fov) for fov in (90, 30))
+    near, far = (visit.people(models, "any", threshold=0.5, look=Look(fov=fov)) for fov in (90, 30))
     assert models.runs == 2
     assert near.K[0, 0] < far.K[0, 0]
 
 
+def test_a_closer_look_is_that_of_predict(visit: Visit, models: Counting, picture: Path) -> None:
+    far = visit.people(models, "any", threshold=0.5, look=Look(fov=50))
+    close = visit.people(models, "any", threshold=0.5, look=Look(fov=50, tiles=2))
+    expected = models.model.predict(picture, fov=50, tiles=2, max_people=visits.MOST_PEOPLE)
+    np.testing.assert_array_equal(close.vertices, expected.vertices)
+    assert len(close) != len(far)
+    assert visit.people(models, "any", threshold=0.5, look=Look(fov=50)) is far
+
+
 def test_what_is_shown_can_be_taken_away(visit: Visit, models: Counting) -> None:
-    humans = visit.people(models, "any", threshold=0.5, fov=50)
+    humans = visit.people(models, "any", threshold=0.5, look=Look(fov=50))
     shown = visit.show(humans, models.model.body)
     names = [path.name for path in shown.take_away if path]
     assert names == ["street_overlay.jpg", "street.glb", "street.npz", "street.json"]
@@ -108,7 +117,7 @@ def test_what_is_shown_can_be_taken_away(visit: Visit, models: Counting) -> None
 
 
 def test_old_results_are_deleted(visit: Visit, models: Counting) -> None:
-    humans = visit.people(models, "any", threshold=0.5, fov=50)
+    humans = visit.people(models, "any", threshold=0.5, look=Look(fov=50))
     for _ in range(4):
         shown = visit.show(humans, models.model.body)
     assert len(list(visit.folder.rglob("street.glb"))) == 3
@@ -116,7 +125,7 @@ def test_old_results_are_deleted(visit: Visit, models: Counting) -> None:
 
 
 def test_nobody_is_said(visit: Visit, models: Counting) -> None:
-    shown = visit.show(visit.people(models, "any", threshold=1.0, fov=50), models.model.body)
+    shown = visit.show(visit.people(models, "any", threshold=1.0, look=Look(fov=50)), models.model.body)
     assert visits.summary(shown).startswith("Nobody found; a lower threshold shows fainter ones.")
     assert shown.glb is None
 
@@ -172,7 +181,7 @@ def test_table_of_people(make_humans: Callable[..., Humans]) -> None:
 
 
 def test_height_is_that_of_the_body_upright(visit: Visit, models: Counting) -> None:
-    humans = visit.people(models, "any", threshold=0.5, fov=50)
+    humans = visit.people(models, "any", threshold=0.5, look=Look(fov=50))
     expected = (0.5 + humans.shape[:, 0]) * 1.0  # the toy is a stick of one metre
     np.testing.assert_allclose(visits.heights(humans, ToyBody()), expected, rtol=1e-5)
 
@@ -207,7 +216,7 @@ def test_people_of_a_film(tmp_path: Path, models: Counting, monkeypatch: pytest.
     visit.take([tmp_path / "walk.mp4"])
     said: list[float] = []
     tell = {"progress": lambda done, doing: said.append(done)}
-    film = visit.film(models, "any", fov=50, **tell)
+    film = visit.film(models, "any", look=Look(fov=50), **tell)
     shown = visit.show_film(film, models.model.body, threshold=0.0, frame=2, **tell)
     assert len(film.people) == 4
     assert len(shown.humans) == len(film.people[2]) > 0
@@ -216,7 +225,7 @@ def test_people_of_a_film(tmp_path: Path, models: Counting, monkeypatch: pytest.
     assert said == sorted(said)
     runs = models.runs
     visit.show_film(
-        visit.film(models, "any", fov=50, **tell), models.model.body, threshold=1, frame=0, **tell
+        visit.film(models, "any", look=Look(fov=50), **tell), models.model.body, threshold=1, frame=0, **tell
     )
     assert models.runs == runs
 

@@ -169,7 +169,7 @@ def test_the_page_fits_a_phone(visit: Callable[..., Any]) -> None:
     page.wait_for_selector("#view canvas[data-shown$='.glb']")
     page.wait_for_selector("table.people td")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    for part in ("#overlay", "#view canvas", "#side", "table.people", "#threshold", "#model"):
+    for part in ("#overlay", "#view canvas", "#side", "table.people", "#threshold", "#closer", "#model"):
         box = page.locator(part).bounding_box()
         assert box["x"] >= 0
         assert box["x"] + box["width"] <= 390

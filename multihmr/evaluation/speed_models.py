@@ -10,6 +10,7 @@ from itertools import product
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from ..hub import DEFAULT, load_body, load_model, save_model
 from ..model import Model
@@ -120,10 +121,17 @@ def random_name(backbone: str, size: int) -> str:
 
 
 def random_model(config: MultiHMRConfig, folder: Path) -> str:
-    """The path of a model with that config and random weights, written into `folder`; always the same."""
+    """The path of a model with that config and random weights, written into `folder`; always the same.
+
+    Layer scales, which begin at 1e-5 before DINOv2 learns, are 1: else what the blocks compute would not
+    count, and no precision would be seen to move anybody.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = MultiHMR(config, load_body(config.body))
+    for name, parameter in model.backbone.named_parameters():
+        if name.endswith((".ls1.gamma", ".ls2.gamma")):
+            nn.init.ones_(parameter)
     name = f"{config.backbone}_{config.image_size}.safetensors"
     return str(save_model(model, folder / name, licence="none", source="random weights, to measure speed"))
 

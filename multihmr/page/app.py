@@ -17,6 +17,7 @@ import gradio as gr
 from multihmr.page.visits import (
     IDLE,
     LEAST_SCORE,
+    Look,
     Models,
     Shown,
     Visit,
@@ -34,6 +35,7 @@ Update = dict[Any, Any]  # component -> what it shows now
 
 EXPECTED = (ValueError, OSError, ImportError)  # what a visitor can put right, said in a sentence
 BAR = gr.Progress()  # shown for handlers that have it as an argument; knows by itself which visitor waits
+CLOSER = 2  # tiles along the longer side of a picture that is looked at closer
 _HERE = Path(__file__)
 _VIEW = 420  # pixels, height of the overlay and of the 3D view
 _VIEW_HTML = f"""<div class="view3d" style="height: {_VIEW}px"><span>3D, drag to turn</span>
@@ -116,6 +118,12 @@ class Page:
                 self.automatic = gr.Checkbox(
                     True, label="Field of view found automatically", elem_id="automatic"
                 )
+                self.closer = gr.Checkbox(
+                    False,
+                    label="Look closer",
+                    info="For people who are small in the picture; slower",
+                    elem_id="closer",
+                )
             with gr.Group():
                 self.model = gr.Dropdown(
                     [(Path(name).name, name) for name in self.models.names],
@@ -171,7 +179,7 @@ class Page:
                 ]
 
     def _connect(self) -> None:
-        settings = {self.threshold, self.fov, self.automatic, self.model, self.frame}
+        settings = {self.threshold, self.fov, self.automatic, self.closer, self.model, self.frame}
         shown = [self.status, self.strip, self.results, self.overlay, self.view, self.side, self.above]
         shown += [self.table, *self.downloads, self.files, self.fov, self.automatic, self.threshold]
         shown += [self.licence, self.film, self.frame]
@@ -184,6 +192,7 @@ class Page:
             (self.frame.release, self.look, set()),
             (self.fov.release, self.set_fov, set()),
             (self.automatic.input, self.look, set()),
+            (self.closer.input, self.look, set()),
             (self.model.input, self.change_model, set()),
             (self.forget.click, self.delete, set()),
         ):
@@ -269,15 +278,18 @@ class Page:
     def _look(self, visit: Visit, given: Values) -> Shown:
         """The people in the chosen picture or video, as the settings want them."""
         name, threshold = given[self.model], float(given[self.threshold])
-        fov = None if given[self.automatic] else float(given[self.fov])
+        look = Look(
+            fov=None if given[self.automatic] else float(given[self.fov]),
+            tiles=CLOSER if given[self.closer] else 1,
+        )
         body = self.models.load(name).body
         if not visit.is_video:
-            return visit.show(visit.people(self.models, name, threshold=threshold, fov=fov), body)
+            return visit.show(visit.people(self.models, name, threshold=threshold, look=look), body)
 
         def progress(done: float, doing: str) -> None:
             BAR(done, desc=doing)
 
-        film = visit.film(self.models, name, fov=fov, progress=progress)
+        film = visit.film(self.models, name, look=look, progress=progress)
         return visit.show_film(
             film, body, threshold=threshold, frame=int(given[self.frame]), progress=progress
         )

@@ -65,8 +65,8 @@ class Film:
         return [track for track in collect(self.people, self.fps, times=self.times) if track.id in who]
 
 
-def watch(path: Path, model: Model, *, fov: float | None, progress: Progress) -> Film:
-    """Follow everybody through the first `MOST_FRAMES` frames.
+def watch(path: Path, model: Model, *, progress: Progress, fov: float | None = None, tiles: int = 1) -> Film:
+    """Follow everybody through the first `MOST_FRAMES` frames; fov and tiles as in `Model.predict_video`.
 
     Raises what `Model.predict_video` does: ValueError for a file that is no video, ImportError without PyAV.
     """
@@ -81,7 +81,7 @@ def watch(path: Path, model: Model, *, fov: float | None, progress: Progress) ->
             yield frame
 
     people = []
-    for humans in model.predict_video(replace(video, frames=first_frames), fov=fov):
+    for humans in model.predict_video(replace(video, frames=first_frames), fov=fov, tiles=tiles):
         people.append(without_meshes(humans))
     if not people:
         raise ValueError(f"{path} has no pictures in it")

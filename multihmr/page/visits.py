@@ -17,7 +17,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -113,9 +113,16 @@ class Shown:
     film: Film | None = None  # of videos, whose overlay moves
 
 
+class Look(NamedTuple):
+    """How the network is to look: `fov` and `tiles` of `Model.predict`."""
+
+    fov: float | None = None
+    tiles: int = 1
+
+
 @dataclass
 class _Found:
-    """The people of one picture by one model and camera: as the model finds them, and fainter ones."""
+    """The people of one picture, seen by one model in one way: as it finds them, and fainter ones."""
 
     humans: Humans
     threshold: float
@@ -131,8 +138,8 @@ class Visit:
         self.chosen = 0
         self.seen = time.monotonic()
         self.lock = threading.RLock()
-        self._found: dict[tuple[Path, str, float | None], _Found] = {}
-        self._films: dict[tuple[Path, str, float | None], Film] = {}
+        self._found: dict[tuple[Path, str, Look], _Found] = {}
+        self._films: dict[tuple[Path, str, Look], Film] = {}
         self._shown: list[Path] = []
         self._count = 0
         folder.mkdir(mode=0o700)
@@ -173,19 +180,20 @@ class Visit:
             )
         return self.pictures[min(self.chosen, len(self.pictures) - 1)]
 
-    def people(self, models: Models, name: str, *, threshold: float | None, fov: float | None) -> Humans:
+    def people(self, models: Models, name: str, *, threshold: float | None, look: Look) -> Humans:
         """Those in the chosen picture who score at least `threshold`; None takes the model's own.
 
-        The network runs once for a picture, model and field of view; and once more when the threshold first
+        The network runs once for a picture, a model and a way to look; and once more when the threshold first
         goes below the model's own. People look at each other in the network, so that a run that lets more of
         them in moves the others (by 0.14 to 0.17 m in examples/images/astronaut.jpg); here those that the
         model finds by itself stay where they are, and those who score less join them.
         `predict(threshold=...)` instead runs the network anew.
         """
         model = models.load(name)
-        key = (self.picture, name, fov)
+        key = (self.picture, name, look)
+        options: dict[str, Any] = {**look._asdict(), "max_people": MOST_PEOPLE}
         if key not in self._found:
-            humans = model.predict(self.picture, fov=fov, max_people=MOST_PEOPLE)
+            humans = model.predict(self.picture, **options)
             self._found[key] = _Found(humans, float(model.config.threshold))
         found = self._found[key]
         if threshold is None or threshold == found.threshold:
@@ -193,15 +201,16 @@ class Visit:
         if threshold > found.threshold:
             return found.humans[found.humans.scores >= threshold]
         if found.fainter is None:
-            more = model.predict(self.picture, fov=fov, threshold=LEAST_SCORE, max_people=MOST_PEOPLE)
+            more = model.predict(self.picture, threshold=LEAST_SCORE, **options)
             found.fainter = more[more.scores < found.threshold]
         return joined(found.humans, found.fainter[found.fainter.scores >= threshold])
 
-    def film(self, models: Models, name: str, *, fov: float | None, progress: Progress) -> Film:
-        """Who is in the chosen video; the network looks at it once for a model and field of view."""
-        key = (self.picture, name, fov)
+    def film(self, models: Models, name: str, *, look: Look, progress: Progress) -> Film:
+        """Who is in the chosen video, at which the network looks once for a model and a way to look."""
+        key = (self.picture, name, look)
         if key not in self._films:
-            self._films = {key: watch(self.picture, models.load(name), fov=fov, progress=progress)}
+            film = watch(self.picture, models.load(name), progress=progress, **look._asdict())
+            self._films = {key: film}
         return self._films[key]
 
     def show(self, humans: Humans, body: Body) -> Shown:

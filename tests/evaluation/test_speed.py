@@ -214,6 +214,17 @@ def test_what_cannot_be_measured_is_refused(
     assert sentence in capsys.readouterr().err
 
 
+def test_blocks_of_random_networks_count(tmp_path: Path) -> None:
+    """Else no precision would be seen to move anybody."""
+    config = MultiHMRConfig(backbone="dinov2_vits14", image_size=56, body="anny")
+    model = speed_models.load(speed_models.random_model(config, tmp_path), device="cpu")
+    picture = torch.rand(1, 3, 56, 56, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        before = model.backbone(picture).grid_BDhw
+        model.backbone.get_submodule("vit.blocks.5").mlp.fc1.weight *= 0.9
+        assert (model.backbone(picture).grid_BDhw - before).abs().mean() > 1e-4
+
+
 def test_nothing_to_time_is_refused() -> None:
     with pytest.raises(ValueError, match="needs a model"):
         speed.bench({})
