@@ -126,7 +126,7 @@ def test_old_results_are_deleted(visit: Visit, models: Counting) -> None:
 
 def test_nobody_is_said(visit: Visit, models: Counting) -> None:
     shown = visit.show(visit.people(models, "any", threshold=1.0, look=Look(fov=50)), models.model.body)
-    assert visits.summary(shown).startswith("Nobody found; a lower threshold shows fainter ones.")
+    assert visits.summary(shown).startswith("Nobody found; a lower threshold shows fainter ones, a closer ")
     assert shown.glb is None
 
 

@@ -338,7 +338,7 @@ def summary(shown: Shown) -> str:
     """How many people, and by which camera."""
     humans = shown.humans
     people = {0: "Nobody found", 1: "1 person found"}.get(len(humans), f"{len(humans)} people found")
-    hint = "" if len(humans) else "; a lower threshold shows fainter ones"
+    hint = "" if len(humans) else "; a lower threshold shows fainter ones, a closer look small ones"
     if shown.film is not None:
         frames = len(shown.film.people)
         number = len(shown.film.who(0.0))
