@@ -81,7 +81,7 @@ RELEASES = {
         Release(
             name=DEFAULT,
             file="multihmr-anny-hybrid.safetensors",
-            sha256="375edfee72959b487608a7b6512aae1a1441068c1ed45e6c5f9a8a6d8f2d52d5",
+            sha256="7f492cc61e0c16ea5e19daeaeb88c854db742ba8339047164d9244b83fce6023",
             size=11131290,
             card="README.md",
             body="anny",

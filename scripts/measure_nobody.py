@@ -23,8 +23,8 @@ SCIKIT_IMAGE = """
     hubble_deep_field immunohistochemistry logo moon page retina rocket shepp_logan_phantom text
 """
 LOMIRI = """
-    Bridge Dragonfly Kleiber Picture_0B Picture_1A Wine aitzgorri free friends greentock life picosdeeuropa
-    seeding sunset
+    Bridge Dragonfly Picture_0B Picture_1A Wine aitzgorri free friends greentock life picosdeeuropa seeding
+    sunset
 """
 MATE = """
     Aqua Blinds Dune FreshFlower Garden GreenMeadow LadyBird RainDrops Storm TwoWings Wood YellowFlower

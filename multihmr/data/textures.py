@@ -204,12 +204,17 @@ def _ink(rng: np.random.Generator) -> tuple[int, int, int]:
     return int(r), int(g), int(b)
 
 
-def _photographed(rng: np.random.Generator, size: int) -> np.ndarray | None:
-    """scikit-image's CC0 brick, grass or gravel, coloured; None if it is not installed."""
+def _photographed(rng: np.random.Generator, size: int) -> np.ndarray:
+    """scikit-image's CC0 brick, grass or gravel, coloured.
+
+    ImportError without it: another picture instead would be other data from the same seed.
+    """
     try:
         from skimage import data
-    except ImportError:
-        return None
+    except ImportError as error:
+        raise ImportError(
+            "rendering synthetic scenes needs scikit-image: pip install 'multihmr[synthetic]'"
+        ) from error
     grey = getattr(data, str(rng.choice(["brick", "grass", "gravel"])))()
     picture = np.asarray(Image.fromarray(grey).resize((size, size), Image.Resampling.LANCZOS)) / 255.0
     return (np.clip(picture[..., None] * 1.6 * surface_color(rng), 0, 1) * 255).astype(np.uint8)
@@ -218,9 +223,7 @@ def _photographed(rng: np.random.Generator, size: int) -> np.ndarray | None:
 def procedural_tile(rng: np.random.Generator, size: int = 256) -> np.ndarray:
     """(size, size, 3) uint8: bricks, planks, clouds, waves or shapes, roughened by noise."""
     if rng.random() < 0.06:
-        photograph = _photographed(rng, size)
-        if photograph is not None:
-            return photograph
+        return _photographed(rng, size)
     makers = (_bricks, _clouds, _planks, _waves, _shapes)
     picture = makers[int(rng.choice(len(makers), p=[0.22, 0.34, 0.18, 0.1, 0.16]))](rng, size)
     picture = picture * (1 + rng.uniform(0, 0.5) * (noise(rng, size, rng.uniform(0.2, 1.5))[..., None] - 0.5))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,7 @@ pytest.importorskip("warp", reason="rendering needs warp: pip install 'multihmr[
 
 from multihmr.data.recipe import Recipe, Rendered, contact_sheet, write_shards
 from multihmr.data.synthetic import SyntheticScenes, find_assets
+from multihmr.data.textures import procedural_tile
 
 SIZE = 128
 
@@ -172,3 +175,13 @@ def test_pictures_rendered_on_demand_are_those_of_the_shards(tmp_path) -> None: 
     rendered = Rendered(recipe, count=2)
     assert [s.name for s in rendered] == [s.name for s in Shards(path)]
     assert np.array_equal(rendered[1].pose, Shards(path)[1].pose)
+
+
+def test_one_seed_gives_no_other_pictures_without_scikit_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    def tiles() -> list[np.ndarray]:
+        return [procedural_tile(np.random.default_rng(seed), 8) for seed in range(200)]
+
+    assert len(tiles()) == 200
+    monkeypatch.setitem(sys.modules, "skimage", None)
+    with pytest.raises(ImportError, match=r"needs scikit-image: pip install 'multihmr\[synthetic\]'"):
+        tiles()
