@@ -25,7 +25,7 @@ print(f"{sys.argv[2]}: {time.perf_counter() - start:.1f} s from the first import
 """
 
 
-def parts(device: str, out: Path) -> dict[str, tuple[int, list[list[str]]]]:
+def parts(device: str, out: Path, assets: str | None) -> dict[str, tuple[int, list[list[str]]]]:
     """name -> seconds at most, commands."""
     gpu = device != "cpu"
     vits = "dinov2_vitl14@896,dinov2_vits14@448" if gpu else "dinov2_vits14@224"
@@ -43,7 +43,9 @@ def parts(device: str, out: Path) -> dict[str, tuple[int, list[list[str]]]]:
     workers = [] if gpu else ["--workers", "2"]
     count = "2000" if gpu else "16"
     synth = [*MULTIHMR, "synth", "--n", count, "--per-shard", "50" if gpu else "4", "--seed", "7"]
+    synth += ["--assets", assets] if assets else []
     learn = ["--data", str(out / "on_cpu"), "--device", device, "--out", str(out / "train")]
+    learn += ["--init", "random"]  # its speed does not need what was pretrained
     learn += ["--steps", "300", "--batch-size", "64"] if gpu else ["--steps", "2", "--batch-size", "2"]
     return {
         "tests": (120, [[sys.executable, "-m", "pytest", "-q", "-k", "gpu", "tests/test_captured.py"]]),
@@ -87,11 +89,12 @@ def main() -> None:
     )
     parser.add_argument("out", type=Path, help="folder for what is measured")
     parser.add_argument("--device", default="cuda", help="cuda, or cpu for a rehearsal; default: %(default)s")
+    parser.add_argument("--assets", help="folder of clothes, skins and poses for synth, which dresses people")
     parser.add_argument("--minutes", type=float, default=60, help="no part begins after; default: 60")
     parser.add_argument("--only", default="", help="names of parts, with commas; default: all")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    known = parts(args.device, args.out)
+    known = parts(args.device, args.out, args.assets)
     asked = args.only.split(",") if args.only else list(known)
     unknown = set(asked) - set(known)
     if unknown:
