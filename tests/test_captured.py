@@ -104,6 +104,15 @@ def test_what_comes_later_does_not_change_what_was_said():
     np.testing.assert_array_equal(first.vertices, before)
 
 
+def test_many_thresholds_do_not_fill_the_memory(monkeypatch):
+    monkeypatch.setattr(captured, "MOST_RECORDINGS", 2)
+    model = tiny_model()
+    model.captured = Captured(model)
+    for threshold in (0.1, 0.2, 0.3, 0.1):
+        model.predict(pictures(1)[0], threshold=threshold)
+    assert [key[-1] for key in model.captured._recordings] == [0.3, 0.1]
+
+
 class Waits(TorchDispatchMode):
     """Notes what would wait for a GPU, or carry something to it, while a prediction is recorded."""
 

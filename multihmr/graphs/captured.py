@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ..model import Model
 
 SLOTS = 16  # people an image at first; more when more are there
+MOST_RECORDINGS = 16  # each holds memory of the GPU: whoever tries many thresholds must not fill it
 ROUNDS = 3  # of warming up, in which libraries choose their kernels: a graph holds what they chose
 PER_PERSON = (*OF_PEOPLE, "joints_2d", "outline")
 
@@ -148,6 +149,8 @@ class Captured:
         batch = 1 << (count - 1).bit_length()
         key = batch, slots, threshold
         if key not in self._recordings:
+            if len(self._recordings) == MOST_RECORDINGS:
+                del self._recordings[next(iter(self._recordings))]  # the oldest
             self._recordings[key] = self._record(batch, slots, threshold)
         return self._recordings[key]
 
