@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from multihmr import load_model, save
-from multihmr.sequence import collect
+from multihmr.video.tracks import collect
 
 picture = sys.argv[1] if sys.argv[1:] else Path(__file__).parent / "images/astronaut.jpg"
 model = load_model()

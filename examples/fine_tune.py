@@ -20,7 +20,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from multihmr import load_model
-from multihmr.training.trainer import TrainConfig, train
+from multihmr.training.config import TrainConfig
+from multihmr.training.trainer import train
 
 
 def label_by_itself(picture: Path, folder: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from multihmr.cluster import Settings, predict_dataset
-from multihmr.parquet import read_people
+from multihmr.io.parquet import read_people
 
 # A WebDataset shard, as one would have thousands of, with a file in it that is no picture
 picture = Path(__file__).parent / "images/astronaut.jpg"

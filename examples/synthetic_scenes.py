@@ -6,8 +6,8 @@ python examples/synthetic_scenes.py
 import torch
 
 from multihmr.bodies.anny import Anny
-from multihmr.bodies.body import place
-from multihmr.data.synthetic import SyntheticScenes
+from multihmr.bodies.base import place
+from multihmr.data.synthetic.dataset import SyntheticScenes
 from multihmr.geometry import project
 
 sample = SyntheticScenes(seed=7, size=224)[1]

@@ -17,7 +17,8 @@ Expected  the rows of the authors' checkpoints of the same size, printed beside 
 import argparse
 from dataclasses import replace
 
-from multihmr.training.trainer import TrainConfig, train
+from multihmr.training.config import TrainConfig
+from multihmr.training.trainer import train
 
 # name -> backbone, image size, expected PVE of the authors' checkpoint, "-" where none is published
 RECIPES = {

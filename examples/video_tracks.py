@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image
 
 from multihmr import load_model, save
-from multihmr.frames import open_video
-from multihmr.sequence import collect, save_track
+from multihmr.video.reader import open_video
+from multihmr.video.tracks import collect, save_track
 
 
 def pan() -> list[np.ndarray]:

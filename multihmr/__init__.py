@@ -10,34 +10,38 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from ._deprecated import install
+
 if TYPE_CHECKING:
-    from .export import load as load_humans
-    from .export import save
-    from .hub import list_models, load_model
+    from .hub.loading import list_models, load_model
     from .humans import Humans
+    from .io.save import load as load_humans
+    from .io.save import save
     from .model import Model
-    from .render import draw
+    from .visualization.draw import draw
 
 __version__ = "0.3.0"
 
 __all__ = ["Humans", "Model", "__version__", "draw", "list_models", "load_humans", "load_model", "save"]
 
+install()
+
 # name -> (module, name there): imported when first asked for, so that `import multihmr` costs next to nothing
-_DOORS = {
+_LAZY_EXPORTS = {
     "Humans": ("humans", "Humans"),
     "Model": ("model", "Model"),
-    "draw": ("render", "draw"),
-    "list_models": ("hub", "list_models"),
-    "load_humans": ("export", "load"),
-    "load_model": ("hub", "load_model"),
-    "save": ("export", "save"),
+    "draw": ("visualization.draw", "draw"),
+    "list_models": ("hub.loading", "list_models"),
+    "load_humans": ("io.save", "load"),
+    "load_model": ("hub.loading", "load_model"),
+    "save": ("io.save", "save"),
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _DOORS:
+    if name not in _LAZY_EXPORTS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module, attribute = _DOORS[name]
+    module, attribute = _LAZY_EXPORTS[name]
     value = getattr(import_module(f".{module}", __name__), attribute)
     globals()[name] = value
     return value

@@ -110,13 +110,13 @@ def _reference_focal(size: Tensor | float) -> Tensor:
     return fov_to_focal(math.radians(DEFAULT_FOV_DEG), size)
 
 
-def same_place(translation_P3: Tensor, apart: tuple[float, float]) -> Tensor:
+def same_place(translation_P3: Tensor, nms_3d_distance: tuple[float, float]) -> Tensor:
     """(..., P, 3) heads [m] -> (..., P, P) whether two are too near each other to be two people's.
 
     apart: people's heads are so far from each other across the line of sight [m], or their depths have a
     ratio that differs from 1 by so much.
     """
-    across, along = apart
+    across, along = nms_3d_distance
     rays_P2 = translation_P3[..., :2] / translation_P3[..., 2:]
     depth_P = translation_P3[..., 2]
     shorter_PP = torch.minimum(depth_P[..., None], depth_P[..., None, :])

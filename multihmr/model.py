@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,65 +13,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .bodies.body import Body, place
-from .geometry import default_intrinsics, fov_to_focal, intrinsics, project, unproject
+from .bodies.base import Body, place
+from .geometry import project, unproject
 from .humans import Humans
-from .image import Photo, Window, check_intrinsics, read_photo
-from .tiles import MOST, everybody_once, tiles_of
+from .networks.base import OF_PEOPLE, Predictions
+from .postprocessing.tiling import MOST, merge_tiles, tiles_of
+from .preprocessing.image import LoadedImage, load_image
+from .preprocessing.letterbox import Letterbox
 
 if TYPE_CHECKING:
-    from .graphs.captured import Captured
-    from .networks.centers import Centers
-    from .networks.reader import JointReading
-    from .tracking import Tracking
+    from .networks.detection import Centers
+    from .networks.joint_heatmaps import JointReading
+    from .runtime.cuda_graphs import Captured
+    from .video.tracker import Tracking
 
 
-# Fields of Humans that a network says; the others follow from these and the camera.
-OF_PEOPLE = ("scores", "pose", "shape", "expression", "translation", "vertices", "joints")
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """What a network says about a batch of windows: torch, differentiable, all people in one flat list.
-
-    Metres, in the camera frame of each window; pixels are those of the window.
-    """
-
-    centers: Centers  # image, row, column and score of each person
-    pose_PR33: Tensor
-    shape_PS: Tensor
-    expression_PE: Tensor
-    depth_code_P: Tensor  # see geometry.depth_to_code
-    offset_P2: Tensor  # (x, y) from the middle of the cell to the head [cells]
-    translation_P3: Tensor  # the head joint
-    vertices_PV3: Tensor
-    joints_PJ3: Tensor
-    logits_Bhw: Tensor  # of the heatmap of heads
-    fov_B: Tensor  # that the network sees over the side of its window [rad]
-    K_B33: Tensor  # that was used
-    reading: JointReading | None = None  # of networks that read joints off the patches
-    coarse_PJ3: Tensor | None = None  # of networks that look twice: the joints of the first answer
-
-    def of_image(self, index: int) -> dict[str, np.ndarray]:
-        """numpy arrays of the people of one image, nearest first."""
-        mine = self.centers.image_index_P == index
-        mine = mine.nonzero()[:, 0]
-        mine = mine[self.translation_P3[mine, 2].argsort(stable=True)]
-        tensors = (
-            self.centers.scores_P,
-            self.pose_PR33,
-            self.shape_PS,
-            self.expression_PE,
-            self.translation_P3,
-            self.vertices_PV3,
-            self.joints_PJ3,
-        )
-        return {
-            name: tensor[mine].float().cpu().numpy() for name, tensor in zip(OF_PEOPLE, tensors, strict=True)
-        }
-
-
-class Seen(NamedTuple):
+class Detections(NamedTuple):
     """The people of one window in numpy, nearest first."""
 
     people: dict[str, np.ndarray]  # OF_PEOPLE
@@ -118,7 +74,7 @@ class Model(nn.Module):
             FileNotFoundError: the folder holds no model; or its body is SMPL-X and there is no SMPL-X file.
             ConnectionError: the repository cannot be had; the sentence says why.
         """
-        from .sharing import from_pretrained
+        from .hub.huggingface import from_pretrained
 
         model = from_pretrained(name, revision=revision, token=token, device=device, half=half, smplx=smplx)
         if not isinstance(model, cls):
@@ -149,7 +105,7 @@ class Model(nn.Module):
             FileNotFoundError: `evaluation` holds none.
             ValueError: it is another file; or a number does not fit into 16 bits.
         """
-        from .sharing import save_pretrained
+        from .hub.huggingface import save_pretrained
 
         return save_pretrained(self, folder, evaluation=evaluation, half=half)
 
@@ -178,7 +134,7 @@ class Model(nn.Module):
             PermissionError: the Hub does not let you.
             ConnectionError: it cannot be reached, or did not take the files.
         """
-        from .sharing import push_to_hub
+        from .hub.huggingface import push_to_hub
 
         return push_to_hub(self, repository, evaluation=evaluation, half=half, private=private, token=token)
 
@@ -186,16 +142,16 @@ class Model(nn.Module):
     def device(self) -> torch.device:
         return next(self.parameters()).device
 
-    def window(self, height: int, width: int) -> Window:
+    def letterbox(self, height: int, width: int) -> Letterbox:
         """Through which the network looks at an image of that size."""
-        return Window.whole(height, width, self.config.image_size)
+        return Letterbox.whole(height, width, self.config.image_size)
 
     @property
     def own_camera_source(self) -> str:
         """What `Humans.K_source` says of a camera that the network came up with."""
         return "predicted"
 
-    def stand(
+    def assemble(
         self,
         parameters: tuple[Tensor, Tensor, Tensor],
         depth_P: Tensor,
@@ -214,7 +170,7 @@ class Model(nn.Module):
         depth_P of the heads [m]; offset_P2 from the middles of their cells to the heads [cells]; the rest
         goes into Predictions as it is.
         """
-        translation_P3 = self.places(depth_P, offset_P2, centers, K_B33)
+        translation_P3 = self.head_positions(depth_P, offset_P2, centers, K_B33)
         body = place(self.body(*parameters), translation_P3, self.body.center_joint)
         pose_PR33, shape_PS, expression_PE = parameters
         return Predictions(
@@ -234,12 +190,12 @@ class Model(nn.Module):
             coarse_PJ3=coarse_PJ3,
         )
 
-    def nobody(self, centers: Centers, *, K_B33: Tensor, logits_Bhw: Tensor, fov_B: Tensor) -> Predictions:
+    def empty(self, centers: Centers, *, K_B33: Tensor, logits_Bhw: Tensor, fov_B: Tensor) -> Predictions:
         """Predictions of pictures in which nobody was found; `centers` is empty."""
         body, zeros = self.body, logits_Bhw.new_zeros
         counts = (body.rotation_count, 3, 3), (body.shape_count,), (body.expression_count,)
         pose_PR33, shape_PS, expression_PE = (zeros(0, *count) for count in counts)
-        return self.stand(
+        return self.assemble(
             (pose_PR33, shape_PS, expression_PE),
             zeros(0),
             zeros(0, 2),
@@ -250,7 +206,7 @@ class Model(nn.Module):
             fov_B=fov_B,
         )
 
-    def places(self, depth_P: Tensor, offset_P2: Tensor, centers: Centers, K_B33: Tensor) -> Tensor:
+    def head_positions(self, depth_P: Tensor, offset_P2: Tensor, centers: Centers, K_B33: Tensor) -> Tensor:
         """(P, 3) where heads are [m] that lie at these depths [m] and offsets from their cells [cells]."""
         head_P12 = centers.heads(offset_P2)[:, None] * self.backbone.patch
         return unproject(head_P12, depth_P[:, None], K_B33[centers.image_index_P])[:, 0]
@@ -308,12 +264,12 @@ class Model(nn.Module):
             )
         found: list[Humans] = []
         for start in range(0, len(images), batch_size):
-            photos = [read_photo(image) for image in images[start : start + batch_size]]
+            photos = [load_image(image) for image in images[start : start + batch_size]]
             cameras = [
-                camera_of(photo, K, fov)
+                photo.camera(K, fov=fov)
                 for photo, K in zip(photos, Ks[start : start + batch_size], strict=True)
             ]
-            seen = self._predict_photos(photos, cameras, threshold, max_people)
+            seen = self._predict_images(photos, cameras, threshold, max_people)
             if tiles > 1:
                 seen = [
                     self._closer(photo, whole, tiles, threshold, max_people, batch_size)
@@ -353,58 +309,58 @@ class Model(nn.Module):
             ValueError, FileNotFoundError: the source cannot be read; the sentence says why. A video that
                 breaks off gives what can be read, and a warning. ImportError: PyAV or SciPy are missing.
         """
-        from .video import predict_video
+        from .video.predict import predict_video
 
         options: dict[str, Any] = {"fov": fov, "threshold": threshold, "tiles": tiles}
         return predict_video(self, source, K, batch_size=batch_size, tracking=tracking, **options)
 
     @torch.inference_mode()
-    def _predict_photos(
+    def _predict_images(
         self,
-        photos: list[Photo],
+        photos: list[LoadedImage],
         cameras: list[tuple[Tensor | None, str]],
         threshold: float | None,
         max_people: int | None,
     ) -> list[Humans]:
-        windows = [self.window(*photo.pixels.shape[:2]) for photo in photos]
+        letterboxes = [self.letterbox(*photo.pixels.shape[:2]) for photo in photos]
         unknown_33 = torch.full((3, 3), math.nan)
         K_B33 = torch.stack(
             [
-                unknown_33 if K is None else window.intrinsics(K)
-                for window, (K, _) in zip(windows, cameras, strict=True)
+                unknown_33 if K is None else letterbox.intrinsics(K)
+                for letterbox, (K, _) in zip(letterboxes, cameras, strict=True)
             ]
         )
         look = self._look_through if self.captured is None else self.captured
-        seen = look([photo.pixels for photo in photos], windows, K_B33, threshold, max_people)
+        seen = look([photo.pixels for photo in photos], letterboxes, K_B33, threshold, max_people)
         result = []
-        for photo, window, (K, source), mine in zip(photos, windows, cameras, seen, strict=True):
+        for photo, letterbox, (K, source), mine in zip(photos, letterboxes, cameras, seen, strict=True):
             if K is None:
-                K, source = window.image_intrinsics(mine.K), self.own_camera_source
-            flat = None if mine.flat is None else [window.inverse_points(points) for points in mine.flat]
+                K, source = letterbox.image_intrinsics(mine.K), self.own_camera_source
+            flat = None if mine.flat is None else [letterbox.inverse_points(points) for points in mine.flat]
             result.append(self._humans(mine.people, photo, K, source, flat))
         return result
 
     def _look_through(
         self,
         pictures: Sequence[np.ndarray],
-        windows: Sequence[Window],
+        letterboxes: Sequence[Letterbox],
         K_B33: Tensor,
         threshold: float | None,
         max_people: int | None,
-    ) -> list[Seen]:
+    ) -> list[Detections]:
         """Who is in each of these (H, W, 3) uint8 pictures, seen through its window with its camera."""
         images_B3HW = torch.stack(
-            [window.pixels(picture) for window, picture in zip(windows, pictures, strict=True)]
+            [letterbox.to_tensor(picture) for letterbox, picture in zip(letterboxes, pictures, strict=True)]
         )
         predictions = self(
             images_B3HW.to(self.device), K_B33.to(self.device), threshold=threshold, max_people=max_people
         )
         used_B33 = predictions.K_B33.float().cpu()
-        return [Seen(predictions.of_image(i), used_33) for i, used_33 in enumerate(used_B33)]
+        return [Detections(predictions.of_image(i), used_33) for i, used_33 in enumerate(used_B33)]
 
     def _closer(
         self,
-        photo: Photo,
+        photo: LoadedImage,
         whole: Humans,
         count: int,
         threshold: float | None,
@@ -418,10 +374,10 @@ class Model(nn.Module):
         for start in range(0, len(tiles), batch_size):
             some = tiles[start : start + batch_size]
             photos = [replace(photo, pixels=photo.pixels[y0:y1, x0:x1]) for x0, y0, x1, y1 in some]
-            cuts = [Window((1, 1), (-x0, -y0), x1 - x0) for x0, y0, x1, _ in some]
+            cuts = [Letterbox((1, 1), (-x0, -y0), x1 - x0) for x0, y0, x1, _ in some]
             cameras: list[tuple[Tensor | None, str]] = [(cut.intrinsics(K), "given") for cut in cuts]
-            parts += self._predict_photos(photos, cameras, threshold, max_people)
-        kept = everybody_once(whole, parts, tiles)
+            parts += self._predict_images(photos, cameras, threshold, max_people)
+        kept = merge_tiles(whole, parts, tiles)
         people = {
             name: np.concatenate([getattr(humans, name) for humans in (whole, *parts)])[kept]
             for name in OF_PEOPLE
@@ -433,7 +389,7 @@ class Model(nn.Module):
     def _humans(
         self,
         people: dict[str, np.ndarray],
-        photo: Photo,
+        photo: LoadedImage,
         K: Tensor,
         source: str,
         flat: Sequence[np.ndarray] | None = None,
@@ -464,38 +420,6 @@ class Model(nn.Module):
             topology=self.body.topology,
             unpredicted=self.config.unpredicted,
         )
-
-
-def fingerprint(model: Any) -> str:
-    """16 digits that change with the weights and the config of a model, that is with what it predicts."""
-    digest = hashlib.sha256(repr(getattr(model, "config", None)).encode())
-    state = model.state_dict() if isinstance(model, nn.Module) else {}
-    for name, tensor in sorted(state.items()):
-        content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        digest.update(name.encode() + content.numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
-def own_camera(fov_B: Tensor, K_B33: Tensor | None, size: int) -> Tensor:
-    """(B, 3, 3) the cameras given, where there are none those of this field of view [rad]: square pixels,
-    principal point in the middle of windows of `size` pixels."""
-    middle_B2 = fov_B.new_full((fov_B.shape[0], 2), size / 2)
-    own_B33 = intrinsics(fov_to_focal(fov_B, float(size)), middle_B2)
-    return own_B33 if K_B33 is None else torch.where(K_B33.isnan(), own_B33, K_B33)
-
-
-def camera_of(photo: Photo, K: Any, fov: float | None) -> tuple[Tensor | None, str]:
-    """The camera of a picture in its own pixels, and where it comes from; None leaves it to the network."""
-    height, width = photo.pixels.shape[:2]
-    if K is not None:
-        return torch.from_numpy(check_intrinsics(K, height, width)), "given"
-    if fov is not None:
-        return default_intrinsics(height, width, fov), "given"
-    if photo.focal is not None:
-        camera = default_intrinsics(height, width)
-        camera[0, 0] = camera[1, 1] = photo.focal
-        return camera, "exif"
-    return None, "predicted"
 
 
 def check_options(fov: float | None, threshold: float | None, max_people: int | None, tiles: int = 1) -> None:

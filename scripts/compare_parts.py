@@ -16,14 +16,14 @@ from typing import Any
 import torch
 
 from multihmr import load_model
-from multihmr.bodies.joints import body_joints, joint_parts
-from multihmr.data.shards import Shards
-from multihmr.data.views import see
+from multihmr.bodies.body_parts import body_joints, joint_parts
+from multihmr.bodies.topology import Topology
+from multihmr.data.transforms import warp
+from multihmr.data.webdataset import Shards
 from multihmr.evaluation.metrics import align_similarity
 from multihmr.geometry import project
-from multihmr.humans import Topology
-from multihmr.image import Window
-from multihmr.training.batch import Batch, collate
+from multihmr.preprocessing.letterbox import Letterbox
+from multihmr.training.collate import Batch, collate
 from multihmr.training.targets import Targets, make_targets
 
 BATCH = 8
@@ -74,7 +74,7 @@ def batches(folder: str, count: int, size: int) -> Any:
     """Whole pictures in windows of `size` pixels."""
     samples = iter(islice(Shards(folder), count))
     while some := list(islice(samples, BATCH)):
-        yield collate([see(s, Window.whole(*s.image.shape[:2], size)) for s in some])
+        yield collate([warp(s, Letterbox.whole(*s.image.shape[:2], size)) for s in some])
 
 
 @torch.inference_mode()

@@ -14,10 +14,10 @@ import numpy as np
 from measure_overlay import people
 from PIL import Image, ImageDraw, ImageFont
 
-from multihmr.hub import load_body
+from multihmr.bodies.loading import load_body
 from multihmr.humans import Humans, project
-from multihmr.raster import paint, resolve
-from multihmr.render import draw, painted_meshes, parallel_view
+from multihmr.visualization.draw import draw, painted_meshes, parallel_view
+from multihmr.visualization.rasterizer import paint, resolve
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAPER, INK, FAINT = (255, 255, 255), (40, 42, 48), (150, 152, 158)

@@ -14,11 +14,11 @@ from PIL import Image, ImageDraw, ImageFont
 
 from multihmr import load_model
 from multihmr.data.sample import Sample
-from multihmr.data.shards import Shards
-from multihmr.evaluation.benchmark import Judge, Protocol
+from multihmr.data.webdataset import Shards
 from multihmr.evaluation.report import ERRORS, People
+from multihmr.evaluation.synthetic_benchmark import Judge, Protocol
 from multihmr.humans import Humans
-from multihmr.render import draw
+from multihmr.visualization.draw import draw
 
 SIDE, CAPTION = 300, 24  # [pixels]
 PA, HEAD = ERRORS.index("pa_mpjpe"), ERRORS.index("head_percent")

@@ -15,9 +15,9 @@ import av
 import numpy as np
 import torch
 
-from multihmr.data.poses import nearest_rotation, quaternions_to_matrices, turn
-from multihmr.data.scenes import Camera, Person, Scene
-from multihmr.data.synthetic import SyntheticScenes, find_assets
+from multihmr.data.synthetic.dataset import SyntheticScenes, find_assets
+from multihmr.data.synthetic.poses import nearest_rotation, quaternions_to_matrices, turn
+from multihmr.data.synthetic.scenes import Camera, Person, Scene
 
 FPS, FRAMES, SIZE = 20, 48, (360, 480)
 CAMERA = Camera(

@@ -27,7 +27,7 @@ import pyarrow as pa
 from PIL import Image
 
 from multihmr.cluster import Report, Settings, predict_dataset
-from multihmr.parquet import Parts
+from multihmr.io.parquet import Parts
 
 IMAGES = Path(__file__).parents[1] / "examples/images"
 SIZE = 224

@@ -20,9 +20,9 @@ import numpy as np
 import torch
 
 from multihmr import load_model
-from multihmr.data.persons import SCALE, SHIFT, clear_people, longer_side, person_boxes
+from multihmr.data.person_crops import SCALE, SHIFT, clear_people, longer_side, person_boxes
 from multihmr.data.sample import Sample
-from multihmr.data.shards import Shards
+from multihmr.data.webdataset import Shards
 from multihmr.training.glnet_ablations import measure
 
 

@@ -11,11 +11,11 @@ import time
 
 import torch
 
+from multihmr.bodies.loading import load_body
 from multihmr.data.augment import Augmentation
 from multihmr.data.mixture import Mixture, open_sources
-from multihmr.hub import load_body
-from multihmr.training.batch import collate
-from multihmr.training.stream import Stream
+from multihmr.training.collate import collate
+from multihmr.training.dataloader import Stream
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("data", help="as for `multihmr train`")

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from multihmr import load_model
-from multihmr.data.nobody import Nobody
+from multihmr.data.datasets.background import BackgroundImages
 
 SCIKIT_IMAGE = """
     binary_blobs brick cell checkerboard chelsea clock coffee coins colorwheel grass gravel horse
@@ -60,7 +60,7 @@ def pictures(folders: list[Path], debian: Path | None) -> Iterator[tuple[str, np
     """Names and pictures: of the folders, or without any those of scikit-image and of the packages."""
     if folders:
         for folder in folders:
-            yield from ((f"{folder}/{sample.name}", sample.image) for sample in Nobody(folder))
+            yield from ((f"{folder}/{sample.name}", sample.image) for sample in BackgroundImages(folder))
         return
     yield from ((f"skimage.data.{name}", scikit_image(name)) for name in SCIKIT_IMAGE.split())
     if debian is not None:

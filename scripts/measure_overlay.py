@@ -17,11 +17,11 @@ import numpy as np
 import roma
 import torch
 
-from multihmr.bodies.body import Body
-from multihmr.hub import load_body
+from multihmr.bodies.base import Body
+from multihmr.bodies.loading import load_body
 from multihmr.humans import Humans
-from multihmr.render import draw
-from multihmr.sequence import stand, without_faces
+from multihmr.video.tracks import with_meshes, without_faces
+from multihmr.visualization.draw import draw
 
 # where five heads are, in metres, and how far each person is turned about the vertical, in radians
 GROUPS = {
@@ -54,7 +54,7 @@ def people(
     }
     arrays |= {"pose": pose.numpy(), "shape": body.mean_shape_S.repeat(count, 1).numpy()}
     arrays["translation"] = np.array(heads, np.float32)
-    return stand(dataclasses.replace(nobody, **arrays), body)
+    return with_meshes(dataclasses.replace(nobody, **arrays), body)
 
 
 def main() -> None:

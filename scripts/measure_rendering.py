@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from multihmr.data.synthetic import SyntheticScenes
+from multihmr.data.synthetic.dataset import SyntheticScenes
 
 
 def main() -> None:

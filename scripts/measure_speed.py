@@ -4,8 +4,8 @@
 
 Writes OUT/people.json, OUT/tokens.json and OUT/batch.json, one after the other, then OUT/speed_people.png,
 OUT/speed_tokens.png and OUT/speed_batch.png. What is there is kept: a run that was stopped goes on, and plots
-can be drawn anew without measuring. Every point is a run of `multihmr.evaluation.speed.bench` with its own
-reference and the machine's own matrix products; `--small` is a rehearsal of seconds.
+can be drawn anew without measuring. Every point is a run of `multihmr.evaluation.speed.benchmark.bench` with
+its own reference and the machine's own matrix products; `--small` is a rehearsal of seconds.
 
 Two models: the bundled one, and Multi-HMR on DINOv2 ViT-S/14 with random weights, as fast as with others. The
 picture is noise of 1280x720. So that exactly as many people are predicted as asked, nobody is taken for
@@ -25,10 +25,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from multihmr.evaluation.speed import bench
-from multihmr.evaluation.speed_machine import noise_picture, threads
-from multihmr.evaluation.speed_models import VIT_S, Contender, Plan, files_of, load, random_name, resized
-from multihmr.hub import DEFAULT
+from multihmr.evaluation.speed.benchmark import bench
+from multihmr.evaluation.speed.machine import noise_picture, threads
+from multihmr.evaluation.speed.models import (
+    VIT_S,
+    Contender,
+    Plan,
+    files_of,
+    load,
+    random_name,
+    resized,
+)
+from multihmr.hub.releases import DEFAULT
 
 VIT = random_name(*VIT_S)
 PEOPLE_SIZE = 448  # of the window in which people are counted: the bundled model's own has 196 cells
@@ -107,8 +115,8 @@ def contender(
     """The model, in the size that this point needs."""
     size = {"people": PEOPLE_SIZE, "tokens": value, "batch": None}[measure]
     model = load(file if size is None else resized(file, size, folder), device=device)
-    if model.config.apart is not None and measure == "people":
-        model.config = dataclasses.replace(model.config, apart=NOBODY_ALIKE)
+    if model.config.nms_3d_distance is not None and measure == "people":
+        model.config = dataclasses.replace(model.config, nms_3d_distance=NOBODY_ALIKE)
     elif measure == "people":
         model.config = dataclasses.replace(model.config, nms_kernel=1)
     return Contender(name, model.config.image_size, "float32", "eager", model, model)

@@ -22,11 +22,11 @@ import numpy as np
 import roma
 import torch
 
-from multihmr.hub import load_body
+from multihmr.bodies.loading import load_body
 from multihmr.humans import Humans, project
-from multihmr.sequence import stand, without_meshes
-from multihmr.tracking import follow
-from multihmr.video import predict_video
+from multihmr.video.predict import predict_video
+from multihmr.video.tracker import follow
+from multihmr.video.tracks import with_meshes, without_meshes
 
 FPS, FRAMES = 30, 300
 K = np.array([[1000, 0, 640], [0, 1000, 360], [0, 0, 1]], np.float32)
@@ -83,7 +83,7 @@ def true_frame(body: Any, frame: int) -> Truth:
     heights = np.full(3, -0.3 + 0.02 * np.sin(4 * np.pi * frame / FPS))
     bare = Humans.empty(topology=body.topology, K=K, K_source="given", image_size=SIZE)
     humans = people(bare, pose, SHAPES, np.stack([at[:, 0], heights, at[:, 1]], 1))
-    humans = stand(humans, body)
+    humans = with_meshes(humans, body)
     pixels = project(np.stack([humans.translation, humans.pelvis]), K)
     inside = ((pixels > 0) & (pixels < np.array(SIZE[::-1]))).all((0, 2))
     return Truth(humans[inside], np.flatnonzero(inside))
@@ -138,7 +138,7 @@ class Noise:
         far = np.exp(self.strength * (self.depth_drift[who] + normal(0, 0.02, len(who))))[:, None]
         at = (humans.translation + self.strength * normal(0, 0.006, (len(who), 3)) * [1, 1, 0]) * far
         shape = humans.shape + self.strength * normal(0, 0.05, humans.shape.shape)
-        return stand(people(humans, humans.pose @ turned, shape, at), body), who
+        return with_meshes(people(humans, humans.pose @ turned, shape, at), body), who
 
 
 def hidden(humans: Humans) -> np.ndarray:
@@ -205,7 +205,7 @@ def measure(seed: int, strength: float, truths: list[Truth], body: Any) -> None:
     there, found = sum(len(truth.who) for truth in truths), sum(len(who) for _, who in raw)
     print(f"\nnoise {strength:g}, seed {seed}: {there} people in {len(truths)} frames, {found} of them found")
     times = (frame / FPS for frame in range(len(truths)))
-    followed = [stand(humans, body) for humans in follow(zip(times, (h for h, _ in raw), strict=True))]
+    followed = [with_meshes(humans, body) for humans in follow(zip(times, (h for h, _ in raw), strict=True))]
     named = [(humans, owners(humans, truth)) for humans, truth in zip(followed, truths, strict=True)]
     count, had = switches(named)
     print(f"switches: {count}; ids of the three: {had}; filled: {sum(int(h.filled.sum()) for h in followed)}")

@@ -17,8 +17,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from multihmr.bodies.body import Body, BodyOutput
-from multihmr.humans import Humans, Topology, project
+from multihmr.bodies.base import Body, BodyOutput
+from multihmr.bodies.topology import Topology
+from multihmr.humans import Humans, project
 from multihmr.model import Model
 
 FINE, DIES_ONCE, ALWAYS_DIES, FAILS = range(4)

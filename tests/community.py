@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from multihmr.data.makehuman import Clothes
+from multihmr.data.synthetic.makehuman import Clothes
 
 AXES = "xyz"
 

@@ -13,7 +13,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # several at once: each, and what it st
 import numpy as np
 import pytest
 
-from multihmr.humans import Humans, KeypointSet, Topology, project
+from multihmr.bodies.topology import KeypointSet, Topology
+from multihmr.humans import Humans, project
 
 
 def ball(rings: int = 12) -> tuple[np.ndarray, np.ndarray]:

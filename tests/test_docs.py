@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from multihmr.coordinates import FRAMES
-from multihmr.hub import load_body
-from multihmr.humans import _SHAPES, Humans, Topology, project
+from multihmr.bodies.loading import load_body
+from multihmr.bodies.topology import Topology
+from multihmr.humans import _SHAPES, Humans, project
+from multihmr.io.coordinate_frames import FRAMES
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from multihmr.bodies.topology import KeypointSet, Topology
 from multihmr.geometry import project
-from multihmr.humans import Humans, KeypointSet, Topology, rotmat_to_rotvec
+from multihmr.humans import Humans, rotmat_to_rotvec
 
 PLACES = ((0, 0, 2), (0.5, 0, 3), (-1, 0.2, 5))
 

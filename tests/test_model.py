@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 import multihmr
-from multihmr.model import fingerprint
-from multihmr.networks.multihmr import MultiHMRConfig
+from multihmr.networks.base import fingerprint
+from multihmr.networks.configs import MultiHMRConfig
 
 
 @pytest.fixture(scope="module")

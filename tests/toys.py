@@ -8,11 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from multihmr.bodies.body import Body, BodyOutput
-from multihmr.humans import KeypointSet, Topology
-from multihmr.networks.glnet import GLNet, GLNetConfig
-from multihmr.networks.multihmr import MultiHMR, MultiHMRConfig
-from multihmr.networks.multihmr_anny import MultiHMRAnny, MultiHMRAnnyConfig
+from multihmr.bodies.base import Body, BodyOutput, place
+from multihmr.bodies.topology import KeypointSet, Topology
+from multihmr.humans import Humans, project
+from multihmr.networks.configs import GLNetConfig, MultiHMRAnnyConfig, MultiHMRConfig
+from multihmr.networks.glnet import GLNet
+from multihmr.networks.multihmr import MultiHMR
+from multihmr.networks.multihmr_anny import MultiHMRAnny
 
 NAMES = ("root", "spine", "head")
 
@@ -92,3 +94,32 @@ def tiny_glnet(seed: int = 0, **changes: Any) -> GLNet:
     parts = (((0, 1), (0, 1)), ((1, 2), (2,)))
     sizes = {"image_size": 64, "width": 32, "local_width": 32, "head_count": 2, "points": 2, "positives": 4}
     return GLNet(GLNetConfig(**{"body": "toy", "parts": parts, **sizes, **changes}), ToyBody()).eval()
+
+
+def random_humans(body: Body, count: int) -> Humans:
+    """`count` people of a body with random parameters, seen by a camera of focal 500."""
+    generator = torch.Generator().manual_seed(0)
+    pose = torch.linalg.qr(torch.randn(count, body.rotation_count, 3, 3, generator=generator))[0]
+    pose = pose * torch.linalg.det(pose)[..., None, None]
+    shape = torch.rand(count, body.shape_count, generator=generator)
+    expression = torch.rand(count, body.expression_count, generator=generator)
+    translation = torch.rand(count, 3, generator=generator) + torch.tensor([0, 0, 2.0])
+    vertices, joints = place(body(pose, shape, expression), translation, body.center_joint)
+    K = np.array([[500, 0, 320], [0, 500, 240], [0, 0, 1]], np.float32)
+    return Humans(
+        scores=np.linspace(0.9, 1 / 3, count),
+        vertices=vertices.numpy(),
+        joints=joints.numpy(),
+        joints_2d=project(joints.numpy(), K),
+        boxes=np.ones((count, 4)),
+        translation=translation.numpy(),
+        pelvis=joints[:, 0].numpy(),
+        pose=pose.numpy(),
+        shape=shape.numpy(),
+        expression=expression.numpy(),
+        K=K,
+        K_source="given",
+        image_size=(480, 640),
+        body=body.name,
+        topology=body.topology,
+    )

@@ -1,1 +1,1 @@
-"""Parametric bodies: (pose, shape, expression) -> vertices and joints in metres."""
+"""Parametric bodies: parameters to vertices and joints."""

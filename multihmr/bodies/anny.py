@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from multihmr.bodies.phenotypes import PhenotypeBody, read_asset
+from .anny_base import PhenotypeBody, read_asset
 
 ASSET = Path(__file__).with_name("anny.safetensors")
 

@@ -18,8 +18,8 @@ from zlib import crc32
 import torch
 from torch import Tensor, nn
 
-from multihmr.bodies.anny import ASSET as ANNY_ASSET
-from multihmr.bodies.phenotypes import PhenotypeBody, read_asset
+from .anny import ASSET as ANNY_ASSET
+from .anny_base import PhenotypeBody, read_asset
 
 ASSET = Path(__file__).with_name("anny163.safetensors")
 TINY = 1e-14  # squared sine of the angle below which a bone counts as opposite to the y axis

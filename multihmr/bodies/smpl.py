@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from multihmr.bodies.body import Body, BodyOutput
-from multihmr.bodies.joints import keypoint_names, keypoint_sets
-from multihmr.bodies.stored import READ_ERRORS, to_array, unpickle
-from multihmr.humans import Topology
+from .base import Body, BodyOutput
+from .keypoint_sets import keypoint_names, keypoint_sets
+from .model_files import READ_ERRORS, to_array, unpickle
+from .topology import Topology
 
 SITE = "https://smpl.is.tue.mpg.de"
 VERTICES, JOINTS = 6890, 24

@@ -18,11 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from multihmr.bodies.body import Body, BodyOutput, part_of_topology
-from multihmr.bodies.joints import keypoint_sets
-from multihmr.bodies.smplx_file import EXPRESSIONS, JOINTS, SMPLXFile, read_smplx
-from multihmr.humans import Topology
-from multihmr.rigs import Rig
+from .base import Body, BodyOutput, part_of_topology
+from .keypoint_sets import keypoint_sets
+from .rig import Rig
+from .smplx_reader import EXPRESSIONS, JOINTS, SMPLXFile, read_smplx
+from .topology import Topology
 
 try:
     from smplx.joint_names import JOINT_NAMES

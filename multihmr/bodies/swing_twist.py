@@ -16,8 +16,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from multihmr.bodies.body import Body
-from multihmr.humans import Topology
+from .base import Body
+from .topology import Topology
 
 SHORTEST_BONE = 5e-3  # [m] shorter ones point nowhere: Anny's hips begin at the root
 FLATTEST = 0.1  # least ratio of the two spreads of a joint's bones that fix its rotation

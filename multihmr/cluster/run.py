@@ -25,13 +25,13 @@ import ray
 from ray.data.context import DataContext
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from ..graphs.backends import check_backend
-from ..hub import CPU_BACKENDS
-from ..model import fingerprint
-from ..parquet import Parts
-from .desk import Desk, Report
-from .inputs import Inputs, PictureSource, find_inputs
+from ..hub.loading import CPU_BACKENDS
+from ..io.parquet import Parts
+from ..networks.base import fingerprint
+from ..runtime.backends import check_backend
+from .datasource import Inputs, PictureSource, find_inputs
 from .worker import Attempts, Pool, Worker
+from .writer import Desk, Report
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -127,7 +127,7 @@ def _checked_model(model: Model | str | None, settings: Settings) -> Model:
         if value is not None and value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
     if model is None or isinstance(model, str):
-        from ..hub import load_model
+        from ..hub.loading import load_model
 
         model = load_model(model, device="cpu")
     if settings.backend != "eager":

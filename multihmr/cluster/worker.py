@@ -15,10 +15,11 @@ import pyarrow as pa
 import ray
 import torch
 
-from ..graphs.backends import check_backend, set_backend
-from ..hub import cache_folder
-from ..image import Photo, check_intrinsics, read_photo
-from ..parquet import BAD, SHARDS, Found, people_schema, people_table, pictures_table
+from ..io.parquet import BAD, SHARDS, Found, people_schema, people_table, pictures_table
+from ..preprocessing.camera import check_intrinsics
+from ..preprocessing.image import LoadedImage, load_image
+from ..runtime.backends import check_backend, set_backend
+from ..storage.paths import cache_folder
 
 if TYPE_CHECKING:
     from ..humans import Humans
@@ -180,10 +181,10 @@ class Worker:
         self.model.predict_batch([np.full((64, 64, 3), 128, np.uint8)])
 
 
-def _read(row: dict[str, Any]) -> tuple[Photo, np.ndarray | None] | str:
+def _read(row: dict[str, Any]) -> tuple[LoadedImage, np.ndarray | None] | str:
     """A picture, decoded, and its camera, if both can be used; else the reason."""
     try:
-        photo, K = read_photo(row["bytes"]), row["K"]
+        photo, K = load_image(row["bytes"]), row["K"]
         if K is not None:
             K = check_intrinsics(np.reshape(K, (3, 3)) if len(K) == 9 else K, *photo.pixels.shape[:2])
         return photo, K

@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .reader import Reader
+    from .dataset import PoseDataset
 
 # name -> the module beside this one and the reader in it, imported when it is asked for
 DATASETS = {
@@ -26,9 +26,9 @@ DATASETS = {
 }
 
 
-def reader_of(name: str) -> type[Reader]:
+def dataset_class(name: str) -> type[PoseDataset]:
     """The reader of a data set; ValueError with the known names for another."""
     if name not in DATASETS:
         raise ValueError(f"no data set {name!r}; known are {', '.join(sorted(DATASETS))}")
     module, reader = DATASETS[name]
-    return getattr(importlib.import_module(f".{module}", __name__), reader)
+    return getattr(importlib.import_module(f".datasets.{module}", __name__), reader)

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from multihmr.pickles import ERRORS, Array, Stored, shaped, unpickle
+from ..storage.safe_pickle import ERRORS, Array, Stored, shaped, unpickle
 
 _MOST_STEPS = 100_000_000  # of a pickle; those of AGORA have some millions
 

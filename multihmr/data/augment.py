@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageFilter
 
-from ..humans import Topology
-from ..image import Window
+from ..bodies.topology import Topology
+from ..preprocessing.letterbox import Letterbox
 from .sample import Sample
-from .views import cover, flip, heads_of, on_pelvis, see
+from .transforms import flip, heads_of, occlude, on_pelvis, warp
 
 HEAD_RADIUS = 0.15  # [m] around the head joint that no patch covers
 
@@ -57,7 +57,7 @@ def augment(
     sample = on_pelvis(sample, topology)
     angle = draw_angle(rng, how)
     heads = heads_of(sample, angle)
-    moved = see(sample, _choose_window(sample, heads, size, rng, how), angle)
+    moved = warp(sample, _choose_window(sample, heads, size, rng, how), angle)
     return finish(moved, rng, topology, how)
 
 
@@ -83,19 +83,19 @@ def _happens(probability: float, rng: np.random.Generator) -> bool:
 
 def _choose_window(
     sample: Sample, heads: np.ndarray, size: int, rng: np.random.Generator, how: Augmentation
-) -> Window:
+) -> Letterbox:
     """The whole picture, or a square somewhere on it (and perhaps beyond) that holds all heads."""
     height, width = sample.image.shape[:2]
     seen: np.ndarray = np.all((heads >= 0) & (heads <= (width, height)), axis=-1)
     if _happens(how.person, rng):
-        window = _person_window(sample, heads, seen, size, rng, how)
-        if window is not None:
-            return window
+        letterbox = _person_window(sample, heads, seen, size, rng, how)
+        if letterbox is not None:
+            return letterbox
     heads = heads[seen]  # others are not seen anyway
     if _happens(how.zoom, rng):
         return _zoom_window(sample, heads, size, rng, how)
     if rng.random() >= how.crop:
-        return Window.whole(height, width, size)
+        return Letterbox.whole(height, width, size)
     longer = max(height, width)
     side = longer * np.exp(rng.uniform(*np.log(how.scale)))
     low, high = np.zeros(2), np.array([width, height], dtype=float)
@@ -108,7 +108,7 @@ def _choose_window(
         start = rng.uniform(np.minimum(low, high - side), np.maximum(low, high - side) + 1e-3)
     # Windows far beyond the picture show little but padding.
     start = np.clip(start, -0.25 * side, high.max() + 0.25 * side)
-    return Window.box(start[0], start[1], start[0] + side, start[1] + side, size)
+    return Letterbox.box(start[0], start[1], start[0] + side, start[1] + side, size)
 
 
 LEAST_SIDE = 48  # [pixels] of a window on one person: of fewer nothing is learned
@@ -121,7 +121,7 @@ def _person_window(
     size: int,
     rng: np.random.Generator,
     how: Augmentation,
-) -> Window | None:
+) -> Letterbox | None:
     """A square with the head of one of those who are `seen`, mostly with the body below; None if all are
     too far away."""
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -135,12 +135,12 @@ def _person_window(
     side = float(np.clip(side, LEAST_SIDE, extent.max()))
     start = heads[one] - side * np.array([rng.uniform(0.2, 0.8), rng.uniform(0.08, 0.4)])
     x0, y0 = np.clip(start, -0.25 * side, np.maximum(extent - 0.75 * side, 0))
-    return Window.box(x0, y0, x0 + side, y0 + side, size)
+    return Letterbox.box(x0, y0, x0 + side, y0 + side, size)
 
 
 def _zoom_window(
     sample: Sample, heads: np.ndarray, size: int, rng: np.random.Generator, how: Augmentation
-) -> Window:
+) -> Letterbox:
     """What a longer or shorter lens shows: a square around the principal point, wide enough for all heads."""
     height, width = sample.image.shape[:2]
     middle = sample.K[:2, 2] if np.isfinite(sample.K).all() else np.array([width / 2, height / 2])
@@ -148,7 +148,7 @@ def _zoom_window(
     if len(heads):
         reach = max(reach, 1.05 * np.abs(heads - middle).max())
     (x0, y0), (x1, y1) = middle - reach, middle + reach
-    return Window.box(x0, y0, x1, y1, size)
+    return Letterbox.box(x0, y0, x1, y1, size)
 
 
 def _cover_somewhere(sample: Sample, rng: np.random.Generator, how: Augmentation) -> Sample:
@@ -165,7 +165,7 @@ def _cover_somewhere(sample: Sample, rng: np.random.Generator, how: Augmentation
     else:
         colours = rng.integers(0, 256, (3, 3, 3), dtype=np.uint8)
         patch = np.array(Image.fromarray(colours).resize((width, height), Image.Resampling.BICUBIC))
-    return cover(sample, patch, int(x0), int(y0))
+    return occlude(sample, patch, int(x0), int(y0))
 
 
 def _change_light(image: np.ndarray, rng: np.random.Generator, how: Augmentation) -> np.ndarray:

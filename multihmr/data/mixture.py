@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from ..humans import Topology
-from . import DATASETS, reader_of
-from .nobody import Nobody
+from ..bodies.topology import Topology
+from . import DATASETS, dataset_class
+from .datasets.background import BackgroundImages
 from .sample import Sample
-from .shards import Shards
+from .webdataset import Shards
 
 BLOCK = 1000  # samples within which every data set has exactly its share
 
@@ -59,16 +59,16 @@ def open_sources(text: str, root: str | Path = "", *, joints: bool = False) -> l
 def _open(name: str, root: Path, joints: bool) -> Sequence[Sample]:
     words, _, folder = name.partition("@")
     if words == "synth" and folder.isdecimal():
-        from .recipe import Recipe, Rendered  # which needs the renderer
+        from .synthetic.generate import Recipe, Rendered  # which needs the renderer
 
         return Rendered(Recipe(int(folder)))
     if words == "nobody" and folder:
-        return Nobody(folder)
+        return BackgroundImages(folder)
     # The longest, for "coco-wholebody" is no split of "coco".
     known = max((n for n in DATASETS if f"{words}-".startswith(f"{n}-")), key=len, default="")
     if folder or (known and not Path(name).exists()):
         split = words[len(known) + 1 :] if known else None
-        return reader_of(known or words)(folder or root / known, split or None)
+        return dataset_class(known or words)(folder or root / known, split or None)
     return Shards(name, joints=joints)
 
 

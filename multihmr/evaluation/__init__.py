@@ -1,1 +1,1 @@
-"""Numbers: how well people are found and rebuilt (`benchmark`), and how fast (`speed`)."""
+"""Evaluation: metrics, benchmarks, the evaluator, reports."""

@@ -1,1 +1,1 @@
-"""Networks: images and K in, Predictions out. One model, one file; the other files are its parts."""
+"""Networks: Multi-HMR, GLNet and their parts."""

@@ -13,90 +13,35 @@ keypoints, C columns of a row of numbers, R rotations.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..bodies.body import Body
-from ..boxes import check_boxes
+from ..bodies.base import Body
 from ..geometry import code_to_depth, default_intrinsics, focal_to_fov, unproject
 from ..humans import Humans
-from ..image import Photo, read_photo
-from ..model import Model, Predictions, camera_of, check_options
-from .backbones import create_backbone
-from .centers import Centers
-from .crops import Scene, boxes_of, crops
-from .rays import CAMERA_EMBEDDINGS
-from .reader import patch_middles
-from .settings import changed
-from .stages import GlobalStage, LocalStage, Pixels
-from .theta import Meaning, Theta, gaze
+from ..model import Model, check_options
+from ..preprocessing.boxes import check_boxes
+from ..preprocessing.image import LoadedImage, load_image
+from ..preprocessing.person_crops import Scene, boxes_of, crops
+from .backbones.timm_backbones import create_backbone
+from .base import Predictions
+from .configs import GLNetConfig
+from .detection import Centers
+from .glnet_parameters import DecodedParams, Theta, crop_rotation
+from .glnet_stages import GlobalStage, LocalStage, Pixels
+from .joint_heatmaps import patch_middles
 
 PHOTOS = 16  # pictures that are held at once
 
-_CHOICES = {
-    "guidance": ("keypoints", "roi"),
-    "matching": ("adaptive", "fixed"),
-    "cost": ("2d", "2d+depth", "2d+depth+rotation"),
-    "camera_embedding": CAMERA_EMBEDDINGS,
-}
 
-
-@dataclass(frozen=True)
-class GLNetConfig:
-    """Everything that rebuilds the network around its weights; kept as JSON in the checkpoint."""
-
-    backbone: str = "hybrid_lite0"
-    body: str = "anny"
-    image_size: int = 256  # side of a crop [pixels]
-    # (joints of the body that guide the look, rotations of its pose that they correct) of each part of it
-    parts: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...] = ()
-    width: int = 256  # features of a pixel
-    local_width: int = 128  # features of a keypoint
-    head_count: int = 4
-    points: int = 4  # that a head reads of each map
-    camera_embedding: str = "linear"  # of rays: theta.py takes out most of what they tell
-    # What the paper's ablations change
-    local: bool = True  # 2D-keypoint-guided local encoding
-    guidance: str = "keypoints"  # or "roi": squares of fixed size around them, without learned places
-    decomposed: bool = False  # rotations follow from joints and twists (bodies/swing_twist.py)
-    layout: bool = False  # the second look is told how the keypoints lie to each other (not in the paper)
-    candidates: int = 1  # best pixels that look around before the best one speaks
-    # How pixels are chosen in training (training/glnet_loss.py)
-    matching: str = "adaptive"  # or "fixed": those near the middle of the person
-    positives: int = 20  # K, pixels that learn from a person
-    cost: str = "2d"  # or "2d+depth", "2d+depth+rotation"
-    bodies: int = 8  # of the positives, how many say who the person is: bodies cost more than all else
-    unpredicted: tuple[str, ...] = ()  # joints and facial actions that never moved in training
-
-    def __post_init__(self) -> None:
-        for field, known in _CHOICES.items():
-            if getattr(self, field) not in known:
-                raise ValueError(f"{field} must be one of {', '.join(known)}, got {getattr(self, field)!r}")
-        if not self.parts:
-            raise ValueError("a GLNet needs the parts of its body; bodies.parts.guiding_parts gives them")
-        for field in ("candidates", "positives", "bodies"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"{field} must be at least 1, got {getattr(self, field)}")
-
-    @property
-    def keypoints(self) -> tuple[int, ...]:
-        """The joints of the body that guide."""
-        return tuple(sorted({joint for guides, _ in self.parts for joint in guides}))
-
-    def changed(self, settings: str) -> GLNetConfig:
-        """This config with other values, written as "local=no,positives=50"; ValueError: no such field."""
-        return changed(self, settings)
-
-
-class Answer(NamedTuple):
+class GLNetOutput(NamedTuple):
     """What N pixels say: a person each, and the numbers that they come from."""
 
     people: Predictions
-    meaning: Meaning
+    meaning: DecodedParams
 
 
 class GLNet(Model):
@@ -111,6 +56,7 @@ class GLNet(Model):
     """
 
     family = "glnet"
+    renamed_parameters: ClassVar[dict[str, str]] = {"at_a_glance": "global_head", "around": "local_head"}
     load_detector: Callable[..., Model] | None = None
     """load_detector(device=...) gives the model that finds people where no boxes are given."""
 
@@ -121,17 +67,19 @@ class GLNet(Model):
         self.backbone = create_backbone(config.backbone, image_size=config.image_size, pretrained=pretrained)
         turned = [joint for joint in config.keypoints if joint in body.topology.pose_joints]
         self.theta = Theta(body, turned, decomposed=config.decomposed)
-        self.at_a_glance = GlobalStage(config, self.backbone, len(config.keypoints), self.theta)
+        self.global_head = GlobalStage(config, self.backbone, len(config.keypoints), self.theta)
         face = max(i for i, (guides, _) in enumerate(config.parts) if body.center_joint in guides)
-        self.around = LocalStage(config, self.backbone.map_widths, self.theta, face) if config.local else None
+        self.local_head = (
+            LocalStage(config, self.backbone.map_widths, self.theta, face) if config.local else None
+        )
         self._detector: list[Model] = []  # in a list, for it is no part of this network
 
     @property
     def stride(self) -> int:
         """Pixels of a crop that a pixel of the grid stands for."""
-        return self.at_a_glance.stride
+        return self.global_head.stride
 
-    def see(self, images_B3HW: Tensor, K_B33: Tensor | None = None, *, keypoints: bool = True) -> Pixels:
+    def encode(self, images_B3HW: Tensor, K_B33: Tensor | None = None, *, keypoints: bool = True) -> Pixels:
         """What all pixels say at a glance of crops, RGB in [0, 1]; without K_B33 they show 60 degrees.
 
         keypoints: of all pixels; matching needs them, `look_again` finds those of its pixels itself.
@@ -141,33 +89,33 @@ class GLNet(Model):
             raise ValueError(f"this network looks at {size}x{size} crops, got {tuple(images_B3HW.shape)}")
         assumed_B33 = default_intrinsics(size, size).to(images_B3HW).expand(len(images_B3HW), 3, 3)
         K_B33 = assumed_B33 if K_B33 is None else torch.where(K_B33.isnan(), assumed_B33, K_B33)
-        return self.at_a_glance(self.backbone(images_B3HW), K_B33, keypoints=keypoints)
+        return self.global_head(self.backbone(images_B3HW), K_B33, keypoints=keypoints)
 
-    def glance(self, pixels: Pixels, index_BQ: Tensor) -> tuple[Tensor, Tensor]:
+    def global_stage(self, pixels: Pixels, index_BQ: Tensor) -> tuple[Tensor, Tensor]:
         """Features (B, Q, D) of the pixels with these numbers, and their rows Theta_0 (B, Q, C)."""
         x_BQD = _picked(pixels.features_BDhw.flatten(2).transpose(1, 2), index_BQ)
-        return x_BQD, self.at_a_glance.to_theta(x_BQD) + self.theta.mean_C
+        return x_BQD, self.global_head.to_theta(x_BQD) + self.theta.mean_C
 
-    def look_again(
+    def local_stage(
         self, pixels: Pixels, index_BQ: Tensor, x_BQD: Tensor, theta_BQC: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Theta = Theta_0 + Delta Theta (B, Q, C), and logits (B, Q) that these are the pixels to ask."""
-        assert self.around is not None, "this network has no local stage"
+        assert self.local_head is not None, "this network has no local stage"
         height, width = pixels.logits_Bhw.shape[1:]
         middles_BQ2 = patch_middles(height, width, x_BQD.device).flatten(0, 1)[index_BQ]
-        places_BQM2 = self.at_a_glance.keypoints(x_BQD, middles_BQ2)
-        return self.around(x_BQD, theta_BQC, places_BQM2, pixels.maps)
+        places_BQM2 = self.global_head.keypoints(x_BQD, middles_BQ2)
+        return self.local_head(x_BQD, theta_BQC, places_BQM2, pixels.maps)
 
-    def speak(self, pixels: Pixels, crop_N: Tensor, index_N: Tensor, theta_NC: Tensor) -> Answer:
+    def decode(self, pixels: Pixels, crop_N: Tensor, index_N: Tensor, theta_NC: Tensor) -> GLNetOutput:
         """The people that rows of numbers mean, in the cameras of their crops.
 
         crop_N, index_N: whose pixels they are, and the numbers of these, row by row.
         """
         size, width = self.config.image_size, pixels.logits_Bhw.shape[2]
         scores_N = pixels.logits_Bhw.flatten(1)[crop_N, index_N].sigmoid()
-        meaning = self.theta(theta_NC, gaze(pixels.K_B33, size)[crop_N])
+        meaning = self.theta(theta_NC, crop_rotation(pixels.K_B33, size)[crop_N])
         focal_B = pixels.K_B33[:, 0, 0]
-        people = self.stand(
+        people = self.assemble(
             (meaning.pose_NR33, meaning.shape_NS, meaning.expression_NE),
             code_to_depth(meaning.depth_code_N, focal_B[crop_N], size),
             meaning.head_N2 * width,
@@ -177,7 +125,7 @@ class GLNet(Model):
             logits_Bhw=pixels.logits_Bhw,
             fov_B=focal_to_fov(focal_B, size),
         )
-        return Answer(people, meaning)
+        return GLNetOutput(people, meaning)
 
     def forward(self, images_B3HW: Tensor, K_B33: Tensor | None = None) -> Predictions:
         """One person for each crop: what its best pixel says.
@@ -186,15 +134,15 @@ class GLNet(Model):
             images_B3HW: crops, RGB in [0, 1], sides of `config.image_size` pixels.
             K_B33: intrinsics in pixels of these crops; where it is None or NaN, a crop shows 60 degrees.
         """
-        pixels = self.see(images_B3HW, K_B33, keypoints=False)
+        pixels = self.encode(images_B3HW, K_B33, keypoints=False)
         index_BQ = pixels.logits_Bhw.flatten(1).topk(self.config.candidates).indices
-        x_BQD, theta_BQC = self.glance(pixels, index_BQ)
-        if self.around is not None:
-            theta_BQC, logits_BQ = self.look_again(pixels, index_BQ, x_BQD, theta_BQC)
+        x_BQD, theta_BQC = self.global_stage(pixels, index_BQ)
+        if self.local_head is not None:
+            theta_BQC, logits_BQ = self.local_stage(pixels, index_BQ, x_BQD, theta_BQC)
             best_B1 = logits_BQ.argmax(1, keepdim=True)
             index_BQ, theta_BQC = index_BQ.gather(1, best_B1), _picked(theta_BQC, best_B1)
         crop_B = torch.arange(len(images_B3HW), device=index_BQ.device)
-        return self.speak(pixels, crop_B, index_BQ[:, 0], theta_BQC[:, 0]).people
+        return self.decode(pixels, crop_B, index_BQ[:, 0], theta_BQC[:, 0]).people
 
     @property
     def detector(self) -> Model:
@@ -272,8 +220,8 @@ class GLNet(Model):
         result: list[Humans] = []
         for start in range(0, count, PHOTOS):
             part = slice(start, start + PHOTOS)
-            photos = [read_photo(image) for image in images[part]]
-            cameras = [camera_of(photo, K, fov) for photo, K in zip(photos, Ks[part], strict=True)]
+            photos = [load_image(image) for image in images[part]]
+            cameras = [photo.camera(K, fov=fov) for photo, K in zip(photos, Ks[part], strict=True)]
             options: dict[str, Any] = {"threshold": threshold, "max_people": max_people, "tiles": tiles}
             scenes = self._scenes(photos, cameras, boxes[part], options)
             result += self._people_of(scenes, threshold, max_people, batch_size)
@@ -281,7 +229,7 @@ class GLNet(Model):
 
     def _scenes(
         self,
-        photos: Sequence[Photo],
+        photos: Sequence[LoadedImage],
         cameras: Sequence[tuple[Tensor | None, str]],
         boxes: Sequence[Any],
         options: dict[str, Any],
@@ -344,7 +292,7 @@ class GLNet(Model):
     def own_camera_source(self) -> str:
         return "assumed"
 
-    def places(self, depth_P: Tensor, offset_P2: Tensor, centers: Centers, K_B33: Tensor) -> Tensor:
+    def head_positions(self, depth_P: Tensor, offset_P2: Tensor, centers: Centers, K_B33: Tensor) -> Tensor:
         """(P, 3) where heads are [m] that lie at these depths [m] and offsets from their pixels [pixels of
         the grid]."""
         head_P12 = centers.heads(offset_P2)[:, None] * self.stride

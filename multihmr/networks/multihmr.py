@@ -7,73 +7,29 @@ D features, R rotations, S shape, E expression.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from ..bodies.body import Body
+from ..bodies.base import Body
 from ..geometry import DEFAULT_FOV_DEG, code_to_depth, released_code_to_depth
-from ..image import Window
-from ..model import Model, Predictions, own_camera
-from .backbones import create_backbone
-from .centers import Centers, best_cells, different_people, different_slots, find_centers
-from .features import Features
-from .heads import HEADS
-from .rays import CAMERA_EMBEDDINGS, RayEmbedding
-from .reader import JointReader, JointReading
-from .refine import Guess, Refinement, in_window
-from .settings import changed
+from ..model import Model
+from ..preprocessing.letterbox import Letterbox
+from .backbones.base import Features
+from .backbones.timm_backbones import create_backbone
+from .base import Predictions, own_camera
+from .camera_embedding import RayEmbedding
+from .configs import MultiHMRConfig
+from .detection import Centers, find_centers, nms_3d, nms_3d_fixed, topk_centers
+from .human_perception_head import HEADS
+from .joint_heatmaps import JointHead, JointReading
+from .refinement import CoarseParams, Refinement, in_window
 
 CELLS_A_PERSON = 4
 
 
-@dataclass(frozen=True)
-class MultiHMRConfig:
-    """Everything that rebuilds the network around its weights; kept as JSON in the checkpoint."""
-
-    backbone: str = "hybrid_lite0"
-    body: str = "anny"
-    image_size: int = 320  # side of the square that the network looks at [pixels]
-    ray_bands: int = 16
-    head_width: int = 384
-    head_depth: int = 2
-    head_count: int = 8  # attention heads of 32 channels
-    head_mlp_width: int = 768
-    read_joints: tuple[int, ...] = ()  # of the body, that the head reads off the patches (reader.py); none
-    refine: bool = False  # look again around the joints of what was regressed, and correct it (refine.py)
-    nms_kernel: int = 3  # cells around a better-scored one are nobody, unless:
-    # how far [m] across the line of sight, or in which ratio - 1 of depths, two cells stand apart that show
-    # two people (centers.different_people); None leaves it to nms_kernel. The paper's design cannot tell
-    # people in neighbouring cells apart; after regression it can be seen where they stand.
-    apart: tuple[float, float] | None = None
-    threshold: float = 0.3  # score above which a cell is a person, when the caller does not say
-    # Compute as the SMPL-X checkpoints of 2024 do, where weights cannot make up for the difference: rays with
-    # rows and columns swapped, people who look at each other first, no norm at the end, the focal length in
-    # the exponent of the depth, no camera of the network's own (60 degrees), their own resizing of pictures.
-    released: bool = False
-    unpredicted: tuple[str, ...] = ()  # joints and facial actions that never moved in training
-    # What the paper's ablations change
-    head: str = "perception"  # or "iterative": a regressor that sees a person's own cell alone (heads.py)
-    iterations: int = 3  # of that regressor
-    people_attention: bool = True  # whether people look at each other
-    camera_embedding: str = "fourier"  # of rays, "linear" (rays as they are), or "none" (rays.py)
-
-    def __post_init__(self) -> None:
-        for field, known in (("head", HEADS), ("camera_embedding", CAMERA_EMBEDDINGS)):
-            if getattr(self, field) not in known:
-                raise ValueError(f"{field} must be one of {', '.join(known)}, got {getattr(self, field)!r}")
-
-    def changed(self, settings: str) -> MultiHMRConfig:
-        """This config with other values, written as "head=iterative,people_attention=no".
-
-        ValueError: no such field, or no value for it.
-        """
-        return changed(self, settings)
-
-
-class _Seen(NamedTuple):
+class _EncodedBatch(NamedTuple):
     """A batch of pictures, whoever is in them."""
 
     features: Features
@@ -110,7 +66,7 @@ class MultiHMR(Model):
         grid_size = config.image_size // self.backbone.patch
         joints = len(config.read_joints)
         fine = self.backbone.fine_width
-        self.reader = JointReader(width, joints, config.head_width, fine) if joints else None
+        self.reader = JointHead(width, joints, config.head_width, fine) if joints else None
         self.refinement = (
             Refinement(
                 config.read_joints or range(len(body.topology.joint_names)),
@@ -142,20 +98,22 @@ class MultiHMR(Model):
             threshold: least score of a person; None takes the checkpoint's.
             max_people: keep the best of each image.
         """
-        seen = self._see(images_B3HW, K_B33)
+        seen = self._encode(images_B3HW, K_B33)
         sought = centers is None
         if centers is None:
             centers = self._find(seen.logits_Bhw, threshold, max_people)
             if not len(centers) and not torch.is_grad_enabled():
-                return self.nobody(centers, K_B33=seen.K_B33, logits_Bhw=seen.logits_Bhw, fov_B=seen.fov_B)
-        guess, reading = self._regress(seen, centers)
-        if sought and self.config.apart is not None:
+                return self.empty(centers, K_B33=seen.K_B33, logits_Bhw=seen.logits_Bhw, fov_B=seen.fov_B)
+        guess, reading = self._decode(seen, centers)
+        if sought and self.config.nms_3d_distance is not None:
             places_P3 = self._place(guess, centers, seen.K_B33)
-            keep_P = different_people(places_P3, centers, apart=self.config.apart, at_most=max_people)
-            guess, centers, reading = Guess(*(said[keep_P] for said in guess)), centers[keep_P], None
-        return self._answer(seen, guess, centers, reading)
+            keep_P = nms_3d(
+                places_P3, centers, nms_3d_distance=self.config.nms_3d_distance, at_most=max_people
+            )
+            guess, centers, reading = CoarseParams(*(said[keep_P] for said in guess)), centers[keep_P], None
+        return self._refine_and_assemble(seen, guess, centers, reading)
 
-    def fixed(
+    def forward_fixed(
         self,
         images_B3HW: Tensor,
         K_B33: Tensor | None = None,
@@ -168,21 +126,21 @@ class MultiHMR(Model):
         The centers are `Slots`: `people` an image, fewer where the grid has fewer cells, best first, and a
         mask of those that are somebody. The rest of the arguments is as in `forward`.
         """
-        seen = self._see(images_B3HW, K_B33)
-        apart = self.config.apart
-        slots = best_cells(
+        seen = self._encode(images_B3HW, K_B33)
+        nms_3d_distance = self.config.nms_3d_distance
+        slots = topk_centers(
             self._scores(seen.logits_Bhw),
-            CELLS_A_PERSON * people if apart else people,
-            **self._rule(threshold),
+            CELLS_A_PERSON * people if nms_3d_distance else people,
+            **self._nms_args(threshold),
         )
-        guess, _ = self._regress(seen, slots)
-        if apart is not None:
+        guess, _ = self._decode(seen, slots)
+        if nms_3d_distance is not None:
             places_P3 = self._place(guess, slots, seen.K_B33)
-            slots, kept_P = different_slots(places_P3, slots, apart=apart, at_most=people)
-            guess = Guess(*(said[kept_P] for said in guess))
-        return self._answer(seen, guess, slots)
+            slots, kept_P = nms_3d_fixed(places_P3, slots, nms_3d_distance=nms_3d_distance, at_most=people)
+            guess = CoarseParams(*(said[kept_P] for said in guess))
+        return self._refine_and_assemble(seen, guess, slots)
 
-    def _see(self, images_B3HW: Tensor, K_B33: Tensor | None) -> _Seen:
+    def _encode(self, images_B3HW: Tensor, K_B33: Tensor | None) -> _EncodedBatch:
         """What is seen before anybody is looked for."""
         size = self.config.image_size
         if tuple(images_B3HW.shape[-2:]) != (size, size):
@@ -190,9 +148,9 @@ class MultiHMR(Model):
         features = self.backbone(images_B3HW)
         logits_Bhw = self.to_score(features.grid_BDhw.movedim(1, -1))[..., 0]
         fov_B = self._fov(features.global_BD)
-        return _Seen(features, logits_Bhw, fov_B, own_camera(fov_B, K_B33, size))
+        return _EncodedBatch(features, logits_Bhw, fov_B, own_camera(fov_B, K_B33, size))
 
-    def _regress(self, seen: _Seen, centers: Centers) -> tuple[Guess, JointReading | None]:
+    def _decode(self, seen: _EncodedBatch, centers: Centers) -> tuple[CoarseParams, JointReading | None]:
         """The people in these cells, at a first look."""
         grid_BDhw = seen.features.grid_BDhw
         rays_BDhw = self.rays(seen.K_B33, *grid_BDhw.shape[-2:], self.backbone.patch)
@@ -203,10 +161,10 @@ class MultiHMR(Model):
             heads_P2 = centers.heads(offset_P2).detach() * self.backbone.patch / self.config.image_size
             known_PD, reading = self.reader(grid_BDhw, seen.features.fine_BDhw, centers, heads_P2)
         pose_PR33, shape_PS, expression_PE, depth_code_P = self.head(context_BDhw, centers, known_PD)
-        return Guess(pose_PR33, shape_PS, expression_PE, depth_code_P, offset_P2), reading
+        return CoarseParams(pose_PR33, shape_PS, expression_PE, depth_code_P, offset_P2), reading
 
-    def _answer(
-        self, seen: _Seen, guess: Guess, centers: Centers, reading: JointReading | None = None
+    def _refine_and_assemble(
+        self, seen: _EncodedBatch, guess: CoarseParams, centers: Centers, reading: JointReading | None = None
     ) -> Predictions:
         """The people of a guess, after the second look, standing in space."""
         coarse_PJ3 = None
@@ -214,7 +172,7 @@ class MultiHMR(Model):
             coarse_PJ3 = self.refinement.joints_of(guess, self._place(guess, centers, seen.K_B33))
             places_PJ2 = in_window(coarse_PJ3, seen.K_B33[centers.image_index_P], self.config.image_size)
             guess = self.refinement(guess, coarse_PJ3, places_PJ2, seen.features, centers)
-        return self.stand(
+        return self.assemble(
             guess[:3],
             self._depth(guess, centers, seen.K_B33),
             guess.offset_P2,
@@ -227,32 +185,32 @@ class MultiHMR(Model):
             coarse_PJ3=coarse_PJ3,
         )
 
-    def _depth(self, guess: Guess, centers: Centers, K_B33: Tensor) -> Tensor:
+    def _depth(self, guess: CoarseParams, centers: Centers, K_B33: Tensor) -> Tensor:
         """(P,) of heads [m]."""
         to_depth = released_code_to_depth if self.config.released else code_to_depth
         return to_depth(guess.depth_code_P, K_B33[centers.image_index_P, 0, 0], self.config.image_size)
 
-    def _place(self, guess: Guess, centers: Centers, K_B33: Tensor) -> Tensor:
+    def _place(self, guess: CoarseParams, centers: Centers, K_B33: Tensor) -> Tensor:
         """(P, 3) of heads [m]."""
-        return self.places(self._depth(guess, centers, K_B33), guess.offset_P2, centers, K_B33)
+        return self.head_positions(self._depth(guess, centers, K_B33), guess.offset_P2, centers, K_B33)
 
     def _find(self, logits_Bhw: Tensor, threshold: float | None, max_people: int | None) -> Centers:
-        apart = self.config.apart is not None
+        nms_3d_distance = self.config.nms_3d_distance is not None
         # One person lights up some cells, of which but one is kept later.
-        at_most = CELLS_A_PERSON * max_people if apart and max_people is not None else max_people
-        return find_centers(self._scores(logits_Bhw), max_people=at_most, **self._rule(threshold))
+        at_most = CELLS_A_PERSON * max_people if nms_3d_distance and max_people is not None else max_people
+        return find_centers(self._scores(logits_Bhw), max_people=at_most, **self._nms_args(threshold))
 
-    def _rule(self, threshold: float | None) -> dict[str, Any]:
-        """Which cells are people: as `find_centers` and `best_cells` take it."""
+    def _nms_args(self, threshold: float | None) -> dict[str, Any]:
+        """Which cells are people: as `find_centers` and `topk_centers` take it."""
         return {
             "threshold": self.config.threshold if threshold is None else threshold,
-            "nms_kernel": self.config.nms_kernel if self.config.apart is None else 1,
+            "nms_kernel": self.config.nms_kernel if self.config.nms_3d_distance is None else 1,
         }
 
-    def window(self, height: int, width: int) -> Window:
+    def letterbox(self, height: int, width: int) -> Letterbox:
         if self.config.released:
-            return Window.released(height, width, self.config.image_size)
-        return super().window(height, width)
+            return Letterbox.official_2024(height, width, self.config.image_size)
+        return super().letterbox(height, width)
 
     @property
     def own_camera_source(self) -> str:

@@ -10,37 +10,23 @@ Legend of shape suffixes: as in multihmr.py.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from ..bodies.body import Body
+from ..bodies.base import Body
 from ..geometry import code_to_depth, rot6d_to_rotmat
-from ..image import Window
-from ..model import Model, Predictions, own_camera
+from ..model import Model
+from ..preprocessing.letterbox import Letterbox
 from .attention import PerceptionLayer
-from .backbones import create_backbone
-from .centers import Centers, best_cells, find_centers
+from .backbones.timm_backbones import create_backbone
+from .base import Predictions, own_camera
+from .configs import MultiHMRAnnyConfig
+from .detection import Centers, find_centers, topk_centers
 
 
-@dataclass(frozen=True)
-class MultiHMRAnnyConfig:
-    """Everything that rebuilds the network around its weights; kept as JSON in the checkpoint."""
-
-    backbone: str = "dinov2_vitl14"
-    image_size: int = 672  # side of the square that the network looks at [pixels]
-    head_width: int = 512
-    head_depth: int = 8
-    head_count: int = 16  # attention heads
-    head_mlp_width: int = 2048
-    nms_kernel: int = 3
-    threshold: float = 0.3  # score above which a cell is a person, when the caller does not say
-    unpredicted: tuple[str, ...] = ()  # joints that never moved in training
-
-
-class _Seen(NamedTuple):
+class _EncodedBatch(NamedTuple):
     """A batch of pictures, whoever is in them."""
 
     grid_BDhw: Tensor
@@ -87,9 +73,9 @@ class MultiHMRAnny(Model):
         self.to_pose = _mlp(width, 6 * body.rotation_count)
         self.to_shape = _mlp(width, body.shape_count)
 
-    def window(self, height: int, width: int) -> Window:
+    def letterbox(self, height: int, width: int) -> Letterbox:
         """As the checkpoint was trained."""
-        return Window.released(height, width, self.config.image_size)
+        return Letterbox.official_2024(height, width, self.config.image_size)
 
     def forward(
         self,
@@ -101,15 +87,15 @@ class MultiHMRAnny(Model):
         max_people: int | None = None,
     ) -> Predictions:
         """Predictions for a batch of square windows, RGB in [0, 1]; arguments as those of `MultiHMR`."""
-        seen = self._see(images_B3HW, K_B33)
+        seen = self._encode(images_B3HW, K_B33)
         if centers is None:
-            rule = self._rule(threshold)
+            rule = self._nms_args(threshold)
             centers = find_centers(seen.logits_Bhw.sigmoid(), max_people=max_people, **rule)
             if not len(centers) and not torch.is_grad_enabled():
-                return self.nobody(centers, K_B33=seen.K_B33, logits_Bhw=seen.logits_Bhw, fov_B=seen.fov_B)
-        return self._answer(seen, centers)
+                return self.empty(centers, K_B33=seen.K_B33, logits_Bhw=seen.logits_Bhw, fov_B=seen.fov_B)
+        return self._refine_and_assemble(seen, centers)
 
-    def fixed(
+    def forward_fixed(
         self,
         images_B3HW: Tensor,
         K_B33: Tensor | None = None,
@@ -118,26 +104,28 @@ class MultiHMRAnny(Model):
         threshold: float | None = None,
     ) -> Predictions:
         """As `MultiHMR.fixed`."""
-        seen = self._see(images_B3HW, K_B33)
-        return self._answer(seen, best_cells(seen.logits_Bhw.sigmoid(), people, **self._rule(threshold)))
+        seen = self._encode(images_B3HW, K_B33)
+        return self._refine_and_assemble(
+            seen, topk_centers(seen.logits_Bhw.sigmoid(), people, **self._nms_args(threshold))
+        )
 
-    def _rule(self, threshold: float | None) -> dict[str, Any]:
-        """Which cells are people: as `find_centers` and `best_cells` take it."""
+    def _nms_args(self, threshold: float | None) -> dict[str, Any]:
+        """Which cells are people: as `find_centers` and `topk_centers` take it."""
         return {
             "threshold": self.config.threshold if threshold is None else threshold,
             "nms_kernel": self.config.nms_kernel,
         }
 
-    def _see(self, images_B3HW: Tensor, K_B33: Tensor | None) -> _Seen:
+    def _encode(self, images_B3HW: Tensor, K_B33: Tensor | None) -> _EncodedBatch:
         size = self.config.image_size
         if tuple(images_B3HW.shape[-2:]) != (size, size):
             raise ValueError(f"this network looks at {size}x{size} windows, got {tuple(images_B3HW.shape)}")
         features = self.backbone(images_B3HW)
         logits_Bhw = self.to_score(features.grid_BDhw.movedim(1, -1))[..., 0]
         fov_B = math.pi * torch.sigmoid(self.to_fov(features.global_BD))[:, 0]
-        return _Seen(features.grid_BDhw, logits_Bhw, fov_B, own_camera(fov_B, K_B33, size))
+        return _EncodedBatch(features.grid_BDhw, logits_Bhw, fov_B, own_camera(fov_B, K_B33, size))
 
-    def _answer(self, seen: _Seen, centers: Centers) -> Predictions:
+    def _refine_and_assemble(self, seen: _EncodedBatch, centers: Centers) -> Predictions:
         """The people in these cells."""
         people_PD = self._look(seen.grid_BDhw, centers)
         pose_PR33 = rot6d_to_rotmat(self.to_pose(people_PD).unflatten(-1, (-1, 6)))
@@ -145,7 +133,7 @@ class MultiHMRAnny(Model):
         expression_PE = shape_PS.new_zeros(shape_PS.shape[0], self.body.expression_count)
         depth_code_P = self.to_depth(people_PD)[:, 0]
         focal_P = seen.K_B33[centers.image_index_P, 0, 0]
-        return self.stand(
+        return self.assemble(
             (pose_PR33, shape_PS, expression_PE),
             code_to_depth(depth_code_P, focal_P, self.config.image_size),
             self.to_offset(people_PD),

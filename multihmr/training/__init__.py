@@ -1,1 +1,1 @@
-"""Weights: targets from samples, losses, and one loop."""
+"""Training: configuration, losses, targets, data loading, the training loop."""

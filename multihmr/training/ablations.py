@@ -21,12 +21,13 @@ from typing import Any
 import numpy as np
 
 from ..data.sample import Sample
-from ..data.shards import Shards
-from ..evaluation.benchmark import evaluate
+from ..data.webdataset import Shards
 from ..evaluation.report import People
-from ..hub import load_model
+from ..evaluation.synthetic_benchmark import evaluate
+from ..hub.loading import load_model
 from .ablation_plan import FAILURES, AblationPlan, line, write_json
-from .trainer import TrainConfig, train
+from .config import TrainConfig
+from .trainer import train
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..networks.glnet import GLNet
-from .batch import Batch
+from .collate import Batch
 from .glnet_loss import GLNetLoss, Said, hard_negatives, match
 from .targets import Targets, make_targets
 
@@ -29,19 +29,23 @@ class GLNetObjective(nn.Module):
     ) -> dict[str, Tensor]:
         """true: `self.targets`, if they are there already; counts: as `GLNetLoss.forward` takes them."""
         true, model = true or self.targets(batch), self.model
-        pixels = model.see(batch.images_B3HW(), batch.K_B33)
+        pixels = model.encode(batch.images_B3HW(), batch.K_B33)
         matched = match(pixels, true, model)
         spoken = matched.spread(model.config.bodies)
         crop_N, place_N = spoken.rows()
         asked_BQ = spoken.index_BK
-        if model.around is not None:
+        if model.local_head is not None:
             # A quarter as many others, so that the second score has something to tell them from.
             others_BQ = hard_negatives(pixels, matched, max(1, asked_BQ.shape[1] // 4))
             asked_BQ = torch.cat([asked_BQ, others_BQ], dim=1)
-        x_BQD, theta_BQC = model.glance(pixels, asked_BQ)
+        x_BQD, theta_BQC = model.global_stage(pixels, asked_BQ)
         index_N = spoken.index_BK[crop_N, place_N]
-        first, second, again_BQ = model.speak(pixels, crop_N, index_N, theta_BQC[crop_N, place_N]), None, None
-        if model.around is not None:
-            theta_BQC, again_BQ = model.look_again(pixels, asked_BQ, x_BQD, theta_BQC)
-            second = model.speak(pixels, crop_N, index_N, theta_BQC[crop_N, place_N])
+        first, second, again_BQ = (
+            model.decode(pixels, crop_N, index_N, theta_BQC[crop_N, place_N]),
+            None,
+            None,
+        )
+        if model.local_head is not None:
+            theta_BQC, again_BQ = model.local_stage(pixels, asked_BQ, x_BQD, theta_BQC)
+            second = model.decode(pixels, crop_N, index_N, theta_BQC[crop_N, place_N])
         return self.criterion(Said(pixels, spoken, first, second, again_BQ), matched, true, counts)

@@ -18,15 +18,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..bodies.joints import body_joints
-from ..data.persons import clear_people, person_boxes
+from ..bodies.body_parts import body_joints
+from ..data.person_crops import clear_people, person_boxes
 from ..data.sample import Sample
-from ..data.shards import Shards
+from ..data.webdataset import Shards
 from ..evaluation import metrics
-from ..evaluation.truth import true_people
-from ..hub import load_model
+from ..evaluation.ground_truth import true_people
+from ..hub.loading import load_model
 from .ablation_plan import FAILURES, AblationPlan, line, write_json
-from .trainer import TrainConfig, train
+from .config import TrainConfig
+from .trainer import train
 
 log = logging.getLogger(__name__)
 

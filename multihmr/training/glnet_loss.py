@@ -23,11 +23,12 @@ from torch import Tensor, nn
 
 from ..bodies.swing_twist import rest_joints
 from ..geometry import rot6d_to_rotmat
-from ..networks.centers import Centers
-from ..networks.glnet import Answer, GLNet, GLNetConfig
-from ..networks.reader import patch_middles
-from ..networks.stages import Pixels
-from .batch import chosen
+from ..networks.configs import GLNetConfig
+from ..networks.detection import Centers
+from ..networks.glnet import GLNet, GLNetOutput
+from ..networks.glnet_stages import Pixels
+from ..networks.joint_heatmaps import patch_middles
+from .collate import chosen
 from .losses import MultiHMRLoss
 from .targets import Targets
 
@@ -123,7 +124,7 @@ def adaptive_cost(pixels: Pixels, true: Targets, model: GLNet) -> Tensor:
     mean_PN = (error_PNM * counts_P1M).sum(-1) / counts_P1M.sum(-1).clamp(min=1)
     cost_PN = cost_PN + COST_OF_KEYPOINTS * mean_PN
     if config.cost != "2d":
-        rows_PNC = model.at_a_glance.to_theta(pixels.features_BDhw[crop_P].flatten(2).transpose(1, 2))
+        rows_PNC = model.global_head.to_theta(pixels.features_BDhw[crop_P].flatten(2).transpose(1, 2))
         parts = (rows_PNC + model.theta.mean_C).split(model.theta.sizes, dim=-1)
         off_PN = (parts[3][..., 0] - true.depth_code_P[:, None]).abs()
         cost_PN = cost_PN + COST_OF_DEPTH * off_PN * true.known.place_P[:, None]
@@ -167,7 +168,7 @@ def _count(config: GLNetConfig, pixels: Pixels) -> int:
 
 def keypoint_errors(pixels: Pixels, true: Targets, config: GLNetConfig) -> Tensor:
     """(P, N, M) L1 of the keypoints that each pixel of a person's crop believes in [window sides]."""
-    assert pixels.keypoints_BhwM2 is not None, "see(..., keypoints=True) finds them"
+    assert pixels.keypoints_BhwM2 is not None, "encode(..., keypoints=True) finds them"
     said_PNM2 = pixels.keypoints_BhwM2.flatten(1, 2)[true.centers.image_index_P]
     wanted_PM2 = true.joints_2d_PJ2[:, list(config.keypoints)] / config.image_size
     return (said_PNM2 - wanted_PM2[:, None]).abs().sum(-1)
@@ -204,8 +205,8 @@ class Said(NamedTuple):
 
     pixels: Pixels
     spoken: Match
-    first: Answer
-    second: Answer | None
+    first: GLNetOutput
+    second: GLNetOutput | None
     again_BQ: Tensor | None
 
 
@@ -257,7 +258,7 @@ class GLNetLoss(nn.Module):
             terms["apart"] = self.weights.apart * apart / counts["apart"].clamp(min=1)
         return terms
 
-    def _apart(self, answer: Answer, spoken: Match, true: Targets) -> Tensor:
+    def _apart(self, answer: GLNetOutput, spoken: Match, true: Targets) -> Tensor:
         """Sum over the pairs of crops of how far apart they see the head, in true distances."""
         crop_N, place_N = spoken.rows()
         translation_N3 = answer.people.translation_P3
@@ -289,7 +290,7 @@ class GLNetLoss(nn.Module):
 
     def _stage(
         self,
-        answer: Answer,
+        answer: GLNetOutput,
         rows: _Rows,
         true: Targets,
         counts: Mapping[str, Tensor],
@@ -306,7 +307,7 @@ class GLNetLoss(nn.Module):
             terms[prefix + name] = factor * everything[name] * total / counts[prefix + name].clamp(min=1)
         return terms
 
-    def _limb_errors(self, answer: Answer, true: Targets, rows: _Rows) -> dict[str, Tensor]:
+    def _limb_errors(self, answer: GLNetOutput, true: Targets, rows: _Rows) -> dict[str, Tensor]:
         """Of the joints that rotations follow from (L1 from the root [m]), and of the twists."""
         meaning = answer.meaning
         if self.limbs is None or self.skeleton is None:

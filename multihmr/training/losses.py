@@ -16,12 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..bodies.body import Body
-from ..bodies.joints import PARTS, joint_parts
+from ..bodies.base import Body
+from ..bodies.body_parts import PARTS, joint_parts
+from ..bodies.topology import Topology
 from ..geometry import project
-from ..humans import Topology
-from ..model import Predictions
-from ..networks.reader import JointReading, patch_middles
+from ..networks.base import Predictions
+from ..networks.joint_heatmaps import JointReading, patch_middles
 from .targets import Targets, blobs, highest
 
 

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ..hub.checkpoint import CurrentNames
 from ..model import Model
-from .batch import Batch
+from .collate import Batch
 
 if TYPE_CHECKING:
-    from .trainer import TrainConfig
+    from .config import TrainConfig
 
 # What reading a file that is cut short, or no checkpoint, ends in.
 _READ_ERRORS = (RuntimeError, EOFError, KeyError, pickle.UnpicklingError)
@@ -113,7 +114,8 @@ class TrainState:
         """
         try:
             content = torch.load(path, map_location=self.model.device, weights_only=True)
-            weights, step, _ = content["model"], content["step"], content["moved"]
+            weights = dict(CurrentNames(content["model"], self.model))
+            step, _ = content["step"], content["moved"]
         except _READ_ERRORS as error:
             raise ValueError(
                 f"{path} is damaged or no checkpoint ({_first_line(error)}); move it away to start anew"
@@ -129,7 +131,7 @@ class TrainState:
             ) from error
         if content.get("scaler") and self.scaler.is_enabled():
             self.scaler.load_state_dict(content["scaler"])
-        self.ema = content["ema"]
+        self.ema = dict(CurrentNames(content["ema"], self.model))
         self.turned_R, self.acted_E = (moved.cpu() for moved in content["moved"])
         self.step = step
 

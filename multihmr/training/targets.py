@@ -11,14 +11,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..bodies.body import Body, BodyOutput
+from ..bodies.base import Body, BodyOutput
+from ..bodies.topology import Topology
 from ..data.sample import ANCHORS
-from ..data.views import HEAD_POINTS
+from ..data.transforms import HEAD_POINTS
 from ..geometry import depth_to_code, focal_to_fov, project
-from ..humans import Topology
-from ..networks.centers import Centers
-from .batch import Batch, chosen
-from .known import Known, fill, what_is_known
+from ..networks.detection import Centers
+from .collate import Batch, chosen
+from .validity_masks import Known, fill, what_is_known
 
 NEAREST = 0.05  # [m] before the camera; whose head is nearer, or behind it, is not in the picture
 

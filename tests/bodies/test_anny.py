@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save_file
 
 from multihmr.bodies.anny import ASSET, Anny, nearest_rotation
-from multihmr.bodies.body import Body, place
-from multihmr.bodies.phenotypes import ADULT_AGE
+from multihmr.bodies.anny_base import ADULT_AGE
+from multihmr.bodies.base import Body, place
 
 sys.path.insert(0, str(Path(__file__).parent))
 from bake_golden import GOLDEN, kept, package_output, random_people

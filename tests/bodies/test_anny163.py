@@ -13,8 +13,9 @@ from safetensors.torch import load_file, save_file
 from multihmr.bodies.anny import ASSET as ANNY_ASSET
 from multihmr.bodies.anny import Anny
 from multihmr.bodies.anny163 import ASSET, Anny163, turn_from_y
-from multihmr.bodies.body import Body, place
-from multihmr.bodies.joints import body_joints, joint_parts, mirror, mirror_order
+from multihmr.bodies.base import Body, place
+from multihmr.bodies.body_parts import body_joints, joint_parts
+from multihmr.bodies.keypoint_sets import mirror, mirror_order
 
 sys.path.insert(0, str(Path(__file__).parent))
 from bake_golden import kept, random_people

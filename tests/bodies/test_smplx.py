@@ -12,16 +12,9 @@ import torch
 
 pytest.importorskip("smplx", reason="the smplx package is not installed: pip install 'multihmr[smplx]'")
 
-from multihmr.bodies.body import Body, place
-from multihmr.bodies.joints import (
-    BODY_JOINTS,
-    KEYPOINT_SETS,
-    body_joints,
-    joint_parts,
-    mirror,
-    mirror_order,
-    vertex_parts,
-)
+from multihmr.bodies.base import Body, place
+from multihmr.bodies.body_parts import BODY_JOINTS, body_joints, joint_parts, vertex_parts
+from multihmr.bodies.keypoint_sets import KEYPOINT_SETS, mirror, mirror_order
 from multihmr.bodies.smplx import SMPLX
 
 PARITY = Path(__file__).parents[1] / "parity"

@@ -8,16 +8,10 @@ from bodies.test_smpl import fake_smpl
 from toys import ToyBody
 
 from multihmr.bodies.anny import Anny
-from multihmr.bodies.joints import BODY_JOINTS
+from multihmr.bodies.body_parts import BODY_JOINTS
 from multihmr.bodies.smpl import SMPL
 from multihmr.bodies.smplx import SMPLX
-from multihmr.bodies.swing_twist import (
-    Limbs,
-    rest_joints,
-    shortest_rotation,
-    swing_twist,
-    twist_rotation,
-)
+from multihmr.bodies.swing_twist import Limbs, rest_joints, shortest_rotation, swing_twist, twist_rotation
 
 
 @pytest.fixture(scope="module", params=["anny", "smpl", "smplx"])

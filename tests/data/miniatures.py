@@ -25,7 +25,7 @@ from scipy.spatial.transform import Rotation
 
 from multihmr.data.sample import Sample
 from multihmr.humans import project
-from multihmr.raster import rasterize
+from multihmr.visualization.rasterizer import rasterize
 
 ORDER53 = [*range(22), *range(25, 40), *range(40, 55), 22]  # of the smplx package's 55: no eyes, the jaw last
 

@@ -19,10 +19,10 @@ import roma
 import torch
 from PIL import Image
 
-from multihmr.bodies.joints import KEYPOINT_SETS
+from multihmr.bodies.keypoint_sets import KEYPOINT_SETS
 from multihmr.data.cameras import bend
 from multihmr.data.sample import Sample
-from multihmr.raster import rasterize
+from multihmr.visualization.rasterizer import rasterize
 
 SIZE = (240, 320)
 JOINTS = KEYPOINT_SETS["smpl24"].split()

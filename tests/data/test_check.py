@@ -5,17 +5,17 @@ import pytest
 from data.miniatures import write_ply
 from PIL import Image
 
-from multihmr import cli
-from multihmr.data import DATASETS, reader_of
+from multihmr.cli import main as cli
+from multihmr.data import DATASETS, dataset_class
 from multihmr.data.sample import Sample
-from multihmr.evaluation.truth_pictures import Bodies, draw_truth
+from multihmr.evaluation.visualize_ground_truth import Bodies, draw_truth
 
 
 @pytest.fixture
 def ehf(tmp_path):
     """Twelve black pictures in which all vertices are at one point before the camera."""
-    from multihmr.data.ehf import ROTATION, TRANSLATION
-    from multihmr.data.reader import rotvec_to_rotmat
+    from multihmr.data.dataset import rotvec_to_rotmat
+    from multihmr.data.datasets.ehf import ROTATION, TRANSLATION
 
     point = rotvec_to_rotmat(np.array(ROTATION)).T @ (np.array([0, 0, 3]) - TRANSLATION)
     for number in range(1, 13):
@@ -46,7 +46,7 @@ def test_every_data_set_can_be_had_and_read_about(capsys):
     assert cli.run(["data", "list"]) == 0
     said = capsys.readouterr().out
     for name in DATASETS:
-        about = reader_of(name).about
+        about = dataset_class(name).about
         assert about.name == name
         assert about.register in said
         assert "https://" in about.register or "http://" in about.register

@@ -9,8 +9,8 @@ from toys import ToyBody
 from multihmr.data.augment import augment
 from multihmr.data.mixture import Mixture, Source, for_body, open_sources
 from multihmr.data.sample import Sample
-from multihmr.data.shards import write_shard
-from multihmr.training.batch import collate
+from multihmr.data.webdataset import write_shard
+from multihmr.training.collate import collate
 from multihmr.training.targets import make_targets
 
 TOPOLOGY = ToyBody().topology

@@ -11,10 +11,12 @@ import roma
 import torch
 from torch import Tensor
 
-from multihmr.bodies.body import Body, BodyOutput, place
-from multihmr.bodies.joints import BODY_JOINTS, keypoint_sets
+from multihmr.bodies.base import Body, BodyOutput, place
+from multihmr.bodies.body_parts import BODY_JOINTS
+from multihmr.bodies.keypoint_sets import keypoint_sets
+from multihmr.bodies.topology import KeypointSet, Topology
 from multihmr.data.sample import Sample
-from multihmr.humans import Humans, KeypointSet, Topology, project
+from multihmr.humans import Humans, project
 
 K = np.array([[500, 0, 320], [0, 500, 240], [0, 0, 1]], np.float32)
 JOINTS = (*BODY_JOINTS["anny"], "finger1-1.L")

@@ -14,15 +14,17 @@ import torch
 from data.miniatures import write_agora, write_bedlam, write_ehf, write_ubody
 from data.miniatures_joints import Camera, Scene, write_h36m, write_mupots, write_panoptic, write_threedpw
 
-from multihmr.bodies.joints import BODY_JOINTS, keypoint_sets, vertex_parts
-from multihmr.data import reader_of
+from multihmr.bodies.body_parts import BODY_JOINTS, vertex_parts
+from multihmr.bodies.keypoint_sets import keypoint_sets
+from multihmr.bodies.topology import Topology
+from multihmr.data import dataset_class
 from multihmr.data.sample import Sample
-from multihmr.evaluation import protocols
-from multihmr.evaluation.comparison import PANOPTIC_SHIFT
-from multihmr.evaluation.protocols import BENCHMARKS
-from multihmr.evaluation.suite import Plan, measure
-from multihmr.evaluation.truth import true_people
-from multihmr.humans import Humans, Topology, project
+from multihmr.evaluation import benchmarks as protocols
+from multihmr.evaluation.benchmarks import BENCHMARKS
+from multihmr.evaluation.correspondence import PANOPTIC_SHIFT
+from multihmr.evaluation.ground_truth import true_people
+from multihmr.evaluation.runner import Plan, measure
+from multihmr.humans import Humans, project
 
 NAMES = (*BODY_JOINTS["smplx"], "left_middle1", "right_middle1", "head_top", "nose")
 NAMES += ("left_eye", "right_eye", "left_ear", "right_ear")
@@ -75,7 +77,7 @@ def split(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
 def measured_points(name: str, root: Path, scene_of: Callable[[int], Scene], **moved: Any) -> Any:
     """The score of who says where the puppets are; `moved` joints are elsewhere by these metres."""
     benchmark = BENCHMARKS[name]
-    samples = reader_of(benchmark.dataset)(root, benchmark.split)
+    samples = dataset_class(benchmark.dataset)(root, benchmark.split)
     body = SimpleNamespace(name="points", topology=POINTS, mean_shape_S=torch.zeros(1))
 
     def answer(index: int, sample: Sample) -> Humans:
@@ -143,7 +145,7 @@ def fed_back(
 ) -> Callable[..., Any]:
     """fed_back(name, root, true vertices of each picture): the figures of who says just these, but for a
     shift of the left hand [m]."""
-    from multihmr.bodies.smplx_file import read_smplx
+    from multihmr.bodies.smplx_reader import read_smplx
 
     regressor = read_smplx(fake_smplx_file, 10).regressor
     monkeypatch.setattr(protocols, "_smplx_regressor", lambda files: regressor)
@@ -152,7 +154,7 @@ def fed_back(
     hand = vertex_parts(topology)["left_hand"]
 
     def run(name: str, root: Path, truth: list, shift: tuple[float, float, float] = (0, 0, 0)) -> Any:
-        samples = reader_of(BENCHMARKS[name].dataset)(root, BENCHMARKS[name].split)
+        samples = dataset_class(BENCHMARKS[name].dataset)(root, BENCHMARKS[name].split)
 
         def answer(index: int, sample: Sample) -> Humans:
             vertices = truth[index].astype(np.float32)

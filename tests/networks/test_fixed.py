@@ -5,13 +5,13 @@ import torch
 from toys import tiny_anny_model, tiny_model
 
 from multihmr.geometry import default_intrinsics
-from multihmr.networks.centers import Slots, best_cells, different_people, different_slots, find_centers
+from multihmr.networks.detection import FixedCenters, find_centers, nms_3d, nms_3d_fixed, topk_centers
 
 VARIANTS = {
     "multihmr": {},
     "as released in 2024": {"read_joints": (), "released": True},
-    "told apart in space": {"apart": (0.2, 0.2)},
-    "two looks, told apart": {"refine": True, "apart": (0.2, 0.2)},
+    "told apart in space": {"nms_3d_distance": (0.2, 0.2)},
+    "two looks, told apart": {"refine": True, "nms_3d_distance": (0.2, 0.2)},
     "iterative head": {"head": "iterative", "people_attention": False},
 }
 FIELDS = ("pose_PR33", "shape_PS", "expression_PE", "translation_P3", "vertices_PV3", "joints_PJ3")
@@ -27,7 +27,7 @@ def model(request):
 @torch.no_grad()
 def test_fixed_shapes_say_what_forward_says(model, batch, people):
     images = torch.rand(batch, 3, 64, 64, generator=torch.Generator().manual_seed(batch))
-    scores = model._see(images, None).logits_Bhw.sigmoid().flatten().sort().values
+    scores = model._encode(images, None).logits_Bhw.sigmoid().flatten().sort().values
     K = torch.full((batch, 3, 3), torch.nan)
     K[0] = default_intrinsics(64, 64, 50.0)
     counts = set()
@@ -35,7 +35,7 @@ def test_fixed_shapes_say_what_forward_says(model, batch, people):
         options = {"threshold": threshold}
         asked, fixed = (
             model(images, K, max_people=people, **options),
-            model.fixed(images, K, people=people, **options),
+            model.forward_fixed(images, K, people=people, **options),
         )
         assert fixed.centers.mask_BQ.shape == (batch, min(people, 16))
         order = torch.argsort(asked.centers.image_index_P * 2 - asked.centers.scores_P, stable=True)
@@ -54,7 +54,7 @@ def test_best_cells_are_those_that_are_found():
     scores = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0))
     scores[1] = 0
     found = find_centers(scores, threshold=0.4, max_people=6)
-    slots = best_cells(scores, 6, threshold=0.4)
+    slots = topk_centers(scores, 6, threshold=0.4)
     cells = [
         set(
             zip(
@@ -69,7 +69,7 @@ def test_best_cells_are_those_that_are_found():
     everybody = find_centers(scores, threshold=0.4)
     counts = [int((everybody.image_index_P == i).sum()) for i in range(3)]
     for slot_count in (*counts, max(counts) - 1):
-        full_B = best_cells(scores, slot_count, threshold=0.4).full_B
+        full_B = topk_centers(scores, slot_count, threshold=0.4).full_B
         assert full_B.tolist() == [count > slot_count for count in counts]
 
 
@@ -81,11 +81,11 @@ def test_slots_in_the_same_place_are_one_person_as_in_eager_prediction(spread):
     scores = torch.linspace(0.9, 0.1, 12).repeat(2)
     image, zeros = torch.arange(2).repeat_interleave(12), torch.zeros(24, dtype=torch.long)
     there = torch.ones(2, 12, dtype=torch.bool)
-    slots = Slots(image, zeros, zeros, scores, there, torch.zeros(2, dtype=torch.bool))
+    slots = FixedCenters(image, zeros, zeros, scores, there, torch.zeros(2, dtype=torch.bool))
     for at_most in (1, 3, 12):
-        expected = different_people(places, slots, apart=(0.25, 0.2), at_most=at_most).nonzero()[:, 0]
-        kept, where = different_slots(places, slots, apart=(0.25, 0.2), at_most=at_most)
-        everybody = different_people(places, slots, apart=(0.25, 0.2)).unflatten(0, (2, 12)).sum(1)
+        expected = nms_3d(places, slots, nms_3d_distance=(0.25, 0.2), at_most=at_most).nonzero()[:, 0]
+        kept, where = nms_3d_fixed(places, slots, nms_3d_distance=(0.25, 0.2), at_most=at_most)
+        everybody = nms_3d(places, slots, nms_3d_distance=(0.25, 0.2)).unflatten(0, (2, 12)).sum(1)
         assert kept.full_B.tolist() == (everybody > at_most).tolist()
         assert where[kept.mask_BQ.flatten()].tolist() == expected.tolist()
 
@@ -93,6 +93,6 @@ def test_slots_in_the_same_place_are_one_person_as_in_eager_prediction(spread):
 def test_slots_are_taken_by_image_alone():
     zeros = torch.zeros(2, dtype=torch.long)
     there = torch.ones(1, 2, dtype=torch.bool)
-    slots = Slots(zeros, zeros, zeros, zeros.float(), there, torch.zeros(1, dtype=torch.bool))
+    slots = FixedCenters(zeros, zeros, zeros, zeros.float(), there, torch.zeros(1, dtype=torch.bool))
     with pytest.raises(TypeError, match="picked"):
         slots[zeros]

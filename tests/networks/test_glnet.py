@@ -10,11 +10,12 @@ import torch.nn.functional as F
 from PIL import Image
 from toys import ToyBody, tiny_glnet, tiny_model
 
-from multihmr import hub
 from multihmr.geometry import default_intrinsics, pixel_rays, project
-from multihmr.networks.glnet import GLNet, GLNetConfig
-from multihmr.networks.stages import layout_of
-from multihmr.networks.theta import Theta, gaze
+from multihmr.hub import loading as hub
+from multihmr.networks.configs import GLNetConfig
+from multihmr.networks.glnet import GLNet
+from multihmr.networks.glnet_parameters import Theta, crop_rotation
+from multihmr.networks.glnet_stages import layout_of
 
 SWITCHES = [
     {},
@@ -62,17 +63,17 @@ def test_only_pixels_that_are_asked_look_around(monkeypatch):
 
 def test_without_a_correction_the_glance_holds():
     model, crops = tiny_glnet(), torch.rand(1, 3, 64, 64)
-    for layer in (*model.around.move_parts, model.around.move_whole[2]):
+    for layer in (*model.local_head.move_parts, model.local_head.move_whole[2]):
         torch.nn.init.zeros_(layer.weight)
     refined = model(crops)
-    model.around = None
+    model.local_head = None
     torch.testing.assert_close(model(crops).vertices_PV3, refined.vertices_PV3)
 
 
 @pytest.mark.parametrize("decomposed", [False, True])
 def test_every_column_is_corrected_by_one_part(decomposed):
     model = tiny_glnet(decomposed=decomposed)
-    assert sorted(model.around.order) == list(range(model.theta.width))
+    assert sorted(model.local_head.order) == list(range(model.theta.width))
 
 
 def test_the_head_lies_where_pixel_and_offset_say():
@@ -87,7 +88,7 @@ def test_people_turn_with_the_gaze():
     """The same numbers in a crop far from the axis mean a person turned with the ray through its middle."""
     camera = default_intrinsics(64, 64)[None].clone()
     camera[0, 0, 2] += 100
-    turn = gaze(camera, 64)
+    turn = crop_rotation(camera, 64)
     ray = pixel_rays(torch.full((1, 1, 2), 32.0), camera)[0, 0]
     seen = turn[0] @ torch.tensor([0.0, 0, 1])
     torch.testing.assert_close(seen[:2] / seen[2], ray)
@@ -224,7 +225,7 @@ def test_a_second_look_with_a_layout_hears_where_the_keypoints_are():
     places = torch.rand(1, 1, len(model.config.keypoints), 2)
     x_1D, theta = torch.rand(1, 1, model.config.width), model.theta.mean_C.expand(1, 1, -1)
     nothing = [torch.zeros(1, width, 2, 2) for width in model.backbone.map_widths]
-    one, other = (model.around(x_1D, theta, p, nothing)[0] for p in (places, 0.5 * places))
+    one, other = (model.local_head(x_1D, theta, p, nothing)[0] for p in (places, 0.5 * places))
     assert (one - other).abs().max() > 1e-6
 
 

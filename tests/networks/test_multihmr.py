@@ -4,9 +4,9 @@ from toys import tiny_anny_model, tiny_model
 
 from multihmr.geometry import default_intrinsics, project
 from multihmr.networks.attention import PerceptionLayer
-from multihmr.networks.backbones import create_backbone
-from multihmr.networks.centers import Centers
-from multihmr.networks.multihmr import MultiHMRConfig
+from multihmr.networks.backbones.timm_backbones import create_backbone
+from multihmr.networks.configs import MultiHMRConfig
+from multihmr.networks.detection import Centers
 
 VARIANTS = {
     "multihmr": {},
@@ -184,10 +184,10 @@ def test_backbones_refuse_what_they_cannot_take():
         create_backbone("resnet50", image_size=224)
 
 
-@pytest.mark.parametrize(("apart", "count"), [((0.0, 0.0), 16), ((1e3, 1e3), 1)])
-def test_cells_are_one_person_when_they_stand_in_one_place(apart, count):
+@pytest.mark.parametrize(("nms_3d_distance", "count"), [((0.0, 0.0), 16), ((1e3, 1e3), 1)])
+def test_cells_are_one_person_when_they_stand_in_one_place(nms_3d_distance, count):
     """With a threshold that all 16 cells pass: everybody stays, or only the best of them."""
-    model = tiny_model(apart=apart).eval()
+    model = tiny_model(nms_3d_distance=nms_3d_distance).eval()
     pred = model(pictures(1), threshold=0.0)
     assert len(pred.centers) == len(pred.vertices_PV3) == count
     if count == 1:
@@ -195,5 +195,5 @@ def test_cells_are_one_person_when_they_stand_in_one_place(apart, count):
 
 
 def test_the_best_people_of_each_image_are_kept_after_duplicates_are_gone():
-    model = tiny_model(apart=(0.0, 0.0)).eval()
+    model = tiny_model(nms_3d_distance=(0.0, 0.0)).eval()
     assert model(pictures(2), threshold=0.0, max_people=3).centers.image_index_P.tolist() == [0] * 3 + [1] * 3

@@ -14,17 +14,20 @@ from PIL import Image
 from torch import Tensor
 
 from multihmr import load_humans, load_model
-from multihmr.checkpoint import Checkpoint, config_of, fill, own_state
-from multihmr.cli import run
-from multihmr.convert import convert_state, position_table
+from multihmr.bodies.loading import load_body
+from multihmr.cli.main import run
 from multihmr.evaluation.matching import match_released, released_scores
 from multihmr.geometry import code_to_depth, fov_to_focal, released_code_to_depth, rot6d_to_rotmat
-from multihmr.hub import FAMILIES, load_body, save_model
+from multihmr.hub.checkpoint import Checkpoint, config_of, load_weights, own_state
+from multihmr.hub.loading import save_model
+from multihmr.hub.official_converter import convert_state, position_table
 from multihmr.humans import project, rotmat_to_rotvec
-from multihmr.image import Window
-from multihmr.model import Model, Predictions, own_camera
-from multihmr.networks.centers import Centers, find_centers
-from multihmr.networks.rays import RayEmbedding
+from multihmr.model import Model
+from multihmr.networks.base import Predictions, own_camera
+from multihmr.networks.camera_embedding import RayEmbedding
+from multihmr.networks.detection import Centers, find_centers
+from multihmr.networks.registry import FAMILIES
+from multihmr.preprocessing.letterbox import Letterbox
 from multihmr.training.losses import focal_errors, l1_errors, points_errors
 
 from . import weights as W
@@ -246,7 +249,7 @@ def test_loss_terms() -> None:
 def test_pictures_are_resized_as_theirs(name: str) -> None:
     arrays = np.load(HERE / "preprocess.npz")
     source, resized = arrays[f"{name}_src"], arrays[f"{name}_out"]
-    pixels = Window.released(*source.shape[:2], len(resized)).pixels(source)
+    pixels = Letterbox.official_2024(*source.shape[:2], len(resized)).to_tensor(source)
     found = (pixels * 255).round().to(torch.uint8).movedim(0, -1).numpy()
     # Another version of Pillow may differ by a grey level here and there.
     assert np.abs(found.astype(int) - resized.astype(int)).max() <= 1
@@ -368,7 +371,7 @@ def test_releases_run_at_their_size(table: str, fake_smplx_file: Path) -> None:
     model_class, config_class = FAMILIES[checkpoint.family]()
     body = load_body(checkpoint.body, smplx=fake_smplx_file if checkpoint.body == "smplx" else None)
     model = model_class(config_of(checkpoint, config_class), body).eval()
-    fill(model, checkpoint)
+    load_weights(model, checkpoint)
     size = checkpoint.config["image_size"]
     with torch.inference_mode():
         said = model(torch.rand(1, 3, size, size), threshold=0.0, max_people=2)

@@ -16,9 +16,9 @@ import pytest
 import torch
 
 from multihmr.data.sample import Sample
-from multihmr.data.shards import write_shard
+from multihmr.data.webdataset import write_shard
 from multihmr.geometry import default_intrinsics
-from multihmr.training.trainer import TrainConfig
+from multihmr.training.config import TrainConfig
 
 TESTS = Path(__file__).parents[1]
 

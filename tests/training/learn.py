@@ -6,7 +6,8 @@ import sys
 import torch
 from toys import tiny_model
 
-from multihmr.training.trainer import TrainConfig, train
+from multihmr.training.config import TrainConfig
+from multihmr.training.trainer import train
 
 if __name__ == "__main__":
     torch.set_num_threads(1)

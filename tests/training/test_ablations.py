@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 from multihmr.data.sample import Sample
-from multihmr.data.shards import write_shard
+from multihmr.data.webdataset import write_shard
 from multihmr.evaluation.report import People
-from multihmr.networks.backbones import HRNETS, DINOv2
-from multihmr.networks.heads import IterativeHead
-from multihmr.networks.hybrid import HYBRIDS
-from multihmr.networks.multihmr import MultiHMRConfig
+from multihmr.networks.backbones.hybrid import HYBRIDS
+from multihmr.networks.backbones.timm_backbones import HRNETS, DINOv2
+from multihmr.networks.configs import MultiHMRConfig
+from multihmr.networks.human_perception_head import IterativeHead
 from multihmr.training import ablations
 from multihmr.training.ablations import ROWS, VARIANTS, Plan, config_of, run
-from multihmr.training.start import build
+from multihmr.training.build_model import build
 
 
 def empty_sample(name: str = "0", focal: float = 100.0) -> Sample:

@@ -12,16 +12,17 @@ from toys import ToyBody, tiny_glnet
 
 from multihmr.bodies.swing_twist import rest_joints
 from multihmr.data.sample import Sample
-from multihmr.data.shards import write_shard
+from multihmr.data.webdataset import write_shard
 from multihmr.geometry import default_intrinsics
-from multihmr.hub import load_model
-from multihmr.training.batch import collate
+from multihmr.hub.loading import load_model
+from multihmr.training.build_model import build
+from multihmr.training.collate import collate
+from multihmr.training.config import TrainConfig
 from multihmr.training.glnet import GLNetObjective
 from multihmr.training.glnet_loss import GLNetLoss, Match, Said, _Rows, adaptive_cost, hard_negatives, match
-from multihmr.training.start import build
 from multihmr.training.state import TrainState
 from multihmr.training.targets import make_targets
-from multihmr.training.trainer import Objective, TrainConfig, objective_of, train, train_step
+from multihmr.training.trainer import Objective, objective_of, train, train_step
 
 
 def crop_of(seed: int = 0, people: int = 1, side: int = 64) -> Sample:
@@ -45,7 +46,7 @@ def crop_of(seed: int = 0, people: int = 1, side: int = 64) -> Sample:
 def seen(model, *samples: Sample):
     """Pixels and targets of some crops."""
     batch = collate(samples)
-    return model.see(batch.images_B3HW(), batch.K_B33), make_targets(batch, ToyBody(), model.stride)
+    return model.encode(batch.images_B3HW(), batch.K_B33), make_targets(batch, ToyBody(), model.stride)
 
 
 def believing(model, pixels, true, cells: list[int], crop: int = 0):
@@ -101,7 +102,9 @@ def test_costs_of_depth_and_rotation_come_on_top():
     index = torch.arange(64)[None]
     meaning = (
         models[0]
-        .speak(pixels, torch.zeros(64, dtype=torch.long), index[0], models[0].glance(pixels, index)[1][0])
+        .decode(
+            pixels, torch.zeros(64, dtype=torch.long), index[0], models[0].global_stage(pixels, index)[1][0]
+        )
         .meaning
     )
     torch.testing.assert_close(deep - flat, (meaning.depth_code_N - true.depth_code_P).abs()[None])
@@ -135,7 +138,7 @@ def test_a_perfect_answer_costs_nothing(decomposed):
     matched = match(pixels, true, model)
     crop_N, place_N = matched.rows()
     index_N = matched.index_BK[crop_N, place_N]
-    answer = model.speak(pixels, crop_N, index_N, model.theta.mean_C.expand(len(crop_N), -1))
+    answer = model.decode(pixels, crop_N, index_N, model.theta.mean_C.expand(len(crop_N), -1))
     truth = _Rows.of(matched, true).targets(true, answer.people.centers)
     names = {field.name for field in dataclasses.fields(truth)} - {"centers"}
     same = {f.name: getattr(truth, f.name) for f in dataclasses.fields(answer.people) if f.name in names}
@@ -171,7 +174,7 @@ def test_losses_and_gradients_are_finite_with_anybody_and_nobody(people, switche
 def test_the_second_stage_weighs_more():
     """At first it says what the first one says."""
     model = tiny_glnet()
-    for layer in (*model.around.move_parts, model.around.move_whole[2]):
+    for layer in (*model.local_head.move_parts, model.local_head.move_whole[2]):
         torch.nn.init.zeros_(layer.weight)
     terms = GLNetObjective(model)(collate([crop_of()]))
     assert terms["again_joints"].item() == pytest.approx(2 * terms["joints"].item(), rel=1e-4)
@@ -189,13 +192,13 @@ def test_twins_should_see_the_head_in_one_place():
     longer_lens = dataclasses.replace(crop_of(), K=K)
     other = collate([crop_of(), longer_lens], views=2)
     term = objective(other)["apart"]
-    pixels, true = model.see(other.images_B3HW(), other.K_B33), objective.targets(other)
+    pixels, true = model.encode(other.images_B3HW(), other.K_B33), objective.targets(other)
     spoken = match(pixels, true, model)
     index_BK = spoken.index_BK
-    x_BQD, theta_BQC = model.glance(pixels, index_BK)
-    theta_BQC, _ = model.look_again(pixels, index_BK, x_BQD, theta_BQC)
+    x_BQD, theta_BQC = model.global_stage(pixels, index_BK)
+    theta_BQC, _ = model.local_stage(pixels, index_BK, x_BQD, theta_BQC)
     heads = [
-        model.speak(pixels, torch.full((4,), crop), index_BK[crop], theta_BQC[crop]).people.translation_P3
+        model.decode(pixels, torch.full((4,), crop), index_BK[crop], theta_BQC[crop]).people.translation_P3
         for crop in (0, 1)
     ]
     apart = (heads[0] - heads[1]).norm(dim=-1).mean() / true.translation_P3[0].norm()

@@ -11,10 +11,10 @@ import torch
 
 from multihmr.bodies.anny import Anny
 from multihmr.data.sample import Sample
-from multihmr.data.shards import write_shard
-from multihmr.evaluation.truth import true_people
+from multihmr.data.webdataset import write_shard
+from multihmr.evaluation.ground_truth import true_people
 from multihmr.geometry import default_intrinsics
-from multihmr.networks.glnet import GLNetConfig
+from multihmr.networks.configs import GLNetConfig
 from multihmr.training import glnet_ablations
 from multihmr.training.glnet_ablations import FIGURES, ROWS, VARIANTS, Plan, config_of, measure, run
 

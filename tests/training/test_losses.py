@@ -5,8 +5,8 @@ import torch
 from toys import ToyBody, tiny_model
 
 from multihmr.geometry import default_intrinsics
-from multihmr.networks.reader import JointReading, patch_middles
-from multihmr.training.batch import Batch
+from multihmr.networks.joint_heatmaps import JointReading, patch_middles
+from multihmr.training.collate import Batch
 from multihmr.training.losses import MultiHMRLoss, focal_errors, reading_errors
 from multihmr.training.targets import assign_cells, make_targets
 

@@ -4,8 +4,9 @@ import pytest
 import torch
 from toys import tiny_model
 
+from multihmr.training.config import TrainConfig
 from multihmr.training.state import TrainState
-from multihmr.training.trainer import Objective, TrainConfig, train_step
+from multihmr.training.trainer import Objective, train_step
 
 
 def state_of(**changes) -> TrainState:
@@ -30,7 +31,7 @@ def saved(tmp_path):
 
 
 def test_a_loaded_state_goes_on_alike(tmp_path, toy_sample):
-    from multihmr.training.batch import collate
+    from multihmr.training.collate import collate
 
     batches = [[collate([toy_sample(seed)])] for seed in range(3)]
     state, resumed = state_of(), state_of(seed=7)

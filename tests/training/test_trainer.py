@@ -11,13 +11,14 @@ import torch
 from safetensors.torch import load_file
 from toys import ToyBody, tiny_model
 
-from multihmr.data.shards import Shards, write_shard
+from multihmr.data.webdataset import Shards, write_shard
 from multihmr.training import trainer
-from multihmr.training.batch import collate
-from multihmr.training.start import recompute
+from multihmr.training.build_model import recompute
+from multihmr.training.collate import collate
+from multihmr.training.config import TrainConfig
 from multihmr.training.state import TrainState
 from multihmr.training.targets import make_targets
-from multihmr.training.trainer import Objective, TrainConfig, train, train_step
+from multihmr.training.trainer import Objective, train, train_step
 
 NO_GLOO = not torch.distributed.is_gloo_available()
 

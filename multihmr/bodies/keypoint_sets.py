@@ -1,0 +1,243 @@
+"""Named joint sets, the parts of a body, its mirror image: whatever follows from names and skinning weights.
+
+Names on the left and right are told apart as the free bodies do: "wrist.L", "left_wrist" or "eyeBlinkLeft".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .body_parts import BODY_JOINTS
+from .topology import KeypointSet, Topology
+
+# Named sets, in the order in which everyone gives them. A point is the joint or the point on the surface of
+# that name, or, after "=", what stands for it: the mean of those joined by "+". Names are those of SMPL-X.
+_LIMBS14 = (
+    "right_ankle right_knee right_hip left_hip left_knee left_ankle "
+    "right_wrist right_elbow right_shoulder left_shoulder left_elbow left_wrist neck head_top"
+)
+_COCO17 = (
+    "nose left_eye right_eye left_ear right_ear left_shoulder right_shoulder left_elbow right_elbow "
+    "left_wrist right_wrist left_hip right_hip left_knee right_knee left_ankle right_ankle"
+)
+_COCO23 = f"{_COCO17} left_big_toe left_small_toe left_heel right_big_toe right_small_toe right_heel"
+# the 68 points of iBUG, from the right ear along the chin, then brows, nose, eyes and mouth
+_FACE68 = " ".join(
+    (
+        *(f"right_contour_{i}" for i in range(1, 9)), "contour_middle",
+        *(f"left_contour_{i}" for i in range(8, 0, -1)),
+        *(f"right_eye_brow{i}" for i in range(1, 6)), *(f"left_eye_brow{i}" for i in range(5, 0, -1)),
+        "nose1 nose2 nose3 nose4 right_nose_2 right_nose_1 nose_middle left_nose_1 left_nose_2",
+        *(f"right_eye{i}" for i in range(1, 7)), *(f"left_eye{i}" for i in (4, 3, 2, 1, 6, 5)),
+        "right_mouth_1 right_mouth_2 right_mouth_3 mouth_top left_mouth_3 left_mouth_2 left_mouth_1",
+        "left_mouth_5 left_mouth_4 mouth_bottom right_mouth_4 right_mouth_5",
+        "right_lip_1 right_lip_2 lip_top left_lip_2 left_lip_1 left_lip_3 lip_bottom right_lip_3",
+    )
+)  # fmt: skip
+_HANDS42 = " ".join(
+    f"{side}_hand_root={side}_wrist "
+    + " ".join(
+        f"{side}_{finger}1 {side}_{finger}2 {side}_{finger}3 {side}_{finger}4={side}_{finger}"
+        for finger in ("thumb", "index", "middle", "ring", "pinky")
+    )
+    for side in ("left", "right")
+)
+KEYPOINT_SETS: dict[str, str] = {
+    # COCO keypoints (Lin et al. 2014): ears, eyes and nose on the skin, joints inside
+    "coco17": _COCO17,
+    # the body and feet of COCO-WholeBody (Jin et al. 2020)
+    "coco23": _COCO23,
+    # all of it: body, feet, face, left hand, right hand. No body here has points along the jaw
+    "coco133": f"{_COCO23} {_FACE68} {_HANDS42}",
+    # BODY_25 of OpenPose; as in SMPLify-X its neck is the neck joint and its middle of the hips the pelvis
+    "openpose25": (
+        "nose neck right_shoulder right_elbow right_wrist left_shoulder left_elbow left_wrist "
+        "mid_hip=pelvis right_hip right_knee right_ankle left_hip left_knee left_ankle "
+        "right_eye left_eye right_ear left_ear "
+        "left_big_toe left_small_toe left_heel right_big_toe right_small_toe right_heel"
+    ),
+    # Human3.6M (Ionescu et al. 2014) in the order of Pavllo et al. 2019, right leg first, left arm first.
+    # The true points come from a licensed regressor; these joints are near it, up to some centimetres at the
+    # hips, spine and thorax: good to draw and to compare with itself, not to report an error on Human3.6M
+    "h36m17": (
+        "pelvis=left_hip+right_hip right_hip right_knee right_ankle left_hip left_knee left_ankle "
+        "spine=spine2 thorax=neck nose head_top left_shoulder left_elbow left_wrist "
+        "right_shoulder right_elbow right_wrist"
+    ),
+    # those 14 of them that are compared on 3DPW (Kolotouros et al. 2019), in the order of LSP; as approximate
+    "h36m14": _LIMBS14,
+    # Leeds Sports Pose (Johnson and Everingham 2010), person-centric; the top of the head is a vertex
+    "lsp14": _LIMBS14,
+    # SMPL (Loper et al. 2015): the skeleton that SMPL-X begins with, and the hands, SMPL's last two joints,
+    # at the first joint of the middle finger
+    "smpl24": " ".join(
+        (*BODY_JOINTS["smplx"], "left_hand=left_middle1", "right_hand=right_middle1"),
+    ),
+    # MPI-INF-3DHP and MuPoTs-3D (Mehta et al. 2018); pelvis, spine and head are some centimetres off theirs
+    "mupots17": (
+        "head_top neck right_shoulder right_elbow right_wrist left_shoulder left_elbow left_wrist "
+        "right_hip right_knee right_ankle left_hip left_knee left_ankle "
+        "pelvis=left_hip+right_hip spine=spine2 head=head+head_top"
+    ),
+    # the 19 points of CMU Panoptic (Joo et al. 2015)
+    "panoptic19": (
+        "neck nose mid_hip=left_hip+right_hip left_shoulder left_elbow left_wrist left_hip left_knee "
+        "left_ankle right_shoulder right_elbow right_wrist right_hip right_knee right_ankle "
+        "left_eye left_ear right_eye right_ear"
+    ),
+}
+_SKELETON_ONLY = {"smpl24"}  # the others prefer points on the surface to joints of the same name
+
+_LIMBS14_EDGES = (
+    (0, 1), (1, 2), (2, 3), (3, 4), (4, 5), (6, 7), (7, 8), (2, 8), (8, 12),
+    (3, 9), (9, 12), (9, 10), (10, 11), (12, 13),
+)  # fmt: skip
+_COCO17_EDGES = (
+    (0, 1), (0, 2), (1, 3), (2, 4), (5, 6), (5, 7), (7, 9), (6, 8), (8, 10),
+    (5, 11), (6, 12), (11, 12), (11, 13), (13, 15), (12, 14), (14, 16),
+)  # fmt: skip
+_COCO23_EDGES = (*_COCO17_EDGES, (15, 17), (15, 18), (15, 19), (16, 20), (16, 21), (16, 22))
+_EDGES: dict[str, tuple[tuple[int, int], ...]] = {
+    "coco17": _COCO17_EDGES,
+    "coco23": _COCO23_EDGES,
+    "coco133": (
+        *_COCO23_EDGES, (9, 91), (10, 112),
+        *((root if i % 4 == 1 else root + i - 1, root + i) for root in (91, 112) for i in range(1, 21)),
+    ),
+    "openpose25": (
+        (0, 1), (1, 2), (2, 3), (3, 4), (1, 5), (5, 6), (6, 7), (1, 8), (8, 9), (9, 10), (10, 11), (8, 12),
+        (12, 13), (13, 14), (0, 15), (0, 16), (15, 17), (16, 18), (14, 19), (19, 20), (14, 21), (11, 22),
+        (22, 23), (11, 24),
+    ),
+    "h36m17": (
+        (0, 1), (1, 2), (2, 3), (0, 4), (4, 5), (5, 6), (0, 7), (7, 8), (8, 9), (9, 10),
+        (8, 11), (11, 12), (12, 13), (8, 14), (14, 15), (15, 16),
+    ),
+    "h36m14": _LIMBS14_EDGES,
+    "lsp14": _LIMBS14_EDGES,
+    "smpl24": tuple(
+        zip((0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19, 20, 21),
+            range(1, 24), strict=True)
+    ),
+    "mupots17": (
+        (0, 16), (16, 1), (1, 2), (2, 3), (3, 4), (1, 5), (5, 6), (6, 7), (1, 15), (15, 14),
+        (14, 8), (8, 9), (9, 10), (14, 11), (11, 12), (12, 13),
+    ),
+    "panoptic19": (
+        (0, 1), (0, 2), (0, 3), (3, 4), (4, 5), (2, 6), (6, 7), (7, 8), (0, 9), (9, 10), (10, 11),
+        (2, 12), (12, 13), (13, 14), (1, 15), (15, 16), (1, 17), (17, 18),
+    ),
+}  # fmt: skip
+
+# What Anny's bones are called among the joints of SMPL-X.
+_BONES = dict(zip(BODY_JOINTS["smplx"], BODY_JOINTS["anny"], strict=True)) | {
+    "left_middle1": "finger3-1.L",
+    "right_middle1": "finger3-1.R",
+}
+
+_SIDES = ((".L", ".R"), ("left_", "right_"), ("Left", "Right"))
+_MIRROR_SIGNS = ((1.0, -1.0, -1.0), (-1.0, 1.0, 1.0), (-1.0, 1.0, 1.0))  # M R M of M = diag(-1, 1, 1)
+
+Array = TypeVar("Array", Tensor, np.ndarray)
+_Row = list[tuple[int, float]]  # indices and weights of what a point is made of
+
+
+def keypoint_names(name: str) -> tuple[str, ...]:
+    """The names of the points of one of `KEYPOINT_SETS`; ValueError with the known sets for another."""
+    if name not in KEYPOINT_SETS:
+        raise ValueError(f"no keypoint set {name!r}; known are {', '.join(KEYPOINT_SETS)}")
+    return tuple(point.split("=")[0] for point in KEYPOINT_SETS[name].split())
+
+
+def keypoint_sets(
+    joint_names: Sequence[str], surface: KeypointSet | None = None, head_top: int | None = None
+) -> dict[str, KeypointSet]:
+    """Those of `KEYPOINT_SETS` that a body can give: all but "coco133", for nobody has points along the jaw.
+
+    joint_names: of SMPL-X or Anny. surface: points on the body's skin by COCO's names; without them all are
+    joints. head_top: index of the vertex highest on the head.
+    """
+    joints = {name: index for index, name in enumerate(joint_names)}
+    joints |= {word: joints[bone] for word, bone in _BONES.items() if bone in joints}
+    vertices: dict[str, _Row] = {} if head_top is None else {"head_top": [(head_top, 1.0)]}
+    if surface is not None:
+        table = zip(surface.vertex_indices.tolist(), surface.vertex_weights.tolist(), strict=True)
+        rows = [[pair for pair in zip(*row, strict=True) if pair[1]] for row in table]
+        vertices |= dict(zip(surface.names, rows, strict=True))
+    sets = {}
+    for name, points in KEYPOINT_SETS.items():
+        known = {} if name in _SKELETON_ONLY else vertices
+        words = {word for point in points.split() for word in point.split("=")[-1].split("+")}
+        if words <= {*joints, *known}:
+            sets[name] = _keypoint_set(points.split(), joints, known, _EDGES[name])
+    return sets
+
+
+def _keypoint_set(
+    points: Sequence[str],
+    joints: Mapping[str, int],
+    vertices: Mapping[str, _Row],
+    edges: tuple[tuple[int, int], ...],
+) -> KeypointSet:
+    of_vertices: list[_Row] = []
+    of_joints: list[_Row] = []
+    for point in points:
+        words = point.split("=")[-1].split("+")
+        share = 1 / len(words)
+        here = [(i, share * weight) for word in words for i, weight in vertices.get(word, [])]
+        of_vertices.append(here)
+        of_joints.append([(joints[word], share) for word in words if word not in vertices])
+    names = tuple(point.split("=")[0] for point in points)
+    joint_table = _table(of_joints) if any(of_joints) else ()
+    return KeypointSet(names, *_table(of_vertices), edges, *joint_table)
+
+
+def _table(rows: Sequence[_Row]) -> tuple[np.ndarray, np.ndarray]:
+    """(M, k) indices and weights; shorter rows are filled with weights of 0 of points used anyway."""
+    filler = next((row[0][0] for row in rows if row), 0)
+    indices = np.full((len(rows), max(map(len, rows))), filler)
+    weights = np.zeros(indices.shape, np.float32)
+    for i, row in enumerate(rows):
+        indices[i, : len(row)] = [index for index, _ in row]
+        weights[i, : len(row)] = [weight for _, weight in row]
+    return indices, weights
+
+
+def mirror_order(names: Sequence[str]) -> list[int]:
+    """For each name the index of its counterpart on the other side, or its own if it has no side."""
+    place = {name: index for index, name in enumerate(names)}
+    return [place.get(_other_side(name), index) for index, name in enumerate(names)]
+
+
+def mirror(pose: Array, expression: Array, topology: Topology) -> tuple[Array, Array]:
+    """Parameters of the same person in a mirror: x becomes -x, left becomes right; the shape stays.
+
+    pose (..., R, 3, 3) of rotations in axes of which x points sideways, as those of Anny and SMPL-X; the
+    root's may also lead into a camera frame, whose picture is then flipped. expression (..., E). Arrays or
+    tensors.
+
+    The vertices are then the mirrored ones up to the asymmetry of Anny's skeleton: 0.7 mm on average and up
+    to 6 mm where all 104 joints are turned at random. Expressions without sides, which all of SMPL-X are,
+    stay as they are, with whatever is asymmetric in them.
+    """
+    swapped = pose[..., mirror_order(topology.pose_names), :, :]
+    if isinstance(swapped, Tensor):
+        signs = torch.tensor(_MIRROR_SIGNS, dtype=swapped.dtype, device=swapped.device)
+    else:
+        signs = np.array(_MIRROR_SIGNS, dtype=swapped.dtype)
+    return swapped * signs, expression[..., mirror_order(topology.expression_names)]
+
+
+def _other_side(name: str) -> str:
+    for left, right in _SIDES:
+        for here, there in ((left, right), (right, left)):
+            if name.startswith(here):
+                return there + name.removeprefix(here)
+            if name.endswith(here):
+                return name.removesuffix(here) + there
+    return name

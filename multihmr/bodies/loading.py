@@ -1,0 +1,68 @@
+"""Load a parametric body by name; find the user's SMPL-X file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..storage.paths import cache_folder
+
+if TYPE_CHECKING:
+    from .base import Body
+
+
+SMPLX_FILE = "SMPLX_NEUTRAL.npz"
+
+
+def load_body(
+    name: str, *, shape_count: int | None = None, smplx: str | os.PathLike[str] | None = None
+) -> Body:
+    """The parametric body of that name: "anny" and "anny-163" come with the package, "smplx" does not.
+
+    shape_count and smplx are for "smplx": its number of betas (10 by default) and where its file is, see
+    `find_smplx`. Raises ValueError for another name, FileNotFoundError without an SMPL-X file, ImportError
+    without the package smplx.
+    """
+    if shape_count is not None and name != "smplx":
+        raise ValueError(f"body {name!r} has a fixed number of shape values; leave shape_count away")
+    if name == "anny":
+        from ..bodies.anny import Anny
+
+        return Anny()
+    if name == "anny-163":
+        from ..bodies.anny163 import Anny163
+
+        return Anny163()
+    if name == "smplx":
+        file = find_smplx(smplx)
+        from ..bodies.smplx import SMPLX
+
+        return SMPLX(file, shape_count=10 if shape_count is None else shape_count)
+    raise ValueError(f"no body {name!r}; this version has: anny, anny-163, smplx")
+
+
+def find_smplx(path: str | os.PathLike[str] | None = None) -> Path:
+    """The user's SMPL-X file.
+
+    It is `path` itself, or SMPLX_NEUTRAL.npz in that folder or its smplx/; without a path the first of
+    smplx/SMPLX_NEUTRAL.npz in `cache_folder()` and weights/smplx/SMPLX_NEUTRAL.npz in the current folder.
+    FileNotFoundError says where to register, which file to take and which places were searched.
+    """
+    given = None if path is None else Path(path).expanduser()
+    if given is None:
+        folders = [cache_folder() / "smplx", Path("weights", "smplx")]
+    elif given.is_file():
+        return given
+    else:
+        folders = [given, given / "smplx"]
+    for folder in folders:
+        if (folder / SMPLX_FILE).is_file():
+            return folder / SMPLX_FILE
+    searched = [str((folder / SMPLX_FILE).absolute()) for folder in folders]
+    raise FileNotFoundError(
+        "SMPL-X is licensed by its authors and cannot be fetched for you: register at "
+        f"https://smpl-x.is.tue.mpg.de, download 'SMPL-X v1.1 (NPZ+PKL)' and put its {SMPLX_FILE} in "
+        f"{cache_folder() / 'smplx'}, or give its path: load_model(..., smplx='path/to/{SMPLX_FILE}'). "
+        f"Searched: {', '.join(searched)}"
+    )

@@ -1,0 +1,87 @@
+"""multihmr bench: how fast a model is."""
+
+from __future__ import annotations
+
+import argparse
+
+from .arguments import ints, model_flags, words
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--people",
+        type=people,
+        default="1,10",
+        help="numbers of people to force; 'found': as many as the model finds; default: %(default)s",
+    )
+    parser.add_argument("--batch", type=ints, default="1", help="pictures at once; default: %(default)s")
+    parser.add_argument("--size", type=ints, help="sides of the window [pixels]; default: the model's own")
+    parser.add_argument(
+        "--dtype", type=words, help="float32, float16, bfloat16; default: float16 on a GPU, else float32"
+    )
+    parser.add_argument(
+        "--backend", type=words, default="eager", help="as load_model takes it; default: %(default)s"
+    )
+    parser.add_argument("--calibrate", metavar="FOLDER", help="of pictures, for --backend openvino-int8")
+    parser.add_argument("--rounds", type=int, default=20, help="how often each; default: %(default)s")
+    parser.add_argument("--threads", type=int, help="of torch; default: as torch picks them")
+    parser.add_argument("--image", metavar="PATH", help="default: noise of 640x480")
+    parser.add_argument(
+        "--vit",
+        type=vits,
+        default="dinov2_vits14@448",
+        metavar="BACKBONE@SIZE",
+        help="with commas: Multi-HMR with random weights to time, too; default: %(default)s",
+    )
+    parser.add_argument("--no-vit", action="store_const", const=[], dest="vit", help="none of these")
+    parser.add_argument("--no-draw", action="store_true", help="leave out drawing")
+    parser.add_argument("--no-memory", action="store_true", help="do not measure memory")
+    parser.add_argument("--json", metavar="FILE", help="write what was measured")
+    parser.add_argument("--compare", metavar="FILE", help="say what got slower since that --json")
+    model_flags(parser)
+
+
+def people(text: str) -> list[int | None]:
+    """ "found,1,10" as [None, 1, 10]."""
+    return [None if word == "found" else ints(word)[0] for word in words(text)]
+
+
+def vits(text: str) -> list[tuple[str, int]]:
+    """ "dinov2_vits14@448,dinov2_vitl14@896" as pairs."""
+    found = []
+    for word in words(text):
+        backbone, at, size = word.partition("@")
+        if not at:
+            raise argparse.ArgumentTypeError(f"{word!r} must be BACKBONE@SIZE, as dinov2_vits14@448")
+        found += [(backbone, side) for side in ints(size)]
+    return found
+
+
+def run(args: argparse.Namespace) -> int:
+    """Time a model and print the tables."""
+    from ..evaluation.speed import benchmark as speed
+    from ..evaluation.speed import models as speed_models
+    from ..evaluation.speed import report as speed_report
+    from ..evaluation.speed.machine import threads
+
+    before = speed_report.Speed.load(args.compare) if args.compare else None  # before an hour of measuring
+    plan = speed_models.Plan(
+        people=tuple(args.people),
+        batches=tuple(args.batch),
+        sizes=tuple(args.size or [None]),
+        dtypes=tuple(args.dtype or ()),
+        backends=tuple(args.backend),
+        calibrate=args.calibrate,
+        rounds=args.rounds,
+        draw=not args.no_draw,
+        memory=not args.no_memory,
+    )
+    with threads(args.threads):
+        measured = speed.run(args.model, plan, device=args.device, image=args.image, vits=args.vit)
+    print(speed_report.table(measured))
+    if args.json:
+        measured.save(args.json)
+    if before:
+        print(f"\nSince {args.compare}:\n")
+        print(speed_report.compared(before, measured))
+    return 0

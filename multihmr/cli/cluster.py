@@ -1,0 +1,67 @@
+"""multihmr cluster: a whole data set into Parquet, on this machine or a cluster."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import fields
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+
+from .arguments import add_fields
+from .main import clean, fail
+
+if TYPE_CHECKING:
+    from ..cluster import Report
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    from ..cluster import Settings
+
+    parser.add_argument(
+        "sources",
+        nargs="+",
+        metavar="SRC",
+        help="pictures, folders, globs, WebDataset shards (.tar), tables (.parquet), or URLs of them (s3://...)",
+    )
+    parser.add_argument("--out", required=True, metavar="DST", help="folder or URL for the tables")
+    parser.add_argument(
+        "--model", help="name of a release, path, or hf:owner/repo; default: the bundled model"
+    )
+    parser.add_argument("--smplx", metavar="PATH", help="your SMPLX_NEUTRAL.npz, for models with that body")
+    add_fields(parser, Settings)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Predict what is not done yet. 0: every input has an answer, if only that it is bad."""
+    from ..cluster import Settings, predict_dataset
+    from ..hub.loading import load_model
+
+    settings = Settings(**{field.name: getattr(args, field.name) for field in fields(Settings)})
+    model = load_model(args.model, device="cpu", smplx=args.smplx)
+    with tqdm(unit="picture", disable=None) as bar:
+
+        def watch(report: Report) -> None:
+            bar.set_postfix(people=report.people, bad=report.bad, refresh=False)
+            bar.update(report.pictures - bar.n)
+
+        report = predict_dataset(args.sources, args.out, model=model, settings=settings, watch=watch)
+    print(clean(_summary(report)))
+    for reason in report.reasons:
+        print(clean(f"  {reason}"), file=sys.stderr)
+    if report.bad > len(report.reasons):
+        print(f"  and {report.bad - len(report.reasons)} more: see {args.out}/bad", file=sys.stderr)
+    if report.missing:
+        return fail(f"of {report.missing} inputs no answer came; run the same again to do them")
+    return 0
+
+
+def _summary(report: Report) -> str:
+    words = f"{report.pictures} pictures, {report.people} people, {report.bad} bad inputs"
+    if report.before:
+        words += f"; {report.before} were done before"
+    if report.pictures:
+        words += f"; {report.seconds:.0f} s, {report.rate:.2f} pictures per second"
+        words += f", {report.rate_of_worker:.2f} for each of {report.workers} workers while it works"
+    return words

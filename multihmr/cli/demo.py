@@ -1,0 +1,70 @@
+"""multihmr demo: the page in a browser."""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import signal
+import threading
+from typing import Any
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model", help="to start with: a release, path, or hf:owner/repo; default: the bundled model"
+    )
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: the best there is")
+    parser.add_argument("--smplx", metavar="PATH", help="your SMPLX_NEUTRAL.npz, for models with that body")
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on; default: %(default)s, this machine alone; 0.0.0.0: the whole network",
+    )
+    parser.add_argument("--port", type=int, help="default: the first free one from 7860 on")
+    parser.add_argument(
+        "--max-upload", type=int, default=100, metavar="MB", help="largest file; default: %(default)s MB"
+    )
+    parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
+    parser.add_argument("--share", action="store_true", help=argparse.SUPPRESS)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve the page until Ctrl-C."""
+    if args.share:
+        raise ValueError(
+            "--share would send every picture through servers of Gradio, and this page keeps them on the "
+            "machine; in a network that you trust use --host 0.0.0.0, else a tunnel of your own"
+        )
+    if args.max_upload < 1:
+        raise ValueError(f"--max-upload must be at least 1 MB, got {args.max_upload}")
+    try:
+        from ..demo.server import running
+    except ModuleNotFoundError as error:
+        if error.name != "gradio":
+            raise
+        raise ImportError("the demo needs gradio: pip install 'multihmr[demo]'") from None
+    from ..demo.sessions import Models
+
+    signal.signal(signal.SIGTERM, _stop)  # so that pictures are deleted then, too
+    models = Models(args.model, device=args.device, smplx=args.smplx)
+    with running(models, host=args.host, port=args.port, largest=args.max_upload) as url:
+        print(f"{url}  (Ctrl-C ends it and deletes all pictures)", flush=True)
+        if not _is_loopback(args.host):
+            print("Whoever reaches this machine can use the page: there is no password.", flush=True)
+        if not args.no_browser:
+            import webbrowser
+
+            webbrowser.open(url)
+        threading.Event().wait()
+    return 0
+
+
+def _stop(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,63 @@
+"""multihmr evaluate: the table of benchmarks."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from .arguments import model_flags, tiles_flag, words
+from .main import EXPECTED, clean, fail, sentence
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    from ..evaluation.benchmarks import BENCHMARKS, SYNTH_TEST
+
+    parser.add_argument(
+        "--data",
+        type=words,
+        default=SYNTH_TEST,
+        help=f"some of {','.join((*BENCHMARKS, SYNTH_TEST))} or folders of shards; default: %(default)s",
+    )
+    parser.add_argument("--root", type=Path, metavar="DIR", help="where data sets lie, each in DIR/NAME")
+    parser.add_argument("--count", type=int, metavar="N", help="only the first N pictures of each")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="only every N-th picture")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="for tables, people and the worst pictures; the same again goes on with what is not done",
+    )
+    parser.add_argument("--threshold", type=float, help="least score of a person; default: the model's own")
+    tiles_flag(parser)
+    parser.add_argument("--predict-camera", action="store_true", help="do not tell the model the true camera")
+    model_flags(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure a model on each benchmark and print the table; those that cannot be are listed at the end."""
+    from ..evaluation.results import save_all, table
+    from ..evaluation.runner import Plan, devices_of, measure
+    from ..evaluation.synthetic_benchmark import Protocol
+
+    protocol = Protocol(given_camera=not args.predict_camera, threshold=args.threshold, tiles=args.tiles)
+    scores, failed = [], []
+    for data in args.data:
+        plan = Plan(data, args.root, args.count, args.every, protocol)
+        out = args.out and args.out / plan.name
+        devices = devices_of(args.device)
+        try:
+            scores.append(measure(args.model, plan, out=out, devices=devices, progress=sys.stderr.isatty()))
+        except EXPECTED as error:
+            if len(args.data) == 1:
+                raise
+            failed.append(f"{data}: {sentence(error)}")
+    if scores:
+        print(table(scores))
+        if args.out:
+            save_all(scores, args.out)
+    if failed:
+        fail(f"{len(scores)} of {len(args.data)} measured; these were not:")
+        for line in failed:
+            print(clean(f"  {line}"), file=sys.stderr)
+    return 1 if failed else 0

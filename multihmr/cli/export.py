@@ -1,0 +1,51 @@
+"""multihmr export: a model as one file, from pixels to people, for programs without this package."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model", help="name of a release, path, or hf:owner/repo; default: the bundled model"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help=".onnx, .xml or .pt2")
+    parser.add_argument("--format", help="onnx, openvino or torch-export; default: as FILE ends")
+    parser.add_argument(
+        "--people", type=int, default=20, metavar="N", help="at most in one picture; default: %(default)s"
+    )
+    parser.add_argument("--threshold", type=float, help="least score of a person, 0 to 1, fixed in the file")
+    parser.add_argument("--vertices", action="store_true", help="meshes too, not joints and parameters alone")
+    parser.add_argument(
+        "--int8", action="store_true", help="a backbone of 8 bits (openvino); needs --calibrate"
+    )
+    parser.add_argument(
+        "--calibrate", type=Path, metavar="DIR", help="pictures or shards like what the file will see"
+    )
+    parser.add_argument("--smplx", metavar="PATH", help="your SMPLX_NEUTRAL.npz, for models with that body")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the file, and say what lies in it."""
+    from ..hub.loading import load_model
+    from ..runtime.export import export_model, format_of
+
+    format = format_of(args.out, args.format)
+    if args.int8 != (args.calibrate is not None):
+        raise ValueError("--int8 and --calibrate DIR go together: give both or neither")
+    model = load_model(args.model, device="cpu", smplx=args.smplx)
+    path = export_model(
+        model,
+        args.out,
+        people=args.people,
+        threshold=args.threshold,
+        vertices=args.vertices,
+        calibrate=args.calibrate,
+    )
+    size = model.config.image_size
+    print(
+        f"{path}: {format}, windows of {size}x{size} pixels, at most {args.people} people a picture, "
+        f"{'with' if args.vertices else 'without'} vertices; {model.licence}"
+    )
+    return 0

@@ -1,0 +1,300 @@
+"""A sample seen otherwise: through a window, by a turned camera, in a mirror, behind a patch; truth follows.
+
+Pixels move through `Window`, so that K follows. People move only where the camera turns (`see` with an angle)
+or where the world is mirrored (`flip`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ..bodies.keypoint_sets import KEYPOINT_SETS, mirror, mirror_order
+from ..bodies.topology import Topology
+from ..geometry import project
+from ..preprocessing.letterbox import Letterbox
+from .sample import Sample
+
+HEAD_POINTS = ("head", "nose", "head_top", "left_eye", "right_eye", "left_ear", "right_ear")
+
+
+def warp(sample: Sample, letterbox: Letterbox, angle: float = 0.0) -> Sample:
+    """The sample through a window of a camera that is turned by `angle` [rad] about its axis.
+
+    A positive angle turns the picture clockwise. The window lies on the turned picture. K and all that is
+    given in pixels follow the window; people, in camera coordinates, follow the turn alone. A longer lens is
+    a window around the principal point: it shows all larger, changes K, and moves no metre.
+    `joint_visibility` stays where only the body could tell which joints have left the window.
+
+    ValueError: a window that mirrors (`flip` does that), or a turn of people who stand at SMPL's `transl`.
+    """
+    if letterbox.flip:
+        raise ValueError("warp() takes no mirroring window, because people must change sides too; use flip()")
+    turn = _turn_pixels(sample, angle)
+    changes: dict[str, Any] = {"image": _pixels(sample.image, letterbox, turn, angle)}
+    changes["K"] = letterbox.intrinsics(sample.K.astype(np.float64)).astype(np.float32)
+    if sample.mask is not None:
+        changes["mask"] = _nearest(sample.mask, letterbox, turn, outside=0)
+        changes["visibility"] = _still_seen(sample, changes["mask"], letterbox.scale[0] * letterbox.scale[1])
+    if sample.depth is not None:
+        changes["depth"] = _nearest(sample.depth, letterbox, turn, outside=np.nan)
+    if sample.keypoints_2d is not None:
+        changes["keypoints_2d"] = letterbox.points(_turn(sample.keypoints_2d, turn)).astype(np.float32)
+    moved = dataclasses.replace(_turn_people(sample, angle) if angle else sample, **changes)
+    return _mark_joints(moved, 0, 0, letterbox.size, letterbox.size, inside=True)
+
+
+def flip(sample: Sample, topology: Topology) -> Sample:
+    """The sample in a mirror: left and right change places in picture, camera, pose, hands and face.
+
+    topology: of the sample's body. People at SMPL's `transl` are off by twice what their pelvis at rest
+    stands beside x = 0, some millimetres. ValueError: a body or a set of keypoints whose sides are unknown.
+    """
+    width = sample.image.shape[1]
+    K = sample.K.copy()
+    K[0, 1] *= -1
+    K[0, 2] = width - K[0, 2]
+    sides = np.array([-1, 1, 1], np.float32)
+    changes: dict[str, Any] = {"K": K, "translation": sample.translation * sides}
+    for name in ("image", "mask", "depth"):
+        if getattr(sample, name) is not None:
+            changes[name] = np.ascontiguousarray(getattr(sample, name)[:, ::-1])
+    topology = _topology_of(sample, topology)
+    order = mirror_order(_point_names(sample, topology))
+    if sample.keypoints_2d is not None:
+        moved = sample.keypoints_2d[:, order] * sides[:2]
+        changes["keypoints_2d"] = moved + np.array([width, 0], np.float32)
+    if sample.keypoints_3d is not None:
+        changes["keypoints_3d"] = sample.keypoints_3d[:, order] * sides
+    if sample.world_to_camera is not None:  # the world is mirrored, too: its z still points up
+        changes["world_to_camera"] = sides[:, None] * sample.world_to_camera * np.append(sides, np.float32(1))
+    return dataclasses.replace(sample, **changes, **_mirror_body(sample, topology))
+
+
+def occlude(sample: Sample, patch: np.ndarray, x0: int, y0: int) -> Sample:
+    """The sample with a patch (h, w, 3) uint8 before it, its top left pixel at (x0, y0).
+
+    Nobody is seen there any more: the mask is 0, the depth unknown. `visibility` follows where there is a
+    mask; `joint_visibility` follows where the joints are among the keypoints, else it is not known any more.
+    """
+    y1, x1 = y0 + patch.shape[0], x0 + patch.shape[1]
+    changes: dict[str, Any] = {"image": sample.image.copy()}
+    changes["image"][y0:y1, x0:x1] = patch
+    if sample.mask is not None:
+        changes["mask"] = sample.mask.copy()
+        changes["mask"][y0:y1, x0:x1] = 0
+        changes["visibility"] = _still_seen(sample, changes["mask"], 1.0)
+    if sample.depth is not None:
+        changes["depth"] = sample.depth.copy()
+        changes["depth"][y0:y1, x0:x1] = np.nan
+    covered = dataclasses.replace(sample, **changes)
+    if _has_joints(covered):
+        return _mark_joints(covered, x0, y0, x1, y1, inside=False)
+    return dataclasses.replace(covered, joint_visibility=None)
+
+
+def on_pelvis(sample: Sample, topology: Topology) -> Sample:
+    """People at SMPL's `transl` by the place of their pelvis, which cameras and mirrors can move.
+
+    Only where the body's neutral shapes say how far apart the two are; others stay as they are.
+    """
+    numbers = [np.ones((len(sample), 1), np.float32), sample.shape, sample.expression]
+    parameters = np.concatenate(numbers, axis=1)
+    known = sample.body == topology.name and topology.rest_pelvis is not None
+    neutral = sample.gender is None or bool((sample.gender == "neutral").all())
+    if sample.anchor != "transl" or not known or not neutral:
+        return sample
+    rest: Any = topology.rest_pelvis
+    if parameters.shape[1] != len(rest):
+        return sample
+    # A face that nobody measured moves no pelvis.
+    translation = sample.translation + np.nan_to_num(parameters) @ rest
+    return dataclasses.replace(sample, translation=translation.astype(np.float32), anchor="pelvis")
+
+
+def heads_of(sample: Sample, angle: float = 0.0) -> np.ndarray:
+    """(N, 2) pixels where the heads are once the camera has turned; without a known head the person's anchor,
+    else NaN."""
+    turn = _turn_pixels(sample, angle)
+    at = project(torch.from_numpy(sample.translation), torch.from_numpy(sample.K)).numpy().astype(float)
+    at[~(sample.translation[:, 2] > 0)] = np.nan
+    if sample.keypoints_2d is None:
+        return _turn(at, turn)
+    names = _set_names(sample.keypoint_set)
+    points = sample.keypoints_2d[:, [i for i, name in enumerate(names) if name in HEAD_POINTS]]
+    known = np.isfinite(points).all(-1)
+    middle = np.where(known[..., None], points, 0).sum(1) / np.maximum(known.sum(1), 1)[:, None]
+    better = known.any(1) & ((sample.anchor != "center") | np.isnan(at).any(1))
+    return _turn(np.where(better[:, None], middle, at), turn)
+
+
+def turned_points(sample: Sample, angle: float, points: np.ndarray) -> np.ndarray:
+    """(..., 2) pixels of the picture where they are once the camera has turned."""
+    return _turn(points, _turn_pixels(sample, angle))
+
+
+def _turn_pixels(sample: Sample, angle: float) -> np.ndarray:
+    """(2, 3) how pixels move when the camera turns about its axis: K R K^-1.
+
+    Without a K the picture turns about its middle.
+    """
+    height, width = sample.image.shape[:2]
+    K = np.array([[1, 0, width / 2], [0, 1, height / 2], [0, 0, 1]])
+    if np.isfinite(sample.K).all():
+        K = sample.K.astype(float)
+    return (K @ _rotation(angle) @ np.linalg.inv(K))[:2]
+
+
+def _rotation(angle: float) -> np.ndarray:
+    cos, sin = math.cos(angle), math.sin(angle)
+    return np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
+
+
+def _turn_people(sample: Sample, angle: float) -> Sample:
+    if sample.anchor == "transl" and len(sample):
+        raise ValueError(
+            f"sample '{sample.name}' places people by SMPL's transl, which does not turn with the camera; "
+            "give the place of the pelvis (anchor 'pelvis'), or augment without roll"
+        )
+    turn = _rotation(angle).astype(np.float32)
+    pose = sample.pose.copy()
+    pose[:, :1] = turn @ pose[:, :1]
+    points = None if sample.keypoints_3d is None else sample.keypoints_3d @ turn.T
+    world = sample.world_to_camera
+    return dataclasses.replace(
+        sample,
+        pose=pose,
+        translation=sample.translation @ turn.T,
+        keypoints_3d=points,
+        world_to_camera=None if world is None else turn @ world,
+    )
+
+
+def _pixels(image: np.ndarray, letterbox: Letterbox, turn: np.ndarray, angle: float) -> np.ndarray:
+    """(size, size, 3): the picture turned, through the window."""
+    if not angle:
+        return letterbox.apply(image)
+    # First an upright window that holds the turned one, at its scale, which shrinks without aliasing.
+    corners = letterbox.inverse_points(np.array([[0, 0], [1, 0], [0, 1], [1, 1]]) * float(letterbox.size))
+    corners = _turn_back(corners, turn)
+    (x0, y0), (x1, y1) = corners.min(0), corners.max(0)
+    upright = Letterbox.box(x0, y0, x1, y1, math.ceil(max(x1 - x0, y1 - y0) * letterbox.scale[0]))
+    start, right, down = upright.points(corners)[:3]
+    along, across = (right - start) / letterbox.size, (down - start) / letterbox.size
+    affine = (along[0], across[0], start[0], along[1], across[1], start[1])
+    turned = Image.fromarray(upright.apply(image)).transform(
+        (letterbox.size, letterbox.size),
+        Image.Transform.AFFINE,
+        affine,
+        Image.Resampling.BICUBIC,
+        fillcolor=(letterbox.padding,) * 3,
+    )
+    return np.array(turned)
+
+
+def _turn(xy: np.ndarray, turn: np.ndarray) -> np.ndarray:
+    return xy @ turn[:, :2].T + turn[:, 2]
+
+
+def _turn_back(xy: np.ndarray, turn: np.ndarray) -> np.ndarray:
+    return (xy - turn[:, 2]) @ np.linalg.inv(turn[:, :2]).T
+
+
+def _nearest(plane: np.ndarray, letterbox: Letterbox, turn: np.ndarray, *, outside: float) -> np.ndarray:
+    """(size, size) of a plane whose numbers must not be mixed: persons, or depths."""
+    middles = np.arange(letterbox.size) + 0.5
+    xy = np.stack(np.meshgrid(middles, middles), axis=-1)
+    col, row = np.moveaxis(np.floor(_turn_back(letterbox.inverse_points(xy), turn)).astype(int), -1, 0)
+    height, width = plane.shape
+    there = (col >= 0) & (col < width) & (row >= 0) & (row < height)
+    values = plane[row.clip(0, height - 1), col.clip(0, width - 1)]
+    return np.where(there, values, np.array(outside, plane.dtype))
+
+
+def _still_seen(sample: Sample, mask: np.ndarray, area: float) -> np.ndarray:
+    """(N,) visibility after the mask became `mask`, in which a pixel of before covers `area` pixels."""
+    assert sample.mask is not None
+    count = len(sample) + 1
+    before = np.bincount(sample.mask.ravel(), minlength=count)[1:count] * area
+    after = np.bincount(mask.ravel(), minlength=count)[1:count]
+    share = np.minimum(after / np.maximum(before, 1e-6), 1)
+    return (sample.visibility * np.where(before > 0, share, 1)).astype(np.float32)
+
+
+def _has_joints(sample: Sample) -> bool:
+    """Whether its keypoints are the joints of its body, one by one."""
+    joints, points = sample.joint_visibility, sample.keypoints_2d
+    return (
+        joints is not None
+        and points is not None
+        and sample.keypoint_set == sample.body
+        and points.shape[1] == joints.shape[1]
+    )
+
+
+def _mark_joints(sample: Sample, x0: int, y0: int, x1: int, y1: int, *, inside: bool) -> Sample:
+    """Joints stay visible only where they lie in the box, or only where they do not."""
+    if not _has_joints(sample):
+        return sample
+    points: Any = sample.keypoints_2d
+    within = ((points >= (x0, y0)) & (points < (x1, y1))).all(-1)
+    visible = sample.joint_visibility & (within if inside else ~within)
+    return dataclasses.replace(sample, joint_visibility=visible)
+
+
+def _set_names(keypoint_set: str) -> list[str]:
+    return [point.split("=")[0] for point in KEYPOINT_SETS.get(keypoint_set, "").split()]
+
+
+def _point_names(sample: Sample, topology: Topology) -> list[str]:
+    """Names of the sample's keypoints, which tell left from right."""
+    points = sample.keypoints_2d if sample.keypoints_2d is not None else sample.keypoints_3d
+    if points is None:
+        return []
+    own = list(topology.joint_names) if sample.keypoint_set == topology.name else []
+    names = _set_names(sample.keypoint_set) or own
+    if len(names) != points.shape[1]:
+        raise ValueError(
+            f"sample '{sample.name}' has {points.shape[1]} keypoints of set '{sample.keypoint_set}', whose "
+            "left and right are unknown; name its points in KEYPOINT_SETS, or do not flip"
+        )
+    return names
+
+
+def _topology_of(sample: Sample, topology: Topology) -> Topology:
+    """The given one, but for SMPL, which has none here: it has names, and no face."""
+    if sample.body != "smpl":
+        return topology
+    names = tuple(_set_names("smpl24"))
+    return Topology("smpl", np.zeros((0, 3)), names, (-1,) * len(names), {}, (), ())
+
+
+def _mirror_body(sample: Sample, topology: Topology) -> dict[str, Any]:
+    """pose, expression and joint_visibility of the mirrored people, of those that the sample has."""
+    names = {
+        "pose": topology.pose_names,
+        "expression": topology.expression_names,
+        "joint_visibility": topology.joint_names,
+    }
+    arrays = {field: getattr(sample, field) for field in names}
+    there = {f: array for f, array in arrays.items() if array is not None and array.shape[1]}
+    for field, array in there.items():
+        if array.shape[1] != len(names[field]):
+            raise ValueError(
+                f"{field} of sample '{sample.name}' has {array.shape[1]} columns of body '{sample.body}', "
+                f"but body '{topology.name}' has {len(names[field])}; give the topology of its own body"
+            )
+    pose, expression = mirror(
+        arrays["pose"] if "pose" in there else np.zeros((0, len(topology.pose_names), 3, 3)),
+        arrays["expression"] if "expression" in there else np.zeros((0, len(topology.expression_names))),
+        topology,
+    )
+    mirrored = {"pose": pose, "expression": expression}
+    if "joint_visibility" in there:
+        mirrored["joint_visibility"] = there["joint_visibility"][:, mirror_order(topology.joint_names)]
+    return {field: mirrored[field] for field in there}

@@ -1,0 +1,126 @@
+"""Videos on the page: who is in one, drawn over it, and the files to take away. It knows no browser."""
+
+from __future__ import annotations
+
+import itertools
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..humans import Humans
+from ..io.save import save
+from ..video.reader import Frame, open_video
+from ..video.tracks import Track, collect, save_track, with_meshes, without_meshes
+from ..visualization.draw import draw
+
+if TYPE_CHECKING:
+    from ..bodies.base import Body
+    from ..model import Model
+
+SUFFIXES = {".mp4", ".mov", ".m4v", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".wmv", ".3gp", ".ogv"}
+MOST_FRAMES = 600
+OVERLAY_SIDE = 960  # pixels
+
+Progress = Callable[[float, str], object]  # how much is done, 0 to 1, and what is being done
+
+
+@dataclass(frozen=True)
+class VideoFiles:
+    """overlay .mp4, animated .glb (None: nobody is there) and .zip with one .npz for each person."""
+
+    overlay: Path
+    glb: Path | None
+    npz: Path | None
+
+
+@dataclass
+class Film:
+    """The people of a video, frame by frame and without meshes; `cut`: it goes on after the last frame."""
+
+    path: Path
+    fps: float
+    times: list[float]
+    people: list[Humans]
+    cut: bool
+    files: dict[frozenset[int], VideoFiles] = field(default_factory=dict)
+
+    def who(self, threshold: float) -> frozenset[int]:
+        """The identities whose best score is at least that."""
+        best: dict[int, float] = {}
+        for humans in self.people:
+            for identity, score in zip(_ids(humans), humans.scores.tolist(), strict=True):
+                best[identity] = max(best.get(identity, 0.0), score)
+        return frozenset(identity for identity, score in best.items() if score >= threshold)
+
+    def at(self, frame: int, who: frozenset[int], body: Body) -> Humans:
+        """These people in one frame, with meshes."""
+        humans = self.people[min(max(frame, 0), len(self.people) - 1)]
+        return with_meshes(humans[np.array([identity in who for identity in _ids(humans)], bool)], body)
+
+    def tracks(self, who: frozenset[int]) -> list[Track]:
+        return [track for track in collect(self.people, self.fps, times=self.times) if track.id in who]
+
+
+def watch(path: Path, model: Model, *, progress: Progress, fov: float | None = None, tiles: int = 1) -> Film:
+    """Follow everybody through the first `MOST_FRAMES` frames; fov and tiles as in `Model.predict_video`.
+
+    Raises what `Model.predict_video` does: ValueError for a file that is no video, ImportError without PyAV.
+    """
+    video = open_video(path)
+    count = min(video.count or MOST_FRAMES, MOST_FRAMES)
+    times: list[float] = []
+
+    def first_frames() -> Iterator[Frame]:
+        for frame in itertools.islice(video, MOST_FRAMES):
+            times.append(frame.time)
+            progress(0.6 * min(1.0, len(times) / count), f"frame {len(times)} of {count}")
+            yield frame
+
+    people = []
+    for humans in model.predict_video(replace(video, frames=first_frames), fov=fov, tiles=tiles):
+        people.append(without_meshes(humans))
+    if not people:
+        raise ValueError(f"{path} has no pictures in it")
+    cut = len(people) == MOST_FRAMES and (video.count is None or video.count > MOST_FRAMES)
+    return Film(path, video.fps, times[: len(people)], people, cut)
+
+
+def write_files(film: Film, who: frozenset[int], body: Body, folder: Path, progress: Progress) -> VideoFiles:
+    """Draw these people over the video, and write what moves them; made once for the same people."""
+    if who not in film.files:
+        stem = film.path.stem
+        overlay = _draw(film, who, body, folder / f"{stem}_overlay.mp4", progress)
+        tracks = film.tracks(who)
+        glb = save(tracks, folder / f"{stem}.glb", body=body) if tracks else None
+        npz = _zip(tracks, folder / f"{stem}_npz.zip") if tracks else None
+        film.files = {who: VideoFiles(overlay, glb, npz)}
+    return film.files[who]
+
+
+def _draw(film: Film, who: frozenset[int], body: Body, path: Path, progress: Progress) -> Path:
+    from ..video.writer import VideoWriter
+
+    count = len(film.people)
+    with VideoWriter(path, film.fps) as writer:
+        for number, frame in enumerate(itertools.islice(open_video(film.path), count)):
+            humans = film.at(number, who, body)
+            writer.write(draw(humans, frame.photo, side_views=False, max_side=OVERLAY_SIDE), frame.time)
+            progress(0.6 + 0.4 * number / count, f"drawing {number + 1} of {count}")
+    return path
+
+
+def _zip(tracks: list[Track], path: Path) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for track in tracks:
+            file = save_track(track, path.with_name(f"person_{track.id}.npz"))
+            archive.write(file, file.name)
+            file.unlink()
+    return path
+
+
+def _ids(humans: Humans) -> list[int]:
+    return [] if humans.track_ids is None else humans.track_ids.tolist()

@@ -1,0 +1,180 @@
+"""What a benchmark gave: figures, the pictures and people behind them, the table beside published ones."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .benchmarks import BENCHMARKS
+from .published import FIGURES, METHODS, PUBLISHED, published
+from .report import Counts, Result, no_nan
+from .report import table as result_table
+
+_OWN_FIGURES = ("mpjpe", "pa_mpjpe", "pve", "pa_pve", "hand_pa_pve", "head_m", "f1", "precision", "recall")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture: a row of numbers for each true person that counts, who was found and not, how bad it was
+    (summed MPJPE [mm], and 1000 for each person missed or invented), or why it was skipped."""
+
+    name: str
+    people: list[list[float]] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+    badness: float = 0.0
+    skipped: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Score:
+    """A model on a benchmark.
+
+    figures: by the names of `published.FIGURES`; nan where there is none. table (T, C) of `columns` and names
+    T: all true people that count and their samples. notes: what could not be compared, and why. bins: depth
+    error by distance and age. result: for our own protocol, with baseline and groups.
+    """
+
+    data: str
+    model: str
+    settings: dict[str, Any]
+    counts: Counts
+    figures: dict[str, float]
+    pictures: list[Picture]
+    columns: Sequence[str]
+    table: np.ndarray
+    names: list[str]
+    notes: tuple[str, ...] = ()
+    bins: dict[str, Any] = field(default_factory=dict)
+    result: Result | None = None
+
+    @property
+    def images(self) -> int:
+        """Pictures that were used."""
+        return len(self.pictures) - len(self.skipped)
+
+    @property
+    def skipped(self) -> list[Picture]:
+        return [picture for picture in self.pictures if picture.skipped]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the single pictures, ready for JSON: None where a figure is not defined."""
+        facts = {
+            "model": self.model,
+            "data": self.data,
+            "images": self.images,
+            "skipped": len(self.skipped),
+            "settings": self.settings,
+            "counts": asdict(self.counts),
+            "figures": self.figures,
+            "depth": self.bins,
+            "notes": list(self.notes),
+            "published": [asdict(p) for p in PUBLISHED if p.benchmark == self.data],
+        }
+        detail = {} if self.result is None else {"own": self.result.to_dict()}
+        return no_nan(facts | detail)
+
+    def save(self, folder: Path) -> None:
+        """Writes result.json, table.md, pictures.csv (one row a picture) and people.csv (one a person)."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "result.json").write_text(json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n")
+        (folder / "table.md").write_text(table([self]) + "\n")
+        with (folder / "people.csv").open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["image", *self.columns])
+            for name, row in zip(self.names, self.table, strict=True):
+                writer.writerow([name, *(f"{x:.6g}" for x in row)])
+        with (folder / "pictures.csv").open("w", newline="") as file:
+            writer = csv.writer(file)
+            counted = ("found", "missed", "false", "ignored")
+            writer.writerow(["image", *counted, "badness", *self.columns, "skipped"])
+            for picture in self.pictures:
+                means = _means(np.array(picture.people, float).reshape(-1, len(self.columns)))
+                counts = (picture.counts.get(key, 0) for key in counted)
+                badness = f"{picture.badness:.6g}"
+                writer.writerow(
+                    [picture.name, *counts, badness, *(f"{x:.6g}" for x in means), picture.skipped]
+                )
+
+
+def save_all(scores: Sequence[Score], folder: Path) -> None:
+    """Writes table.md and results.json of several benchmarks."""
+    (folder / "table.md").write_text(table(scores) + "\n")
+    results = [score.to_dict() for score in scores]
+    (folder / "results.json").write_text(json.dumps(results, indent=2, allow_nan=False) + "\n")
+
+
+def table(scores: Sequence[Score]) -> str:
+    """All scores beside the published figures, as markdown that is also readable as plain text."""
+    lines = [
+        "| benchmark | figure | ours | " + " | ".join(METHODS) + " |",
+        "|---" * (3 + len(METHODS)) + "|",
+    ]
+    sources: dict[str, int] = {}
+    for score in scores:
+        for figure in figures_of(score):
+            lines.append(_row(score, figure, sources))
+    lines += ["", *(line for score in scores for line in _about(score))]
+    if sources:
+        lines += ["", "Published figures, as printed there, not measured by us:"]
+        lines += [f"[{number}] {source}" for source, number in sources.items()]
+    details = [result_table(score.result) for score in scores if score.result is not None]
+    return "\n".join(lines + [part for text in details for part in ("", text)])
+
+
+def figures_of(score: Score) -> tuple[str, ...]:
+    """Those that the table shows: the benchmark's own, and where it is none, whatever there is of ours."""
+    if score.data in BENCHMARKS:
+        return BENCHMARKS[score.data].figures
+    return tuple(name for name in _OWN_FIGURES if np.isfinite(score.figures.get(name, np.nan)))
+
+
+def _row(score: Score, name: str, sources: dict[str, int]) -> str:
+    figure = FIGURES[name]
+    arrow = "↓" if figure.lower_is_better else "↑"
+    value = score.figures.get(name, np.nan) * figure.scale
+    digits = 3 if figure.unit in ("", "m") else 1
+    cells = [score.data, f"{figure.label} {figure.unit}".strip() + f" {arrow}"]
+    cells.append(f"**{value:.{digits}f}**" if np.isfinite(value) else "–")
+    for method in METHODS:
+        entry = published(score.data, name, method)
+        if entry is None:
+            cells.append("")
+            continue
+        source = f"{method}{', ' if entry.variant else ''}{entry.variant}: {entry.source}"
+        cells.append(f"{entry.value:g} [{sources.setdefault(source, len(sources) + 1)}]")
+    return "| " + " | ".join(cells) + " |"
+
+
+def _about(score: Score) -> list[str]:
+    """What the figures of a score stand for."""
+    c = score.counts
+    camera = "given" if score.settings.get("protocol", {}).get("given_camera", True) else "predicted"
+    lines = [
+        f"{score.data}: model `{score.model}`, {score.images} pictures, {c.found} people found, "
+        f"{c.missed} missed, {c.false} false, {c.ignored} that need not be found; camera {camera}."
+    ]
+    if score.data in BENCHMARKS:
+        lines[0] += f" {BENCHMARKS[score.data].says}."
+    lines += [f"- {note}." for note in score.notes]
+    if "mpjpe" in score.columns:
+        found, errors = (score.table[:, score.columns.index(name)] for name in ("found", "mpjpe"))
+        unknown = int((np.isnan(errors) & (found > 0)).sum())
+        if unknown:
+            lines.append(
+                f"- {unknown} of the people found count as such, but their true joints are not known."
+            )
+    if score.skipped:
+        first = score.skipped[0]
+        lines.append(f"- {len(score.skipped)} pictures skipped; the first, {first.name}: {first.skipped}")
+    return lines
+
+
+def _means(rows: np.ndarray) -> list[float]:
+    """Of each column over what is known, nan where nothing is."""
+    return [float(c[~np.isnan(c)].mean()) if (~np.isnan(c)).any() else float("nan") for c in rows.T]

@@ -1,0 +1,154 @@
+"""The models that are timed: as files, in other sizes of window, with random weights, loaded in every way."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ...bodies.loading import load_body
+from ...hub.loading import load_model, save_model
+from ...hub.releases import DEFAULT
+from ...model import Model
+from ...networks.configs import MultiHMRConfig
+from ...networks.multihmr import MultiHMR
+from ...networks.resize_embeddings import stretched
+from .machine import DTYPES, REFERENCE_SIZE
+
+VIT_S = ("dinov2_vits14", REFERENCE_SIZE)
+EAGER, FLOAT32, INT8 = "eager", "float32", "openvino-int8"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is timed: every combination of these, `rounds` times after two rounds of warming up.
+
+    people    numbers of people to force, by taking the best-scored cells whatever their score; None: those
+              that the model finds by itself
+    batches   pictures at once
+    sizes     of the window [pixels]; None: the model's own
+    dtypes    precisions of the backbone, of "float32", "float16", "bfloat16"; none: float16 on cuda, else
+              float32
+    backends  as load_model takes them
+    calibrate for "openvino-int8": a folder of pictures, as load_model takes it
+    draw      whether to draw an overlay of each, too
+    memory    whether to measure the memory on a CPU, for which each model is run in a process of its own
+    """
+
+    people: tuple[int | None, ...] = (1, 10)
+    batches: tuple[int, ...] = (1,)
+    sizes: tuple[int | None, ...] = (None,)
+    dtypes: tuple[str, ...] = ()
+    backends: tuple[str, ...] = (EAGER,)
+    calibrate: str | None = None
+    rounds: int = 20
+    draw: bool = True
+    memory: bool = True
+
+    def __post_init__(self) -> None:
+        counts = [*self.batches, *(size for size in self.sizes if size is not None), self.rounds]
+        if min(counts) < 1 or min((n for n in self.people if n is not None), default=0) < 0:
+            raise ValueError(f"batches, sizes and rounds begin at 1, people at 0; got {self}")
+        if not (self.people and self.batches and self.sizes and self.backends):
+            raise ValueError(f"there is nothing to time in {self}")
+        unknown = set(self.dtypes) - set(DTYPES)
+        if unknown:
+            raise ValueError(f"a precision is one of {', '.join(DTYPES)}, got {', '.join(sorted(unknown))}")
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A model, loaded in one way. `truth` is the same in eager float32, whose results are to be met."""
+
+    name: str
+    size: int  # of its window [pixels]
+    dtype: str
+    backend: str
+    model: Model
+    truth: Model
+    file: str | None = None  # what load_model takes
+
+
+def contenders(
+    files: Mapping[str, str | None], plan: Plan, *, device: str | None, folder: Path
+) -> Iterator[Contender]:
+    """Each of the `files` (name -> what load_model takes) in each size, precision and backend of the plan.
+
+    `folder` is where models of another size are written.
+    """
+    for (name, file), size in product(files.items(), plan.sizes):
+        of_size = file if size is None else resized(file, size, folder)
+        truth = load(of_size, device=device)
+        pixels = truth.config.image_size
+        for dtype, backend in product(plan.dtypes or (FLOAT32,), plan.backends):
+            same = (dtype, backend) == (FLOAT32, EAGER)
+            calibrate = plan.calibrate if backend == INT8 else None
+            model = truth if same else load(of_size, dtype, backend, device=device, calibrate=calibrate)
+            yield Contender(name, pixels, dtype, backend, model, truth, of_size)
+
+
+def load(
+    file: str | None,
+    dtype: str = FLOAT32,
+    backend: str = EAGER,
+    *,
+    device: str | None = None,
+    calibrate: str | None = None,
+) -> Model:
+    """`load_model` with a precision by name."""
+    return load_model(file, device=device, half=DTYPES[dtype], backend=backend, calibrate=calibrate)
+
+
+def files_of(model: str | None, vits: Sequence[tuple[str, int]], *, folder: Path) -> dict[str, str | None]:
+    """What to time, by the name that tables show: the model, and Multi-HMR with random weights on each of
+    `vits` (backbone, side of the window [pixels]), the same in every run.
+    """
+    # A path without the rest of the way to it: tables are read by others, too.
+    name = DEFAULT if model is None else model.rpartition(os.sep)[2]
+    files = {name: model}
+    for backbone, size in vits:
+        config = MultiHMRConfig(backbone=backbone, image_size=size)
+        files[random_name(backbone, size)] = random_model(config, folder)
+    return files
+
+
+def random_name(backbone: str, size: int) -> str:
+    """What tables call Multi-HMR with random weights on it: "random dinov2_vits14@448"."""
+    return f"random {backbone}@{size}"
+
+
+def random_model(config: MultiHMRConfig, folder: Path) -> str:
+    """The path of a model with that config and random weights, written into `folder`; always the same.
+
+    Layer scales, which begin at 1e-5 before DINOv2 learns, are 1: else what the blocks compute would not
+    count, and no precision would be seen to move anybody.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = MultiHMR(config, load_body(config.body))
+    for name, parameter in model.backbone.named_parameters():
+        if name.endswith((".ls1.gamma", ".ls2.gamma")):
+            nn.init.ones_(parameter)
+    name = f"{config.backbone}_{config.image_size}.safetensors"
+    return str(save_model(model, folder / name, licence="none", source="random weights, to measure speed"))
+
+
+def resized(file: str | None, size: int, folder: Path) -> str:
+    """The path of the same model with a window of `size` pixels, written into `folder`.
+
+    What belongs to rows, columns or patches is stretched. That is enough to tell how long it takes, not for
+    good results, which need training at that size. ValueError: the network cannot have this size.
+    """
+    source = load(file, device="cpu")
+    if not isinstance(source, MultiHMR):
+        raise ValueError(f"only Multi-HMR can be timed at another size than its own, got {source.family!r}")
+    model = MultiHMR(dataclasses.replace(source.config, image_size=size), source.body)
+    model.load_state_dict(stretched(source.state_dict(), model.state_dict()))
+    stem = DEFAULT if file is None else Path(file).stem
+    return str(save_model(model, folder / f"{stem}_at_{size}.safetensors", licence=source.licence))

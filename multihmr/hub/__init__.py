@@ -1,0 +1,1 @@
+"""Model names to models: releases, checkpoints, official checkpoints, the Hugging Face Hub."""

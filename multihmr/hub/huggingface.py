@@ -1,0 +1,356 @@
+"""Models to and from the Hugging Face Hub, or folders laid out like its repositories.
+
+A repository holds model.safetensors, as `save_model` writes it; config.json, which says the same as the
+header of that file and by which the Hub counts downloads; and README.md, the model card, with the figures
+that `multihmr evaluate` wrote, or none.
+
+The methods of `Model` are called as those of huggingface_hub's ModelHubMixin, but do not come from it: the
+mixin makes a model from what its `__init__` takes, which here is a body as well; and what is missing in a
+file it replaces by defaults, where we refuse. All that would be left of it are the two calls in
+`push_to_hub`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ..bodies.loading import find_smplx
+from ..networks.registry import FAMILIES
+from ..storage.paths import bundled_file, repository_cache
+from .checkpoint import config_of, own_state, read_checkpoint, read_metadata
+from .loading import load_model, save_model, say_licence
+from .releases import RELEASES, Release, find_release
+
+if TYPE_CHECKING:
+    from ..model import Model
+
+WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+
+# Those that the Hub knows by these names; any other is "other" there, with its name beside it.
+_LICENCES = {"apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0"}
+_LICENCES |= {"cc-by-nc-4.0", "cc-by-nc-sa-4.0", "gpl-3.0", "lgpl-3.0", "agpl-3.0", "mpl-2.0", "unknown"}
+
+
+def from_pretrained(
+    name: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    token: str | None = None,
+    device: str | torch.device | None = None,
+    half: torch.dtype | bool | None = None,
+    smplx: str | os.PathLike[str] | None = None,
+) -> Model:
+    """See `Model.from_pretrained`."""
+    if Path(name).is_dir():
+        if revision is not None:
+            raise ValueError(f"{name} is a folder here, which has no revisions; leave revision away")
+        file = Path(name) / WEIGHTS
+        if not file.is_file():
+            raise FileNotFoundError(f"{name} has no {WEIGHTS}; save_pretrained writes such folders")
+    else:
+        name = os.fspath(name)
+        _check_name(name.partition("@")[0], f"{name!r} is neither a folder here nor 'owner/repo' on the Hub")
+        file = fetch_checkpoint(name, revision=revision, token=token, smplx=smplx)
+    return load_model(file, device=device, half=half, smplx=smplx)
+
+
+def fetch_checkpoint(
+    repository: str,
+    *,
+    revision: str | None = None,
+    token: str | None = None,
+    smplx: str | os.PathLike[str] | None = None,
+) -> Path:
+    """The checkpoint of "owner/repo" or "owner/repo@revision" on the Hub, from the cache or fetched.
+
+    It is the repository's model.safetensors, else the .pt of the official name. What it needs besides is
+    looked for before a large file is fetched.
+
+    Raises:
+        ValueError: `repository` is not of that form, or of a family that this version does not know.
+        FileNotFoundError: its body is SMPL-X, and there is no SMPL-X file.
+        ConnectionError: it cannot be had; the sentence says why.
+    """
+    repository, _, named = repository.partition("@")
+    _check_name(repository, f"'hf:{repository}' must be 'hf:owner/repo'")
+    revision = revision or named or None
+    release = find_release(repository.partition("/")[2])
+    files = [WEIGHTS]
+    if release is not None and release.urls:
+        if release.body == "smplx":
+            find_smplx(smplx)
+        say_licence(release)
+        files.append(release.file)
+    else:
+        _check_needs(repository, _described(repository, revision, token), smplx)
+    for file in files:
+        path = _fetch(repository, file, revision, token)
+        if path is not None:
+            return path
+    raise ConnectionError(f"cannot get {' or '.join(files)} of 'hf:{repository}': it has no such file")
+
+
+def save_pretrained(
+    model: Model,
+    folder: str | os.PathLike[str],
+    *,
+    evaluation: str | os.PathLike[str] | None = None,
+    half: bool = False,
+) -> Path:
+    """See `Model.save_pretrained`."""
+    folder = Path(folder)
+    _write(model, folder, folder.absolute().name, evaluation, half)
+    return folder
+
+
+def push_to_hub(
+    model: Model,
+    repository: str,
+    *,
+    evaluation: str | os.PathLike[str] | None = None,
+    half: bool = False,
+    private: bool | None = None,
+    token: str | None = None,
+) -> str:
+    """See `Model.push_to_hub`."""
+    from huggingface_hub import HfApi
+
+    _check_name(repository, f"a repository on the Hub is called 'owner/name', got {repository!r}")
+    if model.licence == "unknown" and not private:
+        raise ValueError(
+            "nobody may use a model without a licence: set one before it is published, as "
+            "model.licence = 'CC-BY-4.0', or keep the repository private with private=True"
+        )
+    api = HfApi(token=token)
+    with tempfile.TemporaryDirectory() as folder:
+        _write(model, Path(folder), repository, evaluation, half)
+        try:
+            api.create_repo(repository, private=private, exist_ok=True)
+            commit = api.upload_folder(
+                repo_id=repository, folder_path=folder, commit_message="Model saved by multihmr"
+            )
+        except (OSError, ValueError, RuntimeError) as error:
+            kind = PermissionError if _status(error) in (401, 403) else ConnectionError
+            raise kind(f"cannot upload to '{repository}': {_why(error, repository)}") from error
+    return str(commit.commit_url)
+
+
+def _write(
+    model: Model, folder: Path, name: str, evaluation: str | os.PathLike[str] | None, half: bool
+) -> None:
+    """The three files of a repository called `name`. The bundled model goes as it is, with its own card."""
+    bundled = _bundled(model)
+    results = None if evaluation is None else _results(Path(evaluation))
+    folder.mkdir(parents=True, exist_ok=True)
+    if bundled is not None:
+        file = bundled_file(bundled.file)
+        shutil.copyfile(file, folder / WEIGHTS)
+        text = file.with_name(bundled.card).read_text(encoding="utf-8")
+    else:
+        save_model(
+            model, folder / WEIGHTS, half=half, licence=model.licence, source="multihmr save_pretrained"
+        )
+        text = _card_text(model, name)
+        text += _figures(None if evaluation is None else Path(evaluation) / "table.md")
+    described = _config(folder / WEIGHTS, type(model).__name__)
+    (folder / CONFIG).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+    header = _card_header(model, name, results or [])
+    (folder / CARD).write_text(f"---\n{header}\n---\n\n{text}", encoding="utf-8")
+
+
+def _bundled(model: Model) -> Release | None:
+    """The release that the package brings whose weights these are, and of which its model card speaks."""
+    return next((r for r in RELEASES.values() if not r.urls and _is_release(model, r)), None)
+
+
+def _is_release(model: Model, release: Release) -> bool:
+    """Whether these are the weights in the release's file, which lies in the package."""
+    if (model.family, model.body.name) != (release.family, release.body):
+        return False
+    checkpoint = read_checkpoint(bundled_file(release.file), FAMILIES)
+    if model.config != config_of(checkpoint, type(model.config)):
+        return False
+    return all(
+        torch.equal(value.cpu(), checkpoint.tensors[key].to(value.dtype))
+        for key, value in own_state(model).items()
+    )
+
+
+def _config(weights: Path, architecture: str) -> dict[str, Any]:
+    """What config.json says: the header of the weights, with JSON in place of text."""
+    header = read_metadata(weights)
+    structured = {key: json.loads(header[key]) for key in ("config", "body_options")}
+    facts = {"library_name": "multihmr", "architectures": [architecture]}
+    return {**facts, **{key: structured.get(key, value) for key, value in sorted(header.items())}}
+
+
+def _card_header(model: Model, name: str, results: Sequence[Any]) -> str:
+    """The YAML at the top of the card, which the Hub reads: licence, tags, measured figures."""
+    from huggingface_hub import EvalResult, ModelCardData
+
+    from ..evaluation.published import FIGURES
+
+    measured = [
+        EvalResult(
+            task_type="image-to-3d",
+            task_name="Human mesh recovery",
+            dataset_type=re.sub(r"[^a-z0-9]+", "-", str(result["data"]).lower()) or "unknown",
+            dataset_name=str(result["data"]) or "unknown",
+            metric_type=figure,
+            metric_name=f"{FIGURES[figure].label} {FIGURES[figure].unit}".strip(),
+            metric_value=float(f"{value * FIGURES[figure].scale:.4g}"),
+        )
+        for result in results
+        for figure, value in result["figures"].items()
+        if figure in FIGURES and value is not None
+    ]
+    return ModelCardData(
+        **_licence(model.licence),
+        library_name="multihmr",
+        pipeline_tag="image-to-3d",
+        tags=["human-mesh-recovery", "human-pose-estimation", model.family, model.body.name],
+        model_name=name if measured else None,
+        eval_results=measured or None,
+    ).to_yaml()
+
+
+def _licence(licence: str) -> dict[str, Any]:
+    """A licence in the words of the Hub."""
+    if licence.lower() in _LICENCES:
+        return {"license": licence.lower()}
+    links = [release.licence_url for release in RELEASES.values() if release.licence == licence]
+    other = {"license": "other", "license_name": re.sub(r"[^a-z0-9.]+", "-", licence.lower()).strip("-")}
+    return {**other, **({"license_link": links[0]} if links and links[0] else {})}
+
+
+def _card_text(model: Model, name: str) -> str:
+    """The card for people, as far as the model itself tells."""
+    config, body, topology = model.config, model.body.name, model.body.topology
+    parameters = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+    body += " (whose file the user brings)" if body == "smplx" else ""
+    sizes = f"{len(topology.joint_names)} joints, {len(topology.shape_names)} shape values"
+    unmoved = ", ".join(config.unpredicted) or "nothing"
+    return f"""# {name}
+
+Every person in a picture as a whole-body 3D mesh, in metres before the camera.
+
+```python
+from multihmr import Model
+
+model = Model.from_pretrained("{name}")
+humans = model.predict("street.jpg")
+humans.save("street.glb")
+```
+
+| | |
+|---|---|
+| Network | family `{model.family}`, backbone {config.backbone}, {parameters:.1f} million parameters |
+| Input | a window of {config.image_size} x {config.image_size} pixels |
+| Body | {body}: {sizes} |
+| Not predicted | {unmoved} |
+| Licence | {model.licence} |
+
+## Figures
+
+"""
+
+
+def _figures(table: Path | None) -> str:
+    """What `multihmr evaluate` wrote, as it is; without it, that nothing was measured."""
+    if table is None:
+        return (
+            "Not measured. `multihmr evaluate --model model.safetensors --data synth-test --out results` "
+            "measures; `save_pretrained(..., evaluation='results')` writes it here.\n"
+        )
+    return f"Measured by `multihmr evaluate`.\n\n{table.read_text(encoding='utf-8')}"
+
+
+def _results(folder: Path) -> list[dict[str, Any]]:
+    """What an evaluation found: one dict for each benchmark, with `data` and `figures`."""
+    found = [folder / name for name in ("results.json", "result.json") if (folder / name).is_file()]
+    if not found or not (folder / "table.md").is_file():
+        raise FileNotFoundError(
+            f"{folder} holds no evaluation (result.json and table.md); "
+            f"`multihmr evaluate --out {folder}` writes one"
+        )
+    try:
+        content = json.loads(found[0].read_text(encoding="utf-8"))
+        results = content if isinstance(content, list) else [content]
+        for result in results:
+            result["data"], result["figures"].items()
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{found[0]} is not what `multihmr evaluate` writes: {error!r}") from None
+    return results
+
+
+def _described(repository: str, revision: str | None, token: str | None) -> dict[str, Any]:
+    """The config.json of a repository; nothing if it has none, or none can be had (the weights may)."""
+    try:
+        path = _fetch(repository, CONFIG, revision, token)
+        found = {} if path is None else json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _check_needs(repository: str, described: dict[str, Any], smplx: str | os.PathLike[str] | None) -> None:
+    """Say what a checkpoint lacks here before it is fetched."""
+    family = described.get("family")
+    if family is not None and family not in FAMILIES:
+        raise ValueError(
+            f"'hf:{repository}' is of family {family!r}; this version knows: {', '.join(FAMILIES)}. "
+            "A newer multihmr may read it"
+        )
+    if described.get("body") == "smplx":
+        find_smplx(smplx)
+
+
+def _fetch(repository: str, file: str, revision: str | None, token: str | None) -> Path | None:
+    """A file of a repository, from the cache or the net; None if the repository has none of that name."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    try:
+        path = hf_hub_download(repository, file, revision=revision, token=token, cache_dir=repository_cache())
+        return Path(path)
+    except (OSError, ValueError, EntryNotFoundError) as error:
+        if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
+            return None
+        raise ConnectionError(f"cannot get {file} of 'hf:{repository}': {_why(error, repository)}") from error
+
+
+def _check_name(repository: str, sentence: str) -> None:
+    if repository.count("/") != 1 or not all(repository.split("/")):
+        raise ValueError(sentence)
+
+
+def _status(error: Exception) -> int:
+    """The HTTP status that an error is about; 0 where there is none."""
+    return getattr(getattr(error, "response", None), "status_code", 0)
+
+
+def _why(error: Exception, repository: str) -> str:
+    """What went wrong with the Hub and what to do about it."""
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    if isinstance(error, GatedRepoError):
+        return f"its owner asks for an agreement: https://huggingface.co/{repository}, then `hf auth login`"
+    if isinstance(error, RevisionNotFoundError):
+        return "it has no such revision"
+    if _status(error) == 403:
+        return "your token may not do this; make one that may write at https://huggingface.co/settings/tokens"
+    if isinstance(error, RepositoryNotFoundError) or _status(error) == 401:
+        return (
+            "there is no such repository, or you are not let in; log in with `hf auth login` or set HF_TOKEN"
+        )
+    cause = error.__cause__ or error  # huggingface_hub wraps some, and says then which file it was
+    return (str(cause).strip() or type(cause).__name__).splitlines()[0]

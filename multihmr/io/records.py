@@ -1,0 +1,132 @@
+"""People as plain records: JSON with names, COCO's boxes and keypoints, the objects of supervision."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ..humans import Humans, rotmat_to_rotvec
+
+JSON_FORMAT = "multihmr-humans-json-1"
+FRAME = "camera: x right, y down, z forward; pixels: x right, y down, centre of the first (0.5, 0.5)"
+
+
+def humans_to_json(humans: Humans) -> bytes:
+    """Scores, places, named joints and keypoints of one picture."""
+    height, width = humans.image_size
+    content = {
+        "format": JSON_FORMAT,
+        "units": "metres and pixels",
+        "frame": FRAME,
+        "image": {"width": width, "height": height},
+        "camera": {"K": _rounded(humans.K, 3), "source": humans.K_source},
+        "body": humans.body,
+        "unpredicted": list(humans.unpredicted),
+        "people": [_person(person) for person in humans],
+    }
+    text = json.dumps(content, indent=1, allow_nan=False)
+    on_one_line = re.sub(r"\[\s+([-+.,\de\s]+?)\s+\]", lambda match: f"[{' '.join(match[1].split())}]", text)
+    return on_one_line.encode()
+
+
+def _person(human: Humans) -> dict[str, Any]:
+    """One person's plain facts; the names of everything stand beside the numbers."""
+    topology = human.topology
+    person: dict[str, Any] = {
+        "score": _rounded(human.scores[0], 4),
+        "track_id": None if human.track_ids is None else int(human.track_ids[0]),
+        "box": _rounded(human.boxes[0], 2),
+        "translation": _rounded(human.translation[0], 4),
+        "pelvis": _rounded(human.pelvis[0], 4),
+        "distance": _rounded(human.distances[0], 4),
+        "orientation": _rounded(rotmat_to_rotvec(human.pose[0, 0]), 5),
+        "shape": _by_name(topology.shape_names, _rounded(human.shape[0], 4)),
+        "expression": _by_name(topology.expression_names, _rounded(human.expression[0], 4)),
+        "joints": _points(topology.joint_names, human.joints[0], human.joints_2d[0]),
+    }
+    if "coco17" in topology.keypoint_sets:
+        keypoints = human.keypoints("coco17")
+        person["coco17"] = _points(keypoints.names, keypoints.xyz[0], keypoints.xy[0])
+    return person
+
+
+def _points(names: tuple[str, ...], xyz: np.ndarray, xy: np.ndarray) -> dict[str, Any]:
+    rows = zip(_rounded(xyz, 4), _rounded(xy, 2), strict=True)
+    return _by_name(names, [{"xyz": point, "xy": pixel} for point, pixel in rows])
+
+
+def _by_name(names: tuple[str, ...], values: list[Any]) -> dict[str, Any]:
+    return dict(zip(names, values, strict=True))
+
+
+def _rounded(array: Any, digits: int) -> Any:
+    return np.round(np.asarray(array, np.float64), digits).tolist()
+
+
+def humans_to_coco(pictures: Mapping[str, Humans]) -> bytes:
+    """Boxes and keypoints of the people of several pictures, by file name, as COCO annotations.
+
+    Lin et al. 2014, https://cocodataset.org/#format-data. Coordinates of keypoints are numbers of pixels, so
+    the centre of the first is (0, 0) there; boxes are x, y, width, height. A point outside of the picture is
+    not labelled (v = 0), one inside is (v = 2), whether hidden or not. ValueError if the body has no such
+    points.
+    """
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    category: dict[str, Any] = {"id": 1, "name": "person", "supercategory": "person"}
+    for number, (name, humans) in enumerate(pictures.items(), start=1):
+        height, width = humans.image_size
+        images.append({"id": number, "file_name": name, "height": height, "width": width})
+        keypoints = humans.keypoints("coco17")
+        category |= {"keypoints": keypoints.names, "skeleton": [[a + 1, b + 1] for a, b in keypoints.edges]}
+        for i in range(len(humans)):
+            person = _coco_person(humans[i], keypoints.xy[i])
+            annotations.append({"id": len(annotations) + 1, "image_id": number, **person})
+    content = {"images": images, "annotations": annotations, "categories": [category]}
+    return json.dumps(content, allow_nan=False).encode()
+
+
+def _coco_person(human: Humans, xy: np.ndarray) -> dict[str, Any]:
+    height, width = human.image_size
+    seen = np.all((xy >= 0) & (xy < [width, height]), axis=1)
+    points = np.where(seen[:, None], np.concatenate([xy - 0.5, np.full((len(xy), 1), 2)], 1), 0)
+    x0, y0, x1, y1 = human.boxes[0].astype(float)
+    person: dict[str, Any] = {
+        "category_id": 1,
+        "iscrowd": 0,
+        "bbox": _rounded([x0, y0, x1 - x0, y1 - y0], 2),
+        "area": _rounded((x1 - x0) * (y1 - y0), 2),
+        "keypoints": _rounded(points.reshape(-1), 2),
+        "num_keypoints": int(seen.sum()),
+        "score": _rounded(human.scores[0], 4),
+    }
+    return person if human.track_ids is None else {**person, "track_id": int(human.track_ids[0])}
+
+
+def humans_to_supervision(humans: Humans, keypoints: str = "coco17") -> tuple[Any, Any]:
+    """(Detections, KeyPoints) of https://supervision.roboflow.com, as `Humans.to_supervision` says."""
+    try:
+        import supervision
+    except ImportError as error:
+        raise ImportError("to_supervision needs supervision: pip install 'multihmr[supervision]'") from error
+    count, points = len(humans), humans.keypoints(keypoints)
+    height, width = humans.image_size
+    classes = np.zeros(count, int)
+    detections = supervision.Detections(
+        xyxy=humans.boxes.copy(),
+        confidence=humans.scores.copy(),
+        class_id=classes,
+        tracker_id=humans.track_ids,
+        data={"class_name": np.full(count, "person"), "distance": humans.distances},
+    )
+    skeletons = supervision.KeyPoints(
+        xy=points.xy.copy(),
+        class_id=classes,
+        detection_confidence=humans.scores.copy(),
+        visible=np.all((points.xy >= 0) & (points.xy < [width, height]), axis=-1),
+    )
+    return detections, skeletons

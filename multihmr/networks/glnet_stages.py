@@ -1,0 +1,224 @@
+"""The two stages of GLNet: what every pixel says at a glance, and what it says after looking around.
+
+Legend of shape suffixes: B crops, D features, h w grid, Q pixels that are asked, M keypoints, C columns of a
+row of numbers (theta.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .backbones.base import Backbone, Features
+from .camera_embedding import RayEmbedding
+from .deformable_attention import DeformableAttention, sample
+from .glnet_parameters import Theta
+from .human_perception_head import small
+from .joint_heatmaps import patch_middles
+
+if TYPE_CHECKING:
+    from .configs import GLNetConfig
+
+PARTS_WIDTH = 256  # of what a part of the body knows
+ROI_SIDE = 1 / 8  # [window sides] of the squares that fixed pooling averages
+LEAST_EXTENT = 0.01  # [window sides] of keypoints that were not all seen in one place
+ROI_POINTS = 4  # along their sides
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """What the pixels of a batch of crops say at a glance; the rest of Theta only when they are asked."""
+
+    features_BDhw: Tensor
+    logits_Bhw: Tensor  # that this pixel is one to ask
+    keypoints_BhwM2: Tensor | None  # [window sides]; None where they are left until pixels are asked
+    maps: tuple[Tensor, ...]  # of the backbone, each (B, C, h, w), to look around in
+    K_B33: Tensor
+
+
+class OfPixel(nn.Conv2d):
+    """A convolution of single pixels, as a product whose answer has the channels last in memory: on a CPU all
+    that follows is quicker so, resizing ten times (torch 2.15)."""
+
+    def __init__(self, in_width: int, out_width: int) -> None:
+        super().__init__(in_width, out_width, 1)
+
+    def forward(self, x_BDhw: Tensor) -> Tensor:
+        return F.linear(x_BDhw.movedim(1, -1), self.weight.flatten(1), self.bias).movedim(-1, 1)
+
+
+class GlobalStage(nn.Module):
+    """Features of every pixel that know the whole crop and its camera, and what follows from them alone.
+
+    The paper does not say how features become global. Here the backbone's one feature of the whole crop is
+    added to every pixel, beside what its own attention does, and a convolution mixes neighbours.
+    """
+
+    def __init__(self, config: GLNetConfig, backbone: Backbone, keypoint_count: int, theta: Theta) -> None:
+        super().__init__()
+        width = config.width
+        self.stride = backbone.patch // 2 if backbone.fine_width else backbone.patch
+        self.rays = RayEmbedding(kind=config.camera_embedding)
+        self.from_grid = OfPixel(backbone.width, width)
+        self.from_fine = OfPixel(backbone.fine_width, width) if backbone.fine_width else None
+        self.from_whole = nn.Linear(backbone.width, width)
+        self.from_rays = OfPixel(self.rays.width, width) if self.rays.width else None
+        # A bottleneck: at full width two such convolutions cost more than the small backbone.
+        self.mix = nn.Sequential(
+            nn.GroupNorm(8, width),
+            nn.GELU(),
+            OfPixel(width, width // 2),
+            nn.GELU(),
+            nn.Conv2d(width // 2, width // 2, 3, padding=1),
+            nn.GELU(),
+            OfPixel(width // 2, width),
+        )
+        self.norm = nn.GroupNorm(8, width)
+        self.to_score = nn.Linear(width, 1)
+        nn.init.constant_(self.to_score.bias, -4.6)  # one pixel in a hundred
+        self.to_keypoints = _two_layers(width, width, 2 * keypoint_count)
+        self.to_theta = _two_layers(width, 2 * width, theta.width)
+
+    def forward(self, features: Features, K_B33: Tensor, *, keypoints: bool = True) -> Pixels:
+        x_BDhw = self._gather(features, K_B33)
+        cells_BhwD = x_BDhw.movedim(1, -1)
+        height, width = x_BDhw.shape[-2:]
+        middles_hw2 = patch_middles(height, width, x_BDhw.device)
+        return Pixels(
+            features_BDhw=x_BDhw,
+            logits_Bhw=self.to_score(cells_BhwD)[..., 0],
+            keypoints_BhwM2=self.keypoints(cells_BhwD, middles_hw2) if keypoints else None,
+            maps=features.maps,
+            K_B33=K_B33,
+        )
+
+    def keypoints(self, x_D: Tensor, middles_2: Tensor) -> Tensor:
+        """(..., M, 2) where pixels with these features (..., D) and middles (..., 2) say that keypoints are
+        [window sides]."""
+        return middles_2[..., None, :] + self.to_keypoints(x_D).unflatten(-1, (-1, 2))
+
+    def _gather(self, features: Features, K_B33: Tensor) -> Tensor:
+        """(B, D, h, w) everything that is known of each pixel."""
+        x_BDhw = self.from_grid(features.grid_BDhw) + self.from_whole(features.global_BD)[:, :, None, None]
+        if self.from_fine is not None:
+            assert features.fine_BDhw is not None, "a backbone with a fine_width gives fine features"
+            size = features.fine_BDhw.shape[-2:]
+            x_BDhw = F.interpolate(x_BDhw, size=size, mode="bilinear") + self.from_fine(features.fine_BDhw)
+        if self.from_rays is not None:
+            x_BDhw = x_BDhw + self.from_rays(self.rays(K_B33, *x_BDhw.shape[-2:], self.stride))
+        return self.norm(x_BDhw + self.mix(x_BDhw))
+
+
+class LocalStage(nn.Module):
+    """What pixels say after looking around the keypoints that they believe in: their rows, corrected.
+
+    Q_k, the query of keypoint k, is the pixel's feature and a learned mark of k; P_k is where the pixel says
+    that k is; V are the backbone's maps of all scales. Parts of the body read their own keypoints and correct
+    their own rotations; the shape and the place are corrected by what all parts know together. All keypoints
+    of all parts are looked up at once.
+    """
+
+    def __init__(self, config: GLNetConfig, map_widths: Sequence[int], theta: Theta, face: int) -> None:
+        """face: index of the part that corrects the expression."""
+        super().__init__()
+        width = config.local_width
+        self.keypoints = config.keypoints
+        self.to_query = nn.Linear(config.width, width)
+        self.mark_MD = nn.Parameter(torch.randn(len(self.keypoints), width) * 0.02)
+        look = {"keypoints": DeformableAttention, "roi": FixedPooling}[config.guidance]
+        options = {"head_count": config.head_count, "points": config.points}
+        self.look = look(width, map_widths, width, **options)
+        self.norm = nn.LayerNorm(width)
+        self.reads = [[self.keypoints.index(joint) for joint in reads] for reads, _ in config.parts]
+        self.moves = [theta.columns_of(moved) for _, moved in config.parts]
+        self.moves[face] = self.moves[face] + theta.expression_columns
+        self.read_parts = nn.ModuleList(
+            nn.Sequential(nn.Linear((len(reads) + 1) * width + len(moves), PARTS_WIDTH), nn.GELU())
+            for reads, moves in zip(self.reads, self.moves, strict=True)
+        )
+        lie = 2 * len(self.keypoints) + 1
+        self.hear_layout = (
+            nn.ModuleList(nn.Linear(lie, PARTS_WIDTH) for _ in self.reads) if config.layout else None
+        )
+        self.move_parts = nn.ModuleList(small(nn.Linear(PARTS_WIDTH, len(moves))) for moves in self.moves)
+        whole = [*theta.shape_columns, *theta.place_columns]
+        together = PARTS_WIDTH * len(self.reads)
+        self.move_whole = _two_layers(together, PARTS_WIDTH, len(whole))
+        self.to_score = nn.Linear(together, 1)
+        columns = [*chain.from_iterable(self.moves), *whole]
+        self.order = [columns.index(column) for column in range(theta.width)]
+
+    def forward(
+        self, x_BQD: Tensor, theta_BQC: Tensor, places_BQM2: Tensor, maps: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Corrected rows (B, Q, C), and logits (B, Q) that these pixels are the ones to ask.
+
+        Where to look is no way for the gradient: keypoints would move to where correcting is easy.
+        """
+        pixel_BQD = self.to_query(x_BQD)
+        query_BND = (pixel_BQD[:, :, None] + self.mark_MD).flatten(1, 2)
+        found_BND = self.look(query_BND, places_BQM2.detach().flatten(1, 2), maps)
+        known_BQMD = self.norm(query_BND + found_BND).unflatten(1, places_BQM2.shape[1:3])
+        rows = [
+            torch.cat([known_BQMD[:, :, reads].flatten(2), pixel_BQD, theta_BQC[..., moves].detach()], -1)
+            for reads, moves in zip(self.reads, self.moves, strict=True)
+        ]
+        known = self._parts(rows, places_BQM2)
+        changes = [move(part) for move, part in zip(self.move_parts, known, strict=True)]
+        together_BQD = torch.cat(known, dim=-1)
+        change_BQC = torch.cat([*changes, self.move_whole(together_BQD)], dim=-1)[..., self.order]
+        return theta_BQC + change_BQC, self.to_score(together_BQD)[..., 0]
+
+    def _parts(self, rows: Sequence[Tensor], places_BQM2: Tensor) -> list[Tensor]:
+        """(B, Q, PARTS_WIDTH) what each part knows, of the row of what it read."""
+        if self.hear_layout is None:
+            return [read(row) for read, row in zip(self.read_parts, rows, strict=True)]
+        lie_BQL = layout_of(places_BQM2).detach()
+        parts = zip(self.read_parts, self.hear_layout, rows, strict=True)
+        return [read[1](read[0](row) + hear(lie_BQL)) for read, hear, row in parts]  # type: ignore[index]
+
+
+class FixedPooling(nn.Module):
+    """The mean of a square around each place, the same for all: what deformable attention is compared with.
+
+    It reads ROI_POINTS x ROI_POINTS places of each level; the queries do not matter.
+    """
+
+    around_N2: Tensor
+
+    def __init__(
+        self, query_width: int, value_widths: Sequence[int], out_width: int, *, head_count: int, points: int
+    ) -> None:
+        super().__init__()
+        self.to_value = nn.ModuleList(nn.Conv2d(width, out_width, 1) for width in value_widths)
+        self.to_out = nn.Linear(out_width, out_width)
+        around = (patch_middles(ROI_POINTS, ROI_POINTS, torch.device("cpu")) - 0.5) * ROI_SIDE
+        self.register_buffer("around_N2", around.flatten(0, 1), persistent=False)
+
+    def forward(self, queries_BQD: Tensor, places_BQ2: Tensor, maps: Sequence[Tensor]) -> Tensor:
+        """(B, Q, out_width), as `DeformableAttention.forward`."""
+        points_BN2 = (places_BQ2[:, :, None] + self.around_N2).flatten(1, 2)
+        read = [
+            sample(to_value(map_BChw), points_BN2)
+            for to_value, map_BChw in zip(self.to_value, maps, strict=True)
+        ]
+        mean_BQC = torch.stack(read).mean(0).unflatten(1, (-1, len(self.around_N2))).mean(2)
+        return self.to_out(mean_BQC)
+
+
+def layout_of(places_M2: Tensor) -> Tensor:
+    """(..., 2 M + 1) how places lie about their mean, in units of their extent, and the log of the extent."""
+    ways_M2 = places_M2 - places_M2.mean(-2, keepdim=True)
+    extent_11 = ways_M2.square().mean((-2, -1), keepdim=True).sqrt().clamp(min=LEAST_EXTENT)
+    return torch.cat([(ways_M2 / extent_11).flatten(-2), extent_11.flatten(-2).log()], dim=-1)
+
+
+def _two_layers(width: int, hidden: int, out: int) -> nn.Sequential:
+    """A perceptron whose first answers are near 0."""
+    return nn.Sequential(nn.Linear(width, hidden), nn.GELU(), small(nn.Linear(hidden, out)))

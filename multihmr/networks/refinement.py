@@ -1,0 +1,127 @@
+"""A second look at each person: the local stage of GLNet within the single pass of Multi-HMR.
+
+GLNet ("Global-to-Pixel Regression for Human Mesh Recovery", ECCV 2024) predicts a person from what the whole
+picture says, projects the joints of that answer, looks at the features around them, and corrects itself:
+Theta = Theta_0 + Delta Theta. Here Theta_0 is what the Human Perception Head says. Nobody has published the
+two together; what is chosen here is written where it is chosen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from ..bodies.base import Body, place
+from ..geometry import project, rot6d_to_rotmat, rotmat_to_rot6d
+from .backbones.base import Features
+from .deformable_attention import DeformableAttention
+from .detection import Centers
+
+WIDTH = 96  # of what is known of a joint
+NEAREST = 0.05  # [m] before the camera: what is nearer, or behind it, is looked for there
+
+
+class CoarseParams(NamedTuple):
+    """What is said of P people: as regressed, not yet placed."""
+
+    pose_PR33: Tensor
+    shape_PS: Tensor
+    expression_PE: Tensor
+    depth_code_P: Tensor
+    offset_P2: Tensor  # [cells]
+
+
+class Refinement(nn.Module):
+    """Looks where the joints of a guess fall into the picture, and says by how much the guess is wrong.
+
+    At first it says 0, so that it can be added to a trained network.
+
+    Args:
+        joints: of the body, that guide the look.
+        body: whose joints they are.
+        map_widths: channels of the maps that are looked at, `Backbone.map_widths`.
+        grid_width: of the grid that people are found in.
+    """
+
+    no_turn_6: Tensor
+
+    def __init__(
+        self, joints: Sequence[int], body: Body, *, map_widths: Sequence[int], grid_width: int
+    ) -> None:
+        super().__init__()
+        self.joints = list(joints)
+        # Joints alone: the thousands of vertices cost most of a body.
+        self.skeleton: Body = cast(Any, body).with_vertices([0])
+        turned_by = {joint: r for r, joint in enumerate(body.topology.pose_joints)}
+        self.rotations = [turned_by.get(joint, 0) for joint in self.joints]
+        self.mark_JD = nn.Parameter(torch.randn(len(self.joints), WIDTH) * 0.02)
+        self.to_person = nn.Linear(grid_width, WIDTH)
+        self.to_query = nn.Linear(2 + 1 + 9, WIDTH)
+        self.look = DeformableAttention(WIDTH, map_widths, WIDTH)
+        layer = nn.TransformerEncoderLayer(
+            WIDTH, 4, 2 * WIDTH, 0.0, "gelu", batch_first=True, norm_first=True
+        )
+        self.among_joints = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.counts = (6 * body.rotation_count, body.shape_count, 1, 2)
+        self.to_change = nn.Sequential(
+            nn.Linear(len(self.joints) * WIDTH, 256), nn.GELU(), nn.Linear(256, sum(self.counts))
+        )
+        nn.init.zeros_(self.to_change[2].get_parameter("weight"))
+        nn.init.zeros_(self.to_change[2].get_parameter("bias"))
+        self.register_buffer("no_turn_6", rotmat_to_rot6d(torch.eye(3)), persistent=False)
+
+    def joints_of(self, guess: CoarseParams, translation_P3: Tensor) -> Tensor:
+        """(P, J, 3) all joints of the guess with the heads at these places [m]."""
+        bare = self.skeleton(guess.pose_PR33, guess.shape_PS, torch.zeros_like(guess.expression_PE))
+        return place(bare, translation_P3, self.skeleton.center_joint).joints_PJ3
+
+    def forward(
+        self,
+        guess: CoarseParams,
+        joints_PJ3: Tensor,
+        places_PJ2: Tensor,
+        features: Features,
+        centers: Centers,
+    ) -> CoarseParams:
+        """The guess, corrected.
+
+        joints_PJ3 is what `joints_of` says of it, places_PJ2 where these lie in the window [its sides].
+        Where to look is no way for the gradient: else the guess would move to where looking is easy.
+        """
+        depth_PJ1 = (joints_PJ3[..., 2] - joints_PJ3[:, self.skeleton.center_joint, None, 2])[..., None]
+        way_PJ2 = places_PJ2 - places_PJ2[:, self.skeleton.center_joint, None]
+        turns_PJ9 = guess.pose_PR33[:, self.rotations].flatten(2)
+        # The factor makes them about as large as each other.
+        facts = [4 * way_PJ2[:, self.joints], depth_PJ1[:, self.joints], turns_PJ9]
+        query_PJD = self.to_query(torch.cat(facts, dim=-1).detach()) + self.mark_JD
+        query_PJD = query_PJD + self.to_person(centers.gather(features.grid_BDhw))[:, None]
+        found_PJD = self._look(query_PJD, places_PJ2[:, self.joints].detach(), features, centers)
+        change_PN = self.to_change(self.among_joints(query_PJD + found_PJD).flatten(1))
+        turn_PN, shape_PS, depth_P1, offset_P2 = change_PN.split(self.counts, dim=1)
+        turn_PR33 = rot6d_to_rotmat(turn_PN.unflatten(1, (-1, 6)) + self.no_turn_6)
+        return CoarseParams(
+            turn_PR33 @ guess.pose_PR33,
+            guess.shape_PS + shape_PS,
+            guess.expression_PE,
+            guess.depth_code_P + depth_P1[:, 0],
+            guess.offset_P2 + offset_P2,
+        )
+
+    def _look(self, query_PJD: Tensor, places_PJ2: Tensor, features: Features, centers: Centers) -> Tensor:
+        """(P, J, D) what the maps hold around the places; all people of a picture ask at once."""
+        joints, width = query_PJD.shape[1:]
+        asked_PN = torch.cat([query_PJD.flatten(1), places_PJ2.flatten(1)], dim=1)
+        asked_BQN, _, slot_P = centers.padded(asked_PN, features.grid_BDhw.shape[0])
+        query_BQD = asked_BQN[..., : joints * width].unflatten(2, (joints, width)).flatten(1, 2)
+        places_BQ2 = asked_BQN[..., joints * width :].unflatten(2, (joints, 2)).flatten(1, 2)
+        found_BQD = self.look(query_BQD, places_BQ2, features.maps)
+        return found_BQD.unflatten(1, (-1, joints))[centers.image_index_P, slot_P]
+
+
+def in_window(joints_PJ3: Tensor, K_P33: Tensor, size: float) -> Tensor:
+    """(P, J, 2) where joints [m] lie, in sides of the window; behind the camera as if just before it."""
+    depth_PJ1 = joints_PJ3[..., 2:].clamp(min=NEAREST)
+    return project(torch.cat([joints_PJ3[..., :2], depth_PJ1], dim=-1), K_P33) / size

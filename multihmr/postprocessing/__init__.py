@@ -1,0 +1,1 @@
+"""Network outputs to `Humans`; tiling and tile merging."""

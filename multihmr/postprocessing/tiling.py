@@ -1,0 +1,90 @@
+"""Small people: a picture is looked at again in overlapping parts, each through the network's whole window.
+
+A network sees a picture of any size through one window, in which whoever is far away is a few pixels tall. A
+part of the picture has the picture's camera, with another principal point, so whoever is seen in it stands
+where they stand. What is left is to tell who was seen twice.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from ..geometry import HEAD_RADIUS, same_place
+from ..humans import Humans
+
+Tile = tuple[int, int, int, int]  # x0, y0, x1, y1 [pixels]
+
+OVERLAP = 0.25  # least share of a part's side that the next one shows, too: small people are whole in one
+MOST = 8  # parts along the longer side
+CUT = 0.1  # share of the joints in the picture that may lie beyond the part in which a person was found
+APART = (0.25, 0.5)  # as `nms_3d` takes it, but windows differ more about a depth than cells of one
+AGREED = 0.2  # ratio - 1 of two depths of which one may stand for the other
+
+
+def tiles_of(height: int, width: int, count: int) -> list[Tile]:
+    """The parts of a picture, row by row: squares, `count` of them along its longer side.
+
+    A side of the picture that is shorter than a square is shown whole.
+    """
+    side = math.ceil(max(height, width) / (count - (count - 1) * OVERLAP))
+    return [
+        (x0, y0, min(x0 + side, width), min(y0 + side, height))
+        for y0 in _starts(height, side)
+        for x0 in _starts(width, side)
+    ]
+
+
+def _starts(length: int, side: int) -> list[int]:
+    steps = max(0, math.ceil((length - side) / (side * (1 - OVERLAP)) - 1e-6))
+    return [round(i * (length - side) / steps) for i in range(steps + 1)] if steps else [0]
+
+
+def merge_tiles(whole: Humans, parts: Sequence[Humans], tiles: Sequence[Tile]) -> np.ndarray:
+    """(N,) who is kept of the people of the whole picture and, after these, of the parts: their indices.
+
+    Who is whole in a part is taken from there, for there they are seen in more pixels; who is cut off by its
+    edge is left to the others. A limb that fills a part can look like a small person: nobody is believed whom
+    the whole picture sees at another depth, or whose head would be hidden by somebody whom it sees. parts: in
+    the pixels of their tiles; all have one camera.
+    """
+    height, width = whole.image_size
+    ranks = [whole.scores - 1]  # scores are at most 1
+    for humans, (x0, y0, x1, y1) in zip(parts, tiles, strict=True):
+        x, y = (humans.joints_2d[..., i] + start for i, start in enumerate((x0, y0)))
+        seen = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+        cut = seen & ((x < x0) | (x >= x1) | (y < y0) | (y >= y1))
+        ranks.append(np.where(cut.sum(1) > CUT * seen.sum(1), -np.inf, humans.scores))
+    rank = np.concatenate(ranks)
+    translation = np.concatenate([humans.translation for humans in (whole, *parts)])
+    same = same_place(torch.from_numpy(translation), APART).numpy()
+    known = same[:, : len(whole)]  # which of those in the whole picture everybody may be
+    agrees = abs(np.log(translation[:, 2:] / whole.translation[:, 2])) < math.log(1 + AGREED)
+    doubted = (known & ~agrees).any(1) | behind(translation, whole)
+    rank[doubted & ~(known & agrees).any(1)] = -np.inf
+    same[:, : len(whole)] = known & agrees
+    same[: len(whole)] = same[:, : len(whole)].T
+    kept: list[int] = []
+    for person in (-rank).argsort(kind="stable").tolist():
+        if np.isfinite(rank[person]) and not same[person, kept].any():
+            kept.append(person)
+    return np.array(kept, dtype=np.intp)
+
+
+def behind(heads: np.ndarray, humans: Humans) -> np.ndarray:
+    """(N,) whether heads (N, 3) [m] would be hidden by some of these people, in the same camera."""
+    focal = humans.K[[0, 1], [0, 1]]
+    rays = heads[:, :2] / heads[:, 2:] * focal
+    radius = HEAD_RADIUS / heads[:, 2] * focal.mean()  # between vertices are gaps, so near is in
+    found = np.zeros(len(heads), dtype=bool)
+    for vertices, at in zip(humans.vertices, humans.translation, strict=True):
+        outline = vertices[vertices[:, 2] > 0]
+        outline = outline[:, :2] / outline[:, 2:] * focal
+        farther = np.flatnonzero(heads[:, 2] > (1 + APART[1]) * at[2])
+        for person in farther if len(outline) else ():
+            nearest = np.linalg.norm(outline - rays[person], axis=1).min()
+            found[person] |= nearest < radius[person]
+    return found

@@ -1,0 +1,1 @@
+"""Images in: readers, letterbox and crop transforms, cameras, person crops."""

@@ -1,0 +1,122 @@
+"""Camera intrinsics of an image: a given K, the focal length in EXIF, or a field of view."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..geometry import default_intrinsics
+
+if TYPE_CHECKING:
+    pass
+
+
+_FOCAL_MM, _FOCAL_35MM = 0x920A, 0xA405
+
+
+_PIXEL_WIDTH, _PIXEL_HEIGHT = 0xA002, 0xA003
+
+
+_PLANE_RESOLUTION, _PLANE_UNIT = 0xA20E, 0xA210
+
+
+_UNIT_MM = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}
+
+
+_FILM_DIAGONAL_MM = math.hypot(36, 24)
+
+
+def exif_focal(exif: Mapping[int, Any], height: int, width: int) -> float | None:
+    """Focal length in pixels of a `height` x `width` image by the tags of its Exif IFD, or None.
+
+    FocalLengthIn35mmFilm counts against the diagonal of the film, 43.27 mm, as CIPA DCG-001 defines it;
+    else FocalLength with FocalPlaneXResolution. Sizes are compared as (longer, shorter), so a turn does not
+    matter. A file that was resized since the shot is followed; one that was cropped (its sides have another
+    ratio than those that EXIF names) tells nothing any more.
+    """
+    longer, shorter = max(height, width), min(height, width)
+    shot = sorted([_number(exif, _PIXEL_WIDTH), _number(exif, _PIXEL_HEIGHT)])
+    known_size = shot[0] > 0
+    if known_size and abs(shot[1] * shorter - shot[0] * longer) > 0.02 * shot[1] * shorter + shot[1]:
+        return None
+    film, lens = _number(exif, _FOCAL_35MM), _number(exif, _FOCAL_MM)
+    resolution = _number(exif, _PLANE_RESOLUTION)
+    if film > 0:
+        focal = film / _FILM_DIAGONAL_MM * math.hypot(height, width)
+    elif lens > 0 and resolution > 0:
+        unit_mm = _UNIT_MM.get(int(_number(exif, _PLANE_UNIT) or 2), 25.4)
+        focal = lens * resolution / unit_mm * (longer / shot[1] if known_size else 1.0)
+    else:
+        return None
+    # 136 to 1 degrees over the longer side: beyond that the tag is wrong, not the lens
+    return focal if 0.2 * longer < focal < 50 * longer else None
+
+
+def check_intrinsics(K: Any, height: int, width: int) -> np.ndarray:
+    """K as a (3, 3) float32 array, if it can be the camera of a `height` x `width` image; else ValueError."""
+    if isinstance(K, Tensor):
+        K = K.detach().cpu().numpy()
+    try:
+        K = np.asarray(K, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(
+            "K must be a (3, 3) array of numbers: [[fx, 0, cx], [0, fy, cy], [0, 0, 1]]"
+        ) from None
+    if K.shape != (3, 3):
+        raise ValueError(f"K must be (3, 3): [[fx, 0, cx], [0, fy, cy], [0, 0, 1]]; got {K.shape}")
+    if not np.isfinite(K).all():
+        raise ValueError("K contains numbers that are not finite")
+    if np.abs(K[2] - (0, 0, 1)).max() > 1e-6 or K[1, 0] != 0:
+        raise ValueError(
+            f"K must be [[fx, s, cx], [0, fy, cy], [0, 0, 1]]; got {K.tolist()}; is it transposed?"
+        )
+    focal = min(K[0, 0], K[1, 1])
+    if focal <= 0:
+        raise ValueError(
+            f"K has a focal length of {focal:g}, so it cannot be inverted or mirrors the image; "
+            "both must be positive pixels"
+        )
+    if focal < 0.02 * max(height, width):
+        raise ValueError(
+            f"K has a focal length of {focal:g} pixels, too short for the {width}x{height} image; "
+            "K must be in pixels, not in shares of the image"
+        )
+    if not (0 <= K[0, 2] <= width and 0 <= K[1, 2] <= height):
+        raise ValueError(
+            f"K has its principal point ({K[0, 2]:g}, {K[1, 2]:g}) outside the {width}x{height} image; "
+            "K must belong to the image as given"
+        )
+    return K.astype(np.float32)
+
+
+def _number(exif: Mapping[int, Any], tag: int) -> float:
+    """A tag as a finite number; 0, which EXIF uses for "unknown", where it is anything else."""
+    try:
+        value = float(exif.get(tag, 0))
+    except (TypeError, ValueError, ZeroDivisionError):
+        return 0.0
+    return value if math.isfinite(value) else 0.0
+
+
+def resolve_camera(
+    height: int, width: int, K: Any = None, *, fov: float | None = None, exif_focal: float | None = None
+) -> tuple[Tensor | None, str]:
+    """The intrinsics (3, 3) of a height x width image in its own pixels and their `K_source`.
+
+    In this order: `K` as given, `fov` in degrees over the longer side, the focal length in pixels from EXIF;
+    (None, "predicted") leaves the camera to the network. ValueError: K cannot belong to the image.
+    """
+    if K is not None:
+        return torch.from_numpy(check_intrinsics(K, height, width)), "given"
+    if fov is not None:
+        return default_intrinsics(height, width, fov), "given"
+    if exif_focal is not None:
+        camera = default_intrinsics(height, width)
+        camera[0, 0] = camera[1, 1] = exif_focal
+        return camera, "exif"
+    return None, "predicted"

@@ -1,0 +1,147 @@
+"""Letterbox and crop transforms: how pixels and intrinsics move into the square input of a network."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+PADDING = 128  # grey around the image in a window, in all three channels
+
+
+PERSON_ROOM = 1.25  # side of a window on one person, in longer sides of their box
+
+
+SMALLEST_CROP = 8.0  # [pixels of the image]: of less nothing is seen
+
+
+Array = TypeVar("Array", np.ndarray, Tensor)
+
+
+@dataclass(frozen=True)
+class Letterbox:
+    """A square view of `size` pixels onto an image: scale * image + shift, then mirrored if `flip`.
+
+    Pixels move, metres do not: with `intrinsics(K)` a 3D point falls where `points` moves its pixel. In a
+    mirrored window that holds for the mirrored world, in which every x has the other sign. `scale` is (x, y);
+    the two differ by less than a window pixel over the image, and only in `released` windows.
+    """
+
+    scale: tuple[float, float]
+    shift: tuple[float, float]
+    size: int
+    flip: bool = False
+    padding: int = PADDING
+    reducing_gap: float | None = 3.0  # large pictures are first shrunk by whole pixels: quicker, as good
+
+    @classmethod
+    def whole(cls, height: int, width: int, size: int) -> Letterbox:
+        """The whole image, undistorted, in the middle of the window."""
+        return cls.box(0, 0, width, height, size)
+
+    @classmethod
+    def official_2024(cls, height: int, width: int, size: int) -> Letterbox:
+        """The whole image as the checkpoints of 2024 were trained: whole pixels of content, black around."""
+        longer = max(height, width)
+        content = [round(side / longer * size) for side in (width, height)]  # half to even, as theirs
+        margins = [round((size - side) * 0.5) for side in content]
+        scale = (max(content[0], 1) / width, max(content[1], 1) / height)
+        return cls(scale, (margins[0], margins[1]), size, padding=0, reducing_gap=None)
+
+    @classmethod
+    def box(cls, x0: float, y0: float, x1: float, y1: float, size: int, *, flip: bool = False) -> Letterbox:
+        """The box from (x0, y0) to (x1, y1) [image pixels], undistorted, centred; it may leave the image."""
+        side = max(x1 - x0, y1 - y0)
+        if not (x1 > x0 and y1 > y0 and math.isfinite(side)) or size < 1:
+            raise ValueError(
+                f"a window needs x1 > x0, y1 > y0, size >= 1; got {(x0, y0, x1, y1)}, size {size}"
+            )
+        scale = size / side
+        shift = (size / 2 - scale * (x0 + x1) / 2, size / 2 - scale * (y0 + y1) / 2)
+        return cls((scale, scale), shift, size, flip)
+
+    @classmethod
+    def person(cls, x0: float, y0: float, x1: float, y1: float, size: int) -> Letterbox:
+        """A person's box with room around it, as networks for one person look at it: 1.25 times its longer
+        side, at least `SMALLEST_CROP` pixels of the image."""
+        half = max(PERSON_ROOM * max(x1 - x0, y1 - y0), SMALLEST_CROP) / 2
+        x, y = (x0 + x1) / 2, (y0 + y1) / 2
+        return cls.box(x - half, y - half, x + half, y + half, size)
+
+    def to_tensor(self, image: np.ndarray) -> Tensor:
+        """(H, W, 3) uint8 -> (3, size, size) float32 in [0, 1]: `picture` as networks take it."""
+        return torch.from_numpy(self.apply(image)).permute(2, 0, 1).float().div(255).contiguous()
+
+    def apply(self, image: np.ndarray) -> np.ndarray:
+        """(H, W, 3) uint8 -> (size, size, 3) uint8, `padding` where the image does not reach.
+
+        Bicubic, with the filter widened when shrinking, so that a picture of twice the size looks the same.
+        """
+        canvas = np.full((self.size, self.size, 3), self.padding, np.uint8)
+        height, width = image.shape[:2]
+        (left, right, x0, x1) = self.span(width, 0)
+        (top, bottom, y0, y1) = self.span(height, 1)
+        if right > left and bottom > top:
+            resized = Image.fromarray(np.ascontiguousarray(image)).resize(
+                (right - left, bottom - top),
+                Image.Resampling.BICUBIC,
+                (x0, y0, x1, y1),
+                reducing_gap=self.reducing_gap,
+            )
+            canvas[top:bottom, left:right] = np.asarray(resized)
+        return np.ascontiguousarray(canvas[:, ::-1]) if self.flip else canvas
+
+    def span(self, length: int, axis: int) -> tuple[int, int, float, float]:
+        """Along one side: the window pixels that the image fills, and the image pixels that they show."""
+        scale, shift = self.scale[axis], self.shift[axis]
+        first = max(0, math.ceil(shift - 1e-6))
+        last = min(self.size, math.floor(shift + scale * length + 1e-6))
+        start, end = ((edge - shift) / scale for edge in (first, last))
+        return first, last, max(start, 0.0), min(end, float(length))
+
+    def intrinsics(self, K: Array) -> Array:
+        """(..., 3, 3) intrinsics of the image -> of the window; the only place where K follows pixels."""
+        moved = K * 1.0  # a copy, for arrays and tensors alike
+        moved[..., 0, :] = moved[..., 0, :] * self.scale[0]
+        moved[..., 1, :] = moved[..., 1, :] * self.scale[1]
+        moved[..., 0, 2] += self.shift[0]
+        moved[..., 1, 2] += self.shift[1]
+        if self.flip:
+            moved[..., 0, 1] *= -1
+            moved[..., 0, 2] = self.size - moved[..., 0, 2]
+        return moved
+
+    def image_intrinsics(self, K: Array) -> Array:
+        """(..., 3, 3) intrinsics of the window -> of the image: the inverse of `intrinsics`."""
+        moved = K * 1.0
+        if self.flip:
+            moved[..., 0, 1] *= -1
+            moved[..., 0, 2] = self.size - moved[..., 0, 2]
+        moved[..., 0, 2] -= self.shift[0]
+        moved[..., 1, 2] -= self.shift[1]
+        moved[..., 0, :] = moved[..., 0, :] / self.scale[0]
+        moved[..., 1, :] = moved[..., 1, :] / self.scale[1]
+        return moved
+
+    def points(self, xy: Array) -> Array:
+        """(..., 2) pixels of the image -> pixels of the window."""
+        moved = xy * 1.0
+        moved[..., 0] = moved[..., 0] * self.scale[0] + self.shift[0]
+        moved[..., 1] = moved[..., 1] * self.scale[1] + self.shift[1]
+        if self.flip:
+            moved[..., 0] = self.size - moved[..., 0]
+        return moved
+
+    def inverse_points(self, xy: Array) -> Array:
+        """(..., 2) pixels of the window -> pixels of the image."""
+        moved = xy * 1.0
+        if self.flip:
+            moved[..., 0] = self.size - moved[..., 0]
+        moved[..., 0] = (moved[..., 0] - self.shift[0]) / self.scale[0]
+        moved[..., 1] = (moved[..., 1] - self.shift[1]) / self.scale[1]
+        return moved

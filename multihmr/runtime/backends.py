@@ -1,0 +1,188 @@
+"""Other runtimes for `load_model(backend=...)`.
+
+Most compute the backbone, which costs most of a prediction. Windows, people and bodies stay with torch, so
+that only people who are there cost anything, and results are those of eager prediction to the rounding of the
+backbone. What a runtime needs is made when a model is first loaded for it and kept in a folder, under a name
+that tells weights, size and versions. On a GPU whole predictions can be recorded instead (captured.py).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .. import __version__
+from ..networks.backbones.base import Backbone, Features
+from ..storage.download import locked
+from .cuda_graphs import RECORDED, Captured
+from .export import write_onnx
+from .int8 import quantized
+from .optional_imports import needed
+from .trace import trace_backbone
+
+if TYPE_CHECKING:
+    from ..model import Model
+
+Run = Callable[[np.ndarray], Sequence[np.ndarray]]
+PRECISIONS = {None: "f32", torch.bfloat16: "bf16"}  # half_dtype -> what OpenVINO calls it
+
+
+def check_backend(name: str, *, device: str, calibrate: object = None) -> None:
+    """ValueError or ImportError if no model can have this backend on that type of device."""
+    known = ("eager", *BACKENDS, *RECORDED)
+    if name not in known:
+        raise ValueError(f"backend must be one of {', '.join(known)}, got {name!r}")
+    if calibrate is not None and name != "openvino-int8":
+        raise ValueError(f"calibrate is for backend 'openvino-int8'; leave it away with {name!r}")
+    if name in RECORDED and device != "cuda":
+        raise ValueError(
+            f"backend {name!r} records what an NVIDIA GPU does, got device {device!r}; take device='cuda'"
+        )
+    if name in BACKENDS and name != "compile":
+        if device != "cpu":
+            raise ValueError(
+                f"backend {name!r} computes on the CPU, got device {device!r}; "
+                "take device='cpu', or backend='compile' or 'cudagraph'"
+            )
+        needed(name.removesuffix("-int8"))
+
+
+def set_backend(
+    model: Model, name: str, *, folder: Path, calibrate: str | os.PathLike[str] | None = None
+) -> None:
+    """Let a runtime compute the backbone of `model`, or all of it, wherever no gradient is asked for.
+
+    Args:
+        model: in its final weights and precision; those of later are not seen.
+        name: one of BACKENDS or RECORDED, checked.
+        folder: where graphs are kept.
+        calibrate: pictures for "openvino-int8", as `int8.pictures` takes them; None takes what was made
+            with some earlier.
+
+    Raises:
+        ValueError: the runtime has not this precision or cannot be prepared; or models of this family
+            cannot be recorded.
+        ImportError: a package is missing.
+    """
+    if name in RECORDED:
+        model.captured = Captured(model, **RECORDED[name])
+        return
+    make = BACKENDS[name]
+    model.backbone.runtime = make(model, folder, calibrate)
+
+
+def _compiled(model: Model, folder: Path, calibrate: object) -> Callable[[Tensor], Features]:
+    """torch.compile, which keeps what it makes in its own cache."""
+    run: Callable[[Tensor], Features] = torch.compile(model.backbone.compute, dynamic=False)
+    size = model.config.image_size
+    try:
+        with torch.inference_mode():
+            run(torch.zeros(1, 3, size, size, device=model.device))
+    except RuntimeError as error:  # no compiler, or one that cannot do it
+        raise ValueError(f"torch.compile cannot be used here: {_first_line(error)}") from error
+    return run
+
+
+def _onnxruntime(model: Model, folder: Path, calibrate: object) -> Callable[[Tensor], Features]:
+    if model.backbone.half_dtype is not None:
+        raise ValueError("backend 'onnxruntime' computes in float32; leave `half` away, or take 'openvino'")
+    runtime: Any = needed("onnxruntime")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3
+    file = str(_stored(model, folder))
+    session = runtime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    return _features(model.backbone, lambda pixels: session.run(None, {"pixels": pixels}))
+
+
+def _openvino(model: Model, folder: Path, calibrate: object) -> Callable[[Tensor], Features]:
+    return _features(model.backbone, _openvino_run(model, _stored(model, folder)))
+
+
+def _openvino_int8(
+    model: Model, folder: Path, calibrate: str | os.PathLike[str] | None
+) -> Callable[[Tensor], Features]:
+    onnx = _stored(model, folder)
+    file = onnx.with_name(f"{onnx.stem}-int8.xml")
+    if calibrate is not None:
+        network = quantized(onnx, model, calibrate)
+        with locked(file):
+            needed("openvino").save_model(network, str(file), compress_to_fp16=False)
+    elif not file.exists():
+        raise ValueError(
+            "backend 'openvino-int8' must see pictures once, to know how large numbers get: "
+            "load_model(..., backend='openvino-int8', calibrate='FOLDER') with some hundred of your kind"
+        )
+    return _features(model.backbone, _openvino_run(model, file))
+
+
+BACKENDS: dict[str, Callable[..., Callable[[Tensor], Features]]] = {
+    "compile": _compiled,
+    "onnxruntime": _onnxruntime,
+    "openvino": _openvino,
+    "openvino-int8": _openvino_int8,
+}
+"""name -> what makes, of (model, folder, calibrate), a function from windows to features."""
+
+
+def _openvino_run(model: Model, file: Path) -> Run:
+    half = model.backbone.half_dtype
+    if half not in PRECISIONS:
+        raise ValueError(f"OpenVINO computes in float32 or bfloat16 on a CPU, got half={half}")
+    settings = {
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "INFERENCE_PRECISION_HINT": PRECISIONS[half],
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    compiled = needed("openvino").Core().compile_model(str(file), "CPU", settings)
+    return lambda pixels: list(compiled([pixels], share_inputs=True).values())
+
+
+def _features(backbone: Backbone, run: Run) -> Callable[[Tensor], Features]:
+    """What `trace_backbone` gives, as features."""
+
+    def see(images_B3HW: Tensor) -> Features:
+        arrays = run(np.ascontiguousarray(images_B3HW.numpy(), np.float32))
+        grid_BDhw, global_BD, *rest = (torch.from_numpy(array) for array in arrays)
+        fine_BDhw = rest.pop(0) if backbone.fine_width else None
+        return Features(grid_BDhw, global_BD, fine_BDhw, tuple(rest))
+
+    return see
+
+
+def _stored(model: Model, folder: Path) -> Path:
+    """The backbone as ONNX in `folder`, made now if it is not there."""
+    file = folder / f"{_key(model)}.onnx"
+    if file.exists():
+        return file
+    for package in ("onnx", "onnxscript"):
+        needed(package)
+    with locked(file):
+        if not file.exists():  # another process was first
+            unfinished = file.with_name(f"{file.stem}.{os.getpid()}.unfinished")
+            try:
+                write_onnx(trace_backbone(model), unfinished, {"multihmr": __version__})
+                unfinished.replace(file)
+            finally:
+                unfinished.unlink(missing_ok=True)
+    return file
+
+
+def _key(model: Model) -> str:
+    """A name that changes with everything that the graph depends on."""
+    known = hashlib.sha256(f"{__version__} {torch.__version__} {model.config}".encode())
+    for name, value in model.backbone.state_dict().items():
+        known.update(name.encode())
+        known.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return f"{type(model.backbone).__name__.lower()}-{model.config.image_size}-{known.hexdigest()[:16]}"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

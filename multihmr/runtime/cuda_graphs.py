@@ -1,0 +1,241 @@
+"""Whole predictions as CUDA graphs: recorded once for a number of pictures, then replayed.
+
+Eager prediction launches some thousand small kernels one after the other, and waits for the GPU wherever the
+number of people decides about a shape. Here every picture has the same number of slots for people
+(`Model.fixed`): pixels go up from pinned memory, are resized on the GPU, the graph runs, people come down
+into pinned memory, and for these the CPU waits, once.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..geometry import project
+from ..model import Detections
+from ..networks.base import OF_PEOPLE
+from ..preprocessing.letterbox import Letterbox
+from .float8 import CAPABILITY, with_float8
+from .gpu_resize import seen_through
+
+if TYPE_CHECKING:
+    from ..model import Model
+
+SLOTS = 16  # people an image at first; more when more are there
+MOST_RECORDINGS = 16  # each holds memory of the GPU: whoever tries many thresholds must not fill it
+ROUNDS = 3  # of warming up, in which libraries choose their kernels: a graph holds what they chose
+PER_PERSON = (*OF_PEOPLE, "joints_2d", "outline")
+
+RECORDED: dict[str, dict[str, bool]] = {
+    "cudagraph": {},
+    "cudagraph-compile": {"compiled": True},
+    "cudagraph-float8": {"compiled": True, "float8": True},
+}
+"""backend -> how `Captured` is made."""
+
+
+class PeopleNearestFirst(nn.Module):
+    """(B, 3, S, S) windows and (B, 3, 3) cameras -> tensors by name, N people an image, nearest first.
+
+    Those of PER_PERSON are (B, N, ...), of which the first `count` (B,) are somebody; `full` (B,) where not
+    everybody has found a slot; `camera` (B, 3, 3).
+    """
+
+    def __init__(self, model: Model, people: int, threshold: float | None) -> None:
+        super().__init__()
+        self.model, self.people, self.threshold = model, people, threshold
+
+    def forward(self, pixels: Tensor, K: Tensor) -> dict[str, Tensor]:
+        said: Any = self.model.forward_fixed(pixels, K, people=self.people, threshold=self.threshold)  # type: ignore[operator]
+        slots = said.centers
+        K_P33 = said.K_B33[slots.image_index_P]
+        points_PV2 = project(said.vertices_PV3, K_P33)
+        flat = (
+            *(slots.scores_P, said.pose_PR33, said.shape_PS, said.expression_PE, said.translation_P3),
+            *(said.vertices_PV3, said.joints_PJ3, project(said.joints_PJ3, K_P33)),
+            torch.stack([points_PV2.amin(1), points_PV2.amax(1)], dim=1),
+        )
+        depth_P = said.translation_P3[:, 2]
+        depth_BN = torch.where(slots.mask_BQ.flatten(), depth_P, torch.inf).view_as(slots.mask_BQ)
+        starts_B1 = torch.arange(len(depth_BN), device=depth_P.device)[:, None] * depth_BN.shape[1]
+        order_BN = starts_B1 + depth_BN.argsort(dim=1, stable=True)
+        answer = {name: tensor[order_BN] for name, tensor in zip(PER_PERSON, flat, strict=True)}
+        return answer | {"count": slots.mask_BQ.sum(1), "full": slots.full_B, "camera": said.K_B33}
+
+
+class Recording(NamedTuple):
+    """A prediction of fixed shapes: write into `pixels` and `K`, `replay`, and read `answer`."""
+
+    pixels: Tensor
+    K: Tensor
+    answer: dict[str, Tensor]
+    host: dict[str, Tensor]  # what `answer` is copied to, in pinned memory
+    replay: Callable[[], Any]
+
+
+class Captured:
+    """What `Model.captured` is with the backends of `RECORDED`.
+
+    One graph is recorded for each number of pictures (a power of two), of slots and each threshold that is
+    asked for. If a picture shows more people than there are slots, a graph with twice as many looks again, so
+    that nobody is lost. On a CPU, where there is nothing to record, all is computed each time: for tests.
+
+    model: of family multihmr or multihmr-anny, in its final weights and precision; later ones are not seen.
+    compiled: let torch.compile make the kernels that are recorded.
+    float8: let the backbone's linear layers compute with 8-bit floats (float8.py).
+
+    ValueError: models of this family have no forward of fixed shapes; or they, or the GPU, no 8-bit floats.
+    """
+
+    def __init__(self, model: Model, *, compiled: bool = False, float8: bool = False) -> None:
+        if not hasattr(model, "fixed"):
+            raise ValueError(
+                f"a model of family {model.family!r} cannot be recorded, because it looks at one person's "
+                "crop at a time; record the Multi-HMR that finds its people, or take backend='compile'"
+            )
+        self.size, self.device = model.config.image_size, model.device
+        self._model, self._compiled = _in_half(model, float8=float8), compiled
+        self._slots = SLOTS
+        self._recordings: dict[tuple[int, int, float | None], Recording] = {}
+        self._pool: Any = None
+        self._one_at_a_time = threading.Lock()
+
+    def __call__(
+        self,
+        pictures: Sequence[np.ndarray],
+        letterboxes: Sequence[Letterbox],
+        K_B33: Tensor,
+        threshold: float | None,
+        max_people: int | None,
+    ) -> list[Detections]:
+        """Who is in each of these (H, W, 3) uint8 pictures, seen through its window with its camera (NaN
+        where the network's own is wanted); the rest is as in `Model.predict`.
+        """
+        count = len(pictures)
+        with self._one_at_a_time:
+            while True:
+                slots = self._slots if max_people is None else max(1, max_people)
+                recording = self._recording(count, slots, threshold)
+                self._run(recording, pictures, letterboxes, K_B33)
+                if max_people is not None or not recording.host["full"][:count].any():
+                    return [_seen(recording.host, i, max_people) for i in range(count)]
+                self._slots *= 2
+
+    def _run(
+        self,
+        recording: Recording,
+        pictures: Sequence[np.ndarray],
+        letterboxes: Sequence[Letterbox],
+        K_B33: Tensor,
+    ) -> None:
+        with torch.inference_mode():
+            recording.K[: len(pictures)].copy_(self._pinned(K_B33), non_blocking=True)
+            for row, picture, letterbox in zip(recording.pixels, pictures, letterboxes, strict=False):
+                source = self._pinned(torch.from_numpy(np.array(picture)))
+                row.copy_(seen_through(letterbox, source.to(self.device, non_blocking=True)))
+            recording.replay()
+            for name, tensor in recording.answer.items():
+                recording.host[name].copy_(tensor, non_blocking=True)
+            if self.device.type == "cuda":
+                torch.cuda.current_stream(self.device).synchronize()
+
+    def _pinned(self, tensor: Tensor) -> Tensor:
+        """In memory that the GPU reads by itself; torch keeps such blocks, and does not give one away again
+        while it is read."""
+        return tensor.pin_memory() if self.device.type == "cuda" else tensor
+
+    def _recording(self, count: int, slots: int, threshold: float | None) -> Recording:
+        batch = 1 << (count - 1).bit_length()
+        key = batch, slots, threshold
+        if key not in self._recordings:
+            if len(self._recordings) == MOST_RECORDINGS:
+                del self._recordings[next(iter(self._recordings))]  # the oldest
+            self._recordings[key] = self._record(batch, slots, threshold)
+        return self._recordings[key]
+
+    @torch.inference_mode()
+    def _record(self, batch: int, slots: int, threshold: float | None) -> Recording:
+        pixels = torch.zeros(batch, 3, self.size, self.size, device=self.device)
+        K = torch.full((batch, 3, 3), torch.nan, device=self.device)
+        graph: Callable[..., dict[str, Tensor]] = PeopleNearestFirst(self._model, slots, threshold)
+        graph(pixels, K)  # bodies make on first use what they keep
+        if self._compiled:
+            graph = torch.compile(graph, dynamic=False)
+        if self.device.type != "cuda":
+            answer = graph(pixels, K)
+
+            def compute() -> None:
+                for name, tensor in graph(pixels, K).items():
+                    answer[name].copy_(tensor)
+
+            return Recording(pixels, K, answer, _like(answer, pinned=False), compute)
+        with torch.cuda.device(self.device):
+            aside = torch.cuda.Stream()
+            aside.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(aside):
+                for _ in range(ROUNDS):
+                    graph(pixels, K)
+            torch.cuda.current_stream().wait_stream(aside)
+            recorded = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(recorded, pool=self._pool):
+                answer = graph(pixels, K)
+            # Graphs run one after the other, and each answer is read before the next one runs.
+            self._pool = recorded.pool()
+        return Recording(pixels, K, answer, _like(answer, pinned=True), recorded.replay)
+
+
+def _like(answer: dict[str, Tensor], *, pinned: bool) -> dict[str, Tensor]:
+    return {
+        name: torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=pinned)
+        for name, tensor in answer.items()
+    }
+
+
+def _seen(host: dict[str, Tensor], image: int, max_people: int | None) -> Detections:
+    """Copies, because the next prediction writes to the same memory."""
+    count = int(host["count"][image])
+    if max_people is not None:
+        count = min(count, max_people)
+    people = {name: host[name][image, :count].numpy().copy() for name in PER_PERSON}
+    for array in people.values():
+        array.flags.writeable = False  # so that Humans takes it as it is
+    flat = people.pop("joints_2d"), people.pop("outline")
+    return Detections(people, host["camera"][image].clone(), flat)
+
+
+def _in_half(model: Model, *, float8: bool) -> Model:
+    """The same model, whose backbone holds the factors of its products in `half_dtype`, or in 8 bits.
+
+    Autocast makes such copies in every prediction, and a graph would make them in every replay: of a ViT-L
+    1.8 GB go through memory for that. With `half_dtype` what is computed stays the same.
+    """
+    dtype = model.backbone.half_dtype
+    if float8:
+        _check_float8(model)
+    if dtype is None:
+        return model
+    backbone = copy.deepcopy(model.backbone)
+    for part in backbone.modules():
+        if isinstance(part, nn.Linear | nn.Conv2d):
+            part.to(dtype)
+    if float8:
+        with_float8(backbone)
+    halved = copy.copy(model)
+    halved._modules = {**model._modules, "backbone": backbone}
+    return halved
+
+
+def _check_float8(model: Model) -> None:
+    if model.backbone.half_dtype != torch.bfloat16:
+        raise ValueError("products of 8-bit floats give bfloat16: take half=torch.bfloat16 with them")
+    if model.device.type == "cuda" and torch.cuda.get_device_capability(model.device) < CAPABILITY:
+        raise ValueError(
+            f"{torch.cuda.get_device_name(model.device)} has no products of 8-bit floats; "
+            "take backend='cudagraph-compile'"
+        )

@@ -1,0 +1,103 @@
+"""Weights and activations of 8 bits: OpenVINO's own quantisation (NNCF), calibrated on pictures.
+
+Only the backbone gets them. What it costs is most of the network, and the numbers that become metres keep
+their digits.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import tarfile
+import warnings
+from collections.abc import Iterator
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ..preprocessing.image import load_image
+from .optional_imports import needed, quiet
+
+if TYPE_CHECKING:
+    from ..model import Model
+
+PICTURES = 200  # seen at most; NNCF takes 300 where nobody says
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
+
+
+def quantized(onnx: Path, model: Model, folder: str | os.PathLike[str], *, kept: str | None = None) -> Any:
+    """The graph in `onnx`, an openvino.Model of 8 bits.
+
+    Args:
+        onnx: file with inputs "pixels" and perhaps "K".
+        model: whose windows the pictures are seen through.
+        folder: of pictures, see `pictures`.
+        kept: a regular expression; operations with such names keep their precision.
+
+    Raises:
+        ValueError: there is no picture in the folder. ImportError: nncf is missing.
+    """
+    openvino, nncf = needed("openvino"), needed("nncf")
+    _keep_to_ourselves(nncf)
+    network = openvino.Core().read_model(str(onnx))
+    names = [value.any_name for value in network.inputs]
+
+    def inputs(letterbox: np.ndarray) -> dict[str, np.ndarray]:
+        unknown = np.full((1, 3, 3), np.nan, np.float32)
+        return {name: {"pixels": letterbox, "K": unknown}[name] for name in names}
+
+    letterboxes = [_window(model, picture) for picture in pictures(folder)]
+    scope = nncf.IgnoredScope(patterns=[kept], validate=False) if kept else None
+    with warnings.catch_warnings(), quiet("nncf"):
+        warnings.simplefilter("ignore")  # of NNCF to itself
+        return nncf.quantize(
+            network,
+            nncf.Dataset(letterboxes, inputs),
+            subset_size=len(letterboxes),
+            model_type=nncf.ModelType.TRANSFORMER,
+            ignored_scope=scope,
+        )
+
+
+def _keep_to_ourselves(nncf: Any) -> None:
+    """NNCF tells its makers that it is used, unless told otherwise; not from within this package."""
+    with suppress(AttributeError):
+        nncf.telemetry.telemetry._impl.consent = False
+
+
+def pictures(folder: str | os.PathLike[str], count: int = PICTURES) -> list[bytes]:
+    """At most `count` pictures from the files and the shards (.tar) in a folder, the same ones each time.
+
+    ValueError: there are none.
+    """
+    paths = sorted(Path(folder).iterdir()) if Path(folder).is_dir() else []
+    random.Random(0).shuffle(paths)
+    found = list(islice((picture for path in paths for picture in _pictures(path)), count))
+    if not found:
+        raise ValueError(
+            f"{folder} holds no pictures to calibrate with: a folder of {', '.join(sorted(SUFFIXES))} files "
+            "or of shards (.tar) that `multihmr synth` writes is needed"
+        )
+    return found
+
+
+def _pictures(path: Path) -> Iterator[bytes]:
+    """The picture in a file, those in a shard, or none."""
+    if path.suffix.lower() in SUFFIXES:
+        yield path.read_bytes()
+    elif path.suffix.lower() == ".tar":
+        with tarfile.open(path) as tar:
+            for member in tar:
+                suffixes = Path(member.name).suffixes
+                content = tar.extractfile(member)
+                if len(suffixes) == 1 and suffixes[0].lower() in SUFFIXES and content:  # no masks, no depths
+                    yield content.read()
+
+
+def _window(model: Model, picture: bytes) -> np.ndarray:
+    pixels = load_image(picture).pixels
+    return torch.stack([model.letterbox(*pixels.shape[:2]).to_tensor(pixels)]).numpy()

@@ -1,0 +1,151 @@
+"""A network -> a graph without Python, with any number of pictures and fixed shapes otherwise.
+
+Needs torch alone. `torch.export` follows the network's own `fixed` forward, so there is no second network.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .. import __version__
+
+if TYPE_CHECKING:
+    from ..model import Model
+
+INPUTS = ("pixels", "K")
+OUTPUTS = ("mask", "scores", "pose", "shape", "expression", "translation", "joints", "camera", "vertices")
+MOST_PICTURES = 1024  # of a batch
+
+
+class Traced(NamedTuple):
+    """A graph and what its inputs and outputs are called."""
+
+    program: torch.export.ExportedProgram
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+class PeopleGraph(nn.Module):
+    """(B, 3, S, S) windows and (B, 3, 3) cameras -> the tensors of OUTPUTS, N people an image.
+
+    Without `vertices` all but the last.
+    """
+
+    def __init__(self, model: Model, *, people: int, threshold: float | None, vertices: bool) -> None:
+        super().__init__()
+        self.model, self.people, self.threshold, self.vertices = model, people, threshold, vertices
+
+    def forward(self, pixels: Tensor, K: Tensor) -> tuple[Tensor, ...]:
+        said: Any = self.model.forward_fixed(pixels, K, people=self.people, threshold=self.threshold)  # type: ignore[operator]
+        mask_BN = said.centers.mask_BQ
+        flat = [said.centers.scores_P, said.pose_PR33, said.shape_PS, said.expression_PE]
+        flat += [said.translation_P3, said.joints_PJ3, said.vertices_PV3]
+        scores, *parameters, joints, vertices = (x.unflatten(0, mask_BN.shape) for x in flat)
+        answer = (mask_BN, scores, *parameters, joints, said.K_B33)
+        return (*answer, vertices) if self.vertices else answer
+
+
+class BackboneGraph(nn.Module):
+    """(B, 3, S, S) windows -> what the backbone sees, without what it has not; for `backends`."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        features = self.backbone.compute(pixels)  # type: ignore[operator]
+        fine = () if features.fine_BDhw is None else (features.fine_BDhw,)
+        return (features.grid_BDhw, features.global_BD, *fine, *features.scales)
+
+
+def trace_people(model: Model, *, people: int, threshold: float | None, vertices: bool) -> Traced:
+    """The whole network as a graph.
+
+    ValueError: models of this family have no forward of fixed shapes; or nobody is asked for.
+    """
+    if not hasattr(model, "fixed"):
+        raise ValueError(
+            f"a model of family {model.family!r} cannot be exported, because it looks at one person's crop "
+            "at a time; export the Multi-HMR that finds its people, or use load_model(backend=...)"
+        )
+    if people < 1:
+        raise ValueError(f"people is how many an image can show at most, 1 or more, got {people}")
+    graph = PeopleGraph(model, people=people, threshold=threshold, vertices=vertices)
+    unknown = torch.full((2, 3, 3), torch.nan)
+    with _plain(model):
+        program = _traced(graph, (letterboxes(model.config.image_size), unknown))
+    return Traced(program, INPUTS, OUTPUTS if vertices else OUTPUTS[:-1])
+
+
+def trace_backbone(model: Model) -> Traced:
+    """What costs most of a network, as a graph."""
+    graph = BackboneGraph(model.backbone)
+    pixels = letterboxes(model.config.image_size)
+    with _plain(model):
+        program = _traced(graph, (pixels,))
+    more = len(program.graph_signature.user_outputs) - 2
+    return Traced(program, INPUTS[:1], ("grid", "global", *(f"map{i}" for i in range(more))))
+
+
+def letterboxes(size: int, count: int = 2) -> Tensor:
+    """(count, 3, size, size) noise."""
+    return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(0))
+
+
+def _traced(graph: nn.Module, inputs: Sequence[Tensor]) -> torch.export.ExportedProgram:
+    batch = torch.export.Dim("batch", min=1, max=MOST_PICTURES)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch to itself
+        return torch.export.export(
+            graph.eval(), tuple(inputs), dynamic_shapes=tuple({0: batch} for _ in inputs), strict=False
+        )
+
+
+@contextmanager
+def _plain(model: Model) -> Iterator[None]:
+    """Meanwhile torch itself computes the backbone, in float32."""
+    backbone = model.backbone
+    kept = backbone.runtime, backbone.half_dtype
+    backbone.runtime = backbone.half_dtype = None
+    try:
+        yield
+    finally:
+        backbone.runtime, backbone.half_dtype = kept
+
+
+def facts(model: Model, *, people: int, threshold: float | None, vertices: bool) -> dict[str, str]:
+    """What a reader of the file must know, as words and JSON."""
+    letterbox, topology = model.letterbox(1, 1), model.body.topology
+    known: dict[str, Any] = {
+        "image_size": model.config.image_size,
+        "padding": letterbox.padding,  # grey level around a picture that is not square
+        "window": "released" if letterbox.reducing_gap is None else "whole",  # image.Window's names
+        "people": people,
+        "threshold": model.config.threshold if threshold is None else threshold,
+        "apart": getattr(model.config, "apart", None),  # done in the graph
+        "own_camera": model.own_camera_source,  # where K is NaN
+        "joint_names": topology.joint_names,
+        "parents": topology.parents,
+        "pose_names": topology.pose_names,
+        "shape_names": topology.shape_names,
+        "expression_names": topology.expression_names,
+        "unpredicted": model.config.unpredicted,
+        "center_joint": model.body.center_joint,
+        "pelvis_joint": model.body.pelvis_joint,
+    }
+    if vertices:
+        known["faces"] = topology.faces.tolist()
+    words = {
+        "family": model.family,
+        "body": model.body.name,
+        "licence": model.licence,
+        "multihmr": __version__,
+    }
+    return words | {name: json.dumps(value) for name, value in known.items()}

@@ -1,0 +1,1 @@
+"""Files and caches: atomic writes, downloads, cache paths, safe unpickling."""

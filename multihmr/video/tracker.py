@@ -1,0 +1,372 @@
+"""Who is who in a video: identities by place, pose, box and shape; small gaps filled, motion smoothed.
+
+`Tracker` gives the people of each frame numbers; `follow` makes a stream of Humans into one of people who
+keep their number and their shape, and move smoothly. It knows no pictures and no body: the same code serves
+files, webcams and what was predicted yesterday.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..humans import Humans
+from .one_euro import MEMORY, Moment, MotionFilter, Smoothing, between, from_ray, to_ray
+from .tracks import without_meshes
+
+try:
+    from scipy.optimize import linear_sum_assignment
+except ModuleNotFoundError as error:
+    raise ImportError("following people needs SciPy: pip install 'multihmr[video]'") from error
+
+FAR = 1e6  # cost of a pair that cannot be
+LIVE_SHAPES = 30  # sights over which the shape of somebody settles where there is no lookahead
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """How people are followed. Lengths of time are in frames where they say so, else in seconds.
+
+    lookahead  frames that a result comes later than its picture: what follows decides who somebody new is,
+               which shape they keep and what lies in a gap. 0 for live pictures: nothing is filled then
+    fill       longest gap, in frames, in which a person is put between the frames that show him
+    memory     seconds after which somebody who left comes back as a stranger
+    smoothing  the filters of motion; None leaves motion and shape as they were predicted
+
+    ValueError if a number is negative or gaps are longer than the lookahead.
+    """
+
+    lookahead: int = 30
+    fill: int = 10
+    memory: float = 20.0
+    smoothing: Smoothing | None = field(default=Smoothing())
+
+    def __post_init__(self) -> None:
+        if self.lookahead < 0 or self.fill < 0 or self.memory < 0:
+            raise ValueError("lookahead, fill and memory must not be negative")
+        if self.fill > self.lookahead > 0:
+            raise ValueError(
+                f"gaps of {self.fill} frames cannot be filled with a lookahead of {self.lookahead}: make "
+                "fill smaller or lookahead larger"
+            )
+
+
+LIVE = Tracking(lookahead=0, fill=0)
+
+
+@dataclass
+class _TrackState:
+    """What the tracker knows of one person: the last sight and the speed."""
+
+    at: np.ndarray  # (3,) x/z, y/z, log z of the pelvis
+    time: float
+    joints: np.ndarray  # (J, 3) from the pelvis [m]
+    box: np.ndarray
+    shape: np.ndarray  # mean over all sights
+    speed: np.ndarray = field(default_factory=lambda: np.zeros(3))  # of `at`, per second
+    count: int = 1
+
+    def expected(self, time: float) -> np.ndarray:
+        """Where `at` is now: people go on, and slow down within half a second."""
+        return self.at + self.speed * 0.5 * (1 - np.exp(-(time - self.time) / 0.5))
+
+
+class Tracker:
+    """Numbers for the people of each frame; the same person has the same as long as they are in sight.
+
+    Assignment by least cost (Kuhn 1955, scipy's linear_sum_assignment) of how far away a person is from where
+    they would be, across the view and in depth, how much their joints moved about the pelvis, how little the
+    boxes overlap and how unlike the shapes are. Each is divided by what is usual, and grows less important
+    with the time that went by. Who is not seen for `patience` seconds gets a new number.
+    """
+
+    def __init__(self, patience: float = 1.0) -> None:
+        self.patience = patience
+        self.seen: dict[int, _TrackState] = {}
+        self.spread = _Spread()
+        self._numbers = itertools.count()
+
+    def __call__(self, humans: Humans, time: float, new: float = 0.0) -> np.ndarray:
+        """(N,) numbers from 0, -1 for people who are not known and whose score is below `new`."""
+        self.seen = {n: s for n, s in self.seen.items() if time - s.time <= self.patience}
+        sights = [_sight(humans, i, time) for i in range(len(humans))]
+        known = list(self.seen)
+        numbers = np.full(len(humans), -1)
+        costs = np.array([[self._cost(self.seen[n], sight) for sight in sights] for n in known])
+        for row, i in _assign(costs.reshape(len(known), len(sights))):
+            numbers[i] = known[row]
+        for i, sight in enumerate(sights):
+            if numbers[i] < 0 and humans.scores[i] >= new:
+                numbers[i] = next(self._numbers)
+                self.seen[int(numbers[i])] = sight
+            elif numbers[i] >= 0:
+                self._renew(self.seen[int(numbers[i])], sight)
+        return numbers
+
+    def _cost(self, old: _TrackState, sight: _TrackState) -> float:
+        seconds = sight.time - old.time
+        step = sight.at - old.expected(sight.time)
+        depth = np.exp(sight.at[2])
+        across, along = np.linalg.norm(step[:2]) * depth, abs(step[2])
+        if across > 0.6 + 3 * seconds or along > 0.4 + 1.0 * seconds:
+            return FAR
+        pose = np.linalg.norm(sight.joints - old.joints, axis=-1).mean()
+        loose = 1 + 4 * seconds
+        cost = (across / (0.15 * loose)) ** 2 + (along / (0.08 * loose)) ** 2 + (pose / (0.12 * loose)) ** 2
+        return (
+            cost + 2 * (1 - _overlap(old.box, sight.box)) + min(self.spread.unlike(old.shape, sight.shape), 4)
+        )
+
+    def _renew(self, old: _TrackState, sight: _TrackState) -> None:
+        seconds = sight.time - old.time
+        if seconds > 0:
+            share = 1 - np.exp(-seconds / 0.2)
+            limit = np.array([3.0, 3.0, 3.0]) / max(np.exp(sight.at[2]), 0.5)  # 3 m/s
+            moved = np.clip((sight.at - old.at) / seconds, -limit, limit)
+            old.speed = old.speed + share * (moved - old.speed)
+        self.spread.add(old.shape, sight.shape)
+        old.count += 1
+        old.shape = old.shape + (sight.shape - old.shape) / old.count
+        old.at, old.time, old.joints, old.box = sight.at, sight.time, sight.joints, sight.box
+
+
+def _sight(humans: Humans, i: int, time: float) -> _TrackState:
+    return _TrackState(
+        to_ray(humans.pelvis[i]),
+        time,
+        humans.joints[i] - humans.pelvis[i],
+        humans.boxes[i],
+        humans.shape[i].astype(np.float64),
+    )
+
+
+class _Spread:
+    """How much the shape of one and the same person differs from sight to sight, of all together."""
+
+    def __init__(self) -> None:
+        self.total: np.ndarray | float = 0.0
+        self.count = 0
+
+    def add(self, mean: np.ndarray, sight: np.ndarray) -> None:
+        self.total = self.total + (sight - mean) ** 2
+        self.count += 1
+
+    def unlike(self, one: np.ndarray, other: np.ndarray) -> float:
+        """About 1 for two sights of one person; 0 as long as too little was seen to tell."""
+        if self.count < 10 or not one.size:
+            return 0.0
+        return float(np.mean((one - other) ** 2 / (self.total / self.count + 1e-4)))
+
+
+def follow(
+    stream: Iterable[tuple[float, Humans]], tracking: Tracking | None = None, *, new: float = 0.0
+) -> Iterator[Humans]:
+    """The same people with `track_ids` from 1 and `filled`, as many frames as come in; nearest first.
+
+    stream: (seconds since the beginning, the people) of each frame, in order. new: least score of somebody
+    new; who is already there is followed whatever the score is. What comes out has no meshes, and joints and
+    boxes as they were predicted: `sequence.stand` makes them of the smoothed parameters. Not more than
+    `tracking.lookahead` frames are held.
+    """
+    follower = _Follower(tracking or Tracking(), new)
+    try:
+        for time, humans in stream:
+            follower.take(time, without_meshes(humans))
+            if len(follower.ahead) > follower.tracking.lookahead:
+                yield follower.give()
+    except OSError:  # a webcam was unplugged: what it gave comes first
+        yield from follower.rest()
+        raise
+    yield from follower.rest()
+
+
+@dataclass
+class _Identity:
+    """Somebody with an id: the last sight, and the filter of the motion."""
+
+    number: int  # of the tracker
+    frame: int
+    time: float
+    sight: Humans  # of one person, as predicted
+    shape: np.ndarray
+    count: int = 0
+    filter: MotionFilter | None = None
+
+
+@dataclass(frozen=True)
+class _Frame:
+    number: int
+    time: float
+    humans: Humans
+    numbers: np.ndarray  # (N,) of the tracker
+
+
+class _Follower:
+    """Frames that are held back, and everybody who has an id."""
+
+    def __init__(self, tracking: Tracking, new: float) -> None:
+        self.tracking, self.new = tracking, new
+        self.tracker = Tracker()
+        self.ahead: deque[_Frame] = deque()
+        self.known: dict[int, _Identity] = {}
+        self.ids: dict[int, int] = {}  # number of the tracker -> id
+        self._frames, self._free = itertools.count(), itertools.count(1)
+
+    def take(self, time: float, humans: Humans) -> None:
+        numbers = self.tracker(humans, time, self.new)
+        there = numbers >= 0
+        self.ahead.append(_Frame(next(self._frames), time, humans[there], numbers[there]))
+
+    def rest(self) -> Iterator[Humans]:
+        while self.ahead:
+            yield self.give()
+
+    def give(self) -> Humans:
+        """The oldest frame, its people named, with those who are only missing for a moment."""
+        frame = self.ahead.popleft()
+        self._forget(frame.time)
+        self._name(frame)
+        people = [frame.humans]
+        ids = [self.ids[n] for n in frame.numbers.tolist()]
+        for i, identity in enumerate(ids):
+            self._meet(self.known[identity], frame, i)
+        gone = [identity for identity in self.known if identity not in ids]
+        found = {identity: self._in_gap(self.known[identity], frame) for identity in gone}
+        filled = {identity: person for identity, person in found.items() if person is not None}
+        people += filled.values()
+        everyone = _joined(people, ids + list(filled), frame.humans)
+        if self.tracking.smoothing is not None:
+            everyone = self._smoothed(everyone, frame.time, self.tracking.smoothing)
+        return everyone[np.argsort(everyone.translation[:, 2], kind="stable")]
+
+    def _forget(self, time: float) -> None:
+        old = [i for i, known in self.known.items() if time - known.time > self.tracking.memory]
+        for identity in old:
+            del self.known[identity]
+        if old:
+            waiting = {n for frame in self.ahead for n in frame.numbers.tolist()}
+            self.ids = {n: i for n, i in self.ids.items() if i in self.known or n in waiting}
+
+    def _name(self, frame: _Frame) -> None:
+        """Ids for whom the tracker holds for new: of somebody who left and is alike, else a new one."""
+        born = [i for i, number in enumerate(frame.numbers.tolist()) if number not in self.ids]
+        if not born:
+            return
+        waiting = {n for later in (frame, *self.ahead) for n in later.numbers.tolist()}
+        left = [i for i, known in self.known.items() if known.number not in waiting]
+        shapes = {i: self._shape(int(frame.numbers[i]), frame) for i in born}
+        costs = np.array(
+            [[self._return_cost(self.known[j], frame, i, shapes[i]) for i in born] for j in left]
+        )
+        for row, column in _assign(costs.reshape(len(left), len(born))):
+            i, identity = born[column], left[row]
+            known = self.known[identity]
+            del self.ids[known.number]
+            self.ids[int(frame.numbers[i])] = identity
+            self.known[identity] = dataclasses.replace(known, number=int(frame.numbers[i]))
+        for i in born:
+            number = int(frame.numbers[i])
+            if number not in self.ids:
+                self.ids[number] = next(self._free)
+                self.known[self.ids[number]] = _Identity(
+                    number, frame.number, frame.time, frame.humans[i], shapes[i]
+                )
+
+    def _shape(self, number: int, frame: _Frame) -> np.ndarray:
+        """Mean over all frames from here on that are known and show this person."""
+        sights = [
+            later.humans.shape[later.numbers == number][0]
+            for later in (frame, *self.ahead)
+            if number in later.numbers
+        ]
+        return np.mean(np.stack(sights), axis=0)
+
+    def _return_cost(self, known: _Identity, frame: _Frame, i: int, shape: np.ndarray) -> float:
+        """How unlikely it is that person i of the frame is somebody who left."""
+        seconds = frame.time - known.time
+        metres = float(np.linalg.norm(frame.humans.pelvis[i] - known.sight.pelvis[0]))
+        unlike = self.tracker.spread.unlike(known.shape, shape)
+        if metres > 1 + 3 * seconds or unlike > 9:
+            return FAR
+        return unlike + metres / (1 + 3 * seconds)
+
+    def _meet(self, known: _Identity, frame: _Frame, i: int) -> None:
+        known.count += 1
+        if self.tracking.lookahead == 0 and known.count <= LIVE_SHAPES:
+            known.shape = known.shape + (frame.humans.shape[i] - known.shape) / known.count
+        known.frame, known.time, known.sight = frame.number, frame.time, frame.humans[i]
+
+    def _in_gap(self, known: _Identity, frame: _Frame) -> Humans | None:
+        """The person between two sights, if the frames between are few enough; score 0."""
+        last = known.frame + self.tracking.fill + 1
+        near = itertools.islice(self.ahead, self.tracking.fill)
+        later = next((f for f in near if known.number in f.numbers), None)
+        if later is None or later.number > last:
+            return None
+        before, after = known.sight, later.humans[later.numbers == known.number]
+        share = (frame.time - known.time) / max(later.time - known.time, 1e-6)
+        mixed = {
+            name: getattr(before, name) * (1 - share) + getattr(after, name) * share
+            for name in ("translation", "pelvis", "boxes", "joints", "joints_2d", "expression")
+        }
+        return dataclasses.replace(
+            before, **mixed, pose=between(before.pose, after.pose, share), scores=np.zeros(1)
+        )
+
+    def _smoothed(self, humans: Humans, time: float, smoothing: Smoothing) -> Humans:
+        moments, shapes = [], []
+        for i, identity in enumerate(np.asarray(humans.track_ids).tolist()):
+            known = self.known[identity]
+            known.filter = known.filter or MotionFilter(smoothing)
+            moments.append(known.filter.ahead(_moment(humans, i, time), self._later(known.number)))
+            shapes.append(known.shape)
+        if not moments:
+            return humans
+        return dataclasses.replace(
+            humans,
+            pose=np.stack([moment.pose for moment in moments]),
+            translation=np.stack([from_ray(moment.ray) for moment in moments]),
+            expression=np.stack([moment.expression for moment in moments]),
+            shape=np.stack(shapes),
+        )
+
+    def _later(self, number: int) -> list[Moment]:
+        """The next moments of somebody, as far as they are known."""
+        frames = [frame for frame in itertools.islice(self.ahead, 2 * MEMORY) if number in frame.numbers]
+        return [
+            _moment(frame.humans, int(np.argmax(frame.numbers == number)), frame.time)
+            for frame in frames[:MEMORY]
+        ]
+
+
+def _moment(humans: Humans, i: int, time: float) -> Moment:
+    return Moment(time, humans.pose[i], to_ray(humans.translation[i]), humans.expression[i])
+
+
+def _joined(people: list[Humans], ids: list[int], frame: Humans) -> Humans:
+    """One Humans of several, seen by the camera of the frame; those after the first are filled."""
+    names = ("scores", "vertices", "joints", "joints_2d", "boxes", "translation", "pelvis", "pose", "shape")
+    arrays: dict[str, Any] = {
+        name: np.concatenate([getattr(p, name) for p in people]) for name in (*names, "expression")
+    }
+    filled = np.arange(len(ids)) >= len(frame)
+    return dataclasses.replace(frame, **arrays, track_ids=np.array(ids, np.int64), filled=filled)
+
+
+def _assign(costs: np.ndarray) -> list[tuple[int, int]]:
+    """(row, column) of the pairs that together cost least and are not FAR."""
+    rows, columns = linear_sum_assignment(costs)
+    return [(int(r), int(c)) for r, c in zip(rows, columns, strict=True) if costs[r, c] < FAR]
+
+
+def _overlap(one: np.ndarray, other: np.ndarray) -> float:
+    """Intersection over union of two boxes, 0 to 1."""
+    sides = np.clip(np.minimum(one[2:], other[2:]) - np.maximum(one[:2], other[:2]), 0, None)
+    common = float(sides.prod())
+    return common / max(float((one[2:] - one[:2]).prod() + (other[2:] - other[:2]).prod()) - common, 1e-6)

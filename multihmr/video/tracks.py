@@ -1,0 +1,319 @@
+"""People over time: `Track`, one identity of a video; `collect` makes them of a stream of Humans.
+
+Camera frame, metres, pixels: as in `humans.py`. A track has no meshes, which the body makes anew when asked.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import io
+import itertools
+import os
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..bodies.topology import Topology
+from ..humans import Humans, project, rotmat_to_rotvec
+
+NPZ_FORMAT = "multihmr-track-1"
+
+# Trailing shapes of what a person has in each frame; a letter is any length.
+_PER_FRAME: dict[str, tuple[str | int, ...]] = {
+    "frames": (),
+    "times": (),
+    "pose": ("R", 3, 3),
+    "expression": ("E",),
+    "translation": (3,),
+    "pelvis": (3,),
+    "scores": (),
+    "boxes": (4,),
+    "filled": (),
+    "K": (3, 3),
+    "image_sizes": (2,),
+}
+_PERSON = ("scores", "boxes", "translation", "pelvis", "pose", "expression", "filled")  # Humans has them, too
+_DTYPES: dict[str, Any] = {"frames": np.int64, "times": np.float64, "filled": bool, "image_sizes": np.int64}
+
+
+@dataclass(frozen=True, eq=False)
+class Track:
+    """One identity of a video in the T frames that it is there: `track[10:20]`, `track[~track.filled]`.
+
+    id           the `track_ids` of Humans
+    frames       (T,) int64    numbers of the frames, from 0, rising; where the person is away there is none
+    times        (T,) float64  seconds since the beginning of the video
+    pose         (T, R, 3, 3)  rotations; the first orients the person in the camera frame
+    shape        (S,)          the same in every frame
+    expression   (T, E)
+    translation  (T, 3)        the head in metres, camera frame
+    pelvis       (T, 3)        metres, camera frame
+    scores       (T,)          confidence, 0 to 1; 0 where filled
+    boxes        (T, 4)        x0, y0, x1, y1 in pixels
+    filled       (T,) bool     not seen in this frame but put between two where the person was
+    K            (T, 3, 3)     intrinsics in pixels
+    image_sizes  (T, 2)        height and width in pixels
+    fps          frames a second, on average
+    body, topology, unpredicted   as in Humans
+
+    Arrays are read-only; a length or shape that does not fit raises ValueError by name.
+    """
+
+    id: int
+    frames: np.ndarray
+    times: np.ndarray
+    pose: np.ndarray
+    shape: np.ndarray
+    expression: np.ndarray
+    translation: np.ndarray
+    pelvis: np.ndarray
+    scores: np.ndarray
+    boxes: np.ndarray
+    filled: np.ndarray
+    K: np.ndarray
+    image_sizes: np.ndarray
+    fps: float
+    body: str
+    topology: Topology
+    unpredicted: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        count = len(np.asarray(self.frames))
+        for name, trailing in _PER_FRAME.items():
+            array = np.array(getattr(self, name), _DTYPES.get(name, np.float32))
+            fits = array.ndim == 1 + len(trailing) and len(array) == count
+            if not fits or any(
+                e not in (n, "R", "E") for e, n in zip(trailing, array.shape[1:], strict=True)
+            ):
+                form = ", ".join(map(str, (count, *trailing)))
+                raise ValueError(f"{name} of a track must be ({form}), got {array.shape}")
+            array.flags.writeable = False
+            object.__setattr__(self, name, array)
+        if (np.diff(self.frames) <= 0).any():
+            raise ValueError("frames of a track must rise: each frame once, in order")
+        if not self.fps > 0:
+            raise ValueError(f"fps of a track must be greater than 0, got {self.fps}")
+        object.__setattr__(self, "shape", np.asarray(self.shape, np.float32))
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def __getitem__(self, index: int | slice | np.ndarray) -> Track:
+        """The frames at an int (length 1), slice, mask (T,) or rising list of ints: places, not numbers."""
+        rows = np.atleast_1d(np.arange(len(self))[index])
+        return dataclasses.replace(self, **{name: getattr(self, name)[rows] for name in _PER_FRAME})
+
+    def __iter__(self) -> Iterator[Track]:
+        return (self[i] for i in range(len(self)))
+
+    def __repr__(self) -> str:
+        span = f"frames {self.frames[0]} to {self.frames[-1]}, " if len(self) else ""
+        return f"Track(id {self.id}, {span}{len(self)} frames, body {self.body!r}, {self.fps:g} fps)"
+
+    def humans(self, body: Any) -> Iterator[Humans]:
+        """The person in each frame with a mesh; `body` is `model.body`, or what `hub.load_body` gives.
+
+        K_source is "given", expressions and pose are those of the track. ValueError if it is another body.
+        """
+        return (with_meshes(self._bare(row), body) for row in range(len(self)))
+
+    def _bare(self, row: int) -> Humans:
+        """The person in one frame, without what the body makes of the parameters."""
+        bones = len(self.topology.joint_names)
+        return Humans(
+            **{name: getattr(self, name)[row, None] for name in _PERSON},
+            shape=self.shape[None],
+            vertices=np.zeros((1, 0, 3)),
+            joints=np.zeros((1, bones, 3)),
+            joints_2d=np.zeros((1, bones, 2)),
+            K=self.K[row],
+            K_source="given",
+            image_size=(int(self.image_sizes[row, 0]), int(self.image_sizes[row, 1])),
+            body=self.body,
+            topology=without_faces(self.topology),
+            track_ids=np.array([self.id]),
+            unpredicted=self.unpredicted,
+        )
+
+    def at(self, frame: int) -> Track:
+        """The one frame of this number; ValueError if the person is not there."""
+        found = np.flatnonzero(self.frames == frame)
+        if not len(found):
+            raise ValueError(f"person {self.id} is not there in frame {frame}: frames tells where it is")
+        return self[int(found[0])]
+
+
+def collect(
+    stream: Iterable[Humans], fps: float = 30.0, *, times: Iterable[float] | None = None
+) -> list[Track]:
+    """The tracks of all people in a stream of Humans with track_ids, as predict_video gives it, by id.
+
+    times: seconds of each frame, for videos whose frame rate varies; else the frames' numbers / fps. The
+    shape of a track is the mean over the frames in which the person was seen. Keeps no meshes: 4 kB a person
+    and frame. ValueError if Humans have no track_ids.
+    """
+    rows: dict[int, list[dict[str, Any]]] = {}
+    last: dict[int, Humans] = {}
+    clock = iter(times) if times is not None else (number / fps for number in itertools.count())
+    for number, humans in enumerate(stream):
+        time = next(clock)
+        if humans.track_ids is None:
+            raise ValueError(
+                f"the people of frame {number} have no track_ids; collect what predict_video gives"
+            )
+        for i, identity in enumerate(humans.track_ids.tolist()):
+            rows.setdefault(identity, []).append(_row(humans, i, number, time))
+            last[identity] = humans
+    return [_track(identity, rows[identity], last[identity], fps) for identity in sorted(rows)]
+
+
+def _row(humans: Humans, i: int, number: int, time: float) -> dict[str, Any]:
+    filled = np.zeros(len(humans), bool) if humans.filled is None else humans.filled
+    person = {name: filled[i] if name == "filled" else getattr(humans, name)[i] for name in _PERSON}
+    view = {"frames": number, "times": time, "K": humans.K, "image_sizes": humans.image_size}
+    return person | view | {"shape": humans.shape[i]}
+
+
+def _track(identity: int, rows: list[dict[str, Any]], like: Humans, fps: float) -> Track:
+    seen = [row["shape"] for row in rows if not row["filled"]] or [row["shape"] for row in rows]
+    columns: dict[str, Any] = {name: np.stack([np.asarray(row[name]) for row in rows]) for name in _PER_FRAME}
+    return Track(
+        id=identity,
+        **columns,
+        shape=np.mean(np.stack(seen), axis=0),
+        fps=fps,
+        body=like.body,
+        topology=like.topology,
+        unpredicted=like.unpredicted,
+    )
+
+
+def without_meshes(humans: Humans) -> Humans:
+    """The same people without vertices and faces, of which a sequence can hold many; `stand` undoes it."""
+    topology = without_faces(humans.topology)
+    return dataclasses.replace(humans, vertices=humans.vertices[:, :0], topology=topology)
+
+
+@functools.lru_cache(maxsize=8)
+def without_faces(topology: Topology) -> Topology:
+    """That of people without meshes."""
+    return dataclasses.replace(topology, faces=np.zeros((0, 3)), faces_uv=None, keypoint_sets={})
+
+
+def with_meshes(humans: Humans, body: Any) -> Humans:
+    """The same people with vertices, joints and all that follows from them made anew by `body`.
+
+    What counts is their pose, shape, expression, translation and the camera; the rest may be of anyone.
+    """
+    import torch  # here, because collecting does without it
+
+    if body.name != humans.body:
+        raise ValueError(f"the people have the body {humans.body!r}, got {body.name!r}; give model.body")
+    device = next((tensor.device for tensor in body.buffers()), torch.device("cpu"))
+    with torch.inference_mode():
+        given = (
+            torch.tensor(array, device=device) for array in (humans.pose, humans.shape, humans.expression)
+        )
+        vertices, joints = (points.float().cpu().numpy() for points in body(*given))
+    moved = (humans.translation - joints[:, body.center_joint])[:, None]
+    vertices, joints = vertices + moved, joints + moved
+    outline = project(vertices, humans.K)
+    limit = np.array([humans.image_size[1], humans.image_size[0]], np.float32)
+    corners = [np.clip(corner, 0, limit) for corner in (outline.min(1), outline.max(1))]
+    return dataclasses.replace(
+        humans,
+        vertices=vertices,
+        joints=joints,
+        joints_2d=project(joints, humans.K),
+        boxes=np.concatenate(corners, axis=1),
+        pelvis=joints[:, body.pelvis_joint],
+        topology=body.topology,
+    )
+
+
+def save_track(track: Track, path: str | os.PathLike[str]) -> Path:
+    """Write everything of a track to a .npz, which `load_track` reads back, and give its path.
+
+    Beside the names of Track it has those of AMASS, so that its tools find what they look for: poses (T, 3 R)
+    axis-angle, trans (T, 3), betas (S,), gender, mocap_frame_rate, surface_model_type (the body). Of SMPL-X
+    poses are the 165 numbers of its package and trans what it adds to its vertices; of other bodies poses
+    are in the order of pose_names and trans is the pelvis. Camera frame: y down, z forward.
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"cannot save {path.name!r}: there is no folder {path.parent}; make it first")
+    buffer, topology = io.BytesIO(), track.topology
+    np.savez_compressed(
+        buffer,
+        format=NPZ_FORMAT,
+        **{name: getattr(track, name) for name in (*_PER_FRAME, "id", "shape", "fps", "body")},
+        pose_names=np.array(topology.pose_names, np.str_),
+        shape_names=np.array(topology.shape_names, np.str_),
+        expression_names=np.array(topology.expression_names, np.str_),
+        unpredicted=np.array(track.unpredicted, np.str_),
+        **_amass(track),
+    )
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    try:
+        unfinished.write_bytes(buffer.getvalue())
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return path
+
+
+def _amass(track: Track) -> dict[str, Any]:
+    topology = track.topology
+    poses, trans = rotmat_to_rotvec(track.pose), track.pelvis
+    if topology.rest_pelvis is not None and track.body == "smplx":
+        bones = np.zeros((len(track), 55, 3), np.float32)
+        bones[:, topology.pose_joints] = poses
+        shape = np.tile(track.shape, (len(track), 1))
+        numbers = np.concatenate([np.ones((len(track), 1)), shape, track.expression], axis=1)
+        poses, trans = bones, (trans - numbers @ topology.rest_pelvis).astype(np.float32)
+    return {
+        "poses": poses.reshape(len(track), -1),
+        "trans": trans,
+        "betas": track.shape,
+        "gender": "neutral",
+        "mocap_frame_rate": track.fps,
+        "surface_model_type": track.body,
+    }
+
+
+def load_track(path: str | os.PathLike[str], body: Any = None) -> Track:
+    """The Track that `save_track` wrote; `body` (only its topology is used) is loaded by name if not given.
+
+    Raises FileNotFoundError; ValueError when the file is no such .npz or of another body.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    try:
+        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as file:
+            stored = {key: file[key] for key in file.files}
+    except (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path} is damaged or no .npz file: {error}") from error
+    if str(stored.get("format")) != NPZ_FORMAT:
+        raise ValueError(f"{path} must have the format {NPZ_FORMAT!r}, got {str(stored.get('format'))!r}")
+    name = str(stored["body"])
+    if body is None:
+        from ..bodies.loading import load_body
+
+        body = load_body(name, shape_count=len(stored["shape"]) if name == "smplx" else None)
+    if body.name != name:
+        raise ValueError(f"{path} holds a person of body {name!r}, got body {body.name!r}")
+    return Track(
+        id=int(stored["id"]),
+        **{key: stored[key] for key in (*_PER_FRAME, "shape")},
+        fps=float(stored["fps"]),
+        body=name,
+        topology=body.topology,
+        unpredicted=tuple(map(str, stored["unpredicted"])),
+    )

@@ -1,0 +1,1 @@
+"""Drawing people: the overlay renderer, its rasterizer, the notebook view."""

@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from multihmr.bodies.topology import Topology
+from multihmr.cli import arguments as flags
+from multihmr.cli import main as cli
+from multihmr.cli import predict
+from multihmr.humans import Humans
+from multihmr.preprocessing.camera import check_intrinsics
+from multihmr.preprocessing.image import LoadedImage, load_image
+
+TOPOLOGY = Topology("dot", np.zeros((0, 3), np.int32), ("head",), (-1,), {}, (), ())
+
+
+class StubModel:
+    """Finds one person 2 m away in every picture, draws nothing and saves an empty file."""
+
+    def __init__(self) -> None:
+        self.asked: list[dict[str, object]] = []
+
+    def predict(self, image: LoadedImage, K: object = None, **options: object) -> Humans:
+        self.asked.append({"K": K, **options})
+        height, width = load_image(image).pixels.shape[:2]
+        if K is not None:
+            check_intrinsics(K, height, width)
+        nobody = Humans.empty(topology=TOPOLOGY, K=np.eye(3), K_source="assumed", image_size=(height, width))
+        values = {name: np.zeros((1, *getattr(nobody, name).shape[1:])) for name in cli_fields(nobody)}
+        return dataclasses.replace(nobody, **{**values, "translation": np.array([[0, 0, 2.0]])})
+
+
+def cli_fields(humans: Humans) -> list[str]:
+    return [
+        f.name
+        for f in dataclasses.fields(humans)
+        if getattr(getattr(humans, f.name), "shape", (1,))[:1] == (0,)
+    ]
+
+
+@pytest.fixture
+def model(monkeypatch: pytest.MonkeyPatch) -> StubModel:
+    stub = StubModel()
+    monkeypatch.setattr("multihmr.hub.loading.load_model", lambda name=None, **options: stub)
+    monkeypatch.setattr(Humans, "save", lambda self, path: Path(path).touch())
+    monkeypatch.setattr(Humans, "draw", lambda self, image: load_image(image).pixels)
+    return stub
+
+
+def write(*paths: Path) -> None:
+    for path in paths:
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (40, 30)).save(path)
+
+
+def test_predict_writes_every_format(
+    model: StubModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "a.jpg")
+    assert cli.run(["predict", str(tmp_path / "a.jpg"), "--out", str(tmp_path / "out")]) == 0
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "a.glb",
+        "a.json",
+        "a.npz",
+        "a_overlay.jpg",
+    ]
+    assert capsys.readouterr().out == f"{tmp_path / 'a.jpg'}: 1 person at 2.0 m\n"
+
+
+def test_flags_reach_the_model(model: StubModel, tmp_path: Path) -> None:
+    write(tmp_path / "a.jpg")
+    command = ["predict", str(tmp_path / "a.jpg"), "--out", str(tmp_path), "--format", "json"]
+    assert (
+        cli.run([*command, "--K", "50,60,20,15", "--threshold", "0.2", "--max-people", "3", "--tiles", "2"])
+        == 0
+    )
+    K = [[50, 0, 20], [0, 60, 15], [0, 0, 1]]
+    assert model.asked == [{"K": K, "fov": None, "threshold": 0.2, "max_people": 3, "tiles": 2}]
+
+
+def test_bad_pictures_are_listed_and_the_rest_is_done(
+    model: StubModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "in" / "a.png", tmp_path / "in" / "c.png")
+    (tmp_path / "in" / "b.png").write_text("no picture")
+    (tmp_path / "in" / "notes.txt").write_text("not asked for")
+    (tmp_path / "empty").mkdir()
+    paths = [tmp_path / "in", tmp_path / "missing.jpg", tmp_path / "empty", tmp_path / "*.gif"]
+    assert cli.run(["predict", *map(str, paths), "--out", str(tmp_path / "out"), "--format", "glb"]) == 1
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.glb", "c.glb"]
+    said = capsys.readouterr()
+    assert "Traceback" not in said.err
+    summary, *bad = [line for line in said.err.splitlines() if "picture/s" not in line]
+    assert summary == "multihmr: 2 of 6 done; these were not:"
+    assert len(bad) == 4
+    for reason in (
+        "b.png is no picture",
+        "missing.jpg does not exist",
+        "without pictures",
+        "matches nothing",
+    ):
+        assert any(reason in line for line in bad), reason
+
+
+def test_inputs_that_share_a_name_or_a_file_keep_their_results_apart(tmp_path: Path) -> None:
+    a, b = tmp_path / "one" / "x.jpg", tmp_path / "two" / "X.png"
+    names = predict.output_names([a, b], tmp_path / "out", ["overlay"])
+    assert names == {a: "x", b: "X_2"}
+    overlay = tmp_path / "one" / "x_overlay.jpg"  # an input that the overlay of x.jpg would overwrite
+    assert predict.output_names([a, overlay], a.parent, ["overlay"])[a] == "x_2"
+
+
+def test_folders_globs_and_files_name_each_picture_once(tmp_path: Path) -> None:
+    write(tmp_path / "b.png", tmp_path / "a.JPG", tmp_path / "[1].png", tmp_path / ".hidden.png")
+    paths = [str(tmp_path / "b.png"), str(tmp_path), str(tmp_path / "*.png"), str(tmp_path / "[1].png")]
+    images, bad = predict.find_images(paths)
+    assert [p.name for p in images] == ["b.png", "[1].png", "a.JPG"]
+    assert not bad
+
+
+def test_ctrl_c_says_what_is_done(
+    model: StubModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "a.png", tmp_path / "b.png")
+    find = model.predict
+
+    def stop_at_the_second(*args: object, **options: object) -> Humans:
+        if model.asked:
+            raise KeyboardInterrupt
+        return find(*args, **options)
+
+    monkeypatch.setattr(model, "predict", stop_at_the_second)
+    assert cli.run(["predict", str(tmp_path), "--out", str(tmp_path / "out")]) == 130
+    assert "stopped: 1 of 2 pictures are done" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "wrong", [["--K", "1,2,3"], ["--fov", "wide"], ["--format", "gif"], ["--K", "1,1,1,1", "--fov", "60"], []]
+)
+def test_wrong_flags(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    out = ["--out", "out"] if wrong else []
+    with pytest.raises(SystemExit, match="2"):
+        cli.run(["predict", "a.jpg", *out, *wrong])
+    assert "error: " in capsys.readouterr().err
+
+
+def test_an_expected_error_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path / "a.jpg")
+    command = ["predict", str(tmp_path / "a.jpg"), "--out", str(tmp_path), "--model", "nobody"]
+    assert cli.run(command) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("multihmr: no model 'nobody'")
+    assert said.count("\n") == 1
+
+
+def test_missing_extras_say_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+    error = ModuleNotFoundError("No module named 'warp'", name="warp")
+    assert cli.sentence(error) == "this needs warp: pip install 'multihmr[synthetic]'"
+
+
+def test_models(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["models"]) == 0
+    assert "multihmr-anny-hybrid (default)  body anny, Apache-2.0" in capsys.readouterr().out
+
+
+def test_flags_from_a_dataclass() -> None:
+    @dataclasses.dataclass
+    class Config:
+        data: str
+        batch_size: int = 4
+        half: bool = True
+
+    Config.__annotations__ = {"data": str, "batch_size": int, "half": bool}
+    parser = argparse.ArgumentParser()
+    flags.add_fields(parser, Config)
+    args = parser.parse_args(["--data", "x", "--batch-size", "8", "--no-half"])
+    assert vars(args) == {"data": "x", "batch_size": 8, "half": False}
+
+
+@pytest.mark.parametrize("command", sorted(cli.COMMANDS))
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        cli.run([command, "--help"])
+    assert cli.COMMANDS[command] in capsys.readouterr().out.replace("\n", " ")
+
+
+def test_main_exits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["multihmr", "models"])
+    with pytest.raises(SystemExit, match="0"):
+        cli.main()

@@ -1,0 +1,257 @@
+"""What the page keeps of each visitor: without a browser and without gradio."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from toys import ToyBody, tiny_model
+
+from multihmr.cli import main as cli
+from multihmr.demo import sessions as visits
+from multihmr.demo import video as films
+from multihmr.demo.sessions import Look, Models, Visit, Visits
+from multihmr.humans import Humans
+from multihmr.model import Model
+from multihmr.networks.multihmr import MultiHMR
+
+
+class Counting(Models):
+    """One tiny model under every name, and how often it ran."""
+
+    def __init__(self, model: MultiHMR) -> None:
+        super().__init__()
+        self.model, self.runs = model, 0
+        self.model.register_forward_hook(self._count)
+
+    def _count(self, *_: object) -> None:
+        self.runs += 1
+
+    def load(self, name: str) -> Model:
+        return self.model
+
+
+@pytest.fixture(scope="module")
+def model() -> MultiHMR:
+    model = tiny_model(threshold=0.5)
+    model.to_score[2].bias.data.fill_(0.0)  # scores around the threshold
+    return model
+
+
+@pytest.fixture
+def models(model: MultiHMR) -> Counting:
+    return Counting(model)
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    path = tmp_path / "street.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (60, 80, 3), np.uint8)).save(path)
+    return path
+
+
+@pytest.fixture
+def visit(tmp_path: Path, picture: Path) -> Visit:
+    visit = Visit(tmp_path / "visit")
+    visit.take([picture], keep=True)
+    return visit
+
+
+def test_the_models_own_threshold_gives_what_predict_gives(
+    visit: Visit, models: Counting, picture: Path
+) -> None:
+    humans = visit.people(models, "any", threshold=0.5, look=Look(fov=50))
+    expected = models.model.predict(picture, fov=50)
+    assert len(humans) > 1
+    np.testing.assert_array_equal(humans.vertices, expected.vertices)
+
+
+def test_the_threshold_moves_without_running_the_network_again(visit: Visit, models: Counting) -> None:
+    own = visit.people(models, "any", threshold=0.5, look=Look(fov=None))
+    higher = float(np.median(own.scores))
+    few = visit.people(models, "any", threshold=higher, look=Look(fov=None))
+    assert 0 < len(few) < len(own)
+    assert (few.scores >= higher).all()
+    assert models.runs == 1
+
+
+def test_fainter_people_join_those_that_stay_where_they_are(visit: Visit, models: Counting) -> None:
+    own = visit.people(models, "any", threshold=0.5, look=Look(fov=None))
+    for threshold in (0.3, 0.2):
+        more = visit.people(models, "any", threshold=threshold, look=Look(fov=None))
+    assert len(more) > len(own)
+    assert models.runs == 2
+    assert (np.diff(more.translation[:, 2]) >= 0).all()
+    np.testing.assert_array_equal(more[more.scores >= 0.5].vertices, own.vertices)
+
+
+def test_another_field_of_view_runs_the_network(visit: Visit, models: Counting) -> None:
+    near, far = (visit.people(models, "any", threshold=0.5, look=Look(fov=fov)) for fov in (90, 30))
+    assert models.runs == 2
+    assert near.K[0, 0] < far.K[0, 0]
+
+
+def test_a_closer_look_is_that_of_predict(visit: Visit, models: Counting, picture: Path) -> None:
+    far = visit.people(models, "any", threshold=0.5, look=Look(fov=50))
+    close = visit.people(models, "any", threshold=0.5, look=Look(fov=50, tiles=2))
+    expected = models.model.predict(picture, fov=50, tiles=2, max_people=visits.MOST_PEOPLE)
+    np.testing.assert_array_equal(close.vertices, expected.vertices)
+    assert len(close) != len(far)
+    assert visit.people(models, "any", threshold=0.5, look=Look(fov=50)) is far
+
+
+def test_what_is_shown_can_be_taken_away(visit: Visit, models: Counting) -> None:
+    humans = visit.people(models, "any", threshold=0.5, look=Look(fov=50))
+    shown = visit.show(humans, models.model.body)
+    names = [path.name for path in shown.take_away if path]
+    assert names == ["street_overlay.jpg", "street.glb", "street.npz", "street.json"]
+    assert len(json.loads(shown.take_away[3].read_text())["people"]) == len(humans)
+    with Image.open(shown.side) as plan:
+        assert plan.size == visits.PLAN_SIZE
+    assert visits.field_of_view(humans) == pytest.approx(50, abs=0.1)
+    assert visits.summary(shown) == f"{len(humans)} people found. Field of view 50°, as you set it."
+
+
+def test_old_results_are_deleted(visit: Visit, models: Counting) -> None:
+    humans = visit.people(models, "any", threshold=0.5, look=Look(fov=50))
+    for _ in range(4):
+        shown = visit.show(humans, models.model.body)
+    assert len(list(visit.folder.rglob("street.glb"))) == 3
+    assert shown.glb in visit.folder.rglob("street.glb")
+
+
+def test_nobody_is_said(visit: Visit, models: Counting) -> None:
+    shown = visit.show(visit.people(models, "any", threshold=1.0, look=Look(fov=50)), models.model.body)
+    assert visits.summary(shown).startswith("Nobody found; a lower threshold shows fainter ones, a closer ")
+    assert shown.glb is None
+
+
+def test_two_visitors_share_nothing_and_leave_nothing(tmp_path: Path, picture: Path) -> None:
+    guests = Visits(tmp_path)
+    guests.of("a").take([picture], keep=True)
+    with pytest.raises(ValueError, match="There is no picture"):
+        _ = guests.of("b").picture
+    assert guests.of("a").folder.stat().st_mode & 0o077 == 0
+    folder = guests.of("a").folder
+    guests.end("a")
+    assert not folder.exists()
+    assert len(guests) == 1
+
+
+def test_idle_visits_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    guests = Visits(tmp_path)
+    folder = guests.of("a").folder
+    now = guests.of("a").seen
+    monkeypatch.setattr(visits.time, "monotonic", lambda: now + visits.IDLE + 1)
+    guests.of("b")
+    guests.end_idle()
+    assert not folder.exists()
+    assert len(guests) == 1
+
+
+def test_uploads_move_into_the_visit(tmp_path: Path, picture: Path, visit: Visit) -> None:
+    upload = tmp_path / "upload" / "new.png"
+    upload.parent.mkdir()
+    picture.rename(upload)
+    visit.take([upload, upload])
+    assert [path.name for path in visit.pictures] == ["new.png"]
+    assert not upload.parent.exists()
+    assert not list(visit.folder.rglob("street.png"))
+    with pytest.raises(ValueError, match="did not arrive whole"):
+        visit.take([upload])
+
+
+def test_too_many_files_are_refused_and_deleted(visit: Visit, picture: Path) -> None:
+    with pytest.raises(ValueError, match="at most 12"):
+        visit.take([picture] + [Path(f"{i}.png") for i in range(12)])
+    assert not picture.exists()
+
+
+def test_table_of_people(make_humans: Callable[..., Humans]) -> None:
+    table = visits.people_table(make_humans((0, 0, 2), (3, 0, 4)), np.array([1.8, 1.1]))
+    rows = table.split("<tr>")[2:]
+    assert "2.00 m" in rows[0]
+    assert "5.00 m" in rows[1]
+    assert "1.10 m" in rows[1]
+    assert "rgb(72, 152, 214)" in rows[1]
+
+
+def test_height_is_that_of_the_body_upright(visit: Visit, models: Counting) -> None:
+    humans = visit.people(models, "any", threshold=0.5, look=Look(fov=50))
+    expected = (0.5 + humans.shape[:, 0]) * 1.0  # the toy is a stick of one metre
+    np.testing.assert_allclose(visits.heights(humans, ToyBody()), expected, rtol=1e-5)
+
+
+def test_age_words() -> None:
+    assert [visits.age_word(age) for age in (0, 1 / 3, 2 / 3, 1)] == ["baby", "child", "adult", "old"]
+
+
+def test_licences_are_said() -> None:
+    offered = Models()
+    assert "also commercially" in offered.licence_note("multihmr-anny-hybrid")
+    for name in ("multiHMR_896_L", "multiHMR_672_L_anny"):
+        assert "For non-commercial purposes only" in offered.licence_note(name)
+    assert "SMPL-X" in offered.licence_note("multiHMR_896_L")
+
+
+def test_only_models_of_the_page_are_loaded() -> None:
+    with pytest.raises(ValueError, match=r"no model '/etc/passwd' on this page; it offers multihmr-anny"):
+        Models().load("/etc/passwd")
+
+
+def test_people_of_a_film(tmp_path: Path, models: Counting, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("av", reason="needs PyAV")
+    pytest.importorskip("scipy", reason="tracking needs SciPy")
+    from multihmr.video.writer import VideoWriter
+
+    with VideoWriter(tmp_path / "walk.mp4", 10) as writer:
+        for number in range(4):
+            writer.write(np.random.default_rng(0).integers(0, 255, (60, 80, 3), np.uint8), number / 10)
+    monkeypatch.setattr(films, "save", lambda tracks, path, body: path)  # the toy has no rig
+    visit = Visit(tmp_path / "visit")
+    visit.take([tmp_path / "walk.mp4"])
+    said: list[float] = []
+    tell = {"progress": lambda done, doing: said.append(done)}
+    film = visit.film(models, "any", look=Look(fov=50), **tell)
+    shown = visit.show_film(film, models.model.body, threshold=0.0, frame=2, **tell)
+    assert len(film.people) == 4
+    assert len(shown.humans) == len(film.people[2]) > 0
+    assert [path.suffix for path in shown.take_away if path] == [".mp4", ".glb", ".zip", ".json"]
+    assert visits.summary(shown).startswith("4 frames, ")
+    assert said == sorted(said)
+    runs = models.runs
+    visit.show_film(
+        visit.film(models, "any", look=Look(fov=50), **tell), models.model.body, threshold=1, frame=0, **tell
+    )
+    assert models.runs == runs
+
+
+def test_share_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["demo", "--share"]) == 1
+    assert "keeps them on the machine" in capsys.readouterr().err
+
+
+def test_a_missing_gradio_says_the_cure(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "gradio", None)
+    for name in ("app", "serving"):
+        monkeypatch.delitem(__import__("sys").modules, f"multihmr.{name}", raising=False)
+    assert cli.run(["demo"]) == 1
+    assert "the demo needs gradio: pip install 'multihmr[demo]'" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("default")  # what gradio imports warns of things that are theirs to change
+def test_a_taken_port_and_a_foreign_host_are_said(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("gradio", reason="needs gradio", exc_type=ImportError)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert cli.run(["demo", "--no-browser", "--port", str(port)]) == 1
+    assert f"cannot be served at 127.0.0.1, port {port}" in capsys.readouterr().err
+    assert cli.run(["demo", "--no-browser", "--host", "192.0.2.1"]) == 1
+    assert "cannot be served at 192.0.2.1" in capsys.readouterr().err

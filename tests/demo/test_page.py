@@ -1,0 +1,225 @@
+"""The page in Chromium, with the bundled model: what a visitor does and sees. No other machine is asked."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import trimesh
+
+from multihmr.model import Model
+
+pytest.importorskip("gradio", reason="the page needs gradio: pip install 'multihmr[demo]'")
+sync_api = pytest.importorskip("playwright.sync_api", reason="the browser test needs playwright")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+if CHROMIUM is None:
+    pytest.skip("no Chromium here: apt-get install chromium", allow_module_level=True)
+
+# gradio and what it is built on warn of things that are theirs to change, in threads of their own
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "images"
+WAIT = 30_000  # milliseconds
+FLAGS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]
+FLAGS += ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+
+
+@pytest.fixture(scope="module")
+def runs() -> list[str]:
+    return []
+
+
+@pytest.fixture(scope="module")
+def served(runs: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Model, Path]]:
+    """Address of the page, its model, and the folder in which it keeps files."""
+    import tempfile
+
+    from multihmr.demo.server import running
+    from multihmr.demo.sessions import Models
+
+    models = Models(device="cpu")
+    model = models.load(models.first)
+    hook = model.register_forward_hook(lambda *_: runs.append("run"))
+    folder = tmp_path_factory.mktemp("temporary")
+    before, tempfile.tempdir = tempfile.tempdir, str(folder)
+    try:
+        with running(models, largest=1) as url:
+            yield url, model, folder
+        assert not list(folder.glob("multihmr-*"))
+    finally:
+        tempfile.tempdir = before
+        hook.remove()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(browser: Any, served: tuple[str, Model, Path]) -> Iterator[Callable[..., Any]]:
+    """visit(width, height): the page in a browser of its own, in which no other address answers."""
+    contexts, outside = [], []
+
+    def only_here(route: Any) -> None:
+        if route.request.url.startswith((served[0], "data:", "blob:")):
+            return route.continue_()
+        outside.append(route.request.url)
+        return route.abort()
+
+    def open_page(width: int = 1280, height: int = 1000) -> Any:
+        contexts.append(browser.new_context(viewport={"width": width, "height": height}))
+        contexts[-1].set_default_timeout(WAIT)
+        contexts[-1].route("**/*", only_here)
+        page = contexts[-1].new_page()
+        page.goto(served[0])
+        page.wait_for_selector("#files input[type=file]", state="attached")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert outside == []
+
+
+def give(page: Any, *paths: Path) -> None:
+    page.set_input_files("#files input[type=file]", [str(path) for path in paths])
+
+
+def download(page: Any, what: str) -> Path:
+    with page.expect_download() as waiting:
+        page.click(f"#get-{what}")
+    return Path(waiting.value.path())
+
+
+def turned(page: Any) -> bytes:
+    return page.locator("#view canvas").screenshot()
+
+
+def test_a_picture_becomes_people_to_turn_and_take_away(
+    visit: Callable[..., Any], served: tuple[str, Model, Path]
+) -> None:
+    page = visit()
+    give(page, EXAMPLES / "astronaut.jpg")
+    page.wait_for_selector("table.people td")
+    page.wait_for_selector("#view canvas[data-shown$='.glb']")
+    page.wait_for_function("document.querySelector('#overlay img')?.naturalWidth > 0")
+    assert page.locator("table.people tbody tr").count() == 1
+
+    before = turned(page)
+    box = page.locator("#view canvas").bounding_box()
+    page.mouse.move(box["x"] + 200, box["y"] + 200)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 320, box["y"] + 200)
+    page.mouse.up()
+    assert turned(page) != before
+    page.dblclick("#view canvas")
+    assert turned(page) == before
+
+    expected = served[1].predict(EXAMPLES / "astronaut.jpg")
+    scene = trimesh.load(download(page, "glb"), file_type="glb", process=False)
+    (mesh,) = scene.geometry.values()
+    np.testing.assert_allclose(mesh.vertices, expected.vertices[0] * (1, -1, -1), atol=1e-4)
+    assert np.load(download(page, "npz"))["scores"] == pytest.approx(expected.scores, abs=1e-5)
+
+
+def test_the_threshold_is_moved_without_running_the_network(
+    visit: Callable[..., Any], runs: list[str]
+) -> None:
+    page = visit()
+    page.click("#examples button.thumbnail-item >> nth=0")
+    page.wait_for_selector("table.people td")
+    before = len(runs)
+    slider = page.locator("#threshold input[type=range]")
+    slider.fill("0.95")
+    slider.dispatch_event("pointerup")
+    page.wait_for_selector("#status :text('Nobody found')")
+    assert len(runs) == before
+
+
+def test_bad_files_are_told_in_a_sentence(visit: Callable[..., Any], tmp_path: Path) -> None:
+    page = visit()
+    for name, content, sentence in (
+        ("letter.jpg", b"Dear Sir or Madam", "Letter.jpg is no picture of a known format"),
+        ("cut.jpg", (EXAMPLES / "astronaut.jpg").read_bytes()[:20_000], "Cut.jpg is cut short or damaged"),
+        ("clip.mp4", b"no frames in here", "lip.mp4"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        give(page, tmp_path / name)
+        page.wait_for_selector(f"#status [role=alert]:has-text('{sentence}')")
+        said = page.inner_text("#status")
+        assert "Traceback" not in said
+        assert "/tmp" not in said
+        page.wait_for_selector("#files input[type=file]", state="attached")
+    (tmp_path / "huge.jpg").write_bytes(bytes(1_500_000))
+    give(page, tmp_path / "huge.jpg")
+    page.wait_for_selector(":text('exceed the maximum allowed size of 1.0 Mb')")
+
+
+def test_the_page_fits_a_phone(visit: Callable[..., Any]) -> None:
+    page = visit(390, 844)
+    give(page, EXAMPLES / "astronaut.jpg")
+    page.wait_for_selector("#view canvas[data-shown$='.glb']")
+    page.wait_for_selector("table.people td")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    for part in ("#overlay", "#view canvas", "#side", "table.people", "#threshold", "#closer", "#model"):
+        box = page.locator(part).bounding_box()
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= 390
+        assert box["width"] > 280
+
+
+def test_visitors_share_nothing_and_leave_nothing(
+    visit: Callable[..., Any], served: tuple[str, Model, Path]
+) -> None:
+    mine, yours = visit(), visit()
+    give(mine, EXAMPLES / "astronaut.jpg")
+    mine.wait_for_selector("table.people td")
+    slider = yours.locator("#threshold input[type=range]")
+    slider.fill("0.3")
+    slider.dispatch_event("pointerup")
+    yours.wait_for_selector("#status :text('There is no picture')")
+    assert yours.locator("table.people").count() == 0
+
+    stored = list(served[2].rglob("astronaut.glb"))
+    assert stored
+    mine.close()
+    for _ in range(100):
+        if not any(path.exists() for path in stored):
+            break
+        yours.wait_for_timeout(100)
+    assert not any(path.exists() for path in stored)
+
+
+def test_the_webcam_takes_a_picture(visit: Callable[..., Any]) -> None:
+    page = visit()
+    page.click("button[role=tab]:has-text('Webcam')")
+    page.click("#webcam button:has-text('Click to Access Webcam')")
+    page.wait_for_function("document.querySelector('#webcam video')?.videoWidth > 0")  # the camera is on
+    page.click("#webcam button[aria-label='capture photo']")
+    page.wait_for_selector("#status :text('found')")
+
+
+def test_a_video_becomes_people_frame_by_frame(visit: Callable[..., Any], tmp_path: Path) -> None:
+    pytest.importorskip("av", reason="videos need PyAV")
+    pytest.importorskip("scipy", reason="tracking needs SciPy")
+    from multihmr.preprocessing.image import read_image
+    from multihmr.video.writer import VideoWriter
+
+    with VideoWriter(tmp_path / "walk.mp4", 10) as writer:
+        for number in range(3):
+            writer.write(read_image(EXAMPLES / "astronaut.jpg"), number / 10)
+    page = visit()
+    give(page, tmp_path / "walk.mp4")
+    page.wait_for_selector("#film video", state="attached")
+    page.wait_for_selector("#status :text('3 frames, 1 person in all')")
+    assert page.locator("#frame input[type=range]").get_attribute("max") == "2"
+    animated = trimesh.load(download(page, "glb"), file_type="glb")
+    assert len(animated.geometry) == 1

@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from multihmr.geometry import project
+from multihmr.preprocessing.camera import check_intrinsics, exif_focal
+from multihmr.preprocessing.image import load_image, read_image
+from multihmr.preprocessing.letterbox import Letterbox
+
+WINDOWS = {
+    "wide": Letterbox.whole(333, 1001, 448),
+    "tall": Letterbox.whole(4000, 1500, 322),
+    "box": Letterbox.box(-50.3, 20.7, 700.2, 300.9, 224),
+    "mirrored": Letterbox.box(40, 20, 700, 300, 224, flip=True),
+    "released": Letterbox.official_2024(333, 1001, 448),
+}
+
+
+def picture(height: int = 48, width: int = 64) -> np.ndarray:
+    """Smooth colours, different at every corner."""
+    y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
+    return (255 * np.stack([x, y, 0.5 + 0.5 * np.sin(5 * x * y)], -1)).astype(np.uint8)
+
+
+def saved(image: Image.Image, form: str = "PNG", **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, form, **options)
+    return file.getvalue()
+
+
+def exif_with(orientation: int = 1, **tags: float) -> Image.Exif:
+    numbers = {
+        "width": 0xA002,
+        "height": 0xA003,
+        "film": 0xA405,
+        "lens": 0x920A,
+        "plane": 0xA20E,
+        "unit": 0xA210,
+    }
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for name, value in tags.items():
+        exif.get_ifd(0x8769)[numbers[name]] = value
+    return exif
+
+
+def test_every_form_of_a_picture_gives_the_same_pixels(tmp_path: Path) -> None:
+    pixels = picture()
+    pil = Image.fromarray(pixels)
+    pil.save(tmp_path / "a.png")
+    tensor = torch.from_numpy(pixels).permute(2, 0, 1)
+    forms = [pixels, pil, saved(pil), io.BytesIO(saved(pil)), tmp_path / "a.png", str(tmp_path / "a.png")]
+    forms += [tensor, tensor.float() / 255, tensor.half() / 255, load_image(pixels)]
+    for form in forms:
+        np.testing.assert_array_equal(read_image(form), pixels)
+    with (tmp_path / "a.png").open("rb") as file:
+        np.testing.assert_array_equal(read_image(file), pixels)
+    assert load_image(tmp_path / "a.png").name == "a.png"
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_undone(orientation: int) -> None:
+    upright = picture()
+    undo = {1: None, 2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}[
+        orientation
+    ]  # PIL's transpose that makes the file
+    stored = Image.fromarray(upright)
+    stored = stored if undo is None else stored.transpose(Image.Transpose(undo))
+    data = saved(stored, exif=exif_with(orientation))
+    np.testing.assert_array_equal(read_image(data), upright)
+
+
+def test_modes_become_rgb() -> None:
+    rgb = Image.fromarray(picture())
+    grey = np.asarray(rgb.convert("L"))
+    sixteen = Image.fromarray(grey.astype(np.uint16) * 257)
+    for image in (Image.fromarray(grey), sixteen, Image.open(io.BytesIO(saved(sixteen)))):
+        np.testing.assert_array_equal(read_image(image), np.repeat(grey[..., None], 3, -1))
+    palette = rgb.quantize(64)
+    np.testing.assert_array_equal(read_image(saved(palette)), np.asarray(palette.convert("RGB")))
+    assert np.abs(read_image(saved(rgb.convert("CMYK"), "TIFF")).astype(int) - picture()).max() <= 2
+    assert read_image(rgb.convert("1")).shape == (48, 64, 3)
+
+
+def test_transparency_shows_white() -> None:
+    clear = Image.new("RGBA", (4, 4), (255, 0, 0, 0))
+    assert (read_image(saved(clear)) == 255).all()
+    half = read_image(Image.new("LA", (4, 4), (0, 128)))
+    assert np.abs(half.astype(int) - 127).max() <= 1
+
+
+def test_first_picture_of_an_animation() -> None:
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    data = saved(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    np.testing.assert_array_equal(read_image(data)[0, 0], [255, 0, 0])
+
+
+def test_focal_from_exif() -> None:
+    # 26 mm on film, whose diagonal is 43.27 mm, seen by a 4:3 sensor
+    assert exif_focal({0xA405: 26}, 3000, 4000) == pytest.approx(26 / 43.2666 * 5000, rel=1e-4)
+    # 5 mm before pixels of 2.5 um
+    tags = {0x920A: 5.0, 0xA20E: 400.0, 0xA210: 4, 0xA002: 4000, 0xA003: 3000}
+    assert exif_focal(tags, 3000, 4000) == pytest.approx(2000)
+    assert exif_focal(tags, 4000, 3000) == pytest.approx(2000)  # turned
+    assert exif_focal(tags, 750, 1000) == pytest.approx(500)  # resized
+    assert exif_focal(tags, 1000, 1000) is None  # cropped
+    for nonsense in ({}, {0xA405: 0}, {0xA405: 1}, {0xA405: "x"}, {0x920A: 5.0}, {0xA405: float("nan")}):
+        assert exif_focal(nonsense, 3000, 4000) is None
+
+
+def test_focal_comes_with_path_bytes_and_pil_only() -> None:
+    data = saved(Image.fromarray(picture()), "JPEG", exif=exif_with(6, film=35.0))
+    photo = load_image(data)
+    assert photo.pixels.shape == (64, 48, 3)
+    assert photo.focal == pytest.approx(35 / 43.2666 * 80, rel=1e-4)
+    assert load_image(Image.open(io.BytesIO(data))).focal == photo.focal
+    assert load_image(photo.pixels).focal is None
+
+
+def test_broken_exif_is_no_reason_to_refuse() -> None:
+    data = bytearray(saved(Image.fromarray(picture()), "JPEG", exif=exif_with(6, film=35.0)))
+    at = data.index(b"Exif\0\0") + 6
+    data[at : at + 30] = b"\xff" * 30
+    assert read_image(bytes(data)).shape == (48, 64, 3)
+
+
+@pytest.mark.parametrize("name", WINDOWS)
+def test_points_and_intrinsics_move_alike(name: str) -> None:
+    letterbox = WINDOWS[name]
+    points = torch.randn(20, 3) + torch.tensor([0.0, 0, 5])
+    K = torch.tensor([[800.0, 3, 500], [0, 820, 160], [0, 0, 1]])
+    moved = letterbox.points(project(points, K))
+    mirror = torch.tensor([-1.0, 1, 1]) if letterbox.flip else 1
+    torch.testing.assert_close(project(points * mirror, letterbox.intrinsics(K)), moved, atol=1e-2, rtol=1e-5)
+    torch.testing.assert_close(letterbox.inverse_points(moved), project(points, K), atol=1e-2, rtol=1e-5)
+    torch.testing.assert_close(letterbox.image_intrinsics(letterbox.intrinsics(K)), K, atol=1e-3, rtol=1e-5)
+    np.testing.assert_allclose(letterbox.intrinsics(K.numpy()), letterbox.intrinsics(K).numpy(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("size", [(200, 300), (301, 97)])
+def test_pixels_land_where_points_land(size: tuple[int, int], flip: bool) -> None:
+    """The colour of a ramp tells where in the image a window pixel comes from."""
+    height, width = size
+    x, y = np.arange(width) + 0.5, np.arange(height) + 0.5
+    ramp = np.stack(np.broadcast_arrays(x[None] / width, y[:, None] / height, 1.0), -1)
+    letterbox = Letterbox.box(10.3, -20.6, width + 5.2, height + 9.1, 112, flip=flip)
+    pixels = letterbox.to_tensor((255 * ramp).round().astype(np.uint8))
+    at = torch.tensor([[47, 40], [56, 56], [62, 60]])
+    source = letterbox.inverse_points(at + 0.5)
+    seen = pixels[:2, at[:, 1], at[:, 0]].T * torch.tensor([width, height])
+    torch.testing.assert_close(seen, source, atol=1.0, rtol=0)
+
+
+def test_whole_image_is_centred_and_padded_with_grey() -> None:
+    pixels = Letterbox.whole(50, 100, 64).to_tensor(np.full((50, 100, 3), 255, np.uint8))
+    assert (pixels[:, 16:48] == 1).all()
+    assert (pixels[:, :16] == 128 / 255).all()
+    assert (pixels[:, 48:] == 128 / 255).all()
+
+
+def test_twice_the_resolution_looks_the_same() -> None:
+    small = picture(300, 400)
+    large = np.asarray(Image.fromarray(small).resize((800, 600), Image.Resampling.BICUBIC))
+    difference = Letterbox.whole(300, 400, 224).to_tensor(small) - Letterbox.whole(600, 800, 224).to_tensor(
+        large
+    )
+    assert difference[:, 29:-29].abs().mean() < 0.004
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 3), (2, 3)])
+def test_tiny_and_thin_images_have_a_window(size: tuple[int, int]) -> None:
+    pixels = Letterbox.whole(*size, 224).to_tensor(np.zeros((*size, 3), np.uint8))
+    assert pixels.shape == (3, 224, 224)
+
+
+def test_window_beside_the_image_is_grey() -> None:
+    assert (Letterbox.box(500, 500, 600, 600, 32).to_tensor(picture()) == 128 / 255).all()
+    with pytest.raises(ValueError, match="x1 > x0"):
+        Letterbox.box(5, 5, 5, 9, 32)
+
+
+def test_good_intrinsics_come_back_as_float32() -> None:
+    K = [[800, 0, 320], [0, 800, 240], [0, 0, 1]]
+    for form in (K, np.array(K), torch.tensor(K)):
+        checked = check_intrinsics(form, 480, 640)
+        assert checked.dtype == np.float32
+        np.testing.assert_array_equal(checked, K)

@@ -1,0 +1,80 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from toys import ToyBody
+
+from multihmr.data.mixture import Mixture, Source, open_sources
+from multihmr.data.person_crops import one_person_twice
+from multihmr.data.webdataset import Shards, write_shard
+from multihmr.training.collate import collate
+from multihmr.training.dataloader import Stream, batches
+from multihmr.training.distributed import Processes
+
+TOPOLOGY = ToyBody().topology
+
+
+@pytest.fixture
+def stream(shards) -> Stream:
+    return Stream(Mixture(open_sources(str(shards)), seed=3), TOPOLOGY, 64)
+
+
+def test_the_stream_repeats_itself_and_never_repeats_a_view(stream):
+    np.testing.assert_array_equal(stream[4].image, stream[4].image)
+    first, again = ([stream[g] for g in range(start, start + 9)] for start in (0, 9))
+    assert {s.name for s in first} == {s.name for s in again}
+    assert len({s.name for s in first}) == 9
+    assert not any((a.image == b.image).all() for a in first for b in again)
+
+
+def names_of_steps(stream, config, start, count):
+    """For each step, which samples all processes together see."""
+    ranks = [list(batches(stream, config, start, Processes(rank, count))) for rank in range(count)]
+    return [
+        sorted(n for parts in step for part in parts for n in part.names) for step in zip(*ranks, strict=True)
+    ]
+
+
+@pytest.mark.parametrize(("count", "accumulate"), [(1, 4), (2, 1), (2, 2), (4, 1)])
+def test_a_step_has_the_same_samples_however_it_is_cut(stream, config, count, accumulate):
+    whole = names_of_steps(stream, config(), 0, 1)
+    assert names_of_steps(stream, config(accumulate=accumulate), 1, count) == whole[1:]
+
+
+def test_processes_must_share_a_step_evenly(stream, config):
+    with pytest.raises(ValueError, match=r"2 processes with 3 batches each cannot share 4 .* multiple of 6"):
+        batches(stream, config(accumulate=3), 0, Processes(0, 2))
+
+
+def test_twins_stay_together_however_a_step_is_cut(shards, config):
+    mixture = Mixture(open_sources(str(shards)), seed=3)
+    stream = Stream(mixture, TOPOLOGY, 64, view=one_person_twice, views=2)
+    whole = names_of_steps(stream, config(), 0, 1)
+    assert [len(names) for names in whole] == [4] * len(whole)
+    assert names_of_steps(stream, config(accumulate=1), 1, 2) == whole[1:]
+    for [batch] in batches(stream, config(), 0, Processes()):
+        assert batch.views == 2
+        assert batch.names[0::2] == batch.names[1::2]
+        assert batch.alone(1).views == 1
+    with pytest.raises(ValueError, match=r"2 processes with 2 batches each cannot share 4 .* multiple of 8"):
+        batches(stream, config(accumulate=2), 0, Processes(0, 2))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_damaged_picture_stops_the_run_in_one_sentence(toy_sample, config, tmp_path, workers):
+    write_shard(tmp_path / "a.tar", [toy_sample()])
+    shards = Shards(tmp_path / "a.tar")
+    path, _, places = shards._members[0]
+    with path.open("r+b") as file:
+        file.seek(places["jpg"][0])
+        file.write(bytes(200))
+    stream = Stream(Mixture([Source("mine", shards)]), TOPOLOGY, 64)
+    with pytest.raises(ValueError, match=r"^mine, sample number 0: .*'000000'.*a\.tar") as caught:
+        next(batches(stream, config(workers=workers), 0, Processes()))
+    assert "\n" not in str(caught.value)
+
+
+def test_two_sets_of_one_name_cannot_be_in_a_batch(toy_sample):
+    points = [replace(toy_sample(), keypoints_2d=np.zeros((2, n, 2)), keypoint_set="top") for n in (1, 2)]
+    with pytest.raises(ValueError, match=r"'000000' has 2 points of keypoint set 'top', others have 1"):
+        collate(points)
