@@ -1,0 +1,169 @@
+"""Where a search begins: poses of the prior, turned and put where their points look most like those given."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from multihmr.fitting.solver import PoseModel
+from multihmr.fitting.state import Observations, State
+
+YAWS, PITCHES_DEG = 24, (-30.0, 0.0, 30.0)
+TILT_SIGMA = 0.5  # rad that people are expected to lean in a picture
+LIKENESS_SIGMA = 0.04  # of a person's size: how far points of the nearest pose that we have are off
+PER_POSE = 2  # candidates of one pose at most
+
+
+class Candidates:
+    """E poses of the average shape as points (E, M, 3), the root upright in the origin [m]."""
+
+    def __init__(self, points_EM3: Tensor, pose_ED: Tensor, model: PoseModel, shape_S: Tensor) -> None:
+        self.points_EM3, self.pose_ED, self.shape_S = points_EM3, pose_ED, shape_S
+        self.component_E = model.components(pose_ED)
+        self.views_R33 = _orientations()
+
+    def from_space(self, seen: Observations, count: int) -> State:
+        """(N * count) states whose points lie nearest to those given in space, best first."""
+        found = [self._align(seen.xyz_PM3[i], seen.weight_PM[i], count) for i in range(len(seen.xyz_PM3))]
+        return _stack(found)
+
+    def _align(self, xyz_M3: Tensor, weight_M: Tensor, count: int) -> State:
+        share_M = weight_M / weight_M.sum()
+        middle_3 = share_M @ xyz_M3
+        middles_E3 = torch.einsum("m,emc->ec", share_M, self.points_EM3)
+        wanted, model = xyz_M3 - middle_3, self.points_EM3 - middles_E3[:, None]
+        covariance = torch.einsum("m,ma,emb->eab", share_M, wanted, model)
+        U, S, Vh = torch.linalg.svd(covariance)
+        sign = torch.det(U @ Vh)
+        flip = torch.stack([torch.ones_like(sign), torch.ones_like(sign), sign], -1)
+        R_E33 = (U * flip[:, None]) @ Vh
+        size_E = torch.einsum("m,emc->e", share_M, model**2)
+        agreement = (S * flip).sum(1).clamp(min=0)
+        error_E = (share_M @ wanted.square().sum(1)) - agreement**2 / size_E
+        best = error_E.argsort()[:count]
+        pelvis = middle_3 - (R_E33[best] @ middles_E3[best, :, None])[..., 0]
+        return self._state(best, R_E33[best], pelvis)
+
+    def from_view(self, seen: Observations, view_P: Tensor, count: int) -> State:
+        """(P * count) states whose points look most like those seen in one view of each person, best first."""
+        found = []
+        for i, v in enumerate(view_P.tolist()):
+            K, R, t = seen.K_PV33[i, v], seen.R_PV33[i, v], seen.t_PV3[i, v]
+            root, pelvis, best = self._look(K, seen.xy_PVM2[i, v], seen.weight_PVM[i, v], count)
+            found.append(self._state(best, R.T @ root, (pelvis - t) @ R))
+        return _stack(found)
+
+    def _look(
+        self, K: Tensor, xy_M2: Tensor, weight_M: Tensor, count: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Turns (C, 3, 3) and pelvises (C, 3) in the camera, indices of poses (C,)."""
+        kept = weight_M > 0
+        share = weight_M[kept] / weight_M[kept].sum()
+        flat = torch.cat([xy_M2[kept], torch.ones_like(xy_M2[kept, :1])], 1) @ torch.linalg.inv(K).T
+        axis = share @ (flat / flat.norm(dim=1, keepdim=True))
+        to_axis_33 = _towards(axis / axis.norm())
+        turned = flat @ to_axis_33.T
+        seen_M = torch.complex(turned[:, 0] / turned[:, 2], turned[:, 1] / turned[:, 2])
+        middle = (share * seen_M).sum()
+        seen_M = seen_M - middle
+        size = (share * seen_M.abs() ** 2).sum()
+        # A scaled orthographic view: a complex factor is the scale and the roll (pixels on a picture's plane).
+        points = torch.einsum("rab,emb->erma", self.views_R33, self.points_EM3[:, kept])
+        flat_ERM = torch.complex(points[..., 0], points[..., 1])
+        middles = (share * flat_ERM).sum(-1, keepdim=True)
+        flat_ERM = flat_ERM - middles
+        product = (share * flat_ERM.conj() * seen_M).sum(-1)
+        spread = (share * flat_ERM.abs() ** 2).sum(-1).clamp(min=1e-9)
+        error = 1 - product.abs() ** 2 / (spread * size.clamp(min=1e-12))
+        roll = torch.angle(product)
+        tilt = torch.arccos((-self.views_R33[:, 1, 2]).clamp(-1, 1))
+        lean = torch.sqrt(roll**2 + tilt**2)
+        score = error / LIKENESS_SIGMA**2 + (2 - 2 * torch.cos(lean)) / TILT_SIGMA**2
+        best = _spread_best(score, count)
+        pose, view = best // score.shape[1], best % score.shape[1]
+        factor = product / spread
+        scale = factor.abs().flatten()[best]
+        depth = 1 / scale
+        roll_C = roll.flatten()[best]
+        place = middle - factor.flatten()[best] * middles.flatten()[best]
+        pelvis = torch.stack([place.real * depth, place.imag * depth, depth], -1)
+        mean_depth = (share * points[..., 2]).sum(-1).flatten()[best]
+        pelvis = pelvis * ((depth - mean_depth) / depth)[:, None]
+        root = _rolls(roll_C) @ self.views_R33[view]
+        return to_axis_33.T @ root, pelvis @ to_axis_33, pose
+
+    def _state(self, best: Tensor, root_C33: Tensor, pelvis_C3: Tensor) -> State:
+        return State(
+            root_C33,
+            pelvis_C3,
+            self.pose_ED[best],
+            self.shape_S.expand(len(best), -1).clone(),
+            self.component_E[best],
+        )
+
+
+def triangulate(seen: Observations) -> tuple[Tensor, Tensor]:
+    """Points (P, M, 3) [m] seen by two views or more, and weights (P, M), 0 for the others.
+
+    Direct linear transform (Hartley and Zisserman, "Multiple View Geometry", 2004, 12.2), on rays.
+    """
+    ones = torch.ones_like(seen.xy_PVM2[..., :1])
+    rays = torch.cat([seen.xy_PVM2, ones], -1) @ torch.linalg.inv(seen.K_PV33).mT
+    cameras = torch.cat([seen.R_PV33, seen.t_PV3[..., None]], -1)[:, :, None]
+    weight = seen.weight_PVM[..., None]
+    rows = [weight * (rays[..., i, None] * cameras[..., 2, :] - cameras[..., i, :]) for i in (0, 1)]
+    A = torch.stack(rows, -2).transpose(1, 2).flatten(2, 3)  # (P, M, 2 V, 4)
+    # Least squares with the last coordinate 1: points lie metres away, never at infinity.
+    normal = A[..., :3].mT @ A[..., :3] + 1e-9 * torch.eye(3, dtype=A.dtype)
+    xyz = -torch.linalg.solve(normal, A[..., :3].mT @ A[..., 3:])[..., 0]
+    camera = torch.einsum("pvab,pmb->pvma", seen.R_PV33, xyz) + seen.t_PV3[:, :, None]
+    seen_by = (seen.weight_PVM > 0).sum(1)
+    in_front = ((camera[..., 2] > 0) | (seen.weight_PVM == 0)).all(1)
+    known = (seen_by >= 2) & in_front & xyz.isfinite().all(-1)
+    return torch.where(known[..., None], xyz, 0), known.to(xyz.dtype)
+
+
+def _orientations() -> Tensor:
+    """(R, 3, 3) turns from the body's axes (z up, facing -y) into a camera's: all ways to face, some tilts."""
+    facing = torch.tensor([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]], dtype=torch.float64)
+    turns = []
+    for pitch in PITCHES_DEG:
+        c, s = math.cos(math.radians(pitch)), math.sin(math.radians(pitch))
+        tilt = torch.tensor([[1, 0, 0], [0, c, -s], [0, s, c]], dtype=torch.float64)
+        for k in range(YAWS):
+            c, s = math.cos(2 * math.pi * k / YAWS), math.sin(2 * math.pi * k / YAWS)
+            yaw = torch.tensor([[c, -s, 0], [s, c, 0], [0, 0, 1]], dtype=torch.float64)
+            turns.append(tilt @ facing @ yaw)
+    return torch.stack(turns)
+
+
+def _spread_best(score_ER: Tensor, count: int) -> Tensor:
+    """Flat indices of the best scores, at most PER_POSE of one row."""
+    scores, at = score_ER.topk(min(PER_POSE, score_ER.shape[1]), dim=1, largest=False)
+    order = scores.flatten().argsort()[:count]
+    rows = order // at.shape[1]
+    return rows * score_ER.shape[1] + at.flatten()[order]
+
+
+def _towards(axis_3: Tensor) -> Tensor:
+    """(3, 3) smallest turn of a camera's axes that brings direction axis_3 onto z."""
+    x, y, z = axis_3.tolist()
+    s = 1 / (1 + z)
+    rows = [[1 - x * x * s, -x * y * s, -x], [-x * y * s, 1 - y * y * s, -y], [x, y, z]]
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+def _rolls(angle_C: Tensor) -> Tensor:
+    c, s, zero, one = angle_C.cos(), angle_C.sin(), torch.zeros_like(angle_C), torch.ones_like(angle_C)
+    return torch.stack([c, -s, zero, s, c, zero, zero, zero, one], -1).unflatten(-1, (3, 3))
+
+
+def _stack(states: list[State]) -> State:
+    return State(
+        *(
+            torch.cat([getattr(state, name) for state in states])
+            for name in ("root_P33", "pelvis_P3", "pose_PD", "shape_PS", "component_P")
+        )
+    )

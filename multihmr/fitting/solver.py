@@ -1,0 +1,246 @@
+"""Levenberg-Marquardt over pose, shape and place of many hypotheses at once, with exact derivatives.
+
+The energy is minus twice the log of a posterior: reprojection and 3D errors under the robust function of Geman
+and McClure (1987), the pose prior, limits of the joints, an average shape, and people who stand upright in the
+picture. The scale of the robust function falls from wide to its own ("graduated non-convexity", Blake and
+Zisserman 1987).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from multihmr.fitting.prior import PosePrior
+from multihmr.fitting.skeleton import (
+    PointSkeleton,
+    RestPose,
+    cross_matrix,
+    left_jacobian,
+    rotation_matrix,
+)
+from multihmr.fitting.state import Observations, State
+
+ROBUST_SCALE = 4.0  # standard deviations at which an error counts half as much as it should
+NEAREST = 0.1  # points nearer to a camera than this [m] are taken to lie there
+LIMIT_SIGMA = 0.1  # rad by which a joint may pass its limit
+UPRIGHT_SIGMA = 0.5  # of the difference between the body's and the picture's "up", as unit vectors
+
+
+@dataclass(frozen=True)
+class ShapePrior:
+    """A Gaussian over the six phenotypes, and a height that is known."""
+
+    mean_S: Tensor
+    sigma_S: Tensor
+
+
+@dataclass(frozen=True)
+class PoseModel:
+    """How pose coordinates turn the bones of a skeleton: captured bones by the prior, extra ones freely.
+
+    basis_D3J and mean_3J: rotation vectors of all bones of the skeleton but the root = mean + pose @ basis.
+    """
+
+    prior: PosePrior
+    mean_3J: Tensor
+    basis_D3J: Tensor
+    whitening_KDD: Tensor
+    centers_KD: Tensor
+    constants_K: Tensor
+    extra_sigma: Tensor
+    lower_3J: Tensor
+    upper_3J: Tensor
+
+    @property
+    def coordinates(self) -> int:
+        return self.basis_D3J.shape[0]
+
+    @cached_property
+    def prior_coordinates(self) -> int:
+        return self.centers_KD.shape[1]
+
+    def components(self, pose_PD: Tensor) -> Tensor:
+        """(P,) the Gaussian of the prior that holds each pose most likely."""
+        z = pose_PD[:, None, : self.prior_coordinates]
+        scaled = torch.einsum("kde,pke->pkd", self.whitening_KDD, z - self.centers_KD)
+        return (scaled.square().sum(-1) + self.constants_K).argmin(1)
+
+
+class Terms(NamedTuple):
+    """Energy (P,), its gradient halves J^T r (P, N) and J^T J (P, N, N)."""
+
+    energy_P: Tensor
+    gradient_PN: Tensor
+    hessian_PNN: Tensor
+
+
+class Energy:
+    """The energy of states of P people, each with its own observations.
+
+    Around `expand`ed shapes the points are linear in the shape: the skeleton's rest tables are only made anew
+    there.
+    """
+
+    def __init__(
+        self,
+        skeleton: PointSkeleton,
+        model: PoseModel,
+        shape_prior: ShapePrior,
+        seen: Observations,
+        *,
+        upright: bool,
+    ) -> None:
+        self.skeleton, self.model, self.shape_prior, self.seen = skeleton, model, shape_prior, seen
+        self.upright = upright
+        self.robust = ROBUST_SCALE
+        self._around_PS: Tensor | None = None
+
+    def rows(self, index: Tensor) -> Energy:
+        """Of the people at an index; to be expanded again."""
+        other = Energy(
+            self.skeleton, self.model, self.shape_prior, self.seen.rows(index), upright=self.upright
+        )
+        other.robust = self.robust
+        return other
+
+    def expand(self, shape_PS: Tensor) -> None:
+        """Take the points to be linear around these shapes; one row serves all people."""
+        self._around_PS = shape_PS.clone()
+        self._rest, self._by_shape = self.skeleton.rest_derivative(shape_PS)
+
+    def rest(self, shape_PS: Tensor) -> RestPose:
+        assert self._around_PS is not None
+        change_SP = (shape_PS - self._around_PS).T
+        offsets = self._rest.offsets_PJ3 + (change_SP[..., None, None] * self._by_shape.offsets_PJ3).sum(0)
+        arms = self._rest.arms_PMJ3 + (change_SP[..., None, None, None] * self._by_shape.arms_PMJ3).sum(0)
+        return RestPose(offsets, arms)
+
+    def points(self, state: State) -> tuple[Tensor, Tensor]:
+        """(P, M, 3) points in the world [m] and their derivatives (P, M, 3, N)."""
+        vectors = self.model.mean_3J + state.pose_PD @ self.model.basis_D3J
+        vectors = vectors.unflatten(1, (-1, 3))
+        local = torch.cat([state.root_P33[:, None], rotation_matrix(vectors)], 1)
+        posed = self.skeleton.pose(self.skeleton.chain(local), self.rest(state.shape_PS))
+        levers = cross_matrix(-self.skeleton.turn_derivative(posed))
+        parents = posed.turns_PJ33[:, self.skeleton.parents[1:]]
+        by_vector = levers[:, :, 1:] @ (parents @ left_jacobian(vectors))[:, None]  # (P, M, J, 3, 3)
+        by_pose = by_vector.transpose(2, 3).flatten(3) @ self.model.basis_D3J.T
+        by_shape = self.skeleton.pose(posed.turns_PJ33, self._by_shape).points_PM3.permute(1, 2, 3, 0)
+        people, count = posed.points_PM3.shape[:2]
+        eye = torch.eye(3, dtype=torch.float64).expand(people, count, 3, 3)
+        jacobian = torch.cat([levers[:, :, 0], eye, by_pose, by_shape], -1)
+        return posed.points_PM3 + state.pelvis_P3[:, None], jacobian
+
+    def __call__(self, state: State) -> Terms:
+        points_PM3, jacobian_PM3N = self.points(state)
+        people, unknowns = len(points_PM3), jacobian_PM3N.shape[-1]
+        energy = points_PM3.new_zeros(people)
+        residuals, jacobians = [], []
+        seen = self.seen
+        if seen.weight_PVM.shape[1]:
+            camera = torch.einsum("pvab,pmb->pvma", seen.R_PV33, points_PM3) + seen.t_PV3[:, :, None]
+            depth = camera[..., 2:].clamp(min=NEAREST)
+            xy = camera[..., :2] / depth
+            pixels = torch.einsum("pvab,pvmb->pvma", seen.K_PV33[..., :2, :2], xy)
+            pixels = pixels + seen.K_PV33[:, :, None, :2, 2]
+            by_camera = torch.cat([torch.eye(2, dtype=xy.dtype).expand(*xy.shape, 2), -xy[..., None]], -1)
+            by_camera = by_camera / depth[..., None]
+            by_point = torch.einsum(
+                "pvab,pvmbc,pvcd->pvmad", seen.K_PV33[..., :2, :2], by_camera, seen.R_PV33
+            )
+            scale = seen.sigma_PV[:, :, None, None]
+            error = (pixels - seen.xy_PVM2) / scale
+            jacobian = (by_point / scale[..., None]) @ jacobian_PM3N[:, None]
+            part, weight = self._robust(error, seen.weight_PVM)
+            energy = energy + part.sum((1, 2))
+            residuals.append((weight[..., None] * error).flatten(1))
+            jacobians.append((weight[..., None, None] * jacobian).flatten(1, 3))
+        if bool((seen.weight_PM > 0).any()):
+            scale = seen.sigma_P[:, None, None]
+            error = (points_PM3 - seen.xyz_PM3) / scale
+            part, weight = self._robust(error, seen.weight_PM)
+            energy = energy + part.sum(1)
+            residuals.append((weight[..., None] * error).flatten(1))
+            jacobians.append((weight[..., None, None] / scale[..., None] * jacobian_PM3N).flatten(1, 2))
+        for residual, jacobian, constant in self._priors(state, unknowns):
+            energy = energy + residual.square().sum(1) + constant
+            residuals.append(residual)
+            jacobians.append(jacobian)
+        r_PR, J_PRN = torch.cat(residuals, 1), torch.cat(jacobians, 1)
+        return Terms(energy, (J_PRN.mT @ r_PR[..., None])[..., 0], J_PRN.mT @ J_PRN)
+
+    def _robust(self, error: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Energies of weighted errors (..., 2 or 3), and the square roots of the weights in least squares."""
+        square = error.square().sum(-1)
+        c2 = self.robust**2
+        return weight * square * c2 / (square + c2), weight.sqrt() * c2 / (square + c2)
+
+    def _priors(self, state: State, unknowns: int) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """(residuals (P, R), derivatives (P, R, N), constants (P,)) of all that is known beforehand."""
+        model, people = self.model, len(state.pose_PD)
+        count, known = model.coordinates, model.prior_coordinates
+        zero = state.pose_PD.new_zeros(people)
+
+        def wide(block: Tensor, start: int) -> Tensor:
+            whole = block.new_zeros(people, block.shape[-2], unknowns)
+            whole[..., start : start + block.shape[-1]] = block
+            return whole
+
+        whitening = model.whitening_KDD[state.component_P]
+        z = state.pose_PD[:, :known] - model.centers_KD[state.component_P]
+        terms = [
+            (
+                (whitening @ z[..., None])[..., 0],
+                wide(whitening, 6),
+                model.constants_K[state.component_P],
+            )
+        ]
+        if count > known:
+            scale = 1 / model.extra_sigma
+            terms.append((state.pose_PD[:, known:] * scale, wide(torch.diag(scale), 6 + known), zero))
+        vectors = model.mean_3J + state.pose_PD @ model.basis_D3J
+        beyond = (vectors - model.upper_3J).clamp(min=0) + (vectors - model.lower_3J).clamp(max=0)
+        outside = (beyond != 0).to(vectors.dtype)[..., None] * model.basis_D3J.T / LIMIT_SIGMA
+        terms.append((beyond / LIMIT_SIGMA, wide(outside, 6), zero))
+        scale = 1 / self.shape_prior.sigma_S
+        terms.append(
+            ((state.shape_PS - self.shape_prior.mean_S) * scale, wide(torch.diag(scale), 6 + count), zero)
+        )
+        if self.upright:
+            up = state.root_P33[..., 2]
+            wanted = torch.tensor([0.0, -1.0, 0.0], dtype=up.dtype)
+            terms.append(((up - wanted) / UPRIGHT_SIGMA, wide(-cross_matrix(up) / UPRIGHT_SIGMA, 0), zero))
+        return terms
+
+
+def minimise(energy: Energy, state: State, *, steps: int, switch: bool = False) -> tuple[State, Tensor]:
+    """States of less energy, and that energy (P,); `switch` lets poses change their Gaussian of the prior."""
+    damping = torch.full_like(state.pelvis_P3[:, 0], 1e-2)
+    terms = energy(state)
+    for _ in range(steps):
+        diagonal = terms.hessian_PNN.diagonal(dim1=1, dim2=2)
+        damped = terms.hessian_PNN + torch.diag_embed(damping[:, None] * diagonal + 1e-9)
+        factor = torch.linalg.cholesky_ex(damped)[0]
+        step = -torch.cholesky_solve(terms.gradient_PN[..., None], factor)[..., 0]
+        trial = state.moved(step.nan_to_num(0.0))
+        if switch:
+            trial = replace(trial, component_P=energy.model.components(trial.pose_PD))
+        found = energy(trial)
+        better = found.energy_P < terms.energy_P
+        gain = (terms.energy_P - found.energy_P).where(better, torch.zeros_like(damping))
+        state = state.where(better, trial)
+        terms = Terms(
+            *(
+                torch.where(better.view(-1, *[1] * (old.ndim - 1)), new, old)
+                for old, new in zip(terms, found, strict=True)
+            )
+        )
+        damping = torch.where(better, damping / 5, damping * 5).clamp(1e-6, 1e6)
+        if bool((better & (gain < 1e-4)).all()):
+            break
+    return state, terms.energy_P

@@ -1,0 +1,76 @@
+"""What a fit looks for (State) and what it is told (Observations), for P people or hypotheses side by side."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from multihmr.fitting.skeleton import rotation_matrix
+
+T = TypeVar("T", bound="_Rows")
+
+
+class _Rows:
+    """Dataclasses of tensors whose first axis are the P rows."""
+
+    def rows(self: T, index: Tensor) -> T:
+        """Those at an index or mask (..,)."""
+        return type(self)(**{f.name: getattr(self, f.name)[index] for f in fields(self)})  # type: ignore[arg-type]
+
+    def where(self: T, mask_P: Tensor, other: T) -> T:
+        """Rows of `other` where the mask is true."""
+        values = {}
+        for field in fields(self):  # type: ignore[arg-type]
+            mine, theirs = getattr(self, field.name), getattr(other, field.name)
+            values[field.name] = torch.where(mask_P.view(-1, *[1] * (mine.ndim - 1)), theirs, mine)
+        return type(self)(**values)
+
+
+@dataclass(frozen=True)
+class State(_Rows):
+    """root_P33 turns the body into the frame of the world (the first camera's), pelvis_P3 is the root joint
+    there [m], pose_PD coordinates of the pose (the prior's, then rotation vectors of extra bones [rad]),
+    shape_PS in [0, 1], component_P which Gaussian of the prior holds."""
+
+    root_P33: Tensor
+    pelvis_P3: Tensor
+    pose_PD: Tensor
+    shape_PS: Tensor
+    component_P: Tensor
+
+    def moved(self, step_PN: Tensor) -> State:
+        """By (P, 3 + 3 + D + S) increments: turn of the root in the world's axes, pelvis, pose, shape."""
+        count = self.pose_PD.shape[1]
+        turn, shift, pose, shape = step_PN.split([3, 3, count, self.shape_PS.shape[1]], 1)
+        return State(
+            rotation_matrix(turn) @ self.root_P33,
+            self.pelvis_P3 + shift,
+            self.pose_PD + pose,
+            (self.shape_PS + shape).clamp(0, 1),
+            self.component_P,
+        )
+
+
+@dataclass(frozen=True)
+class Observations(_Rows):
+    """Points of P people in V views and in space; a weight of 0 is a point that nobody gave.
+
+    K_PV33, R_PV33, t_PV3   cameras: pixels = K (R x + t)
+    xy_PVM2, weight_PVM     pixels; weights are confidences, 0 to 1
+    sigma_PV                how far off points are [pixels]
+    xyz_PM3, weight_PM      metres in the frame of the world
+    sigma_P                 how far off these are [m]
+    """
+
+    K_PV33: Tensor
+    R_PV33: Tensor
+    t_PV3: Tensor
+    xy_PVM2: Tensor
+    weight_PVM: Tensor
+    sigma_PV: Tensor
+    xyz_PM3: Tensor
+    weight_PM: Tensor
+    sigma_P: Tensor
