@@ -3,8 +3,8 @@
     python scripts/fit_pose_prior.py --assets shared/assets --out multihmr/fitting/pose_prior.npz
 
 Data: cmu_poses_anny.npz (mocap.cs.cmu.edu, free for any use; see shared/assets/CMU_POSES.md), without the
-clips of the test split, mirrored too; a quarter of the weight are poses of `PoseSampler`, which sit, crouch and
-lie as the captures do not. Takes about two minutes on one core.
+clips of the test split, mirrored too; a quarter of the weight are poses of `PoseSampler`, which sit, crouch
+and lie as the captures do not. Takes about two minutes on one core.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from multihmr.bodies.anny import Anny
-from multihmr.data.poses import PoseSampler, quaternions_to_matrices
-from multihmr.data.splits import captures_of_split
+from multihmr.data.synthetic.poses import PoseSampler, quaternions_to_matrices
+from multihmr.data.synthetic.splits import captures_of_split
 from multihmr.humans import rotmat_to_rotvec
 
 LARGEST_TURN = 2.3  # rad; forearms and feet beyond it are artefacts of the retargeting
@@ -40,8 +40,10 @@ def main() -> None:
     _, directions = np.linalg.eigh((centred * weights[:, None]).T @ centred)
     basis = directions[:, ::-1].T[: args.dimensions]
     z = centred @ basis.T
-    print(f"{len(z)} poses of {len(bones)} bones; {args.dimensions} directions keep "
-          f"{np.average((z**2).sum(1), weights=weights) / np.average((centred**2).sum(1), weights=weights):.4f}")
+    print(
+        f"{len(z)} poses of {len(bones)} bones; {args.dimensions} directions keep "
+        f"{np.average((z**2).sum(1), weights=weights) / np.average((centred**2).sum(1), weights=weights):.4f}"
+    )
     rng = np.random.default_rng(0)
     shares, centers, covariances = fit_mixture(z, weights, args.gaussians, rng)
     factors = np.stack([np.linalg.cholesky(np.linalg.inv(c)).T for c in covariances])
@@ -92,7 +94,11 @@ def training_poses(assets: Path, sampled: int) -> tuple[list[str], np.ndarray, n
     climbing = np.array([str(source).startswith("01_") for source in sources])
     once = np.where(climbing, 0.35, 1.0)  # half of the frames climb on a playground, as in PoseSampler
     both = np.concatenate([once, once]) / (2 * once.sum()) * (1 - SAMPLED_SHARE)
-    return bones, vectors.reshape(len(vectors), -1), np.append(both, np.full(sampled, SAMPLED_SHARE / sampled))
+    return (
+        bones,
+        vectors.reshape(len(vectors), -1),
+        np.append(both, np.full(sampled, SAMPLED_SHARE / sampled)),
+    )
 
 
 def fit_mixture(

@@ -192,8 +192,8 @@ def test_style_rules(path: Path) -> None:
         where = f"{path.name}:{getattr(node, 'lineno', 0)}"
         assert called != "print" or room == "cli", f"{where}: only the command line prints"
         assert called != "sys.exit" or room == "cli", f"{where}: only the command line exits"
-        assert words not in ("torch.float64", "torch.double"), (
-            f"{where}: no float64 tensors, Apple MPS has none"
+        assert words not in ("torch.float64", "torch.double") or room == "fitting", (
+            f"{where}: no float64 tensors, Apple MPS has none; normal equations are solved on the CPU"
         )
         assert words not in ("os.environ", "os.getenv") or room in ENVIRONMENT_READERS, (
             f"{where}: storage/paths.py does that"

@@ -47,7 +47,7 @@ class Candidates:
         return self._state(best, R_E33[best], pelvis)
 
     def from_view(self, seen: Observations, view_P: Tensor, count: int) -> State:
-        """(P * count) states whose points look most like those seen in one view of each person, best first."""
+        """(P * count) states whose points look most like those in one view of each person, best first."""
         found = []
         for i, v in enumerate(view_P.tolist()):
             K, R, t = seen.K_PV33[i, v], seen.R_PV33[i, v], seen.t_PV3[i, v]
@@ -55,9 +55,7 @@ class Candidates:
             found.append(self._state(best, R.T @ root, (pelvis - t) @ R))
         return _stack(found)
 
-    def _look(
-        self, K: Tensor, xy_M2: Tensor, weight_M: Tensor, count: int
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _look(self, K: Tensor, xy_M2: Tensor, weight_M: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
         """Turns (C, 3, 3) and pelvises (C, 3) in the camera, indices of poses (C,)."""
         kept = weight_M > 0
         share = weight_M[kept] / weight_M[kept].sum()
@@ -69,7 +67,8 @@ class Candidates:
         middle = (share * seen_M).sum()
         seen_M = seen_M - middle
         size = (share * seen_M.abs() ** 2).sum()
-        # A scaled orthographic view: a complex factor is the scale and the roll (pixels on a picture's plane).
+        # A scaled orthographic view: a complex factor is the scale and the roll (pixels on a picture's
+        # plane).
         points = torch.einsum("rab,emb->erma", self.views_R33, self.points_EM3[:, kept])
         flat_ERM = torch.complex(points[..., 0], points[..., 1])
         middles = (share * flat_ERM).sum(-1, keepdim=True)
@@ -126,7 +125,7 @@ def triangulate(seen: Observations) -> tuple[Tensor, Tensor]:
 
 
 def _orientations() -> Tensor:
-    """(R, 3, 3) turns from the body's axes (z up, facing -y) into a camera's: all ways to face, some tilts."""
+    """(R, 3, 3) turns from the body's axes (z up, facing -y) into a camera's: all yaws, some tilts."""
     facing = torch.tensor([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]], dtype=torch.float64)
     turns = []
     for pitch in PITCHES_DEG:

@@ -1,8 +1,8 @@
 """What poses people take: a mixture of Gaussians over captured motions, and the limits of the joints.
 
 The rotations of the captured bones are written as rotation vectors; their first principal components are the
-coordinates z, and a mixture of Gaussians over z says how likely a pose is, as in SMPLify (Bogo et al., "Keep it
-SMPL", ECCV 2016). `scripts/fit_pose_prior.py` makes the file from the CMU motion captures.
+coordinates z, and a mixture of Gaussians over z says how likely a pose is, as in SMPLify (Bogo et al., "Keep
+it SMPL", ECCV 2016). `scripts/fit_pose_prior.py` makes the file from the CMU motion captures.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class PosePrior:
     basis          (D, 3 B) orthonormal principal directions: rotation vectors = mean + z @ basis
     log_weights    (K,) of the Gaussians
     centers        (K, D)
-    factors        (K, D, D) upper triangular W with W^T W = inverse covariance: a pose's residual is W (z - center)
+    factors        (K, D, D) upper triangular W, W^T W = inverse covariance; the residual is W (z - center)
     log_scales     (K,) log determinant of each W
     lower, upper   (3 B,) limits of the rotation vectors [rad]
     exemplars      (E, D) poses that together stand for the captured ones: where a search begins
@@ -48,7 +48,7 @@ class PosePrior:
         return flat.reshape(*flat.shape[:-1], len(self.bones), 3)
 
     def coordinates(self, rotation_vectors: np.ndarray) -> np.ndarray:
-        """(..., B, 3) rotation vectors [rad] -> (..., D) coordinates of the nearest pose that they can say."""
+        """(..., B, 3) rotation vectors [rad] -> (..., D) coordinates of the nearest pose that has some."""
         flat = rotation_vectors.reshape(*rotation_vectors.shape[:-2], -1)
         return (flat - self.mean) @ self.basis.T
 

@@ -1,8 +1,8 @@
 """The points that a fit looks at, as functions of pose and shape, with their derivatives: no mesh is posed.
 
-A keypoint is a mean of skinned vertices and of joints. Of each bone it needs only one 4-vector, the weighted sum
-of its rest vertices, so 17 points cost less than a hundredth of the 13,718 vertices. A turn w of a bone moves a
-point p that hangs on it by w x (p - joint); derivatives follow from that, exactly.
+A keypoint is a mean of skinned vertices and of joints. Of each bone it needs only one 4-vector, the weighted
+sum of its rest vertices, so 17 points cost less than a hundredth of the 13,718 vertices. A turn w of a bone
+moves a point p that hangs on it by w x (p - joint); derivatives follow from that, exactly.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from multihmr.bodies.anny import Anny
-from multihmr.bodies.patches import joined
-from multihmr.humans import KeypointSet
+from multihmr.bodies.skinning import joined
+from multihmr.bodies.topology import KeypointSet
 
 SMALLEST_WEIGHT = 1e-5  # of a bone in a point; less moves it by micrometres
 
@@ -151,7 +151,7 @@ class PointSkeleton:
 
 @torch.no_grad()
 def _rest_bones(body: Anny, shape_PS: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Joints at rest (P, B, 3) [m], turns from rest to the reference pose (P, B, 3, 3), coefficients (P, C)."""
+    """Joints at rest (P, B, 3) [m], turns from rest to reference (P, B, 3, 3), coefficients (P, C)."""
     coefficients_PC = body._shape_coefficients(shape_PS.float())
     heads_PB3 = torch.addmm(body._head_mean, coefficients_PC, body._head_directions).unflatten(1, (-1, 3))
     upright = torch.eye(3).expand(len(shape_PS), body.rotation_count, 3, 3)

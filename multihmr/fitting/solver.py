@@ -1,9 +1,9 @@
 """Levenberg-Marquardt over pose, shape and place of many hypotheses at once, with exact derivatives.
 
-The energy is minus twice the log of a posterior: reprojection and 3D errors under the robust function of Geman
-and McClure (1987), the pose prior, limits of the joints, an average shape, and people who stand upright in the
-picture. The scale of the robust function falls from wide to its own ("graduated non-convexity", Blake and
-Zisserman 1987).
+The energy is minus twice the log of a posterior: reprojection and 3D errors under the robust function of
+Geman and McClure (1987), the pose prior, limits of the joints, an average shape, and people who stand
+upright in the picture. The scale of the robust function falls from wide to its own ("graduated
+non-convexity", Blake and Zisserman 1987).
 """
 
 from __future__ import annotations

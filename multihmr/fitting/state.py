@@ -1,9 +1,9 @@
-"""What a fit looks for (State) and what it is told (Observations), for P people or hypotheses side by side."""
+"""What a fit looks for (State) and what it is told (Observations), for P people side by side."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -18,12 +18,13 @@ class _Rows:
 
     def rows(self: T, index: Tensor) -> T:
         """Those at an index or mask (..,)."""
-        return type(self)(**{f.name: getattr(self, f.name)[index] for f in fields(self)})  # type: ignore[arg-type]
+        names = [field.name for field in fields(cast(Any, self))]
+        return type(self)(**{name: getattr(self, name)[index] for name in names})
 
     def where(self: T, mask_P: Tensor, other: T) -> T:
         """Rows of `other` where the mask is true."""
         values = {}
-        for field in fields(self):  # type: ignore[arg-type]
+        for field in fields(cast(Any, self)):
             mine, theirs = getattr(self, field.name), getattr(other, field.name)
             values[field.name] = torch.where(mask_P.view(-1, *[1] * (mine.ndim - 1)), theirs, mine)
         return type(self)(**values)

@@ -1,0 +1,339 @@
+"""`fit`: people whose keypoints are known, as meshes."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from multihmr.bodies.anny import Anny
+from multihmr.fitting.initialization import Candidates, triangulate
+from multihmr.fitting.inputs import Inputs, read_inputs
+from multihmr.fitting.point_sets import find_points
+from multihmr.fitting.prior import PosePrior, load_prior
+from multihmr.fitting.results import FittedHumans, assemble
+from multihmr.fitting.skeleton import PointSkeleton, RestPose, rotation_matrix
+from multihmr.fitting.solver import Energy, PoseModel, ShapePrior, minimise
+from multihmr.fitting.state import Observations, State
+from multihmr.humans import Humans, rotmat_to_rotvec
+
+# An adult of average build; how far people differ from that, in units of the phenotypes.
+SHAPE_MEAN = {"gender": 0.5, "age": 0.68, "muscle": 0.5, "weight": 0.5, "height": 0.42, "proportions": 0.5}
+SHAPE_SIGMA = {"gender": 0.4, "age": 0.18, "muscle": 0.2, "weight": 0.2, "height": 0.12, "proportions": 0.25}
+STARTS, FINALISTS = 12, 4  # hypotheses that are tried, and that are fitted to the end
+ROBUST_SCALES = ((1e3, 6), (10.0, 6))  # of the first stage, with the number of steps
+ROUNDS, ROUND_STEPS = 3, 6  # of the last stage: rest tables are made anew in each round
+AT_ONCE = 32  # people that are fitted side by side; more need memory, not less time
+LEVER = 0.02  # a bone whose turn moves given points by less than this [m/rad] stays unknown
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Fitter:
+    """All that does not depend on the people: made once for a body and a set of points."""
+
+    body: Anny
+    skeleton: PointSkeleton
+    model: PoseModel
+    shape_prior: ShapePrior
+    candidates: Candidates
+    names: tuple[str, ...]
+    kept: np.ndarray
+
+
+def fit(
+    keypoints_2d: Any,
+    K: Any = None,
+    keypoints_3d: Any = None,
+    confidence: Any = None,
+    init: Humans | None = None,
+    *,
+    keypoint_set: str = "coco17",
+    names: Sequence[str] | None = None,
+    extrinsics: Any = None,
+    body: Any = None,
+    image_size: tuple[int, int] | None = None,
+    sigma: float | None = None,
+    progress: Progress | None = None,
+) -> FittedHumans:
+    """Meshes of people whose keypoints are known, in pixels, in space, or both.
+
+    Minimises reprojection and 3D errors, an energy of the pose (`PosePrior`), limits of the joints and of the
+    shape, from several poses of the captured motions at once; the best of all is kept. The same points give
+    the same people.
+
+    Args:
+        keypoints_2d: (M, 2) of one person or (N, M, 2), in pixels as in Humans (the centre of the top-left
+            pixel is (0.5, 0.5)); a third column is the confidence. With `extrinsics` a list of such arrays,
+            one a view, with the same people in the same order. None if there are points in space alone.
+        K: (3, 3) intrinsics; with several views one for all or one each.
+        keypoints_3d: (M, 3) or (N, M, 3) in metres in the frame of the (first) camera: x right, y down, z
+            forward; a fourth column is the confidence.
+        confidence: (M,) or (N, M); with several views (V, M) or (V, N, M). From 0, not known, to 1.
+        init: people to begin with, in the order of the keypoints, as `model.predict` gives them.
+        keypoint_set: which points they are, one of `bodies.keypoint_sets.KEYPOINT_SETS`; what the body cannot
+            place (the contour of the face, say) is left out.
+        names: instead of a set: the name of each point, of any of the sets or of a joint of the body.
+        extrinsics: of several views, (3, 4) or (4, 4) each, from the world into the camera [m].
+        body: an `Anny`, "anny" or None for the one of the package.
+        image_size: (height, width) of the (first) picture; None takes twice the principal point.
+        sigma: how far off the points are [pixels], one standard deviation; None takes 0.75 % of a person's
+            extent in the picture.
+        progress: is called with the number of people that are done, and of all.
+
+    Returns:
+        FittedHumans in the frame of the (first) camera, in the order of the keypoints. `unpredicted` names
+        the joints and expressions of which the points say nothing.
+
+    Raises:
+        ValueError: something has a wrong shape, is not finite, has no confidence, lies behind the camera, or
+            has an unknown name; the sentence says which.
+    """
+    fitter = _fitter(_check_body(body), keypoint_set, tuple(names) if names is not None else None)
+    inputs = read_inputs(
+        keypoints_2d,
+        K,
+        keypoints_3d,
+        confidence,
+        extrinsics,
+        names=fitter.names,
+        kept=fitter.kept,
+        sigma=sigma,
+        image_size=image_size,
+    )
+    people = len(inputs.seen.xyz_PM3)
+    if init is not None:
+        _check_init(init, people, fitter.body)
+    states: list[State] = []
+    for start in range(0, people, AT_ONCE):
+        rows = torch.arange(start, min(start + AT_ONCE, people))
+        begin = None if init is None else _state_of(init, rows, fitter)
+        states.append(_fit_people(fitter, inputs.seen.rows(rows), begin))
+        if progress is not None:
+            progress(int(rows[-1]) + 1, people)
+    return _humans(fitter, states, inputs)
+
+
+@torch.no_grad()
+def _fit_people(fitter: Fitter, seen: Observations, begin: State | None) -> State:
+    """The best state of each person."""
+    people = len(seen.xyz_PM3)
+    upright = bool(seen.weight_PVM.shape[1] == 1) and not bool((seen.weight_PM > 0).any())
+    state = begin if begin is not None else _starts(fitter, seen)
+    count = len(state.pelvis_P3) // people
+    owner = torch.arange(people).repeat_interleave(count)
+    energy = Energy(fitter.skeleton, fitter.model, fitter.shape_prior, seen.rows(owner), upright=upright)
+    energy.expand((state.shape_PS if begin is not None else state.shape_PS[:1]).float())
+    for scale, steps in ROBUST_SCALES:
+        energy.robust = scale
+        state, values = minimise(energy, state, steps=steps)
+    finalists = min(FINALISTS, count)
+    best = values.view(people, count).topk(finalists, largest=False).indices
+    chosen = (torch.arange(people)[:, None] * count + best).flatten()
+    state = state.rows(chosen)
+    energy = energy.rows(chosen)
+    energy.robust = ROBUST_SCALE_LAST
+    for _ in range(ROUNDS):
+        energy.expand(state.shape_PS.float())
+        state, values = minimise(energy, state, steps=ROUND_STEPS, switch=True)
+    winner = values.view(people, finalists).argmin(1) + torch.arange(people) * finalists
+    return state.rows(winner)
+
+
+ROBUST_SCALE_LAST = 4.0
+
+
+def _starts(fitter: Fitter, seen: Observations) -> State:
+    """STARTS states a person: from points in space if there are enough of them, else from the best view."""
+    xyz, weight = seen.xyz_PM3, seen.weight_PM
+    if seen.weight_PVM.shape[1] > 1:
+        seen_twice, weight_twice = triangulate(seen)
+        _check_in_front(seen, weight_twice)
+        xyz = torch.where(weight[..., None] > 0, xyz, seen_twice)
+        weight = torch.where(weight > 0, weight, weight_twice)
+    enough = (weight > 0).sum(1) >= 4
+    found: list[State] = []
+    for i in range(len(xyz)):
+        row = torch.tensor([i])
+        if enough[i]:
+            one = replace(seen.rows(row), xyz_PM3=xyz[row], weight_PM=weight[row])
+            found.append(fitter.candidates.from_space(one, STARTS))
+        else:
+            view = (seen.weight_PVM[i] > 0).sum(1).argmax()[None]
+            found.append(fitter.candidates.from_view(seen.rows(row), view, STARTS))
+    return State(*(torch.cat([getattr(s, name) for s in found]) for name in _FIELDS))
+
+
+_FIELDS = ("root_P33", "pelvis_P3", "pose_PD", "shape_PS", "component_P")
+
+
+def _check_in_front(seen: Observations, weight_twice: Tensor) -> None:
+    """ValueError where views that see the same points cannot see them together."""
+    shared = (seen.weight_PVM > 0).sum(1) >= 2
+    for person in range(len(shared)):
+        count, placed = int(shared[person].sum()), int((weight_twice[person] > 0).sum())
+        if count >= 4 and placed < count / 2:
+            raise ValueError(
+                f"{count - placed} of the {count} points of person {person} that several views share lie "
+                "behind a camera: extrinsics must lead from the world into the camera, and all views show "
+                "the same person"
+            )
+
+
+def _humans(fitter: Fitter, states: Sequence[State], inputs: Inputs) -> FittedHumans:
+    body, seen = fitter.body, inputs.seen
+    count = len(body.topology.pose_names)
+    if not states:
+        empty = torch.zeros(0)
+        return assemble(
+            body, empty.view(0, count, 3, 3), torch.zeros(0, body.shape_count), empty.view(0, 3),
+            K=inputs.K, K_source=inputs.K_source, image_size=inputs.image_size, scores=np.zeros(0),
+            unpredicted=(), errors_px=np.zeros(0), errors_mm=np.zeros(0),
+        )  # fmt: skip
+    state = State(*(torch.cat([getattr(s, name) for s in states]) for name in _FIELDS))
+    energy = Energy(fitter.skeleton, fitter.model, fitter.shape_prior, seen, upright=False)
+    energy.expand(state.shape_PS.float())
+    points_PM3, _ = energy.points(state)
+    weights = torch.cat([seen.weight_PVM.flatten(1), seen.weight_PM], 1)
+    scores = weights.sum(1) / (weights > 0).sum(1)
+    return assemble(
+        body,
+        pose_of(fitter, state),
+        state.shape_PS,
+        state.pelvis_P3,
+        K=inputs.K,
+        K_source=inputs.K_source,
+        image_size=inputs.image_size,
+        scores=scores.numpy(),
+        unpredicted=_unknown(fitter, state, seen),
+        **errors_of(points_PM3, seen),
+    )
+
+
+def errors_of(points_PM3: Tensor, seen: Observations) -> dict[str, np.ndarray]:
+    """errors_px and errors_mm of fitted points, see FittedHumans."""
+    camera = torch.einsum("pvab,pmb->pvma", seen.R_PV33, points_PM3) + seen.t_PV3[:, :, None]
+    flat = torch.einsum("pvab,pvmb->pvma", seen.K_PV33, camera)
+    pixels = (flat[..., :2] / flat[..., 2:].clamp(min=1e-6) - seen.xy_PVM2).norm(dim=-1)
+    metres = (points_PM3 - seen.xyz_PM3).norm(dim=-1)
+    in_view, in_space = (seen.weight_PVM > 0).double(), (seen.weight_PM > 0).double()
+    return {
+        "errors_px": ((pixels * in_view).sum((1, 2)) / in_view.sum((1, 2))).float().numpy(),
+        "errors_mm": (1000 * (metres * in_space).sum(1) / in_space.sum(1)).float().numpy(),
+    }
+
+
+def pose_of(fitter: Fitter, state: State) -> Tensor:
+    """(P, R, 3, 3) rotations of all bones of the body; those without coordinates are at rest."""
+    prior, extra = fitter.model.prior, fitter.model.prior_coordinates
+    names = list(fitter.body.topology.pose_names)
+    pose = torch.eye(3, dtype=torch.float64).repeat(len(state.pelvis_P3), len(names), 1, 1)
+    pose[:, 0] = state.root_P33
+    vectors = prior.rotation_vectors(state.pose_PD[:, :extra].numpy())
+    pose[:, [names.index(bone) for bone in prior.bones]] = rotation_matrix(torch.from_numpy(vectors))
+    return pose
+
+
+def _unknown(fitter: Fitter, state: State, seen: Observations) -> tuple[str, ...]:
+    """Joints that turn no given point of any person, and all expressions."""
+    energy = Energy(fitter.skeleton, fitter.model, fitter.shape_prior, seen, upright=False)
+    energy.expand(state.shape_PS.float())
+    vectors = (fitter.model.mean_3J + state.pose_PD @ fitter.model.basis_D3J).unflatten(1, (-1, 3))
+    local = torch.cat([state.root_P33[:, None], rotation_matrix(vectors)], 1)
+    posed = fitter.skeleton.pose(fitter.skeleton.chain(local), energy.rest(state.shape_PS))
+    levers = fitter.skeleton.turn_derivative(posed).norm(dim=-1)
+    given = (seen.weight_PVM > 0).any(1) | (seen.weight_PM > 0)
+    moved = (levers * given[..., None]).amax((0, 1)) > LEVER
+    known = {bone for bone, moves in zip(fitter.skeleton.bones, moved.tolist(), strict=True) if moves}
+    topology = fitter.body.topology
+    return (*(name for name in topology.pose_names if name not in known), *topology.expression_names)
+
+
+def _check_body(body: Any) -> Anny:
+    if body is None or body == "anny":
+        return _bundled_body()
+    if isinstance(body, Anny):
+        return body
+    name = body if isinstance(body, str) else getattr(body, "name", type(body).__name__)
+    raise ValueError(f"the fitter knows the body 'anny', for which it has a pose prior, not {name!r}")
+
+
+@functools.cache
+def _bundled_body() -> Anny:
+    return Anny().eval()
+
+
+@functools.lru_cache(maxsize=4)
+def _fitter(body: Anny, keypoint_set: str, names: tuple[str, ...] | None) -> Fitter:
+    points, kept = find_points(body, keypoint_set, names)
+    prior = load_prior()
+    skeleton = PointSkeleton(body, points, prior.bones)
+    model = _pose_model(prior, skeleton)
+    numbers = body.topology.shape_names
+    shape_prior = ShapePrior(
+        torch.tensor([SHAPE_MEAN[name] for name in numbers], dtype=torch.float64),
+        torch.tensor([SHAPE_SIGMA[name] for name in numbers], dtype=torch.float64),
+    )
+    exemplars = torch.from_numpy(prior.exemplars)
+    exemplars = torch.cat(
+        [exemplars, exemplars.new_zeros(len(exemplars), model.coordinates - exemplars.shape[1])], 1
+    )
+    vectors = (model.mean_3J + exemplars @ model.basis_D3J).unflatten(1, (-1, 3))
+    eye = torch.eye(3, dtype=torch.float64).expand(len(vectors), 1, 3, 3)
+    turns = skeleton.chain(torch.cat([eye, rotation_matrix(vectors)], 1))
+    rest = skeleton.rest(shape_prior.mean_S[None].float())
+    many = RestPose(
+        rest.offsets_PJ3.expand(len(vectors), -1, -1), rest.arms_PMJ3.expand(len(vectors), -1, -1, -1)
+    )
+    candidates = Candidates(skeleton.pose(turns, many).points_PM3, exemplars, model, shape_prior.mean_S)
+    return Fitter(body, skeleton, model, shape_prior, candidates, points.names, kept)
+
+
+def _pose_model(prior: PosePrior, skeleton: PointSkeleton) -> PoseModel:
+    columns = np.concatenate([3 * prior.bones.index(bone) + np.arange(3) for bone in skeleton.bones[1:]])
+    constants = -2 * (prior.log_weights + prior.log_scales)
+    return PoseModel(
+        prior,
+        *(
+            torch.from_numpy(np.ascontiguousarray(array))
+            for array in (
+                prior.mean[columns],
+                prior.basis[:, columns],
+                prior.factors,
+                prior.centers,
+                constants,
+                np.zeros(0),
+                prior.lower[columns],
+                prior.upper[columns],
+            )
+        ),
+    )
+
+
+def _check_init(init: Humans, people: int, body: Anny) -> None:
+    if init.body != body.name:
+        raise ValueError(f"init holds people of the body {init.body!r}, the fit is of {body.name!r}")
+    if len(init) != people:
+        raise ValueError(f"init has {len(init)} people but the keypoints have {people}")
+
+
+def _state_of(init: Humans, rows: Tensor, fitter: Fitter) -> State:
+    """The nearest states that the prior's coordinates can say."""
+    prior, names = fitter.model.prior, list(fitter.body.topology.pose_names)
+    pose = init.pose[rows.numpy()]
+    vectors = rotmat_to_rotvec(pose[:, [names.index(bone) for bone in prior.bones]])
+    z = torch.from_numpy(prior.coordinates(vectors.astype(np.float64)))
+    z = torch.cat([z, z.new_zeros(len(z), fitter.model.coordinates - z.shape[1])], 1)
+    return State(
+        torch.from_numpy(pose[:, 0].astype(np.float64)),
+        torch.from_numpy(init.pelvis[rows.numpy()].astype(np.float64)),
+        z,
+        torch.from_numpy(init.shape[rows.numpy()].astype(np.float64)).clamp(0, 1),
+        fitter.model.components(z),
+    )

@@ -1,0 +1,224 @@
+"""Reads what a user gives to `fit` into Observations, and refuses in one sentence what cannot be fitted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from multihmr.fitting.state import Observations
+from multihmr.geometry import default_intrinsics
+from multihmr.preprocessing.camera import check_intrinsics
+
+SIGMA_SHARE, SIGMA_LEAST = (
+    0.0075,
+    1.0,
+)  # how far off points are: share of a person's extent, at least so many pixels
+SIGMA_SPACE = 0.01  # how far off points given in space are [m]
+FEWEST_POINTS = 3
+DEFAULT_SIZE = (1000, 1000)  # of the picture, where points are given in space alone, without a camera
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Checked inputs. K (3, 3) and image_size of the first camera; K_source as in Humans."""
+
+    seen: Observations
+    K: np.ndarray
+    K_source: str
+    image_size: tuple[int, int]
+
+
+def read_inputs(
+    keypoints_2d: Any,
+    K: Any,
+    keypoints_3d: Any,
+    confidence: Any,
+    extrinsics: Any,
+    *,
+    names: tuple[str, ...],
+    kept: np.ndarray,
+    sigma: float | None,
+    image_size: tuple[int, int] | None,
+) -> Inputs:
+    """names: of the points that are used; kept: their places among those given. See `fit` for the rest."""
+    if keypoints_2d is None and keypoints_3d is None:
+        raise ValueError("give keypoints_2d, keypoints_3d or both")
+    cameras = _extrinsics(extrinsics)
+    xy, weight = _points(keypoints_2d, confidence, 2, len(cameras), kept, extrinsics is not None)
+    alone = keypoints_2d is None
+    xyz, weight_3d = _points(keypoints_3d, confidence if alone else None, 3, 1, kept, False)
+    people = len(xyz) if alone else len(xy)
+    if not alone and keypoints_3d is not None and len(xyz) != people:
+        raise ValueError(f"keypoints_3d has {len(xyz)} people but keypoints_2d has {people}")
+    views = 0 if alone else len(cameras)
+    if alone:
+        xy, weight = np.zeros((people, 0, len(kept), 2)), np.zeros((people, 0, len(kept)))
+    if keypoints_3d is None:
+        xyz, weight_3d = np.zeros((people, 1, len(kept), 3)), np.zeros((people, 1, len(kept)))
+    _check_values(xy, weight, "keypoints_2d", names)
+    _check_values(xyz, weight_3d, "keypoints_3d", names)
+    _check_counts(weight, weight_3d, people)
+    behind = (weight_3d[:, 0] > 0) & ~(xyz[:, 0, :, 2] > 0)
+    if behind.any():
+        person, point = np.argwhere(behind)[0]
+        raise ValueError(
+            f"keypoints_3d has {names[point]!r} of person {person} behind the camera, at z = "
+            f"{xyz[person, 0, point, 2]:.3g} m; points must be in the camera's frame: x right, y down, "
+            "z forward"
+        )
+    K_V33, source, size = _intrinsics(K, views, image_size)
+    sigma_NV = np.full((people, views), float(sigma)) if sigma else _spreads(xy, weight)
+    world = [_relative(camera, cameras[0]) for camera in cameras[:views]]
+    R = np.stack([c[:, :3] for c in world]) if views else np.zeros((0, 3, 3))
+    t = np.stack([c[:, 3] for c in world]) if views else np.zeros((0, 3))
+    seen = Observations(
+        K_PV33=_rows(K_V33[:views], people),
+        R_PV33=_rows(R, people),
+        t_PV3=_rows(t, people),
+        xy_PVM2=_doubles(np.where(weight[..., None] > 0, xy, 0)),
+        weight_PVM=_doubles(weight),
+        sigma_PV=_doubles(sigma_NV),
+        xyz_PM3=_doubles(np.where(weight_3d[:, 0, :, None] > 0, xyz[:, 0], 0)),
+        weight_PM=_doubles(weight_3d[:, 0]),
+        sigma_P=torch.full((people,), SIGMA_SPACE, dtype=torch.float64),
+    )
+    return Inputs(seen, K_V33[0].astype(np.float32), source, size)
+
+
+def _points(
+    points: Any, confidence: Any, width: int, views: int, kept: np.ndarray, several: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """(N, V, M, width) points and (N, V, M) confidences, those of the points that are used."""
+    name = f"keypoints_{width}d"
+    if points is None:
+        return np.zeros((0, views, len(kept), width)), np.zeros((0, views, len(kept)))
+    per_view = list(points) if several else [points]
+    if len(per_view) != views:
+        raise ValueError(f"{name} must have one array a view: {views} extrinsics, {len(per_view)} views")
+    arrays = [_numbers(array, name) for array in per_view]
+    arrays = [array[None] if array.ndim == 2 else array for array in arrays]
+    expected = f"(M, {width}) or (N, M, {width}), or with the confidence as one more column"
+    for array in arrays:
+        if array.ndim != 3 or array.shape[2] not in (width, width + 1):
+            raise ValueError(f"{name} must be {expected}, got {array.shape}")
+        if array.shape != arrays[0].shape:
+            raise ValueError(
+                f"{name} must hold the same people in every view, got {arrays[0].shape} and {array.shape}; "
+                "give confidence 0 to who is not seen"
+            )
+    whole = np.stack(arrays, 1)
+    if whole.shape[2] <= kept.max():
+        raise ValueError(f"{name} has {whole.shape[2]} points, the keypoint set has {kept.max() + 1} or more")
+    weights = whole[..., width] if whole.shape[3] > width else np.ones(whole.shape[:3])
+    if confidence is not None:
+        weights = _numbers(confidence, "confidence")
+        if several:
+            weights = weights[:, None] if weights.ndim == 2 else weights
+            weights = np.moveaxis(weights, 0, 1) if weights.ndim == 3 else weights
+        else:
+            weights = weights[None] if weights.ndim == 1 else weights
+            weights = weights[:, None]
+        if weights.shape != whole.shape[:3]:
+            shape = "views, people, points" if several else "people, points"
+            wanted = np.moveaxis(whole[..., 0], 0, 1).shape if several else whole[:, 0, :, 0].shape
+            raise ValueError(f"confidence must be {wanted} ({shape}), got {np.shape(confidence)}")
+    if not np.isfinite(weights).all() or (weights < 0).any():
+        raise ValueError("confidences must be numbers from 0 to 1, got one that is negative or not finite")
+    return whole[:, :, kept, :width], np.minimum(weights[:, :, kept], 1.0)
+
+
+def _numbers(values: Any, name: str) -> np.ndarray:
+    try:
+        return np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values, np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must be an array of numbers with equally long rows") from None
+
+
+def _check_values(points: np.ndarray, weight: np.ndarray, name: str, names: tuple[str, ...]) -> None:
+    bad = (weight > 0) & ~np.isfinite(points).all(-1)
+    if bad.any():
+        person, view, point = np.argwhere(bad)[0]
+        where = f" in view {view}" if points.shape[1] > 1 else ""
+        raise ValueError(
+            f"{name} has a number that is not finite at {names[point]!r} of person {person}{where}; "
+            "give unknown points the confidence 0"
+        )
+
+
+def _check_counts(weight: np.ndarray, weight_3d: np.ndarray, people: int) -> None:
+    known = (weight > 0).any(1).sum(1) if weight.shape[1] else np.zeros(people, int)
+    known = np.maximum(known, (weight_3d[:, 0] > 0).sum(1))
+    for person in np.flatnonzero(known < FEWEST_POINTS):
+        raise ValueError(
+            f"person {person} has {known[person]} points with a confidence above 0; a fit needs "
+            f"{FEWEST_POINTS} or more"
+        )
+
+
+def _intrinsics(
+    K: Any, views: int, image_size: tuple[int, int] | None
+) -> tuple[np.ndarray, str, tuple[int, int]]:
+    """(V, 3, 3), or (1, 3, 3) without views; where it is from; (height, width) of the first picture."""
+    if K is None:
+        if views:
+            raise ValueError("K is missing: give the (3, 3) intrinsics in pixels that the points are in")
+        size = image_size or DEFAULT_SIZE
+        return default_intrinsics(*size).numpy()[None].astype(np.float64), "assumed", size
+    array = _numbers(K, "K")
+    array = np.repeat(array[None], max(views, 1), 0) if array.ndim == 2 else array
+    if array.shape != (max(views, 1), 3, 3):
+        raise ValueError(f"K must be (3, 3), or one a view ({max(views, 1)}, 3, 3), got {array.shape}")
+    size = image_size
+    if size is None and np.isfinite(array[0]).all():  # the middle is where cameras look
+        size = (max(round(2 * array[0, 1, 2]), 1), max(round(2 * array[0, 0, 2]), 1))
+    for i, one in enumerate(array):
+        height, width = (size or DEFAULT_SIZE) if i == 0 else (2 * one[1, 2], 2 * one[0, 2])
+        check_intrinsics(one, height, width)
+    return array, "given", (int((size or DEFAULT_SIZE)[0]), int((size or DEFAULT_SIZE)[1]))
+
+
+def _extrinsics(extrinsics: Any) -> list[np.ndarray]:
+    """(3, 4) world to camera of each view; the identity for one view without."""
+    if extrinsics is None:
+        return [np.eye(3, 4)]
+    cameras = []
+    for i, camera in enumerate(extrinsics):
+        array = _numbers(camera, "extrinsics")
+        if array.shape not in ((3, 4), (4, 4)):
+            raise ValueError(
+                f"extrinsics must be (3, 4) or (4, 4) world-to-camera, got {array.shape} in view {i}"
+            )
+        R = array[:3, :3]
+        if not np.isfinite(array).all() or np.abs(R @ R.T - np.eye(3)).max() > 1e-3 or np.linalg.det(R) < 0:
+            raise ValueError(f"extrinsics of view {i} hold no rotation: its first three columns must be one")
+        cameras.append(array[:3])
+    if not cameras:
+        raise ValueError("extrinsics must hold one matrix a view, got none")
+    return cameras
+
+
+def _relative(camera: np.ndarray, first: np.ndarray) -> np.ndarray:
+    """(3, 4) from the first camera's frame to another's."""
+    R = camera[:, :3] @ first[:, :3].T
+    return np.concatenate([R, (camera[:, 3] - R @ first[:, 3])[:, None]], 1)
+
+
+def _spreads(xy: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """(N, V) standard deviations [pixels] that follow from how large people are in the picture."""
+    there = (weight > 0)[..., None]
+    low = np.where(there, xy, np.inf).min(2, initial=np.inf)
+    high = np.where(there, xy, -np.inf).max(2, initial=-np.inf)
+    extent = np.where(np.isfinite(high - low), high - low, 0).max(-1, initial=0)
+    return np.maximum(SIGMA_SHARE * extent, SIGMA_LEAST)
+
+
+def _rows(array: np.ndarray, people: int) -> Tensor:
+    return _doubles(array).expand(people, *array.shape)
+
+
+def _doubles(array: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array, np.float64))

@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from fitting.people import SIZE, K, Truth, mean_pa_mpjpe, people
+
+from multihmr.bodies.anny import Anny
+from multihmr.fitting import fit
+from multihmr.fitting.prior import load_prior
+
+
+@pytest.fixture(scope="module")
+def body() -> Anny:
+    return Anny().eval()
+
+
+@pytest.fixture(scope="module")
+def truth(body: Anny) -> Truth:
+    return people(body, 4, seed=3)
+
+
+def test_true_points_in_a_picture(body: Anny, truth: Truth) -> None:
+    humans = fit(truth.pixels(), K, body=body, image_size=SIZE)
+    assert len(humans) == 4
+    assert mean_pa_mpjpe(humans, truth) < 55
+    assert humans.errors_px is not None
+    assert humans.errors_mm is not None
+    assert humans.errors_px.max() < 8
+    assert np.isnan(humans.errors_mm).all()
+    # what errors_px says is what the fitted people show
+    shown = np.linalg.norm(humans.keypoints("coco17").xy - truth.pixels(), axis=-1).mean(1)
+    np.testing.assert_allclose(humans.errors_px, shown, atol=0.02)
+
+
+def test_true_points_in_space(body: Anny, truth: Truth) -> None:
+    humans = fit(None, K, keypoints_3d=truth.points, body=body, image_size=SIZE)
+    assert mean_pa_mpjpe(humans, truth) < 20
+    assert humans.errors_mm is not None
+    assert humans.errors_mm.max() < 25
+    assert np.abs(humans.keypoints("coco17").xyz - truth.points).mean() < 0.012
+
+
+def test_two_views_are_better_than_one_and_know_the_place(body: Anny, truth: Truth) -> None:
+    views = [truth.pixels(0), truth.pixels(1)]
+    humans = fit(views, K, extrinsics=truth.extrinsics[:2], body=body, image_size=SIZE)
+    assert mean_pa_mpjpe(humans, truth) < 30
+    assert np.abs(humans.pelvis - truth.joints[:, 0]).max() < 0.05
+
+
+def test_a_point_that_is_far_off_does_not_count(body: Anny, truth: Truth) -> None:
+    wrong = truth.pixels().copy()
+    wrong[:, 9] += (250, -150)  # the left wrist
+    right = fit(truth.pixels(), K, body=body, image_size=SIZE)
+    humans = fit(wrong, K, body=body, image_size=SIZE)
+    others = np.arange(17) != 9
+    moved = np.linalg.norm(humans.keypoints("coco17").xy - right.keypoints("coco17").xy, axis=-1)
+    assert np.median(moved[:, others]) < 5
+
+
+def test_the_same_points_give_the_same_people(body: Anny, truth: Truth) -> None:
+    one, other = (fit(truth.pixels()[:2], K, body=body, image_size=SIZE) for _ in range(2))
+    np.testing.assert_array_equal(one.vertices, other.vertices)
+
+
+def test_predicted_people_are_a_beginning(body: Anny, truth: Truth) -> None:
+    first = fit(truth.pixels(), K, body=body, image_size=SIZE)
+    humans = fit(truth.pixels(), K, init=first, body=body, image_size=SIZE)
+    assert humans.errors_px is not None
+    assert first.errors_px is not None
+    assert humans.errors_px.mean() < first.errors_px.mean() + 0.1
+    with pytest.raises(ValueError, match="init has 3 people but the keypoints have 4"):
+        fit(truth.pixels(), K, init=first[:3], body=body)
+
+
+def test_unknown_joints_are_named(body: Anny, truth: Truth) -> None:
+    humans = fit(truth.pixels()[:1], K, body=body, image_size=SIZE)
+    assert {"finger2-1.L", "toe1-1.R", "foot.L", "jawOpen"} <= set(humans.unpredicted)
+    assert not {"root", "upperarm01.L", "lowerleg01.R", "head"} & set(humans.unpredicted)
+    legs_unseen = np.ones((1, 17))
+    legs_unseen[:, 13:] = 0
+    humans = fit(truth.pixels()[:1], K, confidence=legs_unseen, body=body, image_size=SIZE)
+    assert "lowerleg01.R" in humans.unpredicted
+
+
+def test_errors_follow_the_people(body: Anny, truth: Truth) -> None:
+    humans = fit(truth.pixels(), K, body=body, image_size=SIZE)
+    chosen = humans[[2, 0]]
+    assert humans.errors_px is not None
+    np.testing.assert_array_equal(chosen.errors_px, humans.errors_px[[2, 0]])
+    assert len(humans[[]]) == 0
+
+
+def test_progress_counts_people(body: Anny, truth: Truth) -> None:
+    said: list[tuple[int, int]] = []
+    fit(truth.pixels()[:2], K, body=body, progress=lambda done, all: said.append((done, all)))
+    assert said == [(2, 2)]
+
+
+def test_nobody(body: Anny) -> None:
+    assert len(fit(np.zeros((0, 17, 2)), K, body=body)) == 0
+
+
+XY = np.full((1, 17, 2), 300.0) + np.arange(34).reshape(1, 17, 2)
+NAN = XY.copy()
+NAN[0, 3] = np.nan
+BEHIND = np.concatenate([XY / 300, np.full((1, 17, 1), -2.0)], -1)
+TURNED = np.eye(3, 4)
+TURNED[0, 0] = -1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"keypoints_2d": NAN}, "not finite at 'left_ear' of person 0"),
+        ({"keypoints_2d": XY[..., :1]}, r"keypoints_2d must be \(M, 2\) or"),
+        ({"keypoints_2d": XY[:, :16]}, "keypoints_2d has 16 points"),
+        ({"confidence": np.zeros((1, 17))}, "person 0 has 0 points with a confidence above 0"),
+        ({"confidence": np.ones(16)}, r"confidence must be \(1, 17\)"),
+        ({"confidence": -np.ones((1, 17))}, "confidences must be numbers from 0 to 1"),
+        ({"keypoint_set": "coco18"}, "no keypoint set 'coco18'; known are"),
+        ({"names": ["nose"] * 16 + ["noze"]}, "no point is called 'noze'"),
+        ({"K": None}, "K is missing"),
+        ({"K": np.eye(2)}, r"K must be \(3, 3\)"),
+        ({"keypoints_2d": None, "keypoints_3d": BEHIND}, "'nose' of person 0 behind the camera"),
+        ({"keypoints_2d": None}, "give keypoints_2d, keypoints_3d or both"),
+        ({"keypoints_2d": [XY, XY], "extrinsics": [TURNED, np.eye(3, 4)]}, "view 0 hold no rotation"),
+        ({"keypoints_2d": [XY], "extrinsics": [np.eye(3, 4)] * 2}, "2 extrinsics, 1 views"),
+        ({"body": "smplx"}, "the fitter knows the body 'anny'"),
+    ],
+)
+def test_what_cannot_be_fitted_is_refused(arguments: dict[str, object], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence) as caught:
+        fit(**{"keypoints_2d": XY, "K": K, **arguments})  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+
+
+def test_views_that_contradict_each_other_are_refused(body: Anny, truth: Truth) -> None:
+    world_to_camera = truth.extrinsics[1]
+    R, t = world_to_camera[:, :3], world_to_camera[:, 3]
+    inverse = np.concatenate([R.T, (-R.T @ t)[:, None]], 1)
+    inverse[:, 3] += (0, 0, -12)
+    with pytest.raises(ValueError, match="lie behind a camera"):
+        fit([truth.pixels(0), truth.pixels(1)], K, extrinsics=[np.eye(3, 4), inverse], body=body)
+
+
+def test_prior_file_is_small_and_knows_its_poses() -> None:
+    from multihmr.fitting.prior import FILE
+
+    assert FILE.stat().st_size < 300_000
+    prior = load_prior()
+    poses = prior.energies(prior.exemplars).min(-1)
+    wild = prior.energies(prior.exemplars + 1.0).min(-1)
+    assert np.median(wild) > np.median(poses) + 50
+    vectors = prior.rotation_vectors(prior.exemplars)
+    np.testing.assert_allclose(prior.coordinates(vectors), prior.exemplars, atol=1e-6)
+
+
+def test_derivatives_are_those_of_the_energy(body: Anny, truth: Truth) -> None:
+    from multihmr.fitting.fitter import _fitter, _starts
+    from multihmr.fitting.inputs import read_inputs
+    from multihmr.fitting.solver import Energy
+
+    fitter = _fitter(body, "coco17", None)
+    seen = read_inputs(
+        truth.pixels()[:1], K, None, None, None,
+        names=fitter.names, kept=fitter.kept, sigma=None, image_size=SIZE,
+    ).seen  # fmt: skip
+    state = _starts(fitter, seen).rows(torch.tensor([0]))
+    energy = Energy(fitter.skeleton, fitter.model, fitter.shape_prior, seen, upright=True)
+    energy.robust = 1e6
+    energy.expand(state.shape_PS.float())
+    terms = energy(state)
+    step = 1e-6
+    for unknown in (0, 2, 4, 6, 20, 47, 50):
+        change = torch.zeros(1, terms.gradient_PN.shape[1], dtype=torch.float64)
+        change[0, unknown] = step
+        numeric = (energy(state.moved(change)).energy_P - energy(state.moved(-change)).energy_P) / (2 * step)
+        assert numeric.item() == pytest.approx(2 * terms.gradient_PN[0, unknown].item(), rel=1e-3, abs=0.05)
