@@ -1,9 +1,11 @@
-"""What docs/ says is true: fields, joints and sets are those of the package, links and pictures are there."""
+"""The documentation is true: its code runs, its commands exist, and its tables are those of the package."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
+import shutil
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +13,17 @@ import pytest
 
 from multihmr.bodies.loading import load_body
 from multihmr.bodies.topology import Topology
+from multihmr.cli.main import COMMANDS, run
 from multihmr.humans import _SHAPES, Humans, project
 from multihmr.io.coordinate_frames import FRAMES
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted((ROOT / "docs").glob("*.md"))
-TEXT = {page.stem: page.read_text() for page in [*PAGES, ROOT / "CHANGELOG.md", ROOT / "README.md"]}
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.rglob("*.md"))
+FILES = [*PAGES, *sorted(ROOT.glob("*.md")), *sorted((ROOT / "weights").glob("*.md"))]
+IDS = [path.relative_to(ROOT).as_posix() for path in FILES]
+TEXT = {page.relative_to(DOCS).with_suffix("").as_posix(): page.read_text(encoding="utf-8") for page in PAGES}
+CODE = re.compile(r"(?:<!-- example: ([^\n]*) -->\n)?```python\n(.*?)```", flags=re.DOTALL)
 
 
 def rows(page: str) -> list[list[str]]:
@@ -26,6 +33,103 @@ def rows(page: str) -> list[list[str]]:
         for line in TEXT[page].splitlines()
         if line.startswith("|")
     ]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A user's folder with the files that the pages name; the video is cut to its first frames."""
+    images = tmp_path / "examples/images"
+    images.mkdir(parents=True)
+    for name in (images / "astronaut.jpg", tmp_path / "street.jpg"):
+        shutil.copy(ROOT / "examples/images/astronaut.jpg", name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def shorten_video(path: Path) -> None:
+    """Write the first four frames of the example video to `path`."""
+    from multihmr.video.reader import open_video
+    from multihmr.video.writer import VideoWriter
+
+    with VideoWriter(path, fps=30) as writer:
+        for frame in islice(open_video(ROOT / "examples/images/walk.mp4"), 4):
+            writer.write(frame.photo.pixels, frame.time)
+
+
+@pytest.mark.parametrize("page", [page for page, text in TEXT.items() if "```python" in text])
+def test_the_code_of_a_page_runs(page, folder, make_humans):
+    """All blocks of a page in order; a comment before a block names the packages that it needs."""
+    names: dict = {"humans": make_humans((0.3, -0.5, 4))}
+    for needs, code in CODE.findall(TEXT[page]):
+        compiled = compile(code, f"{page}.md", "exec")
+        if needs.startswith("not run"):
+            continue
+        for package in needs.removeprefix("needs ").split(", ") if needs else ():
+            pytest.importorskip(package)
+        if "walk.mp4" in code:
+            shorten_video(folder / "examples/images/walk.mp4")
+        exec(compiled, names)
+
+
+@pytest.fixture(scope="module")
+def help_of():
+    """The help text of a command, by its name."""
+    import contextlib
+    import functools
+    import io
+
+    @functools.cache
+    def text(*command: str) -> str:
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out), pytest.raises(SystemExit):
+            run([*command, "--help"])
+        return out.getvalue()
+
+    return text
+
+
+def commands(text: str) -> list[str]:
+    """The calls of multihmr in a text's blocks of code, one line each."""
+    text = text.replace("\\\n", " ")
+    blocks = re.findall(r"```bash\n(.*?)```", text, flags=re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines()]
+    lines += [line.strip() for line in text.splitlines() if line.startswith("    ")]
+    calls = (re.search(r"(?:^|[/ ])multihmr (?=[a-z])([^#&]*)", line) for line in lines)
+    return [call[1].strip() for call in calls if call]
+
+
+@pytest.mark.parametrize("path", FILES, ids=IDS)
+def test_commands_have_the_options_that_are_shown(path, help_of):
+    for call in commands(path.read_text(encoding="utf-8")):
+        command = call.split()[0]
+        assert command in COMMANDS, call
+        known = help_of(command, call.split()[1]) if command == "data" else help_of(command)
+        for option in re.findall(r"(?<!\S)--[a-z][\w-]*", call):
+            assert re.search(rf"(?<![\w-]){option}(?![\w-])", known, re.IGNORECASE), f"{option} of: {call}"
+
+
+def test_every_command_is_on_its_page():
+    named = re.findall(r"`multihmr (\w+)", TEXT["reference/command_line"])
+    assert set(named) == set(COMMANDS)
+
+
+def test_every_page_is_in_the_navigation():
+    config = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    for page in TEXT:
+        assert re.search(rf"[ :]{re.escape(page)}\.md\n", config), f"add {page}.md to nav in mkdocs.yml"
+
+
+@pytest.mark.parametrize("path", FILES, ids=IDS)
+def test_links_lead_somewhere_and_pictures_are_small(path):
+    text = path.read_text(encoding="utf-8")
+    links = re.findall(r"\]\((?!http|#)([^)#]+)", text) + re.findall(
+        r"^\[[^\]]+\]: (?!http)(\S+)", text, re.M
+    )
+    for link in links:
+        assert (path.parent / link).exists(), link
+        assert not link.endswith(".png") or (path.parent / link).stat().st_size <= 200_000, link
+    for name in re.findall(r'^--8<-- "(.+)"', text, re.M):
+        assert (ROOT / name).exists(), name
 
 
 def test_the_table_of_fields_is_that_of_the_class():
@@ -82,11 +186,10 @@ def test_the_axes_of_other_programs():
         assert row[4] == ("right" if np.linalg.det(FRAMES[name]) > 0 else "left")
 
 
-def test_the_code_on_coordinates_runs(make_humans):
+def test_projection_gives_the_joints_in_pixels(make_humans):
     humans = make_humans((0.3, -0.5, 4))
     names = {"humans": humans}
-    for block in re.findall(r"```python\n(.*?)```", TEXT["coordinates"], flags=re.DOTALL):
-        exec(compile(block, "coordinates.md", "exec"), names)
+    exec(CODE.search(TEXT["coordinates"])[2], names)
     np.testing.assert_allclose(names["pixels"], humans.joints_2d, atol=1e-4)
     np.testing.assert_allclose(project(humans.joints, humans.K), humans.joints_2d, atol=1e-4)
 
@@ -98,17 +201,13 @@ def test_ten_lines_for_each_who_comes():
         assert re.findall(r"^(\d+)\. ", part, flags=re.MULTILINE) == [str(n) for n in range(1, 11)]
 
 
-@pytest.mark.parametrize("page", sorted(TEXT))
-def test_links_lead_somewhere_and_pictures_are_small(page):
-    folder = ROOT / "docs" if page not in ("CHANGELOG", "README") else ROOT
-    for link in re.findall(r"\]\((?!http|#)([^)#]+)", TEXT[page]):
-        assert (folder / link).exists(), link
-        assert not link.endswith(".png") or (folder / link).stat().st_size <= 200_000, link
-
-
-def test_the_changelog_has_every_version():
+def test_the_changelog_has_every_version_with_its_date():
     import multihmr
 
-    versions = re.findall(r"^## (\S+)", TEXT["CHANGELOG"], flags=re.MULTILINE)
-    assert multihmr.__version__ in versions
-    assert versions == sorted(versions, key=lambda v: (v == "Next", v), reverse=True)
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    first, *heads = re.findall(r"^## (.+)", text, flags=re.MULTILINE)
+    assert first == "Unreleased"
+    assert all(re.fullmatch(r"\d+\.\d+\.\d+ - 20\d\d-\d\d-\d\d", head) for head in heads)
+    versions = [tuple(map(int, head.split(" ")[0].split("."))) for head in heads]
+    assert versions == sorted(versions, reverse=True)
+    assert multihmr.__version__ in {head.split(" ")[0] for head in heads}
