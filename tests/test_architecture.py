@@ -1,4 +1,4 @@
-"""docs/architecture.md is true: folders exist, and each term of the papers is in the docstring of its file."""
+"""docs/architecture.md is true: folders exist, each term of the papers is in the docstring of its file."""
 
 from __future__ import annotations
 
