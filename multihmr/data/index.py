@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from ..storage.atomic import atomic_path
 
 # field -> its type and the shape of one row: {"pose": ("f4", 53, 3)}
 Fields = Mapping[str, tuple[Any, ...]]
@@ -107,18 +108,13 @@ class IndexWriter:
             }
             start = end
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            with open(unfinished, "wb") as file:
-                words = json.dumps(header).encode()
-                words += b" " * (-len(words) % 8)
-                file.write(len(words).to_bytes(8, "little") + words)
-                for parts in chunks.values():
-                    for part in parts:
-                        file.write(part.data if part.size else b"")
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        with atomic_path(path) as draft, open(draft, "wb") as file:
+            words = json.dumps(header).encode()
+            words += b" " * (-len(words) % 8)
+            file.write(len(words).to_bytes(8, "little") + words)
+            for parts in chunks.values():
+                for part in parts:
+                    file.write(part.data if part.size else b"")
 
     def _advance(self, room: str, count: int) -> np.ndarray:
         self._ends[room] += count

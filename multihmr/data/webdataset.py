@@ -9,7 +9,6 @@ NAME.depth.png  distance along the optical axis in millimetres (16 bits, 0 is no
 from __future__ import annotations
 
 import io
-import os
 import tarfile
 import zipfile
 import zlib
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ..storage.atomic import atomic_path
 from .sample import CAMERA, PEOPLE, WORDS, Sample
 
 JPEG_QUALITY = 92
@@ -40,22 +40,15 @@ def write_shard(
     more: arrays that others than this package may want, by name, for the .npz; not read again here.
     """
     path = Path(path)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with tarfile.open(unfinished, "w") as tar:
-            for sample in samples:
-                _add(tar, f"{sample.name}.jpg", _picture_bytes(sample.image, "JPEG", quality=JPEG_QUALITY))
-                _add(tar, f"{sample.name}.npz", _npz_bytes(sample, more(sample) if more else {}))
-                if sample.mask is not None:
-                    _add(tar, f"{sample.name}.mask.png", _picture_bytes(sample.mask, "PNG"))
-                if sample.depth is not None:
-                    millimetres = np.nan_to_num(sample.depth * 1000).round().clip(0, 65535)
-                    _add(
-                        tar, f"{sample.name}.depth.png", _picture_bytes(millimetres.astype(np.uint16), "PNG")
-                    )
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with atomic_path(path) as draft, tarfile.open(draft, "w") as tar:
+        for sample in samples:
+            _add(tar, f"{sample.name}.jpg", _picture_bytes(sample.image, "JPEG", quality=JPEG_QUALITY))
+            _add(tar, f"{sample.name}.npz", _npz_bytes(sample, more(sample) if more else {}))
+            if sample.mask is not None:
+                _add(tar, f"{sample.name}.mask.png", _picture_bytes(sample.mask, "PNG"))
+            if sample.depth is not None:
+                millimetres = np.nan_to_num(sample.depth * 1000).round().clip(0, 65535)
+                _add(tar, f"{sample.name}.depth.png", _picture_bytes(millimetres.astype(np.uint16), "PNG"))
 
 
 class Shards(Sequence[Sample]):

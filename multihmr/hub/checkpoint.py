@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..networks.configs import RENAMED_FIELDS
+from ..storage.atomic import atomic_path
 
 FORMAT_VERSION = "1"
 PACKED_VERSION = "2"  # with tensors of 8 bits, which the first version does not know
@@ -99,14 +100,11 @@ def write_checkpoint(checkpoint: Checkpoint, path: str | os.PathLike[str], **met
             bits = " with 16 bits" if value.dtype == torch.float16 else ""
             raise ValueError(f"{key} of {checkpoint.file} has numbers that are not finite{bits}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(path.name + ".part")
     try:
-        save_file({key: value.contiguous() for key, value in checkpoint.tensors.items()}, draft, header)
-        os.replace(draft, path)
+        with atomic_path(path) as draft:
+            save_file({key: value.contiguous() for key, value in checkpoint.tensors.items()}, draft, header)
     except SafetensorError as error:  # how safetensors says that the disk is full
         raise OSError(f"{path} cannot be written: {error}") from None
-    finally:
-        draft.unlink(missing_ok=True)
     return path
 
 

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from ..humans import Humans, rotmat_to_rotvec
+from ..storage.atomic import write_bytes
 from ..video.tracks import Track
 from .animation import humans_to_clips, tracks_to_clips
 from .bvh import clip_to_bvh
@@ -67,12 +68,12 @@ def save(
     if path.is_dir():
         raise IsADirectoryError(f"cannot save {path}: it is a folder; give the name of a file")
     if isinstance(people, Humans) and suffix == ".coco.json":
-        return _write(path, humans_to_coco({path.name[: -len(suffix)]: people}))
+        return write_bytes(path, humans_to_coco({path.name[: -len(suffix)]: people}))
     if isinstance(people, Humans) and suffix in FORMATS and not rigged and bones is None:
-        return _write(path, FORMATS[suffix](people))
+        return write_bytes(path, FORMATS[suffix](people))
     if suffix not in (".glb", ".bvh"):
         raise ValueError(f"bones and people of a video are saved as .glb or .bvh, got {path.name!r}")
-    return _write(path, _rigged(people, suffix, bones, body))
+    return write_bytes(path, _rigged(people, suffix, bones, body))
 
 
 def save_coco(pictures: Mapping[str, Humans], path: str | os.PathLike[str]) -> Path:
@@ -80,7 +81,7 @@ def save_coco(pictures: Mapping[str, Humans], path: str | os.PathLike[str]) -> P
 
     `save(humans, "street.jpg.coco.json")` does it for one. Points outside of the picture are not labelled.
     """
-    return _write(Path(path), humans_to_coco(pictures))
+    return write_bytes(Path(path), humans_to_coco(pictures))
 
 
 def _suffix(path: Path) -> str:
@@ -89,16 +90,6 @@ def _suffix(path: Path) -> str:
         if path.name.lower().endswith(suffix):
             return suffix
     raise ValueError(f"cannot save {path.name!r}: its suffix must be one of {', '.join(sorted(known))}")
-
-
-def _write(path: Path, content: bytes) -> Path:
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
-    try:
-        unfinished.write_bytes(content)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-    return path
 
 
 def _rigged(

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from .. import __version__
 from ..networks.backbones.base import Backbone, Features
+from ..storage.atomic import atomic_path
 from ..storage.download import locked
 from .cuda_graphs import RECORDED, Captured
 from .export import write_onnx
@@ -166,12 +167,8 @@ def _stored(model: Model, folder: Path) -> Path:
         needed(package)
     with locked(file):
         if not file.exists():  # another process was first
-            unfinished = file.with_name(f"{file.stem}.{os.getpid()}.unfinished")
-            try:
-                write_onnx(trace_backbone(model), unfinished, {"multihmr": __version__})
-                unfinished.replace(file)
-            finally:
-                unfinished.unlink(missing_ok=True)
+            with atomic_path(file) as draft:
+                write_onnx(trace_backbone(model), draft, {"multihmr": __version__})
     return file
 
 

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from ..storage.atomic import write_text
+
 # What a variant may fail of without ending the run: weights that cannot be fetched, a loss gone wrong.
 FAILURES = (OSError, ImportError, ValueError, RuntimeError, FloatingPointError)
 
@@ -70,10 +72,8 @@ class AblationPlan:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """All of it or nothing."""
-    unfinished = path.with_suffix(".tmp")
-    unfinished.write_text(json.dumps(content, indent=1), encoding="utf-8")
-    unfinished.replace(path)
+    """Write `content` as JSON, atomically."""
+    write_text(path, json.dumps(content, indent=1))
 
 
 def line(cells: Sequence[str]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import pickle
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from ..hub.checkpoint import CurrentNames
 from ..model import Model
+from ..storage.atomic import atomic_path
 from .collate import Batch
 
 if TYPE_CHECKING:
@@ -87,13 +87,9 @@ class TrainState:
             "config": asdict(self.config),
             "size": size_of(self.model),
         }
-        draft = path.with_name(path.name + ".part")
         try:
-            with draft.open("wb") as file:
+            with atomic_path(path, sync=True) as draft, draft.open("wb") as file:
                 torch.save(content, file)
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(path)
         except (
             OSError,
             RuntimeError,
@@ -104,8 +100,6 @@ class TrainState:
                 f"the checkpoint of step {self.step} cannot be written to {path} ({reason}); {before}: make "
                 "room and run the same command again"
             ) from error
-        finally:
-            draft.unlink(missing_ok=True)
 
     def load(self, path: Path) -> None:
         """Go on from a checkpoint.

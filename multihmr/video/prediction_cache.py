@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ import numpy as np
 
 from ..bodies.topology import Topology
 from ..humans import Humans, project
+from ..storage.atomic import write_bytes
 from .tracks import without_faces, without_meshes
 
 PIECE = 64  # frames
@@ -58,7 +58,7 @@ class Pieces:
             raise ValueError(f"{self._note} is damaged: delete {self.folder} to begin anew") from error
 
     def _write_note(self) -> None:
-        _write(self._note, json.dumps(self.facts | {"complete": self.complete}, indent=1).encode())
+        write_bytes(self._note, json.dumps(self.facts | {"complete": self.complete}, indent=1).encode())
 
     def _whole_files(self) -> list[tuple[Path, int]]:
         """(file, frames in it) as far as each begins where the one before ended."""
@@ -85,7 +85,7 @@ class Pieces:
         waiting, self._waiting = self._waiting, []
         if waiting:
             path = self.folder / f"{self.count:06}.npz"
-            _write(path, _packed(waiting))
+            write_bytes(path, _packed(waiting))
             self._files.append((path, len(waiting)))
 
     def finish(self) -> None:
@@ -145,13 +145,3 @@ def _read(path: Path) -> dict[str, Any]:
             return {key: file[key] for key in file.files}
     except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path} is damaged: delete it and those after it, and run again") from error
-
-
-def _write(path: Path, content: bytes) -> None:
-    """All of it or nothing."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
-    try:
-        unfinished.write_bytes(content)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)

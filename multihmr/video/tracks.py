@@ -21,6 +21,7 @@ import numpy as np
 
 from ..bodies.topology import Topology
 from ..humans import Humans, project, rotmat_to_rotvec
+from ..storage.atomic import write_bytes
 
 NPZ_FORMAT = "multihmr-track-1"
 
@@ -259,13 +260,7 @@ def save_track(track: Track, path: str | os.PathLike[str]) -> Path:
         unpredicted=np.array(track.unpredicted, np.str_),
         **_amass(track),
     )
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
-    try:
-        unfinished.write_bytes(buffer.getvalue())
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-    return path
+    return write_bytes(path, buffer.getvalue())
 
 
 def _amass(track: Track) -> dict[str, Any]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..storage.atomic import atomic_path
 from .predict import _CLOCK
 from .reader import BT709, pyav
 
@@ -25,12 +27,17 @@ class VideoWriter:
     def __init__(self, path: Path, fps: float, *, quality: int = 20) -> None:
         """quality: x264's constant rate factor; 18 can hardly be told from the original, 28 is small."""
         self.path, self.fps, self.quality = Path(path), fps, quality
-        self._unfinished = self.path.with_name(f".{self.path.name}.unfinished")
+        self._draft = atomic_path(self.path)
         self._stream: Any = None
         self._last = -1
 
     def __enter__(self) -> VideoWriter:
-        self._container = pyav().open(str(self._unfinished), "w", format="mp4")
+        draft = self._draft.__enter__()
+        try:
+            self._container = pyav().open(str(draft), "w", format="mp4")
+        except BaseException:
+            self._draft.__exit__(*sys.exc_info())
+            raise
         return self
 
     def write(self, pixels: np.ndarray, time: float) -> None:
@@ -70,7 +77,7 @@ class VideoWriter:
             if kind is None and self._stream is not None:
                 self._container.mux(self._stream.encode(None))
             self._container.close()
-            if kind is None:
-                self._unfinished.replace(self.path)
-        finally:
-            self._unfinished.unlink(missing_ok=True)
+        except BaseException:
+            self._draft.__exit__(*sys.exc_info())
+            raise
+        self._draft.__exit__(kind, error, trace)

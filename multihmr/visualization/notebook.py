@@ -17,6 +17,7 @@ from PIL import Image
 
 from ..humans import Humans
 from ..io.gltf import humans_to_view
+from ..storage.atomic import write_text
 from .draw import draw
 
 WIDTH = 640  # pixels of the picture beside the view
@@ -38,7 +39,7 @@ class Html:
         """Write a page that any browser opens, and give its path."""
         path = Path(path)
         head = "<!DOCTYPE html><html><head><meta charset='utf-8'><title>multihmr</title></head><body>"
-        path.write_text(f"{head}{self.html}</body></html>", encoding="utf-8")
+        write_text(path, f"{head}{self.html}</body></html>")
         return path
 
 

@@ -183,7 +183,7 @@ def test_what_cannot_be_rigged_is_said(anny, tmp_path):
         (ValueError, r"saved as \.glb or \.bvh, got 'x\.obj'", humans, "x.obj", {"rigged": True}),
         (ValueError, "no bone names of 'maya'.*mixamo, smplx, vrm", track, "x.glb", {"bones": "maya"}),
         (ValueError, "two bones would have the name 'head'", track, "x.glb", {"bones": {"root": "head"}}),
-        (TypeError, r"a list with Humans; multihmr\.sequence\.collect", [humans], "x.glb", {}),
+        (TypeError, r"a list with Humans; multihmr\.video\.tracks\.collect", [humans], "x.glb", {}),
     ]
     for error, sentence, people, name, wishes in refused:
         with pytest.raises(error, match=sentence):

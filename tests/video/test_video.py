@@ -377,7 +377,7 @@ def test_a_full_disk_says_what_is_kept(command, monkeypatch, capsys):
         if path.suffix == ".npz":
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("multihmr.video.prediction_cache._write", full)
+    monkeypatch.setattr("multihmr.video.prediction_cache.write_bytes", full)
     assert command("--format", "npz")[0] == 1
     assert "No space left on device (0 frames are kept; the same command goes on)" in capsys.readouterr().err
 
