@@ -4,7 +4,7 @@
     python examples/fine_tune.py MINE data/train     # learn from MINE
 
 Any tool that exports COCO keypoints makes MINE: pictures in MINE/images, points in
-MINE/annotations/person_keypoints_default.json. data/train is a folder of `multihmr synth`: half of the
+MINE/annotations/person_keypoints_default.json. data/train is a folder of `multihmr generate`: half of the
 pictures come from there, because points in a picture tell little of depth and shape.
 
 Hardware  a CPU or a GPU; `torchrun --nproc-per-node 4 examples/fine_tune.py MINE data/train` uses four
@@ -40,7 +40,7 @@ def label_by_itself(picture: Path, folder: Path) -> None:
 
 
 config = TrainConfig(
-    data="", out="runs/mine", init="multihmr-anny-hybrid", lr=1e-4, backbone_lr=0.2, roll=0.2
+    data="", out="runs/mine", init="multihmr-anny-hybrid", lr=1e-4, backbone_lr_scale=0.2, rotation_prob=0.2
 )
 if len(sys.argv) > 1:
     mine, rendered = sys.argv[1:]

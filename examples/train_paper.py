@@ -7,7 +7,7 @@ DIR has the folders bedlam, agora, cuffs and ubody (`multihmr data check NAME DI
 As the paper: 400,000 steps of 8 pictures, learning rate 5e-5, DINOv2 weights, which timm fetches. Our own:
 AdamW falling along a cosine, equal shares of the data sets (the paper's are not known), averaged weights.
 
-Hardware  not measured; GPUs of 80 GB are meant. For want of memory: --accumulate 2, --recompute
+Hardware  not measured; GPUs of 80 GB are meant. For want of memory: --accumulate 2, --gradient-checkpointing
 Hours     not measured
 Expected  the rows of the authors' checkpoints of the same size, printed beside each recipe: PVE in mm on
           3DPW-test, EHF, BEDLAM-val (README of github.com/naver/multi-hmr). Theirs for L-672, B-672 and
@@ -37,7 +37,7 @@ PAPER = TrainConfig(
     steps=400_000,
     batch_size=8,
     lr=5e-5,
-    backbone_lr=1.0,
+    backbone_lr_scale=1.0,
     warmup=1000,
     read_joints=False,
     workers=8,
@@ -48,7 +48,7 @@ parser.add_argument("recipe", nargs="?", choices=RECIPES)
 for flag in ("root", "smplx", "out"):
     parser.add_argument(f"--{flag}", default=getattr(PAPER, flag))
 parser.add_argument("--accumulate", type=int, default=1)
-parser.add_argument("--recompute", action="store_true")
+parser.add_argument("--gradient-checkpointing", action="store_true")
 args = vars(parser.parse_args())
 name = args.pop("recipe")
 if name:

@@ -1,6 +1,6 @@
 """Where on the body do models err? Two or more Multi-HMRs, on the same people.
 
-    multihmr synth --out data/test --n 400 --seed 20000000 --split test
+    multihmr generate --out data/test --count 400 --seed 20000000 --split test
     python scripts/compare_parts.py plain.safetensors refined.safetensors --data data/test --count 200
 
 Every true person is asked for at the true place of the head, with the true camera, so that all models

@@ -1,6 +1,6 @@
 """Where the bundled model is wrong: the worst of the held-out pictures, each for one reason.
 
-multihmr synth --out data/test --n 400 --seed 20000000 --split test
+multihmr generate --out data/test --count 400 --seed 20000000 --split test
 python scripts/draw_failures.py --data data/test --out docs/failures.jpg
 """
 

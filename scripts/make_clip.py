@@ -2,7 +2,7 @@
 
     python scripts/make_clip.py [examples/images/walk.mp4]
 
-Needs multihmr[synthetic,video] and the assets that `multihmr synth` uses (../shared/assets): the clothes are
+Needs multihmr[synthetic,video] and the assets of `multihmr generate` (../shared/assets): the clothes are
 MakeHuman's (CC0), the motions those of the CMU motion capture database (README.md, Licences). 2.4 seconds.
 """
 

@@ -1,6 +1,6 @@
 """How good is a GLNet on crops of people whose boxes are known, and does the crop matter?
 
-    multihmr synth --out data/test --n 400 --seed 20000000 --split test
+    multihmr generate --out data/test --count 400 --seed 20000000 --split test
     python scripts/measure_crops.py --data data/test --count 200
 
 First the errors with true boxes and cameras, as in the ablations, of the GLNet and of the mean person. Then
@@ -10,9 +10,11 @@ network with the body beside that of its backbone alone, for one, four and eight
 """
 
 import argparse
+import sys
 import time
 from collections.abc import Iterable
 from itertools import islice
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,7 +25,10 @@ from multihmr import load_model
 from multihmr.data.person_crops import SCALE, SHIFT, clear_people, longer_side, person_boxes
 from multihmr.data.sample import Sample
 from multihmr.data.webdataset import Shards
-from multihmr.training.glnet_ablations import measure
+
+sys.path.append(str(Path(__file__).parent / "ablations"))
+
+from glnet_ablations import measure
 
 
 def main() -> None:

@@ -42,7 +42,7 @@ def parts(device: str, out: Path, assets: str | None) -> dict[str, tuple[int, li
     fresh = [first.split(",")[-1], second]
     workers = [] if gpu else ["--workers", "2"]
     count = "2000" if gpu else "16"
-    synth = [*MULTIHMR, "synth", "--n", count, "--per-shard", "50" if gpu else "4", "--seed", "7"]
+    synth = [*MULTIHMR, "generate", "--count", count, "--per-shard", "50" if gpu else "4", "--seed", "7"]
     synth += ["--assets", assets] if assets else []
     learn = ["--data", str(out / "on_cpu"), "--device", device, "--out", str(out / "train")]
     learn += ["--init", "random"]  # its speed does not need what was pretrained

@@ -31,7 +31,7 @@ torch.set_num_threads(1)
 mixture, topology = Mixture(open_sources(args.data, args.root)), load_body(args.body).topology
 kinds = {
     "as by default": Augmentation(),
-    "with zoom, roll and cover": Augmentation(zoom=0.3, roll=0.3, cover=0.3),
+    "with zoom, roll and cover": Augmentation(focal_jitter_prob=0.3, rotation_prob=0.3, occlusion_prob=0.3),
 }
 for kind, augmentation in kinds.items():
     stream = Stream(mixture, topology, args.size, augmentation)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import sys
 import types
 import typing
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +42,7 @@ def add_fields(parser: argparse.ArgumentParser, config_class: type) -> None:
     """A flag for every field of a dataclass: --batch-size for batch_size, required without a default."""
     hints = typing.get_type_hints(config_class)
     for field in dataclasses.fields(config_class):
-        flag = "--" + field.name.replace("_", "-")
+        flag = flag_of(field.name)
         kind = _plain(hints[field.name])
         required = field.default is dataclasses.MISSING
         says = field.metadata.get("help", "") + (" (required)" if required else " (default: %(default)s)")
@@ -51,6 +53,28 @@ def add_fields(parser: argparse.ArgumentParser, config_class: type) -> None:
             parser.add_argument(flag, action=argparse.BooleanOptionalAction, **shared)
         else:
             parser.add_argument(flag, type=kind, metavar=kind.__name__.upper(), **shared)
+
+
+def flag_of(field: str) -> str:
+    """--batch-size for batch_size."""
+    return "--" + field.replace("_", "-")
+
+
+def current_flags(argv: Sequence[str], renamed: Mapping[str, str]) -> list[str]:
+    """The arguments with flags of older versions under their present names; each is noted on stderr.
+
+    Args:
+        argv: words of a command line.
+        renamed: old flag -> new flag, with their dashes; `--no-` forms are derived.
+    """
+    every = dict(renamed) | {f"--no-{old[2:]}": f"--no-{new[2:]}" for old, new in renamed.items()}
+    words = []
+    for word in argv:
+        flag, equals, value = word.partition("=")
+        if flag in every:
+            print(f"multihmr: {flag} is now {every[flag]}", file=sys.stderr)
+        words.append(every.get(flag, flag) + equals + value)
+    return words
 
 
 def _plain(hint: Any) -> type:

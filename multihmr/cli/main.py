@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .. import __version__
+from .arguments import current_flags
 
 # name -> what help says of it; a new command is a line here and a file in commands/
 COMMANDS = {
@@ -23,7 +24,7 @@ COMMANDS = {
     "models": "list the models that are known by name",
     "convert": "turn an official checkpoint into one of ours",
     "export": "write a model as one file for other programs: ONNX, OpenVINO, torch.export",
-    "synth": "render pictures to learn from",
+    "generate": "render synthetic training pictures with exact ground truth",
     "train": "train a model",
     "evaluate": "measure how well a model finds and rebuilds people",
     "data": "list data sets, or check that one is complete and read as it should be",
@@ -31,6 +32,7 @@ COMMANDS = {
     "cluster": "predict whole data sets into Parquet, on this machine or a Ray cluster",
     "bench": "measure how fast a model is",
 }
+RENAMED_COMMANDS = {"synth": "generate"}  # old name, still read -> new name
 # What a user can put right; anything else is a bug and shows its traceback.
 EXPECTED = (ValueError, OSError, ImportError, FloatingPointError)
 # a module that is missing -> the extra that brings it
@@ -56,6 +58,9 @@ def run(argv: Sequence[str]) -> int:
     Wrong flags and --help raise SystemExit, as argparse does.
     """
     chosen = next((word for word in argv if not word.startswith("-")), None)
+    if chosen in RENAMED_COMMANDS:
+        argv = [RENAMED_COMMANDS[chosen] if word == chosen else word for word in argv]
+        chosen = RENAMED_COMMANDS[chosen]
     parser = argparse.ArgumentParser(prog="multihmr", description="Every person in a photograph, in 3D.")
     parser.add_argument("--version", action="version", version=f"multihmr {__version__}")
     parser.add_argument("--traceback", action="store_true", help="show where an error comes from")
@@ -65,6 +70,7 @@ def run(argv: Sequence[str]) -> int:
             command = commands.add_parser(name, help=says, description=says)
             if name == chosen:  # the flags of train need torch: not for the others
                 door(name).add_flags(command)
+                argv = current_flags(argv, getattr(door(name), "RENAMED_FLAGS", {}))
         args = parser.parse_args(argv)
         return door(args.command).run(args)
     except KeyboardInterrupt as stop:

@@ -31,18 +31,20 @@ class Augmentation:
 
     crop: float = 0.6  # another window than the whole picture
     scale: tuple[float, float] = (0.45, 1.35)  # side of that window, in longer sides of the picture
-    zoom: float = 0.0  # another focal length: a window around the principal point
+    focal_jitter_prob: float = 0.0  # another focal length: a window around the principal point
     focal: tuple[float, float] = (0.7, 1.8)  # factor on the focal length
-    person: float = 0.0  # a window on one person, whoever else is cut off: much to be seen in few pixels
+    person_crop_prob: float = (
+        0.0  # a window on one person, whoever else is cut off: much to be seen in few pixels
+    )
     room: tuple[float, float] = (1.6, 3.6)  # side of that window where the person stands [m]
-    roll: float = 0.0  # the camera turned about its axis
+    rotation_prob: float = 0.0  # the camera turned about its axis
     roll_deg: float = 20.0  # at most, either way
     flip: float = 0.5
     colour: float = 0.8
     grey: float = 0.08
     blur: float = 0.15
     noise: float = 0.3
-    cover: float = 0.0  # one to three patches that hide parts of people
+    occlusion_prob: float = 0.0  # one to three patches that hide parts of people
     patch: tuple[float, float] = (0.08, 0.3)  # sides of a patch, in sides of the picture
 
 
@@ -65,7 +67,7 @@ def finish(sample: Sample, rng: np.random.Generator, topology: Topology, how: Au
     """What happens to a picture once its window is chosen: mirror, patches, light."""
     if rng.random() < how.flip:
         sample = flip(sample, topology)
-    if _happens(how.cover, rng):
+    if _happens(how.occlusion_prob, rng):
         for _ in range(rng.integers(1, 4)):
             sample = _cover_somewhere(sample, rng, how)
     return dataclasses.replace(sample, image=_change_light(sample.image, rng, how))
@@ -73,7 +75,7 @@ def finish(sample: Sample, rng: np.random.Generator, topology: Topology, how: Au
 
 def draw_angle(rng: np.random.Generator, how: Augmentation) -> float:
     """By which the camera turns about its axis [rad]."""
-    return math.radians(rng.uniform(-how.roll_deg, how.roll_deg)) if _happens(how.roll, rng) else 0.0
+    return math.radians(rng.uniform(-how.roll_deg, how.roll_deg)) if _happens(how.rotation_prob, rng) else 0.0
 
 
 def _happens(probability: float, rng: np.random.Generator) -> bool:
@@ -87,12 +89,12 @@ def _choose_window(
     """The whole picture, or a square somewhere on it (and perhaps beyond) that holds all heads."""
     height, width = sample.image.shape[:2]
     seen: np.ndarray = np.all((heads >= 0) & (heads <= (width, height)), axis=-1)
-    if _happens(how.person, rng):
+    if _happens(how.person_crop_prob, rng):
         letterbox = _person_window(sample, heads, seen, size, rng, how)
         if letterbox is not None:
             return letterbox
     heads = heads[seen]  # others are not seen anyway
-    if _happens(how.zoom, rng):
+    if _happens(how.focal_jitter_prob, rng):
         return _zoom_window(sample, heads, size, rng, how)
     if rng.random() >= how.crop:
         return Letterbox.whole(height, width, size)

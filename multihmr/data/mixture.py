@@ -33,12 +33,18 @@ class Source:
 
 
 def open_sources(text: str, root: str | Path = "", *, joints: bool = False) -> list[Source]:
-    """The sources of "bedlam:0.5,agora-validation:0.3,data/train:0.2".
+    """Open the training sources named in a text such as "bedlam:0.5,agora-validation:0.3,data/train:0.2".
 
-    A source is a folder of shards, or the name of a data set, perhaps with a split, whose files lie in
-    root/NAME or, as NAME@FOLDER, elsewhere, or synth@SEED: synthetic pictures, rendered as they are needed,
-    or nobody@FOLDER: pictures of yours in which there is nobody.
-    Numbers are shares of the stream, for each source or for none. joints: as `Shards` takes it.
+    A source is one of
+      FOLDER             shards of `multihmr generate`
+      NAME, NAME-SPLIT   a data set whose files lie in root/NAME or, as NAME@FOLDER, elsewhere
+      synthetic@SEED     pictures rendered during training (old spelling: synth@SEED)
+      background@FOLDER  pictures without people (old spelling: nobody@FOLDER)
+
+    Args:
+        text: the sources, comma separated; with :NUMBER for each of them or for none, their shares.
+        root: folder of the named data sets.
+        joints: as for `Shards`.
 
     Raises:
         ValueError: shares are missing or not positive, or a source is empty.
@@ -58,11 +64,11 @@ def open_sources(text: str, root: str | Path = "", *, joints: bool = False) -> l
 
 def _open(name: str, root: Path, joints: bool) -> Sequence[Sample]:
     words, _, folder = name.partition("@")
-    if words == "synth" and folder.isdecimal():
+    if words in ("synthetic", "synth") and folder.isdecimal():
         from .synthetic.generate import Recipe, Rendered  # which needs the renderer
 
         return Rendered(Recipe(int(folder)))
-    if words == "nobody" and folder:
+    if words in ("background", "nobody") and folder:
         return BackgroundImages(folder)
     # The longest, for "coco-wholebody" is no split of "coco".
     known = max((n for n in DATASETS if f"{words}-".startswith(f"{n}-")), key=len, default="")

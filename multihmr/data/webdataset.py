@@ -61,14 +61,14 @@ class Shards(Sequence[Sample]):
 
     def __init__(self, root: str | Path, *, planes: bool = False, joints: bool = False) -> None:
         """planes: read masks and depths too, where there are some. joints: give people without keypoints the
-        2D joints of their body as such, where `multihmr synth` wrote them."""
+        2D joints of their body as such, where `multihmr generate` wrote them."""
         root = Path(root)
         self.planes = planes
         self.joints = joints
         paths = sorted(root.glob("*.tar")) if root.is_dir() else [root]
         if not paths or not paths[0].is_file():
             raise FileNotFoundError(
-                f"no shards (*.tar) in {root}; make some with: multihmr synth --out {root}"
+                f"no shards (*.tar) in {root}; make some with: multihmr generate --out {root}"
             )
         self._members = [entry for path in paths for entry in _index(path)]
 

@@ -80,7 +80,7 @@ def pictures(folder: str | os.PathLike[str], count: int = PICTURES) -> list[byte
     if not found:
         raise ValueError(
             f"{folder} holds no pictures to calibrate with: a folder of {', '.join(sorted(SUFFIXES))} files "
-            "or of shards (.tar) that `multihmr synth` writes is needed"
+            "or of shards (.tar) that `multihmr generate` writes is needed"
         )
     return found
 

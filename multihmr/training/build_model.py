@@ -81,7 +81,7 @@ def build(config: TrainConfig, keypoint_sets: Collection[str] | None = None) -> 
     if isinstance(model.backbone, Hybrid) and config.init != "random":
         model.backbone.freeze(config.freeze_stages)
     model.backbone.half_dtype = PRECISIONS[config.precision]
-    if config.recompute:
+    if config.gradient_checkpointing:
         recompute(model.backbone)
     return model
 

@@ -51,7 +51,7 @@ class TrainState:
     @torch.no_grad()
     def update_ema(self) -> None:
         # A short memory at first, so that the average does not drag the random start along.
-        decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
+        decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
         for name, value in self.model.state_dict().items():
             if value.dtype.is_floating_point:
                 self.ema[name].lerp_(value, 1 - decay)
@@ -157,7 +157,7 @@ def _parameter_groups(model: Model, config: TrainConfig) -> list[dict[str, Any]]
     return [
         {
             "params": parameters,
-            "factor": config.backbone_lr if slow else 1.0,
+            "factor": config.backbone_lr_scale if slow else 1.0,
             "weight_decay": config.weight_decay if decays else 0.0,
         }
         for (slow, decays), parameters in groups.items()

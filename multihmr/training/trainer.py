@@ -58,8 +58,8 @@ def train(config: TrainConfig, *, model: Model | None = None, progress: bool | N
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
     crops = (model or config).family == "glnet"
-    if config.twins and not crops:
-        raise ValueError("--twins are two crops of one person; take --family glnet")
+    if config.paired_crops and not crops:
+        raise ValueError("--paired-crops are two crops of one person; take --family glnet")
     sources = open_sources(config.data, config.root, joints=crops)
     if model is None:
         model = build(config, {source.samples[0].keypoint_set for source in sources})
@@ -73,10 +73,15 @@ def train(config: TrainConfig, *, model: Model | None = None, progress: bool | N
         Mixture(sources, config.seed),
         topology,
         state.model.config.image_size,
-        Augmentation(zoom=config.zoom, person=config.person, roll=config.roll, cover=config.cover),
+        Augmentation(
+            focal_jitter_prob=config.focal_jitter_prob,
+            person_crop_prob=config.person_crop_prob,
+            rotation_prob=config.rotation_prob,
+            occlusion_prob=config.occlusion_prob,
+        ),
         keypoints_only=config.keypoints_only,
-        view=(one_person_twice if config.twins else one_person) if crops else augment,
-        views=1 + config.twins,
+        view=(one_person_twice if config.paired_crops else one_person) if crops else augment,
+        views=1 + config.paired_crops,
     )
     with StopSignal() as stop, death_of_workers_said():
         _learn(state, stream, processes, stop, progress)
@@ -187,7 +192,7 @@ def _update(state: TrainState, parts: Sequence[Batch]) -> None:
     for group in state.optimizer.param_groups:
         group["lr"] = state.config.lr * group["factor"] * state.learning_rate_factor()
     state.scaler.unscale_(state.optimizer)
-    norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), state.config.clip)
+    norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), state.config.grad_clip_norm)
     # With fp16 an infinite gradient is usual: the scaler leaves the step out and scales less.
     scaling = state.scaler.is_enabled() and state.scaler.get_scale() >= 1
     if not scaling and not norm.isfinite():

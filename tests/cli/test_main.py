@@ -194,3 +194,14 @@ def test_main_exits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["multihmr", "models"])
     with pytest.raises(SystemExit, match="0"):
         cli.main()
+
+
+def test_the_old_name_of_generate_and_its_old_flag_are_read(monkeypatch, capsys):
+    from multihmr.cli import generate
+
+    seen = []
+    monkeypatch.setattr(generate, "run", lambda args: seen.append((args.count, args.out.name)) or 0)
+    assert cli.run(["synth", "--n", "7", "--out", "shards"]) == 0
+    assert cli.run(["generate", "--count", "8", "--out", "synth"]) == 0
+    assert seen == [(7, "shards"), (8, "synth")]
+    assert "--n is now --count" in capsys.readouterr().err

@@ -58,7 +58,7 @@ def test_no_head_leaves_the_window(sample):
         assert (xy < 128).all()
 
 
-ALL = dataclasses.replace(STILL, crop=0.5, zoom=0.5, roll=0.9, cover=1.0)
+ALL = dataclasses.replace(STILL, crop=0.5, focal_jitter_prob=0.5, rotation_prob=0.9, occlusion_prob=1.0)
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -67,7 +67,7 @@ def test_lenses_rolls_and_patches_keep_heads_in_sight(sample, seed):
 
 
 def test_lenses_change_the_focal_length_and_keep_the_principal_point(sample):
-    how = dataclasses.replace(STILL, zoom=1.0)
+    how = dataclasses.replace(STILL, focal_jitter_prob=1.0)
     focals = []
     for seed in range(20):
         moved = augment(sample, 128, np.random.default_rng(seed), TOPOLOGY, how)
@@ -78,8 +78,10 @@ def test_lenses_change_the_focal_length_and_keep_the_principal_point(sample):
 
 
 def test_patches_cover_something(sample):
-    how = dataclasses.replace(STILL, crop=0, cover=1.0)
-    still = augment(sample, 128, np.random.default_rng(0), TOPOLOGY, dataclasses.replace(how, cover=0))
+    how = dataclasses.replace(STILL, crop=0, occlusion_prob=1.0)
+    still = augment(
+        sample, 128, np.random.default_rng(0), TOPOLOGY, dataclasses.replace(how, occlusion_prob=0)
+    )
     changed = augment(sample, 128, np.random.default_rng(0), TOPOLOGY, how)
     assert 50 < (changed.image != still.image).any(-1).sum() < 128 * 128 / 2
 
@@ -111,7 +113,7 @@ def test_the_same_seed_gives_the_same_picture(sample):
 
 
 def test_a_window_on_one_person_shows_them_large(sample):
-    how = dataclasses.replace(STILL, person=1.0, room=(2.0, 2.0))
+    how = dataclasses.replace(STILL, person_crop_prob=1.0, room=(2.0, 2.0))
     whole = augment(sample, 96, np.random.default_rng(0), TOPOLOGY, dataclasses.replace(STILL, crop=0))
     for seed in range(8):
         moved = augment(sample, 96, np.random.default_rng(seed), TOPOLOGY, how)
@@ -126,5 +128,7 @@ def test_nobody_near_enough_leaves_the_picture_as_it_is(sample):
     far = dataclasses.replace(sample, translation=TRANSLATION * 40)
     how = dataclasses.replace(STILL, crop=0)
     rng = np.random.default_rng
-    one, other = (augment(far, 96, rng(0), TOPOLOGY, dataclasses.replace(how, person=p)) for p in (0, 1))
+    one, other = (
+        augment(far, 96, rng(0), TOPOLOGY, dataclasses.replace(how, person_crop_prob=p)) for p in (0, 1)
+    )
     assert (one.image == other.image).all()

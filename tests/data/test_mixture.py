@@ -88,8 +88,8 @@ def test_a_named_data_set_is_looked_for_below_the_root(tmp_path):
 def test_pictures_of_nobody_are_learned_to_show_nobody(tmp_path):
     (tmp_path / "park").mkdir()
     Image.fromarray(np.full((40, 60, 3), 7, np.uint8)).save(tmp_path / "park" / "bench.png")
-    sample = Mixture(open_sources(f"nobody@{tmp_path}"))[0]
-    assert sample.name == f"nobody@{tmp_path}/park/bench.png"
+    sample = Mixture(open_sources(f"background@{tmp_path}"))[0]
+    assert sample.name == f"background@{tmp_path}/park/bench.png"
     seen = augment(for_body(sample, TOPOLOGY), 32, np.random.default_rng(0), TOPOLOGY)
     batch = collate([seen])
     true = make_targets(batch, ToyBody(), patch=8)
@@ -97,7 +97,7 @@ def test_pictures_of_nobody_are_learned_to_show_nobody(tmp_path):
     assert true.heads_B.all()
     assert not true.known.camera_B.any()
     with pytest.raises(FileNotFoundError, match="could show nobody"):
-        open_sources(f"nobody@{tmp_path / 'park' / 'empty'}")
+        open_sources(f"background@{tmp_path / 'park' / 'empty'}")
 
 
 def test_what_a_data_set_lacks_is_unknown():

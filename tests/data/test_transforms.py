@@ -91,7 +91,7 @@ def assert_truth_on_picture(sample: Sample, *, mirrored: bool = False) -> None:
 
 
 @pytest.mark.parametrize("angle", TURNS)
-@pytest.mark.parametrize("window", WINDOWS.values(), ids=WINDOWS)
+@pytest.mark.parametrize("letterbox", WINDOWS.values(), ids=WINDOWS)
 def test_windows_and_turns_move_truth_with_the_picture(sample, letterbox, angle):
     assert_truth_on_picture(warp(sample, letterbox, angle))
 

@@ -385,5 +385,5 @@ def test_a_name_that_is_nothing_is_told(tmp_path: Path) -> None:
         suite.open_samples("3dpw", None)
     with pytest.raises(FileNotFoundError, match=r"(?s)--root DIR.*register at"):
         suite.open_samples("ehf", None)
-    with pytest.raises(FileNotFoundError, match="multihmr synth"):
+    with pytest.raises(FileNotFoundError, match="multihmr generate"):
         suite.open_samples(str(tmp_path), None)

@@ -2,8 +2,10 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import multihmr_ablations as ablations
 import numpy as np
 import pytest
+from multihmr_ablations import ROWS, VARIANTS, Plan, config_of, run
 
 from multihmr.data.sample import Sample
 from multihmr.data.webdataset import write_shard
@@ -12,8 +14,6 @@ from multihmr.networks.backbones.hybrid import HYBRIDS
 from multihmr.networks.backbones.timm_backbones import HRNETS, DINOv2
 from multihmr.networks.configs import MultiHMRConfig
 from multihmr.networks.human_perception_head import IterativeHead
-from multihmr.training import ablations
-from multihmr.training.ablations import ROWS, VARIANTS, Plan, config_of, run
 from multihmr.training.build_model import build
 
 
@@ -148,7 +148,7 @@ def test_plans_that_mean_nothing_are_refused(plan):
         replace(plan, only=("vit-x",))
     with pytest.raises(ValueError, match="seeds"):
         replace(plan, seeds=())
-    with pytest.raises(FileNotFoundError, match="multihmr synth"):
+    with pytest.raises(FileNotFoundError, match="multihmr generate"):
         run(replace(plan, data="nowhere"))
 
 

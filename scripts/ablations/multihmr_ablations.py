@@ -1,8 +1,19 @@
-"""The paper's ablations at small scale: what each part of Multi-HMR is worth, at equal training cost.
+"""Rerun the ablation table of Multi-HMR on synthetic data, at small scale and equal training cost.
 
-All variants see the same pictures in the same order, as many of them, and are measured on the same ones. Two
-seeds tell how much of a difference is chance. The head that reads joints off the patches is no part of the
-paper and is off. (Baradel et al., ECCV 2024, section 4.2; theirs are 400,000 steps on BEDLAM and others.)
+    multihmr generate --out data/train --count 12000 --size 384
+    multihmr generate --out data/closeups --count 4000 --size 384 --closeup --seed 7
+    multihmr generate --out data/test --count 500 --seed 20000000 --split test
+    python scripts/ablations/multihmr_ablations.py --data data/train --closeups data/closeups \\
+        --test data/test --out runs/abl
+
+The table is OUT/table.md and grows with each variant; the same command resumes an interrupted run.
+`--only reference,iterative` trains only some variants, which VARIANTS defines. Those that start from
+ImageNet's or DINOv2's weights fetch them from the Hugging Face Hub, except for the hybrid's.
+
+All variants see the same pictures in the same order, and are measured on the same ones. Two seeds tell how
+much of a difference is chance. The head that regresses joints from patch features is not in the paper and
+is off.
+(Baradel et al., ECCV 2024, section 4.2; theirs are 400,000 steps on BEDLAM and others.)
 """
 
 from __future__ import annotations
@@ -10,6 +21,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,15 +31,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ablation_plan import FAILURES, AblationPlan, line, main, write_json
 
-from ..data.sample import Sample
-from ..data.webdataset import Shards
-from ..evaluation.report import People
-from ..evaluation.synthetic_benchmark import evaluate
-from ..hub.loading import load_model
-from .ablation_plan import FAILURES, AblationPlan, line, write_json
-from .config import TrainConfig
-from .trainer import train
+from multihmr.data.sample import Sample
+from multihmr.data.webdataset import Shards
+from multihmr.evaluation.report import People
+from multihmr.evaluation.synthetic_benchmark import evaluate
+from multihmr.hub.loading import load_model
+from multihmr.training.config import TrainConfig
+from multihmr.training.trainer import train
 
 log = logging.getLogger(__name__)
 
@@ -155,7 +167,7 @@ def config_of(plan: Plan, name: str, seed: int) -> TrainConfig:
     data = plan.data
     if variant.closeups:
         if not plan.closeups:
-            raise ValueError("no folder of close-ups was given; multihmr synth --closeup makes them")
+            raise ValueError("no folder of close-ups was given; multihmr generate --closeup makes them")
         folders = plan.data.split(",")
         data = ",".join([*(f"{folder}:{2 / len(folders):.6f}" for folder in folders), f"{plan.closeups}:1"])
     return TrainConfig(
@@ -361,3 +373,7 @@ def _cell(spread: Sequence[float] | None, digits: int) -> str:
 
 def _head(titles: Sequence[str]) -> list[str]:
     return [line(titles), line(["---"] * len(titles))]
+
+
+if __name__ == "__main__":
+    sys.exit(main(Plan, run, __doc__))

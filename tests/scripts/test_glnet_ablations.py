@@ -5,9 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import glnet_ablations
 import numpy as np
 import pytest
 import torch
+from glnet_ablations import FIGURES, ROWS, VARIANTS, Plan, config_of, measure, run
 
 from multihmr.bodies.anny import Anny
 from multihmr.data.sample import Sample
@@ -15,8 +17,6 @@ from multihmr.data.webdataset import write_shard
 from multihmr.evaluation.ground_truth import true_people
 from multihmr.geometry import default_intrinsics
 from multihmr.networks.configs import GLNetConfig
-from multihmr.training import glnet_ablations
-from multihmr.training.glnet_ablations import FIGURES, ROWS, VARIANTS, Plan, config_of, measure, run
 
 
 @pytest.fixture(scope="module")

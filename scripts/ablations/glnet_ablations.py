@@ -1,14 +1,23 @@
-"""The ablations of GLNet's poster at small scale, on crops of people whose boxes are known.
+"""Rerun the ablations of GLNet's poster on crops of synthetic people with known boxes, at small scale.
 
-All variants see the same crops in the same order, and are measured on the same people. Tables 2, 3 and 6 and
-the sweep of K; the figures of the poster stand beside ours: theirs are of HRNet-W32 on 3DPW, trained on real
-pictures, so that only the order can be compared. Its other tables are of the decomposed network; ours are of
-`--network`, by default without decomposition.
+    multihmr generate --out data/train --count 12000 --size 384
+    multihmr generate --out data/test --count 500 --seed 20000000 --split test
+    python scripts/ablations/glnet_ablations.py --data data/train --test data/test --out runs/glnet
+
+The table is OUT/table.md and grows with each variant; the same command resumes an interrupted run.
+`--only baseline,local,matching,both` trains only the rows of table 2; VARIANTS defines the variants.
+`--network decomposed=yes` sets that for all of them.
+
+All variants see the same crops in the same order, and are measured on the same people. The rows are those
+of tables 2, 3 and 6 and the sweep of K, with the poster's figures beside ours: theirs are of HRNet-W32 on
+3DPW, trained on photographs, so that only the order can be compared. The poster's other tables are of the
+decomposed network; ours are of `--network`, by default without decomposition.
 """
 
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -17,17 +26,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from ablation_plan import FAILURES, AblationPlan, line, main, write_json
 
-from ..bodies.body_parts import body_joints
-from ..data.person_crops import clear_people, person_boxes
-from ..data.sample import Sample
-from ..data.webdataset import Shards
-from ..evaluation import metrics
-from ..evaluation.ground_truth import true_people
-from ..hub.loading import load_model
-from .ablation_plan import FAILURES, AblationPlan, line, write_json
-from .config import TrainConfig
-from .trainer import train
+from multihmr.bodies.body_parts import body_joints
+from multihmr.data.person_crops import clear_people, person_boxes
+from multihmr.data.sample import Sample
+from multihmr.data.webdataset import Shards
+from multihmr.evaluation import metrics
+from multihmr.evaluation.ground_truth import true_people
+from multihmr.hub.loading import load_model
+from multihmr.training.config import TrainConfig
+from multihmr.training.trainer import train
 
 log = logging.getLogger(__name__)
 
@@ -209,3 +218,7 @@ def write(plan: Plan, out: Path) -> Path:
 def _spread(values: Sequence[float]) -> str:
     half = (max(values) - min(values)) / 2
     return f"{np.mean(values):.1f}" + (f" ± {half:.1f}" if half else "")
+
+
+if __name__ == "__main__":
+    sys.exit(main(Plan, run, __doc__))

@@ -1,0 +1,73 @@
+"""multihmr generate: render synthetic pictures with exact ground truth into shards."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+from pathlib import Path
+
+RENAMED_FLAGS = {"--n": "--count"}
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--out", type=Path, required=True, metavar="DIR", help="output folder for the shards (required)")
+    add("--count", type=int, required=True, metavar="N", help="number of pictures (required)")
+    add(
+        "--seed",
+        type=int,
+        default=0,
+        help="random seed; another seed gives other pictures (default: %(default)s)",
+    )
+    add("--size", type=int, default=448, help="side of a picture in pixels (default: %(default)s)")
+    add("--per-shard", type=int, default=500, help="pictures per shard (default: %(default)s)")
+    add(
+        "--workers",
+        type=int,
+        default=os.cpu_count() or 1,
+        help="number of processes (default: number of cores)",
+    )
+    add(
+        "--split",
+        choices=("train", "test", "all"),
+        default="train",
+        help="split of the clothes, skins, hair and motions (default: %(default)s)",
+    )
+    add("--closeup", action="store_true", help="only people about 2.5 m away, with visible hands")
+    add("--device", default="cpu", help="cpu, one thread per process, or cuda:0 (default: %(default)s)")
+    add(
+        "--assets",
+        type=Path,
+        metavar="DIR",
+        help="MakeHuman clothes, skins, hair and poses (default: ../shared/assets)",
+    )
+    add("--backgrounds", type=Path, metavar="DIR", help="folder of background pictures")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Render the pictures, and a contact sheet of the first 48."""
+    from PIL import Image
+
+    from ..data.synthetic.dataset import find_assets
+    from ..data.synthetic.generate import Recipe, contact_sheet, write_shards
+    from ..data.webdataset import Shards
+
+    recipe = Recipe(
+        args.seed,
+        args.size,
+        split=args.split,
+        closeups=1.0 if args.closeup else None,
+        assets=args.assets,
+        backgrounds=args.backgrounds,
+        device=args.device,
+    )
+    if find_assets(args.assets) is None:
+        print("no folder of clothes and poses (--assets): people wear painted clothes, see the README")
+    shards = write_shards(
+        args.out, args.count, recipe, per_shard=args.per_shard, workers=args.workers, progress=True
+    )
+    sheet = args.out / "contact_sheet.jpg"
+    Image.fromarray(contact_sheet(itertools.islice(Shards(args.out), 48))).save(sheet, quality=90)
+    print(f"{len(shards)} shards in {args.out}; look at {sheet}")
+    return 0
