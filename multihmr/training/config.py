@@ -147,7 +147,8 @@ def _init_with_old_names(self: TrainConfig, *args: Any, **values: Any) -> None:
     old = [name for name in values if name in RENAMED]
     if old:
         _warn(old)
-        values = current_names(values)
+        changed = {RENAMED[name]: values.pop(name) for name in old}
+        values |= changed  # dataclasses.replace gives the present value beside the changed one
     _init(self, *args, **values)
 
 
