@@ -17,10 +17,13 @@ from ..bodies.body import Body
 from ..geometry import DEFAULT_FOV_DEG, code_to_depth, released_code_to_depth
 from ..image import Window
 from ..model import Model, Predictions, own_camera
+from .alignment import Alignment
 from .backbones import create_backbone
 from .centers import Centers, best_cells, different_people, different_slots, find_centers
 from .features import Features
 from .heads import HEADS
+from .keypoints import KeypointReader, find_keypoints
+from .movenet import MOVENETS
 from .rays import CAMERA_EMBEDDINGS, RayEmbedding
 from .reader import JointReader, JointReading
 from .refine import Guess, Refinement, in_window
@@ -42,6 +45,8 @@ class MultiHMRConfig:
     head_count: int = 8  # attention heads of 32 channels
     head_mlp_width: int = 768
     read_joints: tuple[int, ...] = ()  # of the body, that the head reads off the patches (reader.py); none
+    read_keypoints: bool = False  # tell the head the keypoints that a MoveNet backbone sees (keypoints.py)
+    align: bool = False  # turn limbs until the body lies on these keypoints (alignment.py); not in training
     refine: bool = False  # look again around the joints of what was regressed, and correct it (refine.py)
     nms_kernel: int = 3  # cells around a better-scored one are nobody, unless:
     # how far [m] across the line of sight, or in which ratio - 1 of depths, two cells stand apart that show
@@ -64,6 +69,11 @@ class MultiHMRConfig:
         for field, known in (("head", HEADS), ("camera_embedding", CAMERA_EMBEDDINGS)):
             if getattr(self, field) not in known:
                 raise ValueError(f"{field} must be one of {', '.join(known)}, got {getattr(self, field)!r}")
+        if (self.read_keypoints or self.align) and self.backbone not in MOVENETS:
+            raise ValueError(
+                f"read_keypoints and align need a backbone that sees keypoints, {', '.join(MOVENETS)}; "
+                f"got {self.backbone!r}"
+            )
 
     def changed(self, settings: str) -> MultiHMRConfig:
         """This config with other values, written as "head=iterative,people_attention=no".
@@ -111,6 +121,8 @@ class MultiHMR(Model):
         joints = len(config.read_joints)
         fine = self.backbone.fine_width
         self.reader = JointReader(width, joints, config.head_width, fine) if joints else None
+        self.alignment = Alignment(body) if config.align else None
+        self.keypoint_reader = KeypointReader(config.head_width) if config.read_keypoints else None
         self.refinement = (
             Refinement(
                 config.read_joints or range(len(body.topology.joint_names)),
@@ -202,6 +214,12 @@ class MultiHMR(Model):
         if self.reader is not None:
             heads_P2 = centers.heads(offset_P2).detach() * self.backbone.patch / self.config.image_size
             known_PD, reading = self.reader(grid_BDhw, seen.features.fine_BDhw, centers, heads_P2)
+        if self.keypoint_reader is not None:
+            heads_P2 = centers.heads(offset_P2).detach() * self.backbone.patch
+            found = find_keypoints(seen.features.scales[-1], centers, heads_P2)
+            K_P33 = seen.K_B33[centers.image_index_P]
+            told_PD = self.keypoint_reader(found, heads_P2, K_P33, self.config.image_size)
+            known_PD = told_PD if known_PD is None else known_PD + told_PD
         pose_PR33, shape_PS, expression_PE, depth_code_P = self.head(context_BDhw, centers, known_PD)
         return Guess(pose_PR33, shape_PS, expression_PE, depth_code_P, offset_P2), reading
 
@@ -214,6 +232,8 @@ class MultiHMR(Model):
             coarse_PJ3 = self.refinement.joints_of(guess, self._place(guess, centers, seen.K_B33))
             places_PJ2 = in_window(coarse_PJ3, seen.K_B33[centers.image_index_P], self.config.image_size)
             guess = self.refinement(guess, coarse_PJ3, places_PJ2, seen.features, centers)
+        if self.alignment is not None and not torch.is_grad_enabled():
+            guess = self._align(seen, guess, centers)
         return self.stand(
             guess[:3],
             self._depth(guess, centers, seen.K_B33),
@@ -226,6 +246,15 @@ class MultiHMR(Model):
             reading=reading,
             coarse_PJ3=coarse_PJ3,
         )
+
+    def _align(self, seen: _Seen, guess: Guess, centers: Centers) -> Guess:
+        """The people of a guess, moved onto the keypoints that are seen."""
+        assert self.alignment is not None
+        patch, size = self.backbone.patch, self.config.image_size
+        found = find_keypoints(seen.features.scales[-1], centers, centers.heads(guess.offset_P2) * patch)
+        heads_P3 = self._place(guess, centers, seen.K_B33)
+        K_P33 = seen.K_B33[centers.image_index_P]
+        return self.alignment(guess, heads_P3, found, centers, K_P33, patch=patch, size=size)
 
     def _depth(self, guess: Guess, centers: Centers, K_B33: Tensor) -> Tensor:
         """(P,) of heads [m]."""
