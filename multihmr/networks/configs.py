@@ -10,6 +10,7 @@ Config = TypeVar("Config", bound=Any)
 HEADS = ("perception", "iterative")
 # Fields of configs under the names that checkpoints and flags of version 0.3 have
 RENAMED_FIELDS = {"apart": "nms_3d_distance"}
+MOVENETS = tuple(f"hybrid_movenet_{kind}" for kind in ("multipose", "thunder", "lightning"))
 CAMERA_EMBEDDINGS = ("fourier", "linear", "none")
 
 _TRUTH = {"yes": True, "true": True, "no": False, "false": False}
@@ -47,8 +48,10 @@ class MultiHMRConfig:
     head_depth: int = 2
     head_count: int = 8  # attention heads of 32 channels
     head_mlp_width: int = 768
-    read_joints: tuple[int, ...] = ()  # of the body, that the head reads off the patches (reader.py); none
-    refine: bool = False  # look again around the joints of what was regressed, and correct it (refine.py)
+    read_joints: tuple[int, ...] = ()  # of the body, that the head reads off the patches; () for none
+    read_keypoints: bool = False  # tell the head the keypoints that a MoveNet backbone sees
+    align: bool = False  # turn limbs until the body lies on these keypoints; not in training
+    refine: bool = False  # look again around the joints of what was regressed, and correct it
     nms_kernel: int = 3  # cells around a better-scored one are nobody, unless:
     # how far [m] across the line of sight, or in which ratio - 1 of depths, two cells stand apart that show
     # two people (centers.nms_3d); None leaves it to nms_kernel. The paper's design cannot tell
@@ -70,6 +73,11 @@ class MultiHMRConfig:
         for field, known in (("head", HEADS), ("camera_embedding", CAMERA_EMBEDDINGS)):
             if getattr(self, field) not in known:
                 raise ValueError(f"{field} must be one of {', '.join(known)}, got {getattr(self, field)!r}")
+        if (self.read_keypoints or self.align) and self.backbone not in MOVENETS:
+            raise ValueError(
+                f"read_keypoints and align need a backbone with keypoint heads, {', '.join(MOVENETS)}; "
+                f"got {self.backbone!r}"
+            )
 
     def changed(self, settings: str) -> MultiHMRConfig:
         """This config with other values, written as "head=iterative,people_attention=no".

