@@ -276,9 +276,9 @@ def test_a_killed_evaluation_goes_on_and_gives_the_same(score: Any, body: Body, 
 def test_shares_of_several_processes_make_the_whole(score: Any, body: Body, tmp_path: Path) -> None:
     whole = score("bedlam-val", truth(body))
     network: Any = ToyModel(body, MESHES, truth(body))
-    contest = suite.Contest(Plan("bedlam-val", protocol=Protocol(batch_size=1)), network)
+    run = suite.EvaluationRun(Plan("bedlam-val", protocol=Protocol(batch_size=1)), network)
     for rank in (2, 0, 1):
-        contest.work(tmp_path, rank, 3)
+        run.work(tmp_path, rank, 3)
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"done-{rank}.jsonl" for rank in range(3)]
     done = suite._done(tmp_path)
     assert sorted(done) == [0, 1, 2, 3]
