@@ -1,4 +1,4 @@
-"""How do I run many pictures of different sizes, some with nobody in them?
+"""How do I run many pictures of different sizes, some without people?
 
 python examples/batch.py
 """
@@ -14,7 +14,7 @@ portrait = np.asarray(Image.open(Path(__file__).parent / "images/astronaut.jpg")
 pictures = [
     portrait,
     portrait[:, 100:400],  # portrait format
-    np.full((300, 500, 3), 128, np.uint8),  # nobody
+    np.full((300, 500, 3), 128, np.uint8),  # no people
 ]
 
 model = load_model()

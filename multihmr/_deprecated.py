@@ -38,7 +38,7 @@ MOVED = {
     "tracking": "video.tracker",
     "bodies.body": "bodies.base",
     "bodies.joints": "bodies.keypoint_sets",
-    "evaluation.benchmark": "evaluation.synthetic_benchmark",
+    "evaluation.benchmark": "evaluation.runner",
     "formats.bvh": "io.bvh",
     "formats.gltf": "io.gltf",
     "formats.meshes": "io.meshes",

@@ -15,13 +15,14 @@ from PIL import Image, ImageDraw, ImageFont
 from multihmr import load_model
 from multihmr.data.sample import Sample
 from multihmr.data.webdataset import Shards
-from multihmr.evaluation.report import ERRORS, People
-from multihmr.evaluation.synthetic_benchmark import Judge, Protocol
+from multihmr.evaluation.evaluator import COLUMNS
+from multihmr.evaluation.report import SUMMARY_ERRORS, People
+from multihmr.evaluation.runner import own_body_evaluator
 from multihmr.humans import Humans
 from multihmr.visualization.draw import draw
 
 SIDE, CAPTION = 300, 24  # [pixels]
-PA, HEAD = ERRORS.index("pa_mpjpe"), ERRORS.index("head_percent")
+PA, HEAD = (SUMMARY_ERRORS.index(name) for name in ("pa_mpjpe", "head_percent"))
 
 
 def main() -> None:
@@ -35,16 +36,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/failures.jpg"))
     args = parser.parse_args()
     model: Any = load_model(args.model)
-    judge = Judge(model.body, Protocol())
-    judged = []
+    evaluator = own_body_evaluator(model.body)
+    evaluated = []
     for sample in islice(Shards(args.data), args.count):
         humans = model.predict(sample.image, sample.K)
-        people, counts = judge(sample, humans)
-        judged.append((sample, humans, faults(people, counts.missed, counts.false)))
+        table, counts = evaluator(sample, humans)
+        people = People.of_table(table, [sample.name] * len(table), COLUMNS)
+        evaluated.append((sample, humans, faults(people, counts.missed, counts.false)))
     panels: list[Image.Image] = []
     shown: set[str] = set()
-    for kind in judged[0][2]:
-        ranked = sorted(judged, key=lambda entry: -entry[2][kind][0])
+    for kind in evaluated[0][2]:
+        ranked = sorted(evaluated, key=lambda entry: -entry[2][kind][0])
         fresh = [entry for entry in ranked if entry[0].name not in shown][: args.each]
         shown |= {sample.name for sample, _, _ in fresh}
         panels += [panel(sample, humans, found[kind][1]) for sample, humans, found in fresh]

@@ -134,6 +134,29 @@ def test_links_lead_somewhere_and_pictures_are_small(path):
         assert (ROOT / name).exists(), name
 
 
+@pytest.mark.parametrize(
+    "path",
+    [path for path in FILES if path.name != "CHANGELOG.md"],
+    ids=lambda path: path.relative_to(ROOT).as_posix(),
+)
+def test_files_and_modules_that_are_named_exist(path):
+    """Paths, from the root or from the package, and dotted names of modules and what they define."""
+    text = path.read_text(encoding="utf-8")
+    for name in re.findall(r"[`\s]((?:\w+/)+\w+\.(?:py|md|ipynb|cpu|cuda))(?=[`\s,;:.)])", text):
+        if "NAME" not in name:
+            assert (ROOT / name).exists() or (ROOT / "multihmr" / name).exists(), name
+    for name in re.findall(r"(?<![\w/.])multihmr(?:\.\w+)+", text):
+        place, rest = ROOT / "multihmr", name.split(".")[1:]
+        while rest and ((place / rest[0]).is_dir() or (place / f"{rest[0]}.py").exists()):
+            place = place / rest.pop(0)
+        if rest:
+            module = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+            source = module.read_text(encoding="utf-8")
+            assert re.search(rf"^(class|def) {rest[0]}\b|^{rest[0]}\b|^    \"{rest[0]}\":", source, re.M), (
+                name
+            )
+
+
 def test_the_table_of_fields_is_that_of_the_class():
     fields = [field.name for field in dataclasses.fields(Humans)]
     table = {row[0].strip("`"): row[1] for row in rows("fields")}

@@ -20,6 +20,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help=f"some of {','.join((*BENCHMARKS, SYNTH_TEST))} or folders of shards; default: %(default)s",
     )
     parser.add_argument("--root", type=Path, metavar="DIR", help="where data sets lie, each in DIR/NAME")
+    parser.add_argument(
+        "--assets",
+        type=Path,
+        metavar="DIR",
+        help="MakeHuman's assets and captured poses that synth-test is rendered from; default: shared/assets "
+        "beside the checkout, if it is there",
+    )
     parser.add_argument("--count", type=int, metavar="N", help="only the first N pictures of each")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="only every N-th picture")
     parser.add_argument(
@@ -37,13 +44,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure a model on each benchmark and print the table; those that cannot be are listed at the end."""
     from ..evaluation.results import save_all, table
-    from ..evaluation.runner import Plan, devices_of, measure
-    from ..evaluation.synthetic_benchmark import Protocol
+    from ..evaluation.runner import Plan, Protocol, devices_of, measure
 
     protocol = Protocol(given_camera=not args.predict_camera, threshold=args.threshold, tiles=args.tiles)
     scores, failed = [], []
     for data in args.data:
-        plan = Plan(data, args.root, args.count, args.every, protocol)
+        plan = Plan(data, args.root, args.count, args.every, protocol, args.assets)
         out = args.out and args.out / plan.name
         devices = devices_of(args.device)
         try:

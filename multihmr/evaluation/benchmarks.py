@@ -1,7 +1,7 @@
-"""The benchmarks by name: whose samples, which rule of matching, which points, which figures.
+"""Benchmarks by name: data set and split, rules of matching, points that are compared, figures of the table.
 
 Each is measured as its papers do; where the model's body or a missing file does not allow that, what both
-have in common is compared and `Comparison.notes` says so.
+have in common is compared and `Comparison.notes` tells so.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from ..data import dataset_class
 from ..data.sample import Sample
 from . import correspondence as comparison
 from .correspondence import Comparison
+from .data_fingerprint import about_assets, fingerprint_assets, fingerprint_shards
 from .evaluator import Rules
 from .matching import RELEASED_IOU
 from .protocol_files import ProtocolFiles
@@ -175,17 +176,28 @@ BENCHMARKS = {
 }  # fmt: skip
 
 
-def open_samples(data: str, root: Path | None, count: int | None = None) -> Sequence[Sample]:
-    """The samples of a benchmark below `root`, of "synth-test", or of a folder of shards.
+def open_samples(
+    data: str, root: Path | None, count: int | None = None, assets: Path | None = None
+) -> Sequence[Sample]:
+    """The samples of a benchmark, of "synth-test", or of a folder of shards.
 
-    A benchmark's data lie in root/NAME (of the data set), or in the root itself. FileNotFoundError says what
-    is missing and where to get it; ValueError for a name that is neither a benchmark nor a folder.
+    Args:
+        data: name of the benchmark, "synth-test" or the folder.
+        root: a benchmark's data lie in root/NAME (of the data set), or in the root itself.
+        count: how many "synth-test" has; None for all.
+        assets: folder that "synth-test" is rendered from; None looks for shared/assets beside the checkout.
+
+    Raises:
+        FileNotFoundError: something is missing; the message tells where to get it. Or `data` is neither a
+            benchmark nor a folder.
     """
     if data == SYNTH_TEST:
         from ..data.synthetic.dataset import SyntheticScenes
 
         # clothes, skins and motions that nobody trains on
-        scenes = SyntheticScenes(SYNTH_TEST_SEED, count=count or SYNTH_TEST_COUNT, split="test")
+        scenes = SyntheticScenes(
+            SYNTH_TEST_SEED, count=count or SYNTH_TEST_COUNT, split="test", assets=assets
+        )
         return scenes  # type: ignore[return-value]
     if data in BENCHMARKS:
         return _open_reader(BENCHMARKS[data], root)
@@ -197,10 +209,31 @@ def open_samples(data: str, root: Path | None, count: int | None = None) -> Sequ
     return Shards(data)
 
 
+def data_fingerprint(data: str, assets: Path | None = None) -> str:
+    """16 digits that change with the content of "synth-test" or of a folder of shards; "" of a benchmark."""
+    if data == SYNTH_TEST:
+        from ..data.synthetic.dataset import find_assets
+
+        return fingerprint_assets(find_assets(assets))
+    return "" if data in BENCHMARKS or not Path(data).exists() else fingerprint_shards(Path(data))
+
+
+def about_data(data: str, assets: Path | None = None) -> tuple[str, ...]:
+    """What to tell of data that are not what published figures were measured on; one sentence each."""
+    if data != SYNTH_TEST:
+        return ()
+    from ..data.synthetic.dataset import find_assets
+
+    note = about_assets(find_assets(assets))
+    return (note,) if note else ()
+
+
 def _open_reader(benchmark: Benchmark, root: Path | None) -> PoseDataset:
     reader = dataset_class(benchmark.dataset)
     if root is None:
-        raise FileNotFoundError(f"say where {benchmark.name} lies (--root DIR): {reader.about.how_to_get()}")
+        raise FileNotFoundError(
+            f"give the folder of {benchmark.name} with --root DIR: {reader.about.how_to_get()}"
+        )
     own = root / benchmark.dataset
     return reader(own if own.is_dir() else root, benchmark.split)
 

@@ -21,7 +21,7 @@ from ..bodies.keypoint_sets import keypoint_names
 from ..bodies.topology import Topology
 from ..data.sample import Sample
 from ..humans import Humans
-from .ground_truth import by_gender
+from .ground_truth import by_gender, mean_person
 from .protocol_files import SMPL_VERTICES, ProtocolFiles
 
 SMPLX_VERTEX_SET = "smplx-vertices"  # what EHF calls its keypoints
@@ -45,6 +45,7 @@ class Points:
     placed (N,) whether it is known where they stand; if not, they stand around the camera. None: all are.
     outline (N, J, 3): where the joints roughly are, NaN or not, to tell who is who. None: `joints`.
     joints_2d (N, J, 2) pixels for the same, if the data set gives them.
+    head (N, 3): the joint that the model places people by, where both sides have the same body.
     """
 
     joints: Tensor
@@ -55,6 +56,7 @@ class Points:
     placed: Tensor | None = None
     outline: Tensor | None = None
     joints_2d: Tensor | None = None
+    head: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.root)
@@ -64,6 +66,21 @@ class Points:
         index = torch.as_tensor(rows, dtype=torch.long, device=self.root.device)
         there = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
         return Points(**{name: points[index] for name, points in there.items()})
+
+    def moved(self, shift: Tensor) -> Points:
+        """The same people, each moved by (N, 3) [m]; one person may be moved to N places."""
+
+        def placed(points: Tensor | None) -> Tensor | None:
+            return None if points is None else points + shift.reshape(-1, *[1] * (points.ndim - 2), 3)
+
+        return Points(
+            self.joints + shift[:, None],
+            self.root + shift,
+            placed(self.vertices),
+            placed(self.mesh_root),
+            placed(self.part_roots),
+            head=placed(self.head),
+        )
 
 
 @dataclass(frozen=True)
@@ -80,6 +97,8 @@ class Comparison:
     """How a sample's people and a model's become points of the same J names and, with a mesh, the same V.
 
     notes: what cannot be compared as the benchmark asks, and why; one sentence each.
+    shape_names: of the true body's shape parameters, if the truth is given by parameters.
+    mean_person: one person of mean pose and shape, if both sides have the same body.
     """
 
     joint_names: tuple[str, ...]
@@ -87,6 +106,8 @@ class Comparison:
     prediction: Callable[[Humans], Points]
     parts: Parts | None = None
     notes: tuple[str, ...] = ()
+    shape_names: tuple[str, ...] = ()
+    mean_person: Points | None = None
 
 
 def meshes(
@@ -103,17 +124,28 @@ def meshes(
     parts, notes = mesh_parts(body.topology, files)
     regress = None if regressor is None else _tensor(regressor[:22], body)
 
+    def points(vertices: Tensor, joints: Tensor, head: Tensor) -> Points:
+        joints = joints[:, rows] if regress is None else regressed(regress, vertices)
+        return replace(_mesh_points(vertices, joints), head=head)
+
     def truth(sample: Sample) -> Points:
         posed = by_gender(truth_bodies, sample)
-        joints = posed.joints[:, rows] if regress is None else regressed(regress, posed.vertices)
-        points = _mesh_points(posed.vertices, joints)
-        return replace(points, placed=posed.placed, outline=posed.outline[:, rows])
+        people = points(posed.vertices, posed.joints, posed.joints[:, body.center_joint])
+        return replace(people, placed=posed.placed, outline=posed.outline[:, rows])
 
     def prediction(humans: Humans) -> Points:
-        vertices, joints = _tensor(humans.vertices, body), _tensor(humans.joints, body)[:, rows]
-        return _mesh_points(vertices, joints if regress is None else regressed(regress, vertices))
+        return points(*(_tensor(x, body) for x in (humans.vertices, humans.joints, humans.translation)))
 
-    return Comparison(body_joints(body.topology), truth, prediction, parts, notes)
+    mean = mean_person(body)
+    return Comparison(
+        body_joints(body.topology),
+        truth,
+        prediction,
+        parts,
+        notes,
+        tuple(body.topology.shape_names),
+        points(mean.vertices, mean.joints, mean.joints[:, body.center_joint]),
+    )
 
 
 def true_meshes(body: Body, regressor: np.ndarray, files: ProtocolFiles) -> Comparison:
@@ -145,7 +177,8 @@ def named_joints(body: Body, truth_bodies: Callable[[str], Body]) -> Comparison:
 
     prediction = _own_joints(body, joint_rows(body.topology))
     note = _other_mesh(truth_topology.name, body)
-    return Comparison(body_joints(body.topology), truth, prediction, notes=(note,))
+    names = body_joints(body.topology)
+    return Comparison(names, truth, prediction, notes=(note,), shape_names=tuple(truth_topology.shape_names))
 
 
 def _other_mesh(truth: str, body: Body) -> str:

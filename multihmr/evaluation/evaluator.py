@@ -1,10 +1,10 @@
-"""One picture at a time: who is matched with whom by the benchmark's rule, and every error of each pair."""
+"""Evaluator: matches predicted with true people of one image and measures every error of each pair."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,13 +15,16 @@ from .. import geometry
 from . import metrics
 from .correspondence import Comparison, Parts, Points
 from .matching import IOU_THRESHOLD, Match, match, match_within
-from .report import Counts
+from .report import SUMMARY_ERRORS, Counts
 
 if TYPE_CHECKING:
     from ..data.sample import Sample
     from ..humans import Humans
 
-# What is measured of each pair. The first ones need joints alone, the others a mesh, the last the true bones.
+# What is known of each true person beside the errors; `crowd`: people in the image that count.
+PERSON = ("found", "distance", "head_distance", "visibility", "crowd", "age", "head_inside")
+# What is measured of each pair. The first need joints alone, the next a mesh, then the true bone lengths, the
+# last the head's joint of both.
 ERRORS = (
     *("mpjpe", "pa_mpjpe", "n_mpjpe", "camera_mpjpe", "mrpe", "depth"),
     *(
@@ -34,10 +37,11 @@ ERRORS = (
         "hand_pve",
         "hand_pa_pve",
     ),
-    *("face_pve", "face_pa_pve", "pck", "auc", "pck_absolute"),
+    *("face_pve", "face_pa_pve", "pck", "auc", "pck_absolute", "head_m", "head_percent"),
 )
-CAMERA_ERRORS = {"camera_mpjpe", "mrpe", "depth", "camera_pve"}
-COLUMNS = ("found", "distance", "age", *ERRORS)
+CAMERA_ERRORS = {"camera_mpjpe", "mrpe", "depth", "camera_pve", "head_m", "head_percent"}
+MEDIANS = ("head_m", "head_percent")  # figures that are medians over people; the others are means
+COLUMNS = (*PERSON, *ERRORS, *(f"baseline_{name}" for name in SUMMARY_ERRORS))
 DISTANCES = (0.0, 2.0, 4.0, 8.0, math.inf)  # [m] bins of the depth error
 AGES = (0.0, 0.2, 0.5, 0.85, 1.01)  # of Anny: babies, children, adults, old people
 
@@ -46,11 +50,18 @@ AGES = (0.0, 0.2, 0.5, 0.85, 1.01)  # of Anny: babies, children, adults, old peo
 class Rules:
     """How a benchmark counts people.
 
-    min_visibility: who shows less, and who has fewer than min_joints known joints, need not be found.
-    matching: "boxes" (`match` with iou_threshold) or "joints" (`match_within` on the joints `matched`).
-    bones: parents of the joints, if a 3DPCK with true bone lengths is wanted, over the joints `scored`.
-    missed: what somebody who was missed has for an error, in the figures called all_...
-    by_sequence: figures are means over sequences (what comes before "/" in a sample's name).
+    Attributes:
+        min_visibility: true people of whom less is visible, and those with fewer than `min_joints` known
+            joints, need not be found: they neither count as missed nor as false where predicted.
+        min_joints: see above.
+        matching: "boxes" (`match` with `iou_threshold`) or "joints" (`match_within` on the joints `matched`).
+        iou_threshold: overlap of boxes that a match needs.
+        matched: columns of the joints that people are matched by; None for all.
+        bones: parents of the joints, if a 3DPCK with true bone lengths is wanted, over the joints `scored`.
+        scored: columns of the joints that 3DPCK counts; None for all.
+        missed: error of a person who was missed, in the figures called all_...
+        by_sequence: figures are means over sequences (what comes before "/" in a sample's name).
+        baseline: measure the mean pose and shape at the true place, too. For people of the model's own body.
     """
 
     min_visibility: float = 0.1
@@ -62,44 +73,102 @@ class Rules:
     scored: Sequence[int] | None = None
     missed: Mapping[str, float] = field(default_factory=dict)
     by_sequence: bool = False
+    baseline: bool = False
 
 
-class Referee:
-    """Compares what a model said about one picture with the truth."""
+class Evaluator:
+    """Compares the people that a model predicts in an image with the true ones.
+
+    Args:
+        comparison: turns both into points that may be compared.
+        rules: who counts, and how people are matched.
+    """
 
     columns = COLUMNS
 
     def __init__(self, comparison: Comparison, rules: Rules) -> None:
+        if rules.baseline and comparison.mean_person is None:
+            raise ValueError("a baseline needs people of the model's own body")
         self.comparison, self.rules = comparison, rules
 
     @property
     def notes(self) -> tuple[str, ...]:
+        """What cannot be compared as the benchmark asks, and why; one sentence each."""
         return self.comparison.notes
 
     def __call__(self, sample: Sample, humans: Humans) -> tuple[np.ndarray, Counts]:
-        """(T, C) one row of `COLUMNS` for each true person that counts, and how many were found and not."""
+        """Compare one image.
+
+        Args:
+            sample: the image's true people.
+            humans: the predicted ones.
+
+        Returns:
+            (T, C) float64, one row of `COLUMNS` for each true person that counts, NaN where a value is not
+            known or the person was missed; and how many were found, missed, predicted falsely, ignored.
+
+        Raises:
+            ValueError: the sample has neither a camera nor keypoints by which people could be matched.
+        """
         truth, prediction = self.comparison.truth(sample), self.comparison.prediction(humans)
         true_xy, pred_xy = self._pixels(sample, humans, truth, prediction)
         counted = self._counted(sample, true_xy)
         matched = self._match(pred_xy, true_xy[counted])
-        # Whom nobody has to find may be found: such a prediction is not a false one.
+        # People who need not be found may be found: such a prediction is not a false one.
         excused = self._match(pred_xy[matched.false], true_xy[~counted])
         pred, true = matched.pairs.T
         rows = np.flatnonzero(counted)
-        table = np.full((len(rows), len(COLUMNS)), np.nan)
-        table[:, 0] = 0
-        table[true, 0] = 1
-        places = (
-            truth.root if truth.placed is None else torch.where(truth.placed[:, None], truth.root, torch.nan)
-        )
-        table[:, 1] = places.norm(dim=-1).cpu().numpy()[rows]
-        table[:, 2] = _ages(sample)[rows]
+        columns = self._person_columns(sample, truth, rows)
+        columns["found"][true] = 1
         errors = pair_errors(prediction.rows(pred), truth.rows(rows[true]), self.comparison.parts)
         if self.rules.bones is not None:
             errors |= self._shares(prediction.rows(pred), truth.rows(rows[true]))
         for name, values in errors.items():
-            table[true, COLUMNS.index(name)] = values.cpu().numpy()
+            columns[name] = np.full(len(rows), np.nan)
+            columns[name][true] = values.cpu().numpy()
+        if self.rules.baseline:
+            columns |= self._baseline(truth.rows(rows))
+        unknown = np.full(len(rows), np.nan)
+        table = np.stack([columns.get(name, unknown) for name in COLUMNS], axis=1).astype(float)
         return table, Counts(len(pred), len(matched.missed), len(excused.false), int((~counted).sum()))
+
+    def _person_columns(self, sample: Sample, truth: Points, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """`PERSON` of these rows of the sample, everybody missed so far."""
+        roots = (
+            truth.root if truth.placed is None else torch.where(truth.placed[:, None], truth.root, torch.nan)
+        )
+        columns = {
+            "found": np.zeros(len(rows)),
+            "distance": roots.norm(dim=-1).cpu().numpy()[rows],
+            "visibility": sample.visibility[rows],
+            "crowd": np.full(len(rows), len(rows)),
+            "age": self._ages(sample)[rows],
+        }
+        if truth.head is not None:
+            heads = truth.head if truth.placed is None else truth.head.where(truth.placed[:, None], torch.nan)
+            columns["head_distance"] = heads.norm(dim=-1).cpu().numpy()[rows]
+            xy = _projected(heads, np.asarray(sample.K))[rows]
+            height, width = sample.image.shape[:2]
+            inside = np.all((xy >= 0) & (xy < (width, height)), axis=1)
+            columns["head_inside"] = np.where(np.isfinite(xy).all(axis=1), inside, np.nan)
+        return columns
+
+    def _ages(self, sample: Sample) -> np.ndarray:
+        """(N,) the body's own code for the age, NaN for bodies without one."""
+        names = self.comparison.shape_names
+        if "age" not in names or sample.shape.shape[1] != len(names):
+            return np.full(len(sample.translation), np.nan)
+        return np.asarray(sample.shape[:, names.index("age")], float)
+
+    def _baseline(self, truth: Points) -> dict[str, np.ndarray]:
+        """Errors of the mean pose and shape, facing the camera, with the head at the true place."""
+        mean = self.comparison.mean_person
+        assert mean is not None
+        assert mean.head is not None
+        assert truth.head is not None
+        moved = replace(mean.moved(truth.head - mean.head), head=truth.head)
+        errors = pair_errors(moved, truth, self.comparison.parts)
+        return {f"baseline_{name}": errors[name].cpu().numpy() for name in SUMMARY_ERRORS if name in errors}
 
     def _counted(self, sample: Sample, true_xy: np.ndarray) -> np.ndarray:
         known = np.isfinite(true_xy).all(axis=2).sum(axis=1)
@@ -108,7 +177,7 @@ class Referee:
     def _pixels(
         self, sample: Sample, humans: Humans, truth: Points, prediction: Points
     ) -> tuple[np.ndarray, np.ndarray]:
-        """(T, M, 2) and (P, M, 2) points of the true and the predicted people, by which they are told."""
+        """(T, M, 2) and (P, M, 2) points of the true and the predicted people, by which they are matched."""
         K = np.asarray(sample.K)
         ours = _projected(prediction.joints, humans.K)
         if truth.joints_2d is not None:
@@ -119,10 +188,10 @@ class Referee:
             theirs, ours = np.asarray(sample.keypoints_2d), humans.keypoints(sample.keypoint_set).xy
         else:
             raise ValueError(
-                f"who is who in sample '{sample.name}' cannot be told: it has no camera or places, and no "
+                f"the people of sample '{sample.name}' cannot be matched: it has no camera or places, and no "
                 f"keypoints_2d of a set that body '{humans.topology.name}' has"
             )
-        return _near(theirs, sample), _near(ours, sample)
+        return _clip_to_neighbourhood(theirs, sample), _clip_to_neighbourhood(ours, sample)
 
     def _match(self, pred_xy: np.ndarray, true_xy: np.ndarray) -> Match:
         if self.rules.matched is not None:
@@ -149,12 +218,14 @@ class Referee:
 
 
 def _projected(joints: Tensor, K: np.ndarray) -> np.ndarray:
-    return geometry.project(joints.cpu(), torch.tensor(np.asarray(K))).numpy()
+    return geometry.project(joints.cpu(), torch.tensor(np.asarray(K, np.float32))).numpy()
 
 
-def _near(xy: np.ndarray, sample: Sample) -> np.ndarray:
-    """Points far outside the picture moved to its neighbourhood: joints beside or behind the camera project
-    anywhere, and one of them would decide who is matched with whom."""
+def _clip_to_neighbourhood(xy: np.ndarray, sample: Sample) -> np.ndarray:
+    """The same, at most one image size outside the image.
+
+    Joints beside or behind the camera project anywhere; one of them would decide how people are matched.
+    """
     height, width = sample.image.shape[:2]
     size = np.array([width, height])
     return np.clip(xy, -size, 2 * size)
@@ -173,6 +244,9 @@ def pair_errors(pred: Points, true: Points, parts: Parts | None) -> dict[str, Te
     }
     if all(p.vertices is not None and p.mesh_root is not None for p in (pred, true)):
         errors |= _mesh_errors(pred, true, parts)
+    if pred.head is not None and true.head is not None:
+        errors["head_m"] = metrics.position_error(pred.head, true.head) / metrics.MM
+        errors["head_percent"] = metrics.relative_position_error(pred.head, true.head)
     if true.placed is not None:
         for name in CAMERA_ERRORS & set(errors):
             errors[name] = torch.where(true.placed, errors[name], torch.nan)
@@ -181,7 +255,7 @@ def pair_errors(pred: Points, true: Points, parts: Parts | None) -> dict[str, Te
 
 def _mesh_errors(pred: Points, true: Points, parts: Parts | None) -> dict[str, Tensor]:
     p, t, p_root, t_root = (  # for the type checker
-        _there(x) for x in (pred.vertices, true.vertices, pred.mesh_root, true.mesh_root)
+        _present(x) for x in (pred.vertices, true.vertices, pred.mesh_root, true.mesh_root)
     )
     errors = {
         "pve": metrics.pve(p, t, p_root, t_root),
@@ -218,32 +292,35 @@ def _whole_parts(vertices: Tensor, parts: Sequence[Tensor]) -> Tensor:
 
 def _pairs(pred: Points, true: Points) -> list[Tensor]:
     """For each part (N, 2, 3): its root as predicted and as it is."""
-    return list(torch.stack([_there(pred.part_roots), _there(true.part_roots)], dim=1).unbind(2))
+    return list(torch.stack([_present(pred.part_roots), _present(true.part_roots)], dim=1).unbind(2))
 
 
-def _there(points: Tensor | None) -> Tensor:
+def _present(points: Tensor | None) -> Tensor:
     assert points is not None
     return points
 
 
-def _ages(sample: Sample) -> np.ndarray:
-    """(N,) Anny's code for the age, NaN for other bodies."""
-    if sample.body != "anny" or sample.shape.shape[1] < 2:
-        return np.full(len(sample.translation), np.nan)
-    return np.asarray(sample.shape[:, 1], float)
-
-
 def figures(table: np.ndarray, names: Sequence[str], counts: Counts, rules: Rules) -> dict[str, float]:
-    """All figures of a data set, by name, from one row of `COLUMNS` and one sample name per true person.
+    """All figures of a data set by name.
 
-    Means over the people found, of errors [mm] and of shares; those called all_... count the missed ones with
-    what the rules say. precision, recall, f1, nmje and nmve with an F1 that is not rounded; fb_pve of AGORA.
+    Means over the people found, of errors [mm] and of shares, and medians of `MEDIANS`; those called all_...
+    count missed people with the error that the rules give them. Also precision, recall, f1, nmje and nmve
+    (with an F1 that is not rounded), fb_pve of AGORA.
+
+    Args:
+        table: (T, C) rows of `COLUMNS`, one per true person.
+        names: T names of the samples they are in.
+        counts: of the whole data set.
+        rules: of the benchmark.
     """
     found = table[:, 0] > 0
     groups = np.array([name.rpartition("/")[0] if rules.by_sequence else "" for name in names], dtype=object)
     result: dict[str, float] = {}
     for error in ERRORS:
         values = table[:, COLUMNS.index(error)]
+        if error in MEDIANS:
+            result[error] = _median(values[found])
+            continue
         result[error] = _mean_of_groups(values[found], groups[found])
         if error in rules.missed:
             filled = np.where(found, values, rules.missed[error])
@@ -278,3 +355,9 @@ def _mean_of_groups(values: np.ndarray, groups: np.ndarray) -> float:
     values, groups = values[known], groups[known]
     means = [values[groups == group].mean() for group in dict.fromkeys(groups.tolist())]
     return float(np.mean(means)) if means else math.nan
+
+
+def _median(values: np.ndarray) -> float:
+    """Of what is known; nan where nothing is."""
+    known = values[~np.isnan(values)]
+    return float(np.median(known)) if len(known) else math.nan

@@ -33,11 +33,13 @@ def true_people(body: Body, sample: Sample) -> Posed:
     An expression that is not known is neutral. ValueError where the parameters are not those of the body.
     """
     if not len(sample.translation):  # pictures of nobody may come without the body's trailing shapes
-        return _nobody(body)
+        return Posed(*(points[:0] for points in mean_person(body)))
     if sample.anchor == "transl":
         sample = on_pelvis(sample, body.topology)
     if sample.anchor == "transl":
-        raise ValueError(f"sample '{sample.name}' stands by SMPL's transl, which body '{body.name}' has not")
+        raise ValueError(
+            f"sample '{sample.name}' places people by SMPL's transl, which body '{body.name}' does not have"
+        )
     pose, shape, expression, translation = (
         torch.tensor(np.asarray(x), dtype=torch.float32, device=body.mean_shape_S.device)
         for x in (sample.pose, sample.shape, sample.expression, sample.translation)
@@ -59,11 +61,13 @@ def true_people(body: Body, sample: Sample) -> Posed:
     return Posed(vertices, joints, outline, placed)
 
 
-def _nobody(body: Body) -> Posed:
+@torch.no_grad()
+def mean_person(body: Body) -> Posed:
+    """One person of the body's mean pose and shape with a neutral face, in the body's own frame."""
     shape = body.mean_shape_S[None]
     mean = body(body.mean_pose_R33[None], shape, shape.new_zeros(1, body.expression_count))
-    joints = mean.joints_PJ3[:0]
-    return Posed(mean.vertices_PV3[:0], joints, joints, joints[:, 0, 0].bool())
+    placed = torch.zeros(1, dtype=torch.bool, device=shape.device)
+    return Posed(mean.vertices_PV3, mean.joints_PJ3, mean.joints_PJ3, placed)
 
 
 def by_gender(bodies: Callable[[str], Body], sample: Sample) -> Posed:

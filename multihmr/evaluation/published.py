@@ -1,13 +1,14 @@
-"""What others published, with where each figure was read: constants that stand beside ours in the table.
+"""Published figures of other methods with their sources, and labels and units of figures.
 
-Nothing here was measured by us. Protocols differ in what the sources do not say (training on 3DPW, cameras,
-regressors of joints): `remark` tells what is known. Where a source gives no figure, there is none here.
+Nothing here was measured by us. Protocols differ in what the sources leave out (training on 3DPW, cameras,
+joint regressors). Where a source gives no figure, there is none here.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 METHODS = ("Multi-HMR", "GLNet", "ROMP", "BEV", "PSVT", "OSX", "Hand4Whole", "SAT-HMR")
 
@@ -47,7 +48,20 @@ FIGURES = {
     "all_auc": Figure("AUC, all", "%", False, 100.0),
     "all_pck_absolute": Figure("absolute 3DPCK, all", "%", False, 100.0),
     "head_m": Figure("head in the camera frame, median", "m", True),
+    "head_percent": Figure("head in the camera frame, median", "% of the distance", True),
 }
+
+
+def figure_labels(names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Label, unit and scale of each figure of `FIGURES` among these names, as results are stored with.
+
+    `scale` times a stored figure is its value in `unit`.
+    """
+    return {
+        name: {"label": FIGURES[name].label, "unit": FIGURES[name].unit, "scale": FIGURES[name].scale}
+        for name in names
+        if name in FIGURES
+    }
 
 
 @dataclass(frozen=True)

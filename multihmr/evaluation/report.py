@@ -1,4 +1,4 @@
-"""What an evaluation found: per person, in groups, as a table and as JSON."""
+"""Result on people of the model's own body: per person, in groups, as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -13,17 +13,14 @@ from typing import Any
 import numpy as np
 
 from . import metrics
+from .published import figure_labels
 
-ERRORS = ("mpjpe", "pa_mpjpe", "pve", "pa_pve", "hand_pa_pve", "head_m", "head_percent")
-
-
-_SINGLE = ("distance", "visibility", "crowd", "age", "head_inside", "found")
-PEOPLE_COLUMNS = (*_SINGLE, *ERRORS, *(f"baseline_{name}" for name in ERRORS))
+SUMMARY_ERRORS = ("mpjpe", "pa_mpjpe", "pve", "pa_pve", "hand_pa_pve", "head_m", "head_percent")
 
 
 @dataclass(frozen=True)
 class Counts:
-    """People found, missed, and predicted where nobody is. `ignored`: true people too hidden to count."""
+    """People found, missed, and predicted where there is none; `ignored`: true people too hidden to count."""
 
     found: int
     missed: int
@@ -49,7 +46,7 @@ class Figures:
 
     mpjpe over the body's main joints and pve over all vertices, both pelvis-centred; pa_ after the best
     similarity; hand_pa_pve per hand, each aligned by itself; head_m [m] and head_percent [% of the true
-    distance] in the camera frame, not aligned. nan where nobody is or the body names no hands.
+    distance] in the camera frame, not aligned. nan without people, or where the body names no hands.
     """
 
     people: int
@@ -63,21 +60,27 @@ class Figures:
 
     @classmethod
     def of(cls, errors: np.ndarray) -> Figures:
-        """From one row of `ERRORS` per person, (N, 7)."""
+        """From one row of `SUMMARY_ERRORS` per person, (N, 7)."""
         if not len(errors):
-            return cls(0, *[math.nan] * len(ERRORS))
+            return cls(0, *[math.nan] * len(SUMMARY_ERRORS))
         middles = [*errors[:, :5].mean(axis=0), *np.median(errors[:, 5:], axis=0)]
         return cls(len(errors), *[float(x) for x in middles])
 
 
 @dataclass(frozen=True, eq=False)
 class People:
-    """All true people that count, one row each (T), in the order of the pictures.
+    """All T true people that count, one row each, in the order of the images.
 
-    image: name of the picture; distance [m] of the head; visibility 0 to 1; crowd: people that count in that
-    picture; age: the body's own code, nan where it has none; head_inside: whether the head is in the picture;
-    found: whether a prediction matched; errors (T, 7) in the order of `ERRORS`, nan where missed; baseline
-    (T, 7): the mean pose and shape, facing the camera, put at the true place.
+    Attributes:
+        image: name of the image.
+        distance: of the head from the camera [m].
+        visibility: share that is visible, 0 to 1.
+        crowd: people that count in that image.
+        age: the body's own code, nan where it has none.
+        head_inside: whether the head is in the image.
+        found: whether a prediction matched.
+        errors: (T, 7) in the order of `SUMMARY_ERRORS`, nan where missed.
+        baseline: (T, 7) the same of the mean pose and shape, facing the camera, put at the true place.
     """
 
     image: np.ndarray
@@ -94,22 +97,20 @@ class People:
         return len(self.image)
 
     @classmethod
-    def join(cls, parts: Sequence[People]) -> People:
-        """Several lots of people in one."""
-        return cls(*[np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls)])
-
-    def table(self) -> np.ndarray:
-        """(T, C) everything but the picture's name, in the columns of `PEOPLE_COLUMNS`."""
-        columns = [getattr(self, name)[:, None] for name in _SINGLE]
-        return np.concatenate([*columns, self.errors, self.baseline], axis=1).astype(float)
-
-    @classmethod
-    def of_table(cls, table: np.ndarray, names: Sequence[str]) -> People:
-        """From what `table` gave and the name of each person's picture."""
-        single = dict(zip(_SINGLE, table.T, strict=False))
-        single["found"], single["head_inside"] = single["found"] > 0, single["head_inside"] > 0
-        errors, baseline = table[:, -2 * len(ERRORS) : -len(ERRORS)], table[:, -len(ERRORS) :]
-        return cls(image=np.array(names), **single, errors=errors, baseline=baseline)
+    def of_table(cls, table: np.ndarray, names: Sequence[str], columns: Sequence[str]) -> People:
+        """From the rows (T, C) of an `Evaluator`, their columns, and the name of each person's image."""
+        column = {name: table[:, i] for i, name in enumerate(columns)}
+        return cls(
+            image=np.array(names),
+            distance=column["head_distance"],
+            visibility=column["visibility"],
+            crowd=column["crowd"],
+            age=column["age"],
+            head_inside=column["head_inside"] > 0,
+            found=column["found"] > 0,
+            errors=np.stack([column[name] for name in SUMMARY_ERRORS], axis=1),
+            baseline=np.stack([column[f"baseline_{name}"] for name in SUMMARY_ERRORS], axis=1),
+        )
 
 
 @dataclass(frozen=True)
@@ -125,8 +126,10 @@ class Group:
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """An evaluation. Errors are over the people that were found, `baseline` over exactly the same ones;
-    `baseline_all` is over everybody that counts. `groups` has the same by distance, visibility and so on.
+    """Result of an evaluation on people of the model's own body.
+
+    Errors are over the people found, `baseline` over exactly the same ones, `baseline_all` over all people
+    that count. `groups` has the same by distance, visibility and so on.
     """
 
     model: str
@@ -158,7 +161,7 @@ class Result:
         named = {"figures": self.figures, "baseline": self.baseline, "baseline_all": self.baseline_all}
         return no_nan(
             {"model": self.model, "data": self.data, "images": self.images, "settings": self.settings}
-            | {"counts": counts}
+            | {"counts": counts, "figure_labels": figure_labels(SUMMARY_ERRORS)}
             | {name: asdict(figures) for name, figures in named.items()}
             | {"groups": {name: [asdict(group) for group in groups] for name, groups in self.groups.items()}}
         )
@@ -172,7 +175,7 @@ class Result:
         with (folder / "people.csv").open("w", newline="") as file:
             writer = csv.writer(file)
             single = [f.name for f in fields(People)[:-2]]
-            writer.writerow([*single, *ERRORS, *(f"baseline_{name}" for name in ERRORS)])
+            writer.writerow([*single, *SUMMARY_ERRORS, *(f"baseline_{name}" for name in SUMMARY_ERRORS)])
             people = self.people
             for i in range(len(people)):
                 numbers = [*people.errors[i], *people.baseline[i]]
@@ -228,7 +231,7 @@ def table(result: Result) -> str:
 
 
 def _row(name: str, figures: Figures, people: str | None = None) -> str:
-    numbers = [getattr(figures, error) for error in ERRORS[:5]]
+    numbers = [getattr(figures, error) for error in SUMMARY_ERRORS[:5]]
     cells = [name, people or str(figures.people), *(f"{x:.1f}" for x in numbers)]
     return "| " + " | ".join([*cells, f"{figures.head_m:.3f} m = {figures.head_percent:.1f} %"]) + " |"
 

@@ -1,4 +1,4 @@
-"""What a benchmark gave: figures, the pictures and people behind them, the table beside published ones."""
+"""Result of a benchmark: figures, the images and people behind them, and the table with published figures."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .benchmarks import BENCHMARKS
-from .published import FIGURES, METHODS, PUBLISHED, published
+from .published import FIGURES, METHODS, PUBLISHED, figure_labels, published
 from .report import Counts, Result, no_nan
 from .report import table as result_table
 
@@ -20,9 +20,16 @@ _OWN_FIGURES = ("mpjpe", "pa_mpjpe", "pve", "pa_pve", "hand_pa_pve", "head_m", "
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One picture: a row of numbers for each true person that counts, who was found and not, how bad it was
-    (summed MPJPE [mm], and 1000 for each person missed or invented), or why it was skipped."""
+class ImageResult:
+    """Result of one image.
+
+    Attributes:
+        name: of the sample.
+        people: a row of `Evaluator.columns` for each true person that counts.
+        counts: fields of `Counts`.
+        badness: summed MPJPE [mm], and 1000 for each person missed or predicted falsely.
+        skipped: why the image could not be used; "" if it was.
+    """
 
     name: str
     people: list[list[float]] = field(default_factory=list)
@@ -32,12 +39,22 @@ class Picture:
 
 
 @dataclass(frozen=True, eq=False)
-class Score:
-    """A model on a benchmark.
+class BenchmarkResult:
+    """Result of a model on a benchmark.
 
-    figures: by the names of `published.FIGURES`; nan where there is none. table (T, C) of `columns` and names
-    T: all true people that count and their samples. notes: what could not be compared, and why. bins: depth
-    error by distance and age. result: for our own protocol, with baseline and groups.
+    Attributes:
+        data: name of the benchmark or of the folder of shards.
+        model: name of the model.
+        settings: the options of the run, and fingerprints of weights and data.
+        counts: people found, missed, predicted falsely, ignored.
+        figures: by the names of `published.FIGURES`; nan where there is none.
+        pictures: every image.
+        columns: C names of the columns of `table`.
+        table: (T, C) all true people that count.
+        names: T names of the samples they are in.
+        notes: what could not be compared, and why.
+        bins: depth error by distance and age.
+        result: with baseline and groups, where the people are of the model's own body.
     """
 
     data: str
@@ -45,7 +62,7 @@ class Score:
     settings: dict[str, Any]
     counts: Counts
     figures: dict[str, float]
-    pictures: list[Picture]
+    pictures: list[ImageResult]
     columns: Sequence[str]
     table: np.ndarray
     names: list[str]
@@ -55,11 +72,11 @@ class Score:
 
     @property
     def images(self) -> int:
-        """Pictures that were used."""
+        """ImageResults that were used."""
         return len(self.pictures) - len(self.skipped)
 
     @property
-    def skipped(self) -> list[Picture]:
+    def skipped(self) -> list[ImageResult]:
         return [picture for picture in self.pictures if picture.skipped]
 
     def to_dict(self) -> dict[str, Any]:
@@ -72,6 +89,7 @@ class Score:
             "settings": self.settings,
             "counts": asdict(self.counts),
             "figures": self.figures,
+            "figure_labels": figure_labels(self.figures),
             "depth": self.bins,
             "notes": list(self.notes),
             "published": [asdict(p) for p in PUBLISHED if p.benchmark == self.data],
@@ -102,14 +120,14 @@ class Score:
                 )
 
 
-def save_all(scores: Sequence[Score], folder: Path) -> None:
+def save_all(scores: Sequence[BenchmarkResult], folder: Path) -> None:
     """Writes table.md and results.json of several benchmarks."""
     (folder / "table.md").write_text(table(scores) + "\n")
     results = [score.to_dict() for score in scores]
     (folder / "results.json").write_text(json.dumps(results, indent=2, allow_nan=False) + "\n")
 
 
-def table(scores: Sequence[Score]) -> str:
+def table(scores: Sequence[BenchmarkResult]) -> str:
     """All scores beside the published figures, as markdown that is also readable as plain text."""
     lines = [
         "| benchmark | figure | ours | " + " | ".join(METHODS) + " |",
@@ -127,14 +145,14 @@ def table(scores: Sequence[Score]) -> str:
     return "\n".join(lines + [part for text in details for part in ("", text)])
 
 
-def figures_of(score: Score) -> tuple[str, ...]:
+def figures_of(score: BenchmarkResult) -> tuple[str, ...]:
     """Those that the table shows: the benchmark's own, and where it is none, whatever there is of ours."""
     if score.data in BENCHMARKS:
         return BENCHMARKS[score.data].figures
     return tuple(name for name in _OWN_FIGURES if np.isfinite(score.figures.get(name, np.nan)))
 
 
-def _row(score: Score, name: str, sources: dict[str, int]) -> str:
+def _row(score: BenchmarkResult, name: str, sources: dict[str, int]) -> str:
     figure = FIGURES[name]
     arrow = "↓" if figure.lower_is_better else "↑"
     value = score.figures.get(name, np.nan) * figure.scale
@@ -151,7 +169,7 @@ def _row(score: Score, name: str, sources: dict[str, int]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def _about(score: Score) -> list[str]:
+def _about(score: BenchmarkResult) -> list[str]:
     """What the figures of a score stand for."""
     c = score.counts
     camera = "given" if score.settings.get("protocol", {}).get("given_camera", True) else "predicted"

@@ -36,7 +36,7 @@ from ablation_plan import FAILURES, AblationPlan, line, main, write_json
 from multihmr.data.sample import Sample
 from multihmr.data.webdataset import Shards
 from multihmr.evaluation.report import People
-from multihmr.evaluation.synthetic_benchmark import evaluate
+from multihmr.evaluation.runner import evaluate
 from multihmr.hub.loading import load_model
 from multihmr.training.config import TrainConfig
 from multihmr.training.trainer import train

@@ -19,12 +19,13 @@ import torch
 from multihmr.bodies.base import Body
 from multihmr.cli import main as cli
 from multihmr.data.sample import Sample
+from multihmr.evaluation import data_fingerprint
 from multihmr.evaluation import runner as suite
+from multihmr.evaluation.benchmarks import BENCHMARKS
 from multihmr.evaluation.correspondence import PANOPTIC_SHIFT
 from multihmr.evaluation.evaluator import ERRORS
-from multihmr.evaluation.results import Score, table
-from multihmr.evaluation.runner import Plan, measure
-from multihmr.evaluation.synthetic_benchmark import Protocol
+from multihmr.evaluation.results import BenchmarkResult, table
+from multihmr.evaluation.runner import Plan, Protocol, measure
 from multihmr.humans import Humans, project
 
 from .conftest import HAND, ToyModel, people, scene
@@ -72,13 +73,15 @@ def turn(humans: Humans, degrees: float) -> Humans:
 
 
 @pytest.fixture
-def score(body: Body, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Score]:
+def score(body: Body, monkeypatch: pytest.MonkeyPatch) -> Callable[..., BenchmarkResult]:
     """score(data, answer, samples=MESHES): a benchmark whose samples are these."""
 
-    def run(data: str, answer: Answer, samples: list = MESHES, **options: Any) -> Score:
+    def run(
+        data: str, answer: Answer, samples: list = MESHES, assets: Path | None = None, **options: Any
+    ) -> BenchmarkResult:
         monkeypatch.setattr(suite, "open_samples", lambda *_: samples)
         model: Any = ToyModel(body, MESHES, lambda s: answer(s))
-        return measure(model, Plan(data, protocol=Protocol(batch_size=3)), **options)
+        return measure(model, Plan(data, protocol=Protocol(batch_size=3), assets=assets), **options)
 
     return run
 
@@ -273,9 +276,9 @@ def test_a_killed_evaluation_goes_on_and_gives_the_same(score: Any, body: Body, 
 def test_shares_of_several_processes_make_the_whole(score: Any, body: Body, tmp_path: Path) -> None:
     whole = score("bedlam-val", truth(body))
     network: Any = ToyModel(body, MESHES, truth(body))
-    contest = suite.Contest(Plan("bedlam-val", protocol=Protocol(batch_size=1)), network)
+    run = suite.EvaluationRun(Plan("bedlam-val", protocol=Protocol(batch_size=1)), network)
     for rank in (2, 0, 1):
-        contest.work(tmp_path, rank, 3)
+        run.work(tmp_path, rank, 3)
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"done-{rank}.jsonl" for rank in range(3)]
     done = suite._done(tmp_path)
     assert sorted(done) == [0, 1, 2, 3]
@@ -354,6 +357,66 @@ def test_files_of_a_score(score: Any, body: Body, tmp_path: Path) -> None:
     assert "| ehf | PVE mm ↓ | **0.0** | 44.2 [1] |" in (tmp_path / "table.md").read_text()
 
 
+def test_the_result_tells_label_unit_and_scale_of_its_figures(score: Any, body: Body, tmp_path: Path) -> None:
+    score("agora-val", truth(body), out=tmp_path)
+    facts = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))
+    assert facts["figure_labels"]["recall"] == {"label": "recall", "unit": "%", "scale": 100.0}
+    assert facts["figure_labels"]["nmve"] == {"label": "NMVE", "unit": "mm", "scale": 1.0}
+    assert set(BENCHMARKS["agora-val"].figures) <= set(facts["figure_labels"])
+
+
+def assets_in(folder: Path, content: bytes = b"v 0 0 0") -> Path:
+    (folder / "pack").mkdir(parents=True)
+    (folder / "pack" / "index.json").write_text("{}", encoding="utf-8")
+    (folder / "pack" / "shirt.npz").write_bytes(content)
+    return folder
+
+
+def test_the_assets_of_synthetic_pictures_have_a_fingerprint(tmp_path: Path) -> None:
+    assets = assets_in(tmp_path / "a")
+    fingerprint = data_fingerprint.fingerprint_assets(assets)
+    (assets / "README.md").write_text("is not rendered", encoding="utf-8")
+    assert data_fingerprint.fingerprint_assets(assets) == fingerprint
+    assert data_fingerprint.fingerprint_assets(assets_in(tmp_path / "b")) == fingerprint
+    assert data_fingerprint.fingerprint_assets(assets_in(tmp_path / "c", b"v 1 0 0")) != fingerprint
+    assert data_fingerprint.fingerprint_assets(None) == "none"
+
+
+def test_other_assets_or_none_are_told(
+    score: Any, body: Body, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from multihmr.data.synthetic import dataset
+
+    monkeypatch.setattr(dataset, "find_assets", lambda assets: assets)
+    with pytest.warns(UserWarning, match="without MakeHuman's assets"):
+        result = score("synth-test", truth(body))
+    assert result.settings["data_fingerprint"] == "none"
+    assert any("painted" in note for note in result.notes)
+    assets = assets_in(tmp_path / "assets")
+    with pytest.warns(UserWarning, match=f"other assets .*{data_fingerprint.fingerprint_assets(assets)}"):
+        result = score("synth-test", truth(body), assets=assets, out=tmp_path / "out")
+    assert "other assets" in (tmp_path / "out" / "table.md").read_text(encoding="utf-8")
+    fingerprint = data_fingerprint.fingerprint_assets(assets)
+    monkeypatch.setattr(data_fingerprint, "REFERENCE_ASSETS", fingerprint)
+    assert score("synth-test", truth(body), assets=assets).notes == ()
+    facts = json.loads((tmp_path / "out" / "result.json").read_text(encoding="utf-8"))
+    assert facts["settings"]["data_fingerprint"] == fingerprint
+
+
+def test_other_shards_of_the_same_name_are_another_evaluation(body: Body, tmp_path: Path) -> None:
+    from multihmr.data.webdataset import write_shard
+
+    model: Any = ToyModel(body, MESHES, truth(body))
+    plan = Plan(str(tmp_path / "shards"))
+    (tmp_path / "shards").mkdir()
+    jpeg = [replace(s, image=np.full((480, 640, 3), s.image[0, 0, 0], np.uint8)) for s in MESHES]
+    write_shard(tmp_path / "shards" / "a.tar", jpeg[:2])
+    measure(model, plan, out=tmp_path / "out")
+    write_shard(tmp_path / "shards" / "a.tar", [replace(jpeg[0], name="other"), jpeg[1]])
+    with pytest.raises(ValueError, match=r"another evaluation .*data_fingerprint"):
+        measure(model, plan, out=tmp_path / "out")
+
+
 def test_our_own_protocol_keeps_its_baseline_and_groups(score: Any, body: Body, tmp_path: Path) -> None:
     result = score("shards of toys", truth(body), out=tmp_path)
     assert result.result.baseline_all.mpjpe > 50
@@ -375,7 +438,7 @@ def test_the_command_measures_what_it_can_and_tells_the_rest(
     shown = capsys.readouterr()
     assert "| ehf | PVE mm ↓ | **0.0** |" in shown.out
     assert "1 of 2 measured; these were not:" in shown.err
-    assert "agora-val: say where agora-val lies (--root DIR)" in shown.err
+    assert "agora-val: give the folder of agora-val with --root DIR" in shown.err
     assert len(json.loads((tmp_path / "results.json").read_text())) == 1
     assert cli.run(["evaluate", "--data", "agora-val"]) == 1
 

@@ -17,7 +17,7 @@ from toys import ToyBody, tiny_anny_model, tiny_model
 
 from multihmr import Model, load_model
 from multihmr.evaluation.report import Counts
-from multihmr.evaluation.results import Score
+from multihmr.evaluation.results import BenchmarkResult
 from multihmr.hub import huggingface as sharing
 from multihmr.hub import loading as hub
 from multihmr.hub.checkpoint import own_state
@@ -85,7 +85,9 @@ def evaluation(tmp_path: Path) -> Path:
     figures = {"mpjpe": 123.26, "f1": 0.9041, "recall": 0.836, "face_pve": float("nan")}
     settings, nobody = {"protocol": {"given_camera": True}}, np.zeros((0, 0))
     counts = Counts(found=762, missed=149, false=12)
-    Score("synth-test", "tiny", settings, counts, figures, [], (), nobody, []).save(tmp_path / "results")
+    BenchmarkResult("synth-test", "tiny", settings, counts, figures, [], (), nobody, []).save(
+        tmp_path / "results"
+    )
     return tmp_path / "results"
 
 

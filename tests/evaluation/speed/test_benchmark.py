@@ -15,12 +15,12 @@ import torch
 from toys import ToyBody, tiny_anny_model, tiny_model
 
 from multihmr.bodies.anny import Anny
+from multihmr.cli import bench as bench_command
 from multihmr.cli import main as cli
 from multihmr.evaluation.speed import benchmark as speed
 from multihmr.evaluation.speed import machine as speed_machine
 from multihmr.evaluation.speed import memory as speed_memory
 from multihmr.evaluation.speed import models as speed_models
-from multihmr.evaluation.speed.benchmark import bench
 from multihmr.evaluation.speed.machine import difference_mm
 from multihmr.evaluation.speed.report import Speed, Spread, Timing, compared, table
 from multihmr.evaluation.speed.stages import STAGES, Marks, Trial, hooked
@@ -268,5 +268,5 @@ def test_the_page_on_speed_tells_the_stages_and_commands_as_they_are() -> None:
     assert re.findall(r"^\| ([a-z ]+) \|", table, flags=re.MULTILINE) == list(STAGES)
     commands = re.findall(r"^multihmr bench(.*?)(?:#|$)", page, flags=re.MULTILINE)
     parser = argparse.ArgumentParser()
-    bench.add_flags(parser)
+    bench_command.add_flags(parser)
     assert len([parser.parse_args(shlex.split(flags)) for flags in commands]) >= 6
