@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import shutil
+from configparser import ConfigParser
 from itertools import islice
 from pathlib import Path
 
@@ -236,3 +238,30 @@ def test_the_changelog_has_every_version_with_its_date():
     versions = [tuple(map(int, head.split(" ")[0].split("."))) for head in heads]
     assert versions == sorted(versions, reverse=True)
     assert multihmr.__version__ in {head.split(" ")[0] for head in heads}
+
+
+def test_notebooks_are_listed_and_open_in_colab():
+    notebooks = sorted((ROOT / "examples/notebooks").glob("*.ipynb"))
+    assert re.findall(r"`(\w+\.ipynb)`", TEXT["notebooks"]) == [path.name for path in notebooks]
+    for path in notebooks:
+        first = "".join(json.loads(path.read_text(encoding="utf-8"))["cells"][0]["source"])
+        assert re.search(
+            rf"colab\.research\.google\.com/github/[\w-]+/multihmr/blob/main/examples/notebooks/{path.name}\)",
+            first,
+        )
+
+
+def test_version_and_python_versions_are_the_same_everywhere():
+    import multihmr
+
+    config, text = ConfigParser(), (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    config.read(ROOT / "setup.cfg")
+    assert f"version: {multihmr.__version__}\n" in text
+    pythons = re.findall(r"Python :: (3\.\d+)", config["metadata"]["classifiers"])
+    workflow = (ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8")
+    assert f"python: {json.dumps(pythons)}" in workflow
+    oldest = re.search(r"^torch>=(\S+)", config["options"]["install_requires"], re.M)
+    assert oldest
+    assert f"torch=={oldest[1]}.*" in workflow
+    extras = set(re.findall(r"`multihmr\[(\w+)\]`", TEXT["installation"]))
+    assert extras == set(config["options.extras_require"])
