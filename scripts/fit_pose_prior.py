@@ -18,10 +18,12 @@ import torch
 from multihmr.bodies.anny import Anny
 from multihmr.data.synthetic.poses import PoseSampler, quaternions_to_matrices
 from multihmr.data.synthetic.splits import captures_of_split
+from multihmr.fitting.prior import HAND_BONES, MIRROR
 from multihmr.humans import rotmat_to_rotvec
 
 LARGEST_TURN = 2.3  # rad; forearms and feet beyond it are artefacts of the retargeting
 SAMPLED_SHARE = 0.25
+HAND_DIMENSIONS = 12
 LIMIT_QUANTILE, LIMIT_MARGIN = 0.001, 0.15  # of the training poses; rad
 
 
@@ -34,7 +36,7 @@ def main() -> None:
     parser.add_argument("--exemplars", type=int, default=400)
     parser.add_argument("--sampled", type=int, default=6000, help="poses drawn from PoseSampler")
     args = parser.parse_args()
-    bones, vectors, weights = training_poses(args.assets, args.sampled)
+    bones, vectors, weights, hands = training_poses(args.assets, args.sampled)
     mean = np.average(vectors, axis=0, weights=weights)
     centred = vectors - mean
     _, directions = np.linalg.eigh((centred * weights[:, None]).T @ centred)
@@ -48,6 +50,7 @@ def main() -> None:
     shares, centers, covariances = fit_mixture(z, weights, args.gaussians, rng)
     factors = np.stack([np.linalg.cholesky(np.linalg.inv(c)).T for c in covariances])
     rows, columns = np.triu_indices(args.dimensions)
+    hand_mean, hand_basis = fit_hand(hands)
     exemplars = k_means(z, weights, args.exemplars, rng)
     lower, upper = (weighted_quantile(vectors, weights, q) for q in (LIMIT_QUANTILE, 1 - LIMIT_QUANTILE))
     np.savez_compressed(
@@ -61,12 +64,14 @@ def main() -> None:
         lower=(lower - LIMIT_MARGIN).astype(np.float32),
         upper=(upper + LIMIT_MARGIN).astype(np.float32),
         exemplars=exemplars.astype(np.float16),
+        hand_mean=hand_mean.astype(np.float32),
+        hand_basis=hand_basis.astype(np.float32),
     )
     print(f"{args.out}: {args.out.stat().st_size / 1000:.0f} kB")
 
 
-def training_poses(assets: Path, sampled: int) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Names of the B moving bones, (N, 3 B) rotation vectors [rad], (N,) weights of sum 1."""
+def training_poses(assets: Path, sampled: int) -> tuple[list[str], np.ndarray, np.ndarray, np.ndarray]:
+    """Names of the B moving bones, (N, 3 B) rotation vectors [rad], (N,) their weights, (H, 45) hands."""
     body = Anny()
     with torch.no_grad():
         upright = torch.eye(3).expand(1, body.rotation_count, 3, 3)
@@ -94,11 +99,27 @@ def training_poses(assets: Path, sampled: int) -> tuple[list[str], np.ndarray, n
     climbing = np.array([str(source).startswith("01_") for source in sources])
     once = np.where(climbing, 0.35, 1.0)  # half of the frames climb on a playground, as in PoseSampler
     both = np.concatenate([once, once]) / (2 * once.sum()) * (1 - SAMPLED_SHARE)
-    return (
-        bones,
-        vectors.reshape(len(vectors), -1),
-        np.append(both, np.full(sampled, SAMPLED_SHARE / sampled)),
-    )
+    weights = np.append(both, np.full(sampled, SAMPLED_SHARE / sampled))
+    return bones, vectors.reshape(len(vectors), -1), weights, left_hands(drawn, names)
+
+
+def left_hands(rotations: np.ndarray, names: list[str]) -> np.ndarray:
+    """(2 N, 45) rotation vectors [rad] of the fingers of both hands, the right ones mirrored."""
+    hands = []
+    for side, signs in (("L", np.ones(3)), ("R", MIRROR)):
+        columns = [names.index(f"{bone}.{side}") for bone in HAND_BONES]
+        hands.append((rotmat_to_rotvec(rotations[:, columns]) * signs).reshape(len(rotations), -1))
+    return np.concatenate(hands).astype(np.float64)
+
+
+def fit_hand(hands: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean (45,) and principal directions (HAND_DIMENSIONS, 45), each times its standard deviation."""
+    mean = hands.mean(0)
+    values, directions = np.linalg.eigh(np.cov((hands - mean).T))
+    values, directions = values[::-1][:HAND_DIMENSIONS], directions[:, ::-1][:, :HAND_DIMENSIONS]
+    kept = values.sum() / np.var(hands, 0).sum()
+    print(f"{len(hands)} hands; {HAND_DIMENSIONS} directions keep {kept:.4f}")
+    return mean, (directions * np.sqrt(values)).T
 
 
 def fit_mixture(

@@ -14,7 +14,7 @@ from torch import Tensor
 from multihmr.bodies.anny import Anny
 from multihmr.fitting.initialization import Candidates, triangulate
 from multihmr.fitting.inputs import Inputs, read_inputs
-from multihmr.fitting.point_sets import find_points
+from multihmr.fitting.point_sets import FINGERS, find_points
 from multihmr.fitting.prior import PosePrior, load_prior
 from multihmr.fitting.results import FittedHumans, assemble
 from multihmr.fitting.skeleton import PointSkeleton, RestPose, rotation_matrix
@@ -231,17 +231,23 @@ def errors_of(points_PM3: Tensor, seen: Observations) -> dict[str, np.ndarray]:
 
 def pose_of(fitter: Fitter, state: State) -> Tensor:
     """(P, R, 3, 3) rotations of all bones of the body; those without coordinates are at rest."""
-    prior, extra = fitter.model.prior, fitter.model.prior_coordinates
+    prior, own = fitter.model.prior, fitter.model.prior_coordinates
     names = list(fitter.body.topology.pose_names)
     pose = torch.eye(3, dtype=torch.float64).repeat(len(state.pelvis_P3), len(names), 1, 1)
     pose[:, 0] = state.root_P33
-    vectors = prior.rotation_vectors(state.pose_PD[:, :extra].numpy())
+    coordinates = state.pose_PD.numpy()
+    vectors = prior.rotation_vectors(coordinates[:, :own])
     pose[:, [names.index(bone) for bone in prior.bones]] = rotation_matrix(torch.from_numpy(vectors))
+    for side in fitter.model.hands:
+        bones, mean, basis = prior.hand(side)
+        flat = torch.from_numpy(mean + coordinates[:, own : own + len(basis)] @ basis)
+        pose[:, [names.index(bone) for bone in bones]] = rotation_matrix(flat.unflatten(1, (-1, 3)))
+        own += len(basis)
     return pose
 
 
 def _unknown(fitter: Fitter, state: State, seen: Observations) -> tuple[str, ...]:
-    """Joints that turn no given point of any person, and all expressions."""
+    """Joints on which no given point of any person hangs, or that turn none, and all expressions."""
     energy = Energy(fitter.skeleton, fitter.model, fitter.shape_prior, seen, upright=False)
     energy.expand(state.shape_PS.float())
     vectors = (fitter.model.mean_3J + state.pose_PD @ fitter.model.basis_D3J).unflatten(1, (-1, 3))
@@ -249,8 +255,8 @@ def _unknown(fitter: Fitter, state: State, seen: Observations) -> tuple[str, ...
     posed = fitter.skeleton.pose(fitter.skeleton.chain(local), energy.rest(state.shape_PS))
     levers = fitter.skeleton.turn_derivative(posed).norm(dim=-1)
     given = (seen.weight_PVM > 0).any(1) | (seen.weight_PM > 0)
-    moved = (levers * given[..., None]).amax((0, 1)) > LEVER
-    known = {bone for bone, moves in zip(fitter.skeleton.bones, moved.tolist(), strict=True) if moves}
+    moved_J = (levers * given[..., None]).amax((0, 1)) > LEVER
+    known = fitter.skeleton.known_bones(moved_J, given.any(0))
     topology = fitter.body.topology
     return (*(name for name in topology.pose_names if name not in known), *topology.expression_names)
 
@@ -273,8 +279,10 @@ def _bundled_body() -> Anny:
 def _fitter(body: Anny, keypoint_set: str, names: tuple[str, ...] | None) -> Fitter:
     points, kept = find_points(body, keypoint_set, names)
     prior = load_prior()
-    skeleton = PointSkeleton(body, points, prior.bones)
-    model = _pose_model(prior, skeleton)
+    hands = _hands_in(points.names)
+    fingers = [bone for side in hands for bone in prior.hand(side)[0]]
+    skeleton = PointSkeleton(body, points, {*prior.bones, *fingers})
+    model = _pose_model(prior, skeleton, hands)
     numbers = body.topology.shape_names
     shape_prior = ShapePrior(
         torch.tensor([SHAPE_MEAN[name] for name in numbers], dtype=torch.float64),
@@ -295,25 +303,44 @@ def _fitter(body: Anny, keypoint_set: str, names: tuple[str, ...] | None) -> Fit
     return Fitter(body, skeleton, model, shape_prior, candidates, points.names, kept)
 
 
-def _pose_model(prior: PosePrior, skeleton: PointSkeleton) -> PoseModel:
-    columns = np.concatenate([3 * prior.bones.index(bone) + np.arange(3) for bone in skeleton.bones[1:]])
-    constants = -2 * (prior.log_weights + prior.log_scales)
-    return PoseModel(
-        prior,
-        *(
-            torch.from_numpy(np.ascontiguousarray(array))
-            for array in (
-                prior.mean[columns],
-                prior.basis[:, columns],
-                prior.factors,
-                prior.centers,
-                constants,
-                np.zeros(0),
-                prior.lower[columns],
-                prior.upper[columns],
-            )
-        ),
+def _hands_in(names: Sequence[str]) -> tuple[str, ...]:
+    """The sides, "L" and "R", of which there are points on fingers."""
+    sides = {"L": "left_", "R": "right_"}
+    starts = {side: tuple(f"{word}{finger}" for finger in FINGERS) for side, word in sides.items()}
+    return tuple(
+        side
+        for side in sides
+        if any(
+            name.startswith(starts[side]) or (name.startswith("finger") and name.endswith(f".{side}"))
+            for name in names
+        )
     )
+
+
+def _pose_model(prior: PosePrior, skeleton: PointSkeleton, hands: tuple[str, ...]) -> PoseModel:
+    """The coordinates of the prior, then those of each hand; only of the bones that the skeleton has."""
+    parts = [(prior.bones, prior.mean, prior.basis), *(prior.hand(side) for side in hands)]
+    bones = [bone for names, _, _ in parts for bone in names]
+    basis = np.zeros((sum(len(part[2]) for part in parts), 3 * len(bones)))
+    row = column = 0
+    for _, mean, directions in parts:
+        basis[row : row + len(directions), column : column + len(mean)] = directions
+        row, column = row + len(directions), column + len(mean)
+    mean = np.concatenate([part[1] for part in parts])
+    unlimited = np.full(len(mean) - len(prior.mean), np.inf)
+    columns = np.concatenate([3 * bones.index(bone) + np.arange(3) for bone in skeleton.bones[1:]])
+    arrays = {
+        "mean_3J": mean[columns],
+        "basis_D3J": basis[:, columns],
+        "whitening_KDD": prior.factors,
+        "centers_KD": prior.centers,
+        "constants_K": -2 * (prior.log_weights + prior.log_scales),
+        "extra_sigma": np.ones(len(basis) - len(prior.basis)),
+        "lower_3J": np.append(prior.lower, -unlimited)[columns],
+        "upper_3J": np.append(prior.upper, unlimited)[columns],
+    }
+    tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
+    return PoseModel(prior=prior, hands=hands, **tensors)
 
 
 def _check_init(init: Humans, people: int, body: Anny) -> None:
@@ -328,8 +355,12 @@ def _state_of(init: Humans, rows: Tensor, fitter: Fitter) -> State:
     prior, names = fitter.model.prior, list(fitter.body.topology.pose_names)
     pose = init.pose[rows.numpy()]
     vectors = rotmat_to_rotvec(pose[:, [names.index(bone) for bone in prior.bones]])
-    z = torch.from_numpy(prior.coordinates(vectors.astype(np.float64)))
-    z = torch.cat([z, z.new_zeros(len(z), fitter.model.coordinates - z.shape[1])], 1)
+    parts = [prior.coordinates(vectors.astype(np.float64))]
+    for side in fitter.model.hands:
+        bones, mean, basis = prior.hand(side)
+        fingers = rotmat_to_rotvec(pose[:, [names.index(bone) for bone in bones]]).reshape(len(pose), -1)
+        parts.append((fingers - mean) @ np.linalg.pinv(basis))
+    z = torch.from_numpy(np.concatenate(parts, 1).astype(np.float64))
     return State(
         torch.from_numpy(pose[:, 0].astype(np.float64)),
         torch.from_numpy(init.pelvis[rows.numpy()].astype(np.float64)),

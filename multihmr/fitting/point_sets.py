@@ -11,7 +11,7 @@ from multihmr.bodies.keypoint_sets import KEYPOINT_SETS, keypoint_names
 from multihmr.bodies.skinning import joined
 from multihmr.bodies.topology import KeypointSet
 
-_FINGERS = ("thumb", "index", "middle", "ring", "pinky")
+FINGERS = ("thumb", "index", "middle", "ring", "pinky")
 # OpenPose's hands, and names without a number for the tip, as in SMPL-X and COCO-WholeBody.
 _SIDES = {"left": "L", "right": "R"}
 
@@ -78,7 +78,7 @@ def _hand_points(body: Anny, joints: dict[str, int], rows: dict[str, _Row]) -> d
     found: dict[str, _Row] = {}
     for side, letter in _SIDES.items():
         found[f"{side}_hand_root"] = rows[f"{side}_wrist"]
-        for number, finger in enumerate(_FINGERS, 1):
+        for number, finger in enumerate(FINGERS, 1):
             for k in (1, 2, 3):
                 found[f"{side}_{finger}{k}"] = ({}, {joints[f"finger{number}-{k}.{letter}"]: 1.0})
             tip = ({tips[f"finger{number}-3.{letter}"]: 1.0}, {})

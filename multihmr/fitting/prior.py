@@ -13,6 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
+# The bones of a hand that move, without the side.
+HAND_BONES = tuple(f"finger{finger}-{k}" for finger in range(1, 6) for k in (1, 2, 3))
+MIRROR = np.array([1.0, -1.0, -1.0])  # of a rotation vector, left to right
+
 FILE = Path(__file__).with_name("pose_prior.npz")
 
 
@@ -29,6 +33,8 @@ class PosePrior:
     log_scales     (K,) log determinant of each W
     lower, upper   (3 B,) limits of the rotation vectors [rad]
     exemplars      (E, D) poses that together stand for the captured ones: where a search begins
+    hand_mean      (45,) rotation vectors of a left hand's HAND_BONES [rad]; those of a right one are mirrored
+    hand_basis     (F, 45) principal directions, each times its standard deviation
     """
 
     bones: tuple[str, ...]
@@ -41,11 +47,18 @@ class PosePrior:
     lower: np.ndarray
     upper: np.ndarray
     exemplars: np.ndarray
+    hand_mean: np.ndarray
+    hand_basis: np.ndarray
 
     def rotation_vectors(self, z: np.ndarray) -> np.ndarray:
         """(..., D) coordinates -> (..., B, 3) rotation vectors [rad]."""
         flat = self.mean + z @ self.basis
         return flat.reshape(*flat.shape[:-1], len(self.bones), 3)
+
+    def hand(self, side: str) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
+        """Of a hand, "L" or "R": 15 names of bones, mean (45,) and basis (F, 45) of its rotation vectors."""
+        signs = np.tile(MIRROR if side == "R" else np.ones(3), len(HAND_BONES))
+        return tuple(f"{bone}.{side}" for bone in HAND_BONES), self.hand_mean * signs, self.hand_basis * signs
 
     def coordinates(self, rotation_vectors: np.ndarray) -> np.ndarray:
         """(..., B, 3) rotation vectors [rad] -> (..., D) coordinates of the nearest pose that has some."""

@@ -20,6 +20,8 @@ from multihmr.bodies.topology import KeypointSet
 
 SMALLEST_WEIGHT = 1e-5  # of a bone in a point; less moves it by micrometres
 
+CARRIED = 0.2  # of the weight of one point that hangs on a bone, from which on it tells of the bone
+
 
 @dataclass(frozen=True)
 class RestPose:
@@ -90,6 +92,17 @@ class PointSkeleton:
         self._arm_actions = directions[shape_directions:]
         self.descends_JJ = _descendants(self.parents)
         self.depths = _levels(self.parents)
+
+    def known_bones(self, moved_J: Tensor, given_M: Tensor) -> set[str]:
+        """Names of the bones that turn with one of `moved_J` (J,) and carry some of the given points.
+
+        given_M (M,): which points those are.
+        """
+        names, parents = self._body.topology.joint_names, self._body.topology.parents
+        below_BB = _descendants(parents)
+        carried_B = (given_M.double() @ self._weights_MB.abs()) @ below_BB.T > CARRIED
+        turning_B = self._owner_BJ @ moved_J.double() > 0
+        return {name for name, known in zip(names, (carried_B & turning_B).tolist(), strict=True) if known}
 
     def rest(self, shape_PS: Tensor) -> RestPose:
         """The numbers of P shapes."""

@@ -41,12 +41,13 @@ class ShapePrior:
 
 @dataclass(frozen=True)
 class PoseModel:
-    """How pose coordinates turn the bones of a skeleton: captured bones by the prior, extra ones freely.
+    """How pose coordinates turn the bones of a skeleton: those of the prior first, then those of hands.
 
     basis_D3J and mean_3J: rotation vectors of all bones of the skeleton but the root = mean + pose @ basis.
     """
 
     prior: PosePrior
+    hands: tuple[str, ...]  # sides that have coordinates of their own, "L" and "R"
     mean_3J: Tensor
     basis_D3J: Tensor
     whitening_KDD: Tensor

@@ -1,0 +1,188 @@
+"""Keypoints in files: COCO annotations and results, COCO-WholeBody, OpenPose; what cannot be used is counted."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from multihmr.bodies.keypoint_sets import keypoint_names
+
+_HAND = [f"{finger}{k}" for finger in ("thumb", "index", "middle", "ring", "pinky") for k in range(1, 5)]
+HAND_NAMES = {side: [f"{side}_hand_root", *(f"{side}_{name}" for name in _HAND)] for side in ("left", "right")}
+# OpenPose's older body of 18 points, "COCO" in its options.
+OPENPOSE18 = (
+    "nose neck right_shoulder right_elbow right_wrist left_shoulder left_elbow left_wrist right_hip right_knee "
+    "right_ankle left_hip left_knee left_ankle right_eye left_eye right_ear left_ear"
+).split()
+FEWEST = 6  # points of a person; with less no pose can be told
+OCCLUDED = 0.5  # confidence of points that COCO labels though they are hidden
+
+
+@dataclass(frozen=True)
+class PictureKeypoints:
+    """People of one picture: xy (N, M, 2) in pixels as in Humans, confidence (N, M), the M names."""
+
+    picture: str
+    names: tuple[str, ...]
+    xy: np.ndarray
+    confidence: np.ndarray
+
+
+@dataclass(frozen=True)
+class KeypointFile:
+    """All people of a file or folder by picture, and how many entries are left out, by reason."""
+
+    pictures: tuple[PictureKeypoints, ...]
+    skipped: Counter[str]
+
+
+def read_keypoints(path: Path | str, *, least: float = 0.1) -> KeypointFile:
+    """The people in a file of COCO (annotations or results), or in OpenPose's files (one or a folder of them).
+
+    least: confidence from which on a point counts.
+
+    Raises:
+        FileNotFoundError: there is no such file; ValueError: it is in neither format.
+    """
+    path = Path(path)
+    skipped: Counter[str] = Counter()
+    if path.is_dir():
+        files = sorted(path.glob("*_keypoints.json"))
+        if not files:
+            raise FileNotFoundError(f"{path} has no files of OpenPose (*_keypoints.json)")
+        people = [_of_openpose(_load(file), file, skipped) for file in files]
+    else:
+        content = _load(path)
+        if isinstance(content, dict) and "people" in content:
+            people = [_of_openpose(content, path, skipped)]
+        else:
+            people = list(_of_coco(content, path, skipped))
+    pictures = []
+    for one in people:
+        confidence = np.where(one.confidence >= least, one.confidence, 0)
+        kept = (confidence > 0).sum(1) >= FEWEST
+        skipped[f"people with less than {FEWEST} points"] += int((~kept).sum())
+        if kept.any():
+            pictures.append(PictureKeypoints(one.picture, one.names, one.xy[kept], confidence[kept]))
+    return KeypointFile(tuple(pictures), +skipped)
+
+
+def _load(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is no readable JSON file: {error}") from None
+
+
+# --- OpenPose -------------------------------------------------------------------------------------------
+
+
+def _of_openpose(content: Any, path: Path, skipped: Counter[str]) -> PictureKeypoints:
+    """Body of 25 or 18 points and hands; the face, of which the body knows no contour, is left out."""
+    found = []
+    entries = content.get("people") if isinstance(content, dict) else None
+    if not isinstance(entries, list):
+        raise ValueError(f"{path} is no file of OpenPose: it has no list of 'people'")
+    for entry in entries:
+        try:
+            found.append(_openpose_person(entry))
+        except (TypeError, ValueError, KeyError, AttributeError):
+            skipped["entries with broken keypoints"] += 1
+    return _gather(path.name.removesuffix(".json").removesuffix("_keypoints"), found)
+
+
+def _openpose_person(entry: Mapping[str, Any]) -> dict[str, tuple[float, float, float]]:
+    body = _triples(entry["pose_keypoints_2d"])
+    names = {25: list(keypoint_names("openpose25")), 18: OPENPOSE18}.get(len(body))
+    if names is None:
+        raise ValueError(f"{len(body)} points")
+    person = dict(zip(names, body.tolist(), strict=True))
+    for side in ("left", "right"):
+        hand = _triples(entry.get(f"hand_{side}_keypoints_2d") or [])
+        if len(hand) == len(HAND_NAMES[side]):
+            person |= dict(zip(HAND_NAMES[side], hand.tolist(), strict=True))
+    return {name: (x, y, c) for name, (x, y, c) in person.items()}
+
+
+# --- COCO -----------------------------------------------------------------------------------------------
+
+
+def _of_coco(content: Any, path: Path, skipped: Counter[str]) -> Iterable[PictureKeypoints]:
+    entries = content.get("annotations") if isinstance(content, dict) else content
+    if not isinstance(entries, list):
+        raise ValueError(f"{path} holds keypoints in no known format: COCO has 'annotations', OpenPose 'people'")
+    table = content.get("images", []) if isinstance(content, dict) else []
+    try:
+        files = {picture["id"]: str(picture["file_name"]) for picture in table}
+    except (TypeError, KeyError):
+        raise ValueError(f"{path} has an entry of 'images' without id and file_name") from None
+    by_picture: dict[str, list[dict[str, tuple[float, float, float]]]] = {}
+    for entry in entries:
+        try:
+            reason = _unusable(entry, files, results=isinstance(content, list))
+            if reason:
+                skipped[reason] += 1
+                continue
+            picture = files.get(entry["image_id"], str(entry["image_id"]))
+            by_picture.setdefault(picture, []).append(_coco_person(entry))
+        except (TypeError, ValueError, KeyError, AttributeError):
+            skipped["entries with broken keypoints"] += 1
+    return [_gather(picture, people) for picture, people in by_picture.items()]
+
+
+def _unusable(entry: Mapping[str, Any], files: Mapping[Any, str], *, results: bool) -> str | None:
+    """Why an annotation is left out."""
+    if entry.get("iscrowd"):
+        return "crowds"
+    if not entry.get("keypoints") or not any(entry["keypoints"]):
+        return "people without keypoints"
+    if not results and entry["image_id"] not in files:
+        return "annotations of pictures that the file does not list"
+    return None
+
+
+def _coco_person(entry: Mapping[str, Any]) -> dict[str, tuple[float, float, float]]:
+    """x, y, confidence by name; visibility flags 0, 1, 2 become confidences."""
+    rows = _triples(entry["keypoints"])
+    names = {17: keypoint_names("coco17"), 133: keypoint_names("coco133")}.get(len(rows))
+    if names is None:
+        raise ValueError(f"{len(rows)} points")
+    parts = [(list(names), rows)]
+    whole = keypoint_names("coco133")
+    slices = {"foot": (17, 23), "lefthand": (91, 112), "righthand": (112, 133)}
+    for part, (start, end) in slices.items():
+        if len(rows) == 17 and entry.get(f"{part}_kpts") and entry.get(f"{part}_valid", True):
+            parts.append((list(whole[start:end]), _triples(entry[f"{part}_kpts"])))
+    person = {}
+    for part_names, points in parts:
+        flags = np.isin(points[:, 2], (0, 1, 2)).all() and (points[:, 2] == 2).any()
+        confidence = np.select([points[:, 2] >= 2, points[:, 2] >= 1], [1.0, OCCLUDED], 0.0)
+        points[:, 2] = confidence if flags else points[:, 2].clip(0, 1)
+        points[:, :2] += 0.5  # COCO counts pixels; the centre of the first is (0.5, 0.5) here
+        person |= dict(zip(part_names, map(tuple, points.tolist()), strict=True))
+    return person
+
+
+# --- both -----------------------------------------------------------------------------------------------
+
+
+def _triples(values: Any) -> np.ndarray:
+    """(M, 3) of 3 M numbers; ValueError for another count or a number that is not finite."""
+    array = np.asarray(values, np.float64)
+    if array.ndim != 1 or len(array) % 3 or not np.isfinite(array).all():
+        raise ValueError("no triples")
+    return array.reshape(-1, 3)
+
+
+def _gather(picture: str, people: list[dict[str, tuple[float, float, float]]]) -> PictureKeypoints:
+    """People with the points that any of them has; those that one lacks have the confidence 0."""
+    names = tuple(dict.fromkeys(name for person in people for name in person))
+    table = np.array([[person.get(name, (0, 0, 0)) for name in names] for person in people], np.float64)
+    table = table.reshape(len(people), len(names), 3)
+    return PictureKeypoints(picture, names, table[..., :2], table[..., 2])
