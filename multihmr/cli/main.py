@@ -20,6 +20,7 @@ from .arguments import current_flags
 # name -> what help says of it; a new command is a line here and a file in commands/
 COMMANDS = {
     "predict": "find the people in pictures and write them to files",
+    "fit": "fit meshes to people whose keypoints are known, and write them as predict and train need them",
     "video": "follow the people of a video, and write them to files",
     "models": "list the models that are known by name",
     "convert": "turn an official checkpoint into one of ours",

@@ -2,5 +2,6 @@
 
 from multihmr.fitting.fitter import fit
 from multihmr.fitting.results import FittedHumans
+from multihmr.fitting.views import ViewsResult, fuse_views, predict_views
 
-__all__ = ["FittedHumans", "fit"]
+__all__ = ["FittedHumans", "ViewsResult", "fit", "fuse_views", "predict_views"]

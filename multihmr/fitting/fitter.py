@@ -59,7 +59,8 @@ def fit(
     extrinsics: Any = None,
     body: Any = None,
     image_size: tuple[int, int] | None = None,
-    sigma: float | None = None,
+    sigma: Any = None,
+    sigma_3d: Any = None,
     progress: Progress | None = None,
 ) -> FittedHumans:
     """Meshes of people whose keypoints are known, in pixels, in space, or both.
@@ -83,8 +84,9 @@ def fit(
         extrinsics: of several views, (3, 4) or (4, 4) each, from the world into the camera [m].
         body: an `Anny`, "anny" or None for the one of the package.
         image_size: (height, width) of the (first) picture; None takes twice the principal point.
-        sigma: how far off the points are [pixels], one standard deviation; None takes 0.75 % of a person's
-            extent in the picture.
+        sigma: how far off the points are [pixels], one standard deviation, or one (N, V) for each person and
+            view; None takes 0.75 % of a person's extent in the picture.
+        sigma_3d: the same of points in space [m], one or (N,); None takes 5 mm.
         progress: is called with the number of people that are done, and of all.
 
     Returns:
@@ -105,6 +107,7 @@ def fit(
         names=fitter.names,
         kept=fitter.kept,
         sigma=sigma,
+        sigma_3d=sigma_3d,
         image_size=image_size,
     )
     people = len(inputs.seen.xyz_PM3)

@@ -17,7 +17,7 @@ SIGMA_SHARE, SIGMA_LEAST = (
     0.0075,
     1.0,
 )  # how far off points are: share of a person's extent, at least so many pixels
-SIGMA_SPACE = 0.01  # how far off points given in space are [m]
+SIGMA_SPACE = 0.005  # how far off points given in space are [m]
 FEWEST_POINTS = 3
 DEFAULT_SIZE = (1000, 1000)  # of the picture, where points are given in space alone, without a camera
 
@@ -41,13 +41,14 @@ def read_inputs(
     *,
     names: tuple[str, ...],
     kept: np.ndarray,
-    sigma: float | None,
+    sigma: Any,
+    sigma_3d: float | None,
     image_size: tuple[int, int] | None,
 ) -> Inputs:
     """names: of the points that are used; kept: their places among those given. See `fit` for the rest."""
     if keypoints_2d is None and keypoints_3d is None:
         raise ValueError("give keypoints_2d, keypoints_3d or both")
-    cameras = _extrinsics(extrinsics)
+    cameras = read_extrinsics(extrinsics)
     xy, weight = _points(keypoints_2d, confidence, 2, len(cameras), kept, extrinsics is not None)
     alone = keypoints_2d is None
     xyz, weight_3d = _points(keypoints_3d, confidence if alone else None, 3, 1, kept, False)
@@ -62,7 +63,7 @@ def read_inputs(
     _check_values(xy, weight, "keypoints_2d", names)
     _check_values(xyz, weight_3d, "keypoints_3d", names)
     _check_counts(weight, weight_3d, people)
-    behind = (weight_3d[:, 0] > 0) & ~(xyz[:, 0, :, 2] > 0)
+    behind = (weight_3d[:, 0] > 0) & ~(xyz[:, 0, :, 2] > 0) & (len(cameras) == 1)
     if behind.any():
         person, point = np.argwhere(behind)[0]
         raise ValueError(
@@ -71,7 +72,7 @@ def read_inputs(
             "z forward"
         )
     K_V33, source, size = _intrinsics(K, views, image_size)
-    sigma_NV = np.full((people, views), float(sigma)) if sigma else _spreads(xy, weight)
+    sigma_NV = _spreads(xy, weight) if sigma is None else _sigmas(sigma, (people, views))
     world = [_relative(camera, cameras[0]) for camera in cameras[:views]]
     R = np.stack([c[:, :3] for c in world]) if views else np.zeros((0, 3, 3))
     t = np.stack([c[:, 3] for c in world]) if views else np.zeros((0, 3))
@@ -84,7 +85,7 @@ def read_inputs(
         sigma_PV=_doubles(sigma_NV),
         xyz_PM3=_doubles(np.where(weight_3d[:, 0, :, None] > 0, xyz[:, 0], 0)),
         weight_PM=_doubles(weight_3d[:, 0]),
-        sigma_P=torch.full((people,), SIGMA_SPACE, dtype=torch.float64),
+        sigma_P=_doubles(_sigmas(SIGMA_SPACE if sigma_3d is None else sigma_3d, (people,))),
     )
     return Inputs(seen, K_V33[0].astype(np.float32), source, size)
 
@@ -181,7 +182,7 @@ def _intrinsics(
     return array, "given", (int((size or DEFAULT_SIZE)[0]), int((size or DEFAULT_SIZE)[1]))
 
 
-def _extrinsics(extrinsics: Any) -> list[np.ndarray]:
+def read_extrinsics(extrinsics: Any) -> list[np.ndarray]:
     """(3, 4) world to camera of each view; the identity for one view without."""
     if extrinsics is None:
         return [np.eye(3, 4)]
@@ -207,6 +208,16 @@ def _relative(camera: np.ndarray, first: np.ndarray) -> np.ndarray:
     return np.concatenate([R, (camera[:, 3] - R @ first[:, 3])[:, None]], 1)
 
 
+def _sigmas(sigma: Any, shape: tuple[int, ...]) -> np.ndarray:
+    array = _numbers(sigma, "sigma")
+    if not (np.isfinite(array).all() and (array > 0).all()):
+        raise ValueError(f"sigma must be above 0, got {sigma}")
+    try:
+        return np.broadcast_to(array, shape)
+    except ValueError:
+        raise ValueError(f"sigma must be one number or {shape}, got {array.shape}") from None
+
+
 def _spreads(xy: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """(N, V) standard deviations [pixels] that follow from how large people are in the picture."""
     there = (weight > 0)[..., None]
@@ -221,4 +232,4 @@ def _rows(array: np.ndarray, people: int) -> Tensor:
 
 
 def _doubles(array: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(array, np.float64))
+    return torch.from_numpy(np.array(array, np.float64))

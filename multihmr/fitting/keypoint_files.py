@@ -1,11 +1,11 @@
-"""Keypoints in files: COCO annotations and results, COCO-WholeBody, OpenPose; what cannot be used is counted."""
+"""Keypoints in files of COCO, COCO-WholeBody and OpenPose; what cannot be used is counted."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +14,30 @@ import numpy as np
 from multihmr.bodies.keypoint_sets import keypoint_names
 
 _HAND = [f"{finger}{k}" for finger in ("thumb", "index", "middle", "ring", "pinky") for k in range(1, 5)]
-HAND_NAMES = {side: [f"{side}_hand_root", *(f"{side}_{name}" for name in _HAND)] for side in ("left", "right")}
+HAND_NAMES = {
+    side: [f"{side}_hand_root", *(f"{side}_{name}" for name in _HAND)] for side in ("left", "right")
+}
 # OpenPose's older body of 18 points, "COCO" in its options.
-OPENPOSE18 = (
-    "nose neck right_shoulder right_elbow right_wrist left_shoulder left_elbow left_wrist right_hip right_knee "
-    "right_ankle left_hip left_knee left_ankle right_eye left_eye right_ear left_ear"
-).split()
+_OPENPOSE18 = (
+    "nose neck right_shoulder right_elbow right_wrist left_shoulder left_elbow left_wrist right_hip "
+    "right_knee right_ankle left_hip left_knee left_ankle right_eye left_eye right_ear left_ear"
+)
 FEWEST = 6  # points of a person; with less no pose can be told
 OCCLUDED = 0.5  # confidence of points that COCO labels though they are hidden
 
 
 @dataclass(frozen=True)
 class PictureKeypoints:
-    """People of one picture: xy (N, M, 2) in pixels as in Humans, confidence (N, M), the M names."""
+    """People of one picture: xy (N, M, 2) in pixels as in Humans, confidence (N, M), the M names.
+
+    size: (height, width) of the picture, if the file says so.
+    """
 
     picture: str
     names: tuple[str, ...]
     xy: np.ndarray
     confidence: np.ndarray
+    size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -43,7 +49,7 @@ class KeypointFile:
 
 
 def read_keypoints(path: Path | str, *, least: float = 0.1) -> KeypointFile:
-    """The people in a file of COCO (annotations or results), or in OpenPose's files (one or a folder of them).
+    """The people in a file of COCO (annotations or results), or in OpenPose's files (one, or a folder).
 
     least: confidence from which on a point counts.
 
@@ -69,7 +75,7 @@ def read_keypoints(path: Path | str, *, least: float = 0.1) -> KeypointFile:
         kept = (confidence > 0).sum(1) >= FEWEST
         skipped[f"people with less than {FEWEST} points"] += int((~kept).sum())
         if kept.any():
-            pictures.append(PictureKeypoints(one.picture, one.names, one.xy[kept], confidence[kept]))
+            pictures.append(replace(one, xy=one.xy[kept], confidence=confidence[kept]))
     return KeypointFile(tuple(pictures), +skipped)
 
 
@@ -99,7 +105,7 @@ def _of_openpose(content: Any, path: Path, skipped: Counter[str]) -> PictureKeyp
 
 def _openpose_person(entry: Mapping[str, Any]) -> dict[str, tuple[float, float, float]]:
     body = _triples(entry["pose_keypoints_2d"])
-    names = {25: list(keypoint_names("openpose25")), 18: OPENPOSE18}.get(len(body))
+    names = {25: list(keypoint_names("openpose25")), 18: _OPENPOSE18.split()}.get(len(body))
     if names is None:
         raise ValueError(f"{len(body)} points")
     person = dict(zip(names, body.tolist(), strict=True))
@@ -116,10 +122,13 @@ def _openpose_person(entry: Mapping[str, Any]) -> dict[str, tuple[float, float, 
 def _of_coco(content: Any, path: Path, skipped: Counter[str]) -> Iterable[PictureKeypoints]:
     entries = content.get("annotations") if isinstance(content, dict) else content
     if not isinstance(entries, list):
-        raise ValueError(f"{path} holds keypoints in no known format: COCO has 'annotations', OpenPose 'people'")
+        raise ValueError(
+            f"{path} holds keypoints in no known format: COCO has 'annotations', OpenPose 'people'"
+        )
     table = content.get("images", []) if isinstance(content, dict) else []
     try:
         files = {picture["id"]: str(picture["file_name"]) for picture in table}
+        sizes = {p["file_name"]: (int(p["height"]), int(p["width"])) for p in table if "height" in p}
     except (TypeError, KeyError):
         raise ValueError(f"{path} has an entry of 'images' without id and file_name") from None
     by_picture: dict[str, list[dict[str, tuple[float, float, float]]]] = {}
@@ -133,7 +142,7 @@ def _of_coco(content: Any, path: Path, skipped: Counter[str]) -> Iterable[Pictur
             by_picture.setdefault(picture, []).append(_coco_person(entry))
         except (TypeError, ValueError, KeyError, AttributeError):
             skipped["entries with broken keypoints"] += 1
-    return [_gather(picture, people) for picture, people in by_picture.items()]
+    return [replace(_gather(picture, p), size=sizes.get(picture)) for picture, p in by_picture.items()]
 
 
 def _unusable(entry: Mapping[str, Any], files: Mapping[Any, str], *, results: bool) -> str | None:

@@ -13,6 +13,7 @@ from multihmr.bodies.anny import Anny
 from multihmr.bodies.base import place
 from multihmr.geometry import project
 from multihmr.humans import Humans
+from multihmr.humans import project as project_points
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,14 +31,46 @@ class FittedHumans(Humans):
         """As of `Humans`."""
         chosen = super().__getitem__(index)
         assert isinstance(chosen, FittedHumans)
-        rows = [] if isinstance(index, list) and not index else index
+        empty = isinstance(index, list) and not index
+        rows = np.atleast_1d(np.arange(len(self))[np.zeros(0, int) if empty else index])
         errors: dict[str, Any] = {}
         for name in ("errors_px", "errors_mm"):
             values = getattr(self, name)
-            if values is not None:
-                picked = np.arange(len(self))[np.asarray(rows, int) if rows == [] else rows]
-                errors[name] = values[np.atleast_1d(picked)]
+            errors[name] = None if values is None else values[rows]
         return dataclasses.replace(chosen, **errors)
+
+
+def moved(
+    humans: FittedHumans,
+    R: np.ndarray,
+    t: np.ndarray,
+    *,
+    K: np.ndarray,
+    K_source: str,
+    image_size: tuple[int, int],
+) -> FittedHumans:
+    """The same people in the frame of another camera: points become R x + t [m]."""
+    points = {
+        name: (getattr(humans, name) @ R.T + t).astype(np.float32)
+        for name in ("vertices", "joints", "translation", "pelvis")
+    }
+    pose = np.array(humans.pose)
+    pose[:, 0] = R @ pose[:, 0]
+    outline = project_points(points["vertices"], K)
+    height, width = image_size
+    corners = (outline.min(1), outline.max(1)) if len(humans) else (np.zeros((0, 2)),) * 2
+    boxes = np.concatenate(corners, 1).clip(0, (width, height, width, height))
+    joints_2d = project_points(points["joints"], K)
+    return dataclasses.replace(
+        humans,
+        **points,
+        pose=pose,
+        joints_2d=joints_2d,
+        boxes=boxes,
+        K=K,
+        K_source=K_source,
+        image_size=image_size,
+    )
 
 
 @torch.no_grad()

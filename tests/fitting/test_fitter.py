@@ -8,6 +8,7 @@ from fitting.people import SIZE, K, Truth, mean_pa_mpjpe, people
 from multihmr.bodies.anny import Anny
 from multihmr.fitting import fit
 from multihmr.fitting.prior import load_prior
+from multihmr.fitting.skeleton import rotation_matrix
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +165,7 @@ def test_derivatives_are_those_of_the_energy(body: Anny, truth: Truth) -> None:
     fitter = _fitter(body, "coco17", None)
     seen = read_inputs(
         truth.pixels()[:1], K, None, None, None,
-        names=fitter.names, kept=fitter.kept, sigma=None, image_size=SIZE,
+        names=fitter.names, kept=fitter.kept, sigma=None, sigma_3d=None, image_size=SIZE,
     ).seen  # fmt: skip
     state = _starts(fitter, seen).rows(torch.tensor([0]))
     energy = Energy(fitter.skeleton, fitter.model, fitter.shape_prior, seen, upright=True)
@@ -177,3 +178,34 @@ def test_derivatives_are_those_of_the_energy(body: Anny, truth: Truth) -> None:
         change[0, unknown] = step
         numeric = (energy(state.moved(change)).energy_P - energy(state.moved(-change)).energy_P) / (2 * step)
         assert numeric.item() == pytest.approx(2 * terms.gradient_PN[0, unknown].item(), rel=1e-3, abs=0.05)
+
+
+def test_fingers_follow_their_points(body: Anny) -> None:
+    """Of a curled left hand and no other point of it than those of COCO-WholeBody."""
+    from multihmr.bodies.keypoint_sets import keypoint_names
+    from multihmr.fitting.point_sets import find_points
+
+    prior = load_prior()
+    names = list(body.topology.pose_names)
+    bones, mean, basis = prior.hand("L")
+    curled = torch.from_numpy(mean + 2.0 * basis[0]).unflatten(0, (-1, 3))
+    pose = body.mean_pose_R33[None].clone()
+    pose[:, [names.index(bone) for bone in bones]] = rotation_matrix(curled).float()
+    shape = body.mean_shape_S[None]
+    with torch.no_grad():
+        output = body(pose, shape, torch.zeros(1, body.expression_count))
+    points, kept = find_points(body, "coco133")
+    place = np.array([0, 0, 3.0])
+    xyz = np.zeros((1, 133, 3))
+    xyz[:, kept] = points.points(output.vertices_PV3.numpy(), output.joints_PJ3.numpy()) + place
+    confidence = np.zeros((1, 133))
+    confidence[:, kept] = 1
+    whole = keypoint_names("coco133")
+    confidence[:, [i for i, name in enumerate(whole) if name.startswith("right_") and i > 110]] = 0
+    xyz[:, :, 2] += xyz[:, :, 2] == 0  # what has no confidence may be anything
+    humans = fit(None, K, keypoints_3d=xyz, confidence=confidence, keypoint_set="coco133", body=body)
+    fingers = [names.index(bone) for bone in bones]
+    error = np.linalg.norm(humans.joints[0, fingers] - output.joints_PJ3[0, fingers].numpy() - place, axis=-1)
+    assert error.mean() < 0.012
+    assert "finger2-1.L" not in humans.unpredicted
+    assert "finger2-1.R" in humans.unpredicted

@@ -1,0 +1,235 @@
+"""multihmr fit: meshes of people whose keypoints are known, as files and as shards to train on."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from .arguments import intrinsics
+from .main import EXPECTED, clean, fail, sentence
+from .predict import FORMATS, find_images, output_names
+
+if TYPE_CHECKING:
+    from ..data.sample import Sample
+    from ..fitting.keypoint_files import PictureKeypoints
+    from ..fitting.results import FittedHumans
+
+SHARDS = "shards"
+DEFAULT_FORMATS = ("overlay", "glb", "npz", "json", SHARDS)
+SHARD_SIZE = 500  # pictures in one tar
+MAX_ERROR = 0.08  # of a person's extent in the picture; who is farther off is no training example
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "keypoints",
+        type=Path,
+        metavar="KEYPOINTS",
+        help="COCO's .json, OpenPose's, or a folder of OpenPose's",
+    )
+    parser.add_argument("pictures", nargs="+", metavar="PICTURES", help="pictures, or folders of pictures")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the results go")
+    parser.add_argument(
+        "--format",
+        type=_formats,
+        default=",".join(DEFAULT_FORMATS),
+        help=f"of {','.join((*FORMATS, SHARDS))}; default: %(default)s",
+    )
+    camera = parser.add_mutually_exclusive_group()
+    camera.add_argument(
+        "--K", type=intrinsics, metavar="FX,FY,CX,CY", help="camera, in pixels of the pictures"
+    )
+    camera.add_argument(
+        "--fov",
+        type=float,
+        metavar="DEG",
+        help="field of view over the longer side; default: from EXIF, else 60 degrees",
+    )
+    parser.add_argument(
+        "--least",
+        type=float,
+        default=0.1,
+        metavar="C",
+        help="confidence from which on a point counts; default: %(default)s",
+    )
+    parser.add_argument(
+        "--max-error",
+        type=float,
+        default=MAX_ERROR,
+        metavar="SHARE",
+        help="mean distance of points, in shares of a person's extent, up to which a person is kept; "
+        "default: %(default)s",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Fit the people of each picture and write its files; what is left out is counted by reason."""
+    from ..fitting.keypoint_files import read_keypoints
+
+    found = read_keypoints(args.keypoints, least=args.least)
+    images, bad = find_images(args.pictures)
+    skipped = Counter(found.skipped)
+    work = list(_matched(found.pictures, images, skipped))
+    args.out.mkdir(parents=True, exist_ok=True)
+    written = [form for form in args.format if form != SHARDS]
+    names = output_names([path for path, _ in work], args.out, written)
+    done: Counter[str] = Counter()
+    samples = _fitted(work, names, args, skipped, done)
+    if SHARDS in args.format:
+        _write_shards(samples, args.out / SHARDS)
+    else:
+        for _ in samples:
+            pass
+    print(f"{done['people']} people in {done['pictures']} pictures, in {args.out}")
+    for name, reason in bad:
+        print(clean(f"  {reason if name in reason else f'{name}: {reason}'}"), file=sys.stderr)
+    for reason, count in sorted(skipped.items()):
+        print(clean(f"  left out: {count} {reason}"), file=sys.stderr)
+    if not done["pictures"]:
+        return fail("nothing was fitted")
+    return 1 if bad else 0
+
+
+def _matched(
+    pictures: Sequence[PictureKeypoints], images: Sequence[Path], skipped: Counter[str]
+) -> Iterator[tuple[Path, PictureKeypoints]]:
+    """Each entry with its picture: by the whole name in the file, by the last part, or by the stem."""
+    by_name: dict[str, Path] = {}
+    for path in reversed(images):
+        by_name |= {path.stem: path, path.name: path}
+    for entry in pictures:
+        name = Path(entry.picture.replace("\\", "/"))
+        path = by_name.get(name.name) or by_name.get(name.stem)
+        if path is None and name.stem.isdigit():  # COCO's results name pictures by their numbers
+            path = by_name.get(f"{int(name.stem):012d}")
+        if path is None:
+            skipped["pictures that are not there"] += 1
+        else:
+            yield path, entry
+
+
+def _fitted(
+    work: Sequence[tuple[Path, PictureKeypoints]],
+    names: dict[Path, str],
+    args: argparse.Namespace,
+    skipped: Counter[str],
+    done: Counter[str],
+) -> Iterator[Sample]:
+    """The samples of all pictures, whose files are written on the way."""
+    for path, entry in tqdm(work, unit="picture", disable=None if len(work) > 1 else True):
+        try:
+            sample = _fit_one(path, entry, args.out / names[path], args, skipped)
+        except EXPECTED as error:
+            skipped["pictures with an error"] += 1
+            tqdm.write(clean(f"{path}: {sentence(error)}"), file=sys.stderr)
+            continue
+        if sample is not None:
+            done["pictures"] += 1
+            done["people"] += len(sample)
+            yield sample
+
+
+def _fit_one(
+    path: Path, entry: PictureKeypoints, stem: Path, args: argparse.Namespace, skipped: Counter[str]
+) -> Sample | None:
+    """Fit one picture and write its files; None if nobody is left."""
+    from ..fitting import fit
+    from ..geometry import default_intrinsics
+    from ..preprocessing.camera import resolve_camera
+    from ..preprocessing.image import load_image
+
+    photo = load_image(path)
+    size = photo.pixels.shape[:2]
+    if entry.size is not None and entry.size != size:
+        skipped["pictures of another size than the file says"] += 1
+        return None
+    K, source = resolve_camera(*size, args.K, fov=args.fov, exif_focal=photo.focal)
+    if K is None:
+        K, source = default_intrinsics(*size), "assumed"
+    people = fit(entry.xy, K, confidence=entry.confidence, names=entry.names, image_size=(size[0], size[1]))
+    people = dataclasses.replace(people, K_source=source)
+    kept = _near_enough(people, entry, args.max_error)
+    if not kept.all():
+        skipped["people whose points no body shows"] += int((~kept).sum())
+    people = people[kept]
+    if not len(people):
+        return None
+    for form in args.format:
+        if form.startswith("overlay"):
+            _write_overlay(people, photo, stem.with_name(stem.name + FORMATS[form]))
+        elif form != SHARDS:
+            people.save(stem.with_name(stem.name + FORMATS[form]))
+    return sample_of(people, photo.pixels, stem.name)
+
+
+def _near_enough(people: FittedHumans, entry: PictureKeypoints, share: float) -> Any:
+    """(N,) whose points lie near enough to those given."""
+    import numpy as np
+
+    there = (entry.confidence > 0)[..., None]
+    low = np.where(there, entry.xy, np.inf).min(1)
+    high = np.where(there, entry.xy, -np.inf).max(1)
+    return np.asarray(people.errors_px) <= share * (high - low).max(-1)
+
+
+def sample_of(people: FittedHumans, pixels: Any, name: str) -> Sample:
+    """A training sample: joints of which the points said nothing, and the face, are unknown (NaN)."""
+    import numpy as np
+
+    from ..data.sample import Sample
+
+    unknown = [
+        people.topology.pose_names.index(n) for n in people.topology.pose_names if n in people.unpredicted
+    ]
+    pose = np.array(people.pose)
+    pose[:, unknown] = np.nan
+    return Sample(
+        image=pixels,
+        K=np.array(people.K),
+        pose=pose,
+        shape=np.array(people.shape),
+        expression=np.full_like(people.expression, np.nan),
+        translation=np.array(people.translation),
+        visibility=np.ones(len(people), np.float32),
+        name=name,
+        body=people.body,
+    )
+
+
+def _write_shards(samples: Iterator[Sample], folder: Path) -> None:
+    """SHARD_SIZE pictures a tar: shards/fit-00000.tar and so on; old ones of this name go."""
+    import itertools
+
+    from ..data.webdataset import write_shard
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("fit-*.tar"):
+        old.unlink()
+    for number in itertools.count():
+        first = next(samples, None)
+        if first is None:
+            return
+        group = itertools.chain([first], itertools.islice(samples, SHARD_SIZE - 1))
+        write_shard(folder / f"fit-{number:05d}.tar", group)
+
+
+def _write_overlay(people: FittedHumans, photo: Any, path: Path) -> None:
+    from PIL import Image
+
+    Image.fromarray(people.draw(photo)).save(path, quality=92)
+
+
+def _formats(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    known = (*FORMATS, SHARDS)
+    unknown = [name for name in names if name not in known]
+    if unknown or not names:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected some of {','.join(known)}")
+    return list(dict.fromkeys(names))

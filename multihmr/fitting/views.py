@@ -1,0 +1,228 @@
+"""People seen by several calibrated cameras: who is who across the views, and one body for each."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from multihmr.fitting.fitter import fit
+from multihmr.fitting.inputs import read_extrinsics
+from multihmr.fitting.results import FittedHumans, moved
+from multihmr.humans import Humans
+
+# Points that tell people apart and are fitted: every network gives all of them, whether hidden or not.
+POINTS = "coco17"
+LEAST_WEIGHT = 0.05  # of a person in a view, whatever the score
+SAME_ANGLE = 0.05  # rad: rays to the points of one person pass each other at most so far, in the mean
+NETWORK_SIGMA = 0.02  # of a person's extent: how far off the points are that networks see
+SPACE_SIGMA = 0.08  # how far off their points in space are, relative to the pelvis [m]
+
+
+@dataclass(frozen=True)
+class ViewsResult:
+    """N people seen by V cameras.
+
+    views    V FittedHumans, one a camera, in its frame: the same N people in the same order, nearest to the
+             first camera first
+    sources  (V, N) which person of `predictions` each is in each view; -1 where that view does not see them
+    predictions  what was predicted in each view alone
+    """
+
+    views: tuple[FittedHumans, ...]
+    sources: np.ndarray
+    predictions: tuple[Humans, ...]
+
+
+def predict_views(
+    model: Any,
+    images: Sequence[Any],
+    Ks: Sequence[Any],
+    extrinsics: Sequence[Any],
+    *,
+    threshold: float | None = None,
+    least_views: int = 1,
+) -> ViewsResult:
+    """The people in pictures of one moment from several calibrated cameras.
+
+    Args:
+        model: a `Model` whose body is "anny".
+        images, Ks: one a camera, as `model.predict` takes them.
+        extrinsics: one (3, 4) or (4, 4) a camera, from the world into the camera [m].
+        threshold: least score of a person, as in `predict`.
+        least_views: leave out who is seen by fewer cameras; 2 removes most false people.
+
+    Raises:
+        ValueError: there are not as many Ks and extrinsics as images, or one of them cannot be a camera.
+    """
+    if not len(images) == len(Ks) == len(extrinsics):
+        raise ValueError(
+            f"give one K and one extrinsics a picture: got {len(images)} pictures, {len(Ks)} Ks and "
+            f"{len(extrinsics)} extrinsics"
+        )
+    predictions = model.predict_batch(list(images), list(Ks), threshold=threshold)
+    return fuse_views(predictions, extrinsics, body=model.body, least_views=least_views)
+
+
+def fuse_views(
+    predictions: Sequence[Humans], extrinsics: Sequence[Any], *, body: Any = None, least_views: int = 1
+) -> ViewsResult:
+    """People that were predicted in each view alone, matched across the views and fitted to all of them.
+
+    The arguments are those of `predict_views`; predictions come from any network with the body "anny".
+    """
+    cameras = read_extrinsics(extrinsics)
+    if len(cameras) != len(predictions):
+        raise ValueError(f"give one extrinsics a view: got {len(cameras)} for {len(predictions)} views")
+    groups = match_views(predictions, cameras)
+    groups = [group for group in groups if (group >= 0).sum() >= least_views]
+    sources = np.array(groups, int).reshape(len(groups), len(predictions))
+    first = _fit_groups(predictions, cameras, sources, body)
+    order = np.argsort(first.translation[:, 2], kind="stable") if len(first) else np.zeros(0, int)
+    first, sources = first[order], sources[order]
+    views = []
+    for view, (camera, humans) in enumerate(zip(cameras, predictions, strict=True)):
+        R = camera[:, :3] @ cameras[0][:, :3].T
+        t = camera[:, 3] - R @ cameras[0][:, 3]
+        scores = [humans.scores[s] if s >= 0 else 0.0 for s in sources[:, view]]
+        mine = moved(first, R, t, K=humans.K, K_source=humans.K_source, image_size=humans.image_size)
+        ids = np.arange(1, len(first) + 1)
+        views.append(dataclasses.replace(mine, scores=np.array(scores, np.float32), track_ids=ids))
+    return ViewsResult(tuple(views), sources.T.copy(), tuple(predictions))
+
+
+def match_views(predictions: Sequence[Humans], cameras: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """(V,) indices of one person in each view, -1 where they are not seen; every prediction is in one group.
+
+    Rays to the same points of one person meet. The cost of a pair is the mean angle at which those of 17
+    points pass each other. Pairs are joined from the least on, while no view is in a group twice and all
+    pairs of the joined groups agree.
+    """
+    people = [(v, i) for v, humans in enumerate(predictions) for i in range(len(humans))]
+    rays = [_world_rays(humans, cameras[v]) for v, humans in enumerate(predictions)]
+    centers = [-camera[:, :3].T @ camera[:, 3] for camera in cameras]
+    costs = np.full((len(people), len(people)), np.inf)
+    for a, (v, i) in enumerate(people):
+        for b, (w, j) in enumerate(people[:a]):
+            if v != w:
+                costs[a, b] = costs[b, a] = ray_angle(centers[v], rays[v][i], centers[w], rays[w][j])
+    group = list(range(len(people)))
+    members = {a: [a] for a in group}
+    order = np.dstack(np.unravel_index(np.argsort(costs, axis=None, kind="stable"), costs.shape))[0]
+    for a, b in order:
+        if costs[a, b] > SAME_ANGLE:
+            break
+        one, other = group[a], group[b]
+        if one == other:
+            continue
+        pairs = costs[np.ix_(members[one], members[other])]
+        if np.isfinite(pairs).all() and pairs.mean() <= SAME_ANGLE:  # no view twice, and all agree
+            members[one] += members.pop(other)
+            for member in members[one]:
+                group[member] = one
+    found = []
+    for mine in members.values():
+        row = np.full(len(predictions), -1)
+        for member in mine:
+            view, index = people[member]
+            row[view] = index
+        found.append(row)
+    return found
+
+
+def ray_angle(center_a: np.ndarray, rays_a: np.ndarray, center_b: np.ndarray, rays_b: np.ndarray) -> float:
+    """Mean angle [rad] at which (M, 3) unit rays of two cameras pass; inf if they meet behind one."""
+    base = center_b - center_a
+    cos = (rays_a * rays_b).sum(1)
+    sine2 = np.maximum(1 - cos**2, 1e-6)
+    along_a = (rays_a @ base - cos * (rays_b @ base)) / sine2
+    along_b = (cos * (rays_a @ base) - rays_b @ base) / sine2
+    if np.median(along_a) < 0.1 or np.median(along_b) < 0.1:
+        return float("inf")
+    gap = center_a + along_a[:, None] * rays_a - center_b - along_b[:, None] * rays_b
+    nearer = np.maximum(np.minimum(along_a, along_b), 0.1)
+    return float((np.linalg.norm(gap, axis=1) / nearer).clip(max=1).mean())
+
+
+def _world_rays(humans: Humans, camera: np.ndarray) -> np.ndarray:
+    """(N, M, 3) unit directions in the world from the camera to the points of each person."""
+    xy = humans.keypoints(POINTS).xy.astype(np.float64)
+    flat = (
+        np.concatenate([xy, np.ones((*xy.shape[:2], 1))], -1) @ np.linalg.inv(humans.K.astype(np.float64)).T
+    )
+    rays = flat @ camera[:, :3]
+    return rays / np.linalg.norm(rays, axis=-1, keepdims=True)
+
+
+def _fit_groups(
+    predictions: Sequence[Humans], cameras: Sequence[np.ndarray], sources: np.ndarray, body: Any
+) -> FittedHumans:
+    """One body for each group, in the frame of the first camera: points of all views, and where networks see
+    them in space about the pelvis."""
+    people, views = sources.shape
+    xy, confidence = np.zeros((views, people, 17, 2)), np.zeros((views, people, 17))
+    space = np.full((views, people, 17, 3), np.nan)  # in the frame of the first camera
+    for v, humans in enumerate(predictions):
+        points = humans.keypoints(POINTS)
+        R = cameras[0][:, :3] @ cameras[v][:, :3].T
+        t = cameras[0][:, 3] - R @ cameras[v][:, 3]
+        for n in np.flatnonzero(sources[:, v] >= 0):
+            source = sources[n, v]
+            xy[v, n], space[v, n] = points.xy[source], points.xyz[source] @ R.T + t
+            confidence[v, n] = max(float(humans.scores[source]), LEAST_WEIGHT)
+    first = predictions[0]
+    return fit(
+        list(xy),
+        np.stack([humans.K for humans in predictions]),
+        _mean_in_space(space, xy, predictions, cameras),
+        confidence=confidence,
+        extrinsics=cameras,
+        body=body,
+        image_size=first.image_size,
+        sigma=_extents(xy).T * NETWORK_SIGMA,
+        sigma_3d=SPACE_SIGMA,
+    )
+
+
+def _mean_in_space(
+    space: np.ndarray, xy: np.ndarray, predictions: Sequence[Humans], cameras: Sequence[np.ndarray]
+) -> np.ndarray:
+    """(N, M, 3) mean of the views' points (V, N, M, 3) [m], put where the rays of all views meet.
+
+    A single view knows its people's places only as far as it knows how large they are.
+    """
+    seen_V = ~np.isnan(space[..., 0, 0])
+    mean = np.zeros(space.shape[1:])
+    for n in range(space.shape[1]):
+        mine = np.flatnonzero(seen_V[:, n])
+        about = space[mine, n] - space[mine, n].mean(1, keepdims=True)
+        middle = space[mine, n].mean(1).mean(0)
+        if len(mine) > 1:
+            middle = _meeting_point(
+                [xy[v, n] for v in mine], [predictions[v].K for v in mine], [cameras[v] for v in mine]
+            )
+            middle = cameras[0][:, :3] @ middle + cameras[0][:, 3]
+        mean[n] = about.mean(0) + middle
+    return mean
+
+
+def _meeting_point(
+    xy: Sequence[np.ndarray], Ks: Sequence[np.ndarray], cameras: Sequence[np.ndarray]
+) -> np.ndarray:
+    """(3,) the point of the world nearest to the rays to the middles of the points in all views [m]."""
+    A, b = np.zeros((3, 3)), np.zeros(3)
+    for points, K, camera in zip(xy, Ks, cameras, strict=True):
+        ray = np.linalg.solve(K.astype(np.float64), np.append(points.mean(0), 1.0)) @ camera[:, :3]
+        ray = ray / np.linalg.norm(ray)
+        across = np.eye(3) - np.outer(ray, ray)
+        A += across
+        b += across @ (-camera[:, :3].T @ camera[:, 3])
+    return np.linalg.solve(A, b)
+
+
+def _extents(xy: np.ndarray) -> np.ndarray:
+    """(V, N) longer sides of the boxes around points (V, N, M, 2), at least one pixel."""
+    return np.maximum((xy.max(2) - xy.min(2)).max(-1, initial=0), 1.0)

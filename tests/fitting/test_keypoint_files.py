@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from multihmr.bodies.keypoint_sets import keypoint_names
+from multihmr.fitting.keypoint_files import read_keypoints
+
+POINTS = np.stack([np.arange(17) * 10.0, np.arange(17) * 20.0, np.full(17, 2)], 1)
+
+
+def write(path: Path, content: object) -> Path:
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return path
+
+
+def annotation(points: np.ndarray = POINTS, **fields: object) -> dict[str, object]:
+    return {"image_id": 7, "keypoints": points.ravel().tolist(), "iscrowd": 0, **fields}
+
+
+def coco(*annotations: object) -> dict[str, object]:
+    images = [{"id": 7, "file_name": "train/street.jpg", "height": 480, "width": 640}]
+    return {"images": images, "annotations": list(annotations)}
+
+
+def test_coco_annotations(tmp_path: Path) -> None:
+    flags = POINTS.copy()
+    flags[3, 2], flags[4] = 1, 0
+    found = read_keypoints(write(tmp_path / "a.json", coco(annotation(flags), annotation())))
+    (picture,) = found.pictures
+    assert (picture.picture, picture.size) == ("train/street.jpg", (480, 640))
+    assert picture.names == keypoint_names("coco17")
+    np.testing.assert_array_equal(picture.xy[0, 1], [10.5, 20.5])  # COCO's first pixel has its centre at 0
+    np.testing.assert_array_equal(picture.confidence[0, 2:5], [1, 0.5, 0])
+    assert not found.skipped
+
+
+def test_what_is_left_out_is_counted_by_reason(tmp_path: Path) -> None:
+    few = POINTS.copy()
+    few[5:] = 0
+    broken = annotation(np.full((17, 3), np.nan))
+    broken["keypoints"] = ["a"] * 51
+    entries = [
+        annotation(),
+        annotation(iscrowd=1),
+        annotation(np.zeros((17, 3))),
+        annotation(few),
+        annotation(POINTS[:16]),
+        broken,
+        annotation(image_id=8),
+        {"keypoints": [1, 2]},
+        7,
+    ]
+    found = read_keypoints(write(tmp_path / "a.json", coco(*entries)))
+    assert len(found.pictures[0].xy) == 1
+    assert found.skipped == {
+        "crowds": 1,
+        "people without keypoints": 1,
+        "people with less than 6 points": 1,
+        "entries with broken keypoints": 4,
+        "annotations of pictures that the file does not list": 1,
+    }
+
+
+def test_whole_body_parts_join(tmp_path: Path) -> None:
+    hand = np.full((21, 3), 0.9)
+    entry = annotation(lefthand_kpts=hand.ravel().tolist(), lefthand_valid=True)
+    (picture,) = read_keypoints(write(tmp_path / "a.json", coco(entry, annotation()))).pictures
+    assert "left_index4" in picture.names
+    assert "right_index4" not in picture.names
+    at = picture.names.index("left_index4")
+    assert picture.confidence[0, at] == pytest.approx(0.9)
+    assert picture.confidence[1, at] == 0  # the other person has no hand
+
+
+def test_results_without_pictures(tmp_path: Path) -> None:
+    (picture,) = read_keypoints(write(tmp_path / "a.json", [annotation(score=0.5)])).pictures
+    assert picture.picture == "7"
+
+
+def test_openpose(tmp_path: Path) -> None:
+    body = np.stack([np.arange(25), np.arange(25), np.full(25, 0.8)], 1)
+    person = {"pose_keypoints_2d": body.ravel().tolist(), "hand_left_keypoints_2d": [1.0] * 63}
+    broken = {"pose_keypoints_2d": [1, 2, 3]}
+    write(tmp_path / "street_keypoints.json", {"people": [person, broken]})
+    found = read_keypoints(tmp_path)
+    (picture,) = found.pictures
+    assert picture.picture == "street"
+    assert picture.names[:25] == keypoint_names("openpose25")
+    assert len(picture.names) == 46
+    assert found.skipped == {"entries with broken keypoints": 1}
+    assert read_keypoints(tmp_path / "street_keypoints.json").pictures[0].picture == "street"
+    assert not read_keypoints(tmp_path, least=0.9).pictures[0].confidence[0, :25].any()
+
+
+def test_other_files_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="holds keypoints in no known format"):
+        read_keypoints(write(tmp_path / "a.json", {"some": 1}))
+    (tmp_path / "b.json").write_bytes(b"\xff\xfe{")
+    with pytest.raises(ValueError, match="no readable JSON file"):
+        read_keypoints(tmp_path / "b.json")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match="no files of OpenPose"):
+        read_keypoints(tmp_path / "empty")
