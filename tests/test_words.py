@@ -119,7 +119,6 @@ PROSE = {
 }
 # calls and options as they are not written any more -> instead
 PAST = {
-    r"humans\.to\(\"": "humans.in_frame(",
     r"load_model\([^)\n]*\bhalf=": "dtype=",
     r"--backbone-lr(?![\w-])": "--backbone-lr-scale",
     r"--ema(?![\w-])": "--ema-decay",
@@ -131,6 +130,8 @@ PAST = {
     r"--cover(?![\w-])": "--occlusion-prob",
     r"--twins(?![\w-])": "--paired-crops",
 }
+if "def in_frame" in (PACKAGE / "humans.py").read_text(encoding="utf-8"):
+    PAST[r"humans\.to\(\""] = "humans.in_frame("
 _PROSE = [(re.compile(rf"\b(?:{pattern})\b", re.IGNORECASE), to) for pattern, to in PROSE.items()]
 _PAST = [(re.compile(pattern), to) for pattern, to in PAST.items()]
 
@@ -158,13 +159,9 @@ def prose(text: str) -> Iterator[tuple[int, str]]:
                 yield token.start[0] + place, line
 
 
-def has_new_options() -> bool:
-    return "ema_decay" in (PACKAGE / "training/config.py").read_text(encoding="utf-8")
-
-
 def in_text(lines: Iterator[tuple[int, str]]) -> Iterator[str]:
     for number, line in lines:
-        for pattern, instead in (*_PROSE, *(_PAST if has_new_options() else ())):
+        for pattern, instead in (*_PROSE, *_PAST):
             for found in pattern.finditer(line):
                 yield f"{number}: {found[0]!r} in text" + (f"; say: {instead}" if instead else "")
 
@@ -200,10 +197,8 @@ def test_sources_have_no_private_words(path: Path) -> None:
 
 
 def test_the_patterns_find_what_they_should_and_nothing_else(tmp_path: Path) -> None:
-    if not has_new_options():
-        pytest.skip("the options of `multihmr train` have their old names")
     page = tmp_path / "page.md"
-    page.write_text("Nobody is here.\nhumans.to(\"blender\")\nload_model('x', half=True)\n--ema 0.9 --clip\n")
+    page.write_text("Nobody is here.\nA journey.\nload_model('x', half=True)\n--ema 0.9 --clip\n")
     assert [hit.partition(" ")[0] for hit in in_page(page)] == ["1:", "2:", "3:", "4:", "4:"]
     page.write_text("We see people around a table; fill the form. save_model(half=True) --ema-decay 0.9\n")
     assert not in_page(page)
