@@ -4,40 +4,36 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..geometry import default_intrinsics
-
-if TYPE_CHECKING:
-    pass
-
+from .types import IntrinsicsLike
 
 _FOCAL_MM, _FOCAL_35MM = 0x920A, 0xA405
-
-
 _PIXEL_WIDTH, _PIXEL_HEIGHT = 0xA002, 0xA003
-
-
 _PLANE_RESOLUTION, _PLANE_UNIT = 0xA20E, 0xA210
-
-
 _UNIT_MM = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}
-
-
 _FILM_DIAGONAL_MM = math.hypot(36, 24)
 
 
 def exif_focal(exif: Mapping[int, Any], height: int, width: int) -> float | None:
-    """Focal length in pixels of a `height` x `width` image by the tags of its Exif IFD, or None.
+    """Focal length in pixels by the tags of an image's Exif IFD.
 
     FocalLengthIn35mmFilm counts against the diagonal of the film, 43.27 mm, as CIPA DCG-001 defines it;
     else FocalLength with FocalPlaneXResolution. Sizes are compared as (longer, shorter), so a turn does not
     matter. A file that was resized since the shot is followed; one that was cropped (its sides have another
     ratio than those that EXIF names) tells nothing any more.
+
+    Args:
+        exif: tags by number.
+        height, width: of the image as it is.
+
+    Returns:
+        The focal length; None if the tags do not tell it, or tell nonsense.
     """
     longer, shorter = max(height, width), min(height, width)
     shot = sorted([_number(exif, _PIXEL_WIDTH), _number(exif, _PIXEL_HEIGHT)])
@@ -57,8 +53,33 @@ def exif_focal(exif: Mapping[int, Any], height: int, width: int) -> float | None
     return focal if 0.2 * longer < focal < 50 * longer else None
 
 
-def check_intrinsics(K: Any, height: int, width: int) -> np.ndarray:
-    """K as a (3, 3) float32 array, if it can be the camera of a `height` x `width` image; else ValueError."""
+def check_fov(fov: float) -> float:
+    """A field of view in degrees as a float; ValueError if it is no number between 1 and 179."""
+    wanted = "fov is the field of view in degrees over the longer side, a number between 1 and 179"
+    if isinstance(fov, (bool, str, bytes)):
+        raise ValueError(f"{wanted}, got {fov!r}")
+    try:
+        value = float(fov)
+    except (TypeError, ValueError):
+        raise ValueError(f"{wanted}, got {type(fov).__name__}") from None
+    if not 1 < value < 179:
+        raise ValueError(f"{wanted}, got {fov}")
+    return value
+
+
+def check_intrinsics(K: IntrinsicsLike, height: int, width: int) -> np.ndarray:
+    """Check that K can be the camera of a `height` x `width` image.
+
+    Args:
+        K: (3, 3) in pixels.
+        height, width: of the image.
+
+    Returns:
+        (3, 3) float32.
+
+    Raises:
+        ValueError: it cannot; the message tells why.
+    """
     if isinstance(K, Tensor):
         K = K.detach().cpu().numpy()
     try:
@@ -104,17 +125,32 @@ def _number(exif: Mapping[int, Any], tag: int) -> float:
 
 
 def resolve_camera(
-    height: int, width: int, K: Any = None, *, fov: float | None = None, exif_focal: float | None = None
+    height: int,
+    width: int,
+    K: IntrinsicsLike | None = None,
+    *,
+    fov: float | None = None,
+    exif_focal: float | None = None,
 ) -> tuple[Tensor | None, str]:
-    """The intrinsics (3, 3) of a height x width image in its own pixels and their `K_source`.
+    """Choose the camera of an image: `K`, else `fov`, else the focal length from EXIF, else the network's.
 
-    In this order: `K` as given, `fov` in degrees over the longer side, the focal length in pixels from EXIF;
-    (None, "predicted") leaves the camera to the network. ValueError: K cannot belong to the image.
+    Args:
+        height, width: of the image.
+        K: (3, 3) intrinsics in pixels of the image.
+        fov: field of view over the longer side [degrees].
+        exif_focal: focal length [pixels].
+
+    Returns:
+        (3, 3) intrinsics in pixels of the image and their `K_source`; (None, "predicted") leaves the camera
+        to the network.
+
+    Raises:
+        ValueError: K cannot belong to the image, or `fov` is no such angle.
     """
     if K is not None:
         return torch.from_numpy(check_intrinsics(K, height, width)), "given"
     if fov is not None:
-        return default_intrinsics(height, width, fov), "given"
+        return default_intrinsics(height, width, check_fov(fov)), "given"
     if exif_focal is not None:
         camera = default_intrinsics(height, width)
         camera[0, 0] = camera[1, 1] = exif_focal

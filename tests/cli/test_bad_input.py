@@ -75,8 +75,8 @@ def test_the_bomb_is_never_allocated() -> None:
     [
         (np.zeros((3, 720, 1280), np.float32), "multiply by 255 and .* move channels last"),
         (np.zeros((72, 128, 3), np.float32), r"\(H, W, 3\) uint8 or a path, got float32 \(72, 128, 3\)"),
-        (np.zeros((72, 128), np.uint8), "repeat the grey channel"),
-        (np.zeros((72, 128, 4), np.uint8), "drop the fourth channel"),
+        (np.zeros((72, 128, 5), np.uint8), r"must be \(H, W, 3\) uint8"),
+        (np.zeros((72, 128, 2), np.uint8), r"got uint8 \(72, 128, 2\)"),
         (np.zeros((2, 72, 128, 3), np.uint8), "predict_batch"),
         (np.zeros((72, 128, 3), np.uint16), "divide by 257"),
         (np.zeros((0, 0, 3), np.uint8), "no pixels"),

@@ -1,15 +1,16 @@
 from __future__ import annotations
 
 import io
+import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, features
 
-from multihmr.geometry import project
-from multihmr.preprocessing.camera import check_intrinsics, exif_focal
+from multihmr.geometry import default_intrinsics, project
+from multihmr.preprocessing.camera import check_intrinsics, exif_focal, resolve_camera
 from multihmr.preprocessing.image import load_image, read_image
 from multihmr.preprocessing.letterbox import Letterbox
 
@@ -192,3 +193,115 @@ def test_good_intrinsics_come_back_as_float32() -> None:
         checked = check_intrinsics(form, 480, 640)
         assert checked.dtype == np.float32
         np.testing.assert_array_equal(checked, K)
+
+
+# --- forms that users have --------------------------------------------------------------------------------
+
+
+def test_grey_and_transparent_arrays_are_read_as_files_are() -> None:
+    pixels = picture()
+    grey = np.asarray(Image.fromarray(pixels).convert("L"))
+    for array in (grey, grey[..., None]):
+        np.testing.assert_array_equal(read_image(array), read_image(saved(Image.fromarray(grey))))
+    rgba = np.dstack([pixels, np.linspace(0, 255, pixels.shape[0] * pixels.shape[1]).reshape(48, 64, 1)])
+    rgba = rgba.astype(np.uint8)
+    np.testing.assert_array_equal(read_image(rgba), read_image(saved(Image.fromarray(rgba))))
+
+
+def test_arrays_in_the_order_of_opencv() -> None:
+    pixels = picture()
+    bgr = pixels[..., ::-1]
+    tensor = torch.from_numpy(bgr.copy()).permute(2, 0, 1)
+    for form in (
+        bgr,
+        tensor,
+        tensor.float() / 255,
+        np.dstack([bgr, np.full(pixels.shape[:2], 255, np.uint8)]),
+    ):
+        np.testing.assert_array_equal(load_image(form, channels="bgr").pixels, pixels)
+    for form in (Image.fromarray(pixels), saved(Image.fromarray(pixels))):  # know their own order
+        np.testing.assert_array_equal(load_image(form, channels="bgr").pixels, pixels)
+    with pytest.raises(ValueError, match="'rgb' or 'bgr', got 'rgba'"):
+        load_image(bgr, channels="rgba")  # type: ignore[arg-type]
+
+
+def test_lists_tell_what_to_do_instead() -> None:
+    for several in (["a.jpg", "b.jpg"], ("a.jpg",), (path for path in ["a.jpg"]), [picture()]):
+        with pytest.raises(ValueError, match="for several images use predict_batch"):
+            load_image(several)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"np\.array\(image, np\.uint8\)"):
+        load_image(picture().tolist())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("fov", ["50", b"50", True, float("nan"), 0.5, 180, [50], None])
+def test_fields_of_view_that_are_none(fov: object) -> None:
+    if fov is None:
+        assert resolve_camera(48, 64)[1] == "predicted"
+        return
+    with pytest.raises(ValueError, match=r"fov is the field of view in degrees .*, got"):
+        resolve_camera(48, 64, fov=fov)  # type: ignore[arg-type]
+
+
+def test_a_field_of_view_may_be_any_number() -> None:
+    for fov in (60, np.float32(60), torch.tensor(60.0)):
+        K, source = resolve_camera(48, 64, fov=fov)  # type: ignore[arg-type]
+        assert source == "given"
+        torch.testing.assert_close(K, default_intrinsics(48, 64))
+
+
+# --- pixels of unusual files ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+def test_grey_of_a_sensor_uses_the_whole_range(bits: int) -> None:
+    grey = np.asarray(Image.fromarray(picture()).convert("L"))
+    full = (1 << bits) - 1
+    values = np.round(grey / 255 * full).astype(np.uint16)
+    values[0, 0] = full
+    for form in ("PNG", "TIFF"):
+        shown = read_image(saved(Image.fromarray(values), form))
+        assert np.abs(shown[1:, :, 0].astype(int) - grey[1:]).max() <= 1
+        assert shown[0, 0, 0] == 255
+
+
+@pytest.mark.parametrize("compression", [None, "tiff_lzw", "tiff_deflate", "packbits", "jpeg"])
+def test_tiff_in_ycbcr(compression: str | None) -> None:
+    smooth = Image.fromarray(picture(96, 128))
+    options = {} if compression is None else {"compression": compression}
+    shown = read_image(saved(smooth.convert("YCbCr"), "TIFF", **options))
+    assert np.abs(shown.astype(int) - np.asarray(smooth)).mean() < 2
+
+
+def tiff_with_focal(compression: str | None) -> bytes:
+    """A TIFF whose Exif IFD lies behind the pixels, as cameras' programs write it."""
+    tifffile = pytest.importorskip("tifffile")
+    content = b""
+    for _ in range(2):  # the place of the Exif IFD is known when the rest is written
+        file = io.BytesIO()
+        # under another number, as tifffile leaves this one out
+        place = (34000, "I", 1, len(content) + len(content) % 2, True)
+        tifffile.imwrite(file, picture(), compression=compression, photometric="rgb", extratags=[place])
+        content = file.getvalue()
+    entry = struct.pack("<HHIHH", 0xA405, 3, 1, 35, 0)  # 35 mm on film
+    content = content.replace(struct.pack("<HHI", 34000, 4, 1), struct.pack("<HHI", 34665, 4, 1), 1)
+    return content + bytes(len(content) % 2) + struct.pack("<H", 1) + entry + bytes(4)
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_focal_length_of_a_tiff(compression: str | None, tmp_path: Path) -> None:
+    data = tiff_with_focal(compression)
+    (tmp_path / "a.tif").write_bytes(data)
+    with Image.open(tmp_path / "a.tif") as opened:
+        for form in (data, tmp_path / "a.tif", opened):
+            assert load_image(form).focal == pytest.approx(35 / 43.2666 * 80, rel=1e-4)
+    np.testing.assert_array_equal(read_image(data), picture())
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "AVIF"])
+def test_focal_length_of_other_files(form: str) -> None:
+    if form == "AVIF" and not features.check("avif"):
+        pytest.skip("this Pillow has no AVIF")
+    exif = exif_with(1, film=35.0)
+    exif[0x010F] = "maker"
+    data = saved(Image.fromarray(picture()), form, exif=exif)
+    assert load_image(data).focal == pytest.approx(35 / 43.2666 * 80, rel=1e-4)

@@ -1,0 +1,168 @@
+"""Decode image files: any common format to upright (H, W, 3) uint8 sRGB pixels and EXIF tags."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+from PIL import Image, features
+
+from .color import to_srgb
+
+MAX_MEGAPIXELS = 178  # Pillow's own limit; asked before a pixel is allocated
+
+# What may come as a file. Not EPS and its kind: Pillow opens those by starting Ghostscript.
+_FORMATS = (
+    "AVIF", "BMP", "DIB", "GIF", "HEIF", "ICO", "JPEG", "JPEG2000", "MPO",
+    "PCX", "PNG", "PPM", "QOI", "SGI", "TGA", "TIFF", "WEBP",
+)  # fmt: skip
+_HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
+
+_ORIENTATION, _EXIF_IFD = 0x0112, 0x8769
+_TIFF_PHOTOMETRIC, _YCBCR = 262, 6
+_GREY_BITS = (8, 10, 12, 14, 16)  # that sensors give
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class DecodedImage(NamedTuple):
+    """(H, W, 3) uint8 sRGB pixels, upright, and the tags of the file and of its Exif IFD."""
+
+    pixels: np.ndarray
+    exif: dict[int, Any]
+
+
+def decode_file(file: BinaryIO, name: str) -> DecodedImage:
+    """Decode an open, seekable file.
+
+    Args:
+        file: at its beginning.
+        name: what messages call it.
+
+    Raises:
+        ValueError: it is empty, no image of a known format, damaged or too large.
+        ImportError: it is HEIC, and pillow-heif is missing.
+    """
+    head = file.read(16)
+    file.seek(0)
+    if not head:
+        raise ValueError(f"{name} is empty (0 bytes)")
+    if head[4:8] == b"ftyp" and head[8:12] in _HEIC_BRANDS:
+        _register_heic(name)
+    Image.init()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's remarks on odd files; what matters is raised
+        try:
+            image = Image.open(file, formats=[name for name in _FORMATS if name in Image.OPEN])
+        except Image.DecompressionBombError:
+            raise ValueError(
+                f"{name} has more than {MAX_MEGAPIXELS} megapixels, which are not read; make it smaller first"
+            ) from None
+        except Exception as error:  # a parser may stumble over a broken file in any way
+            raise ValueError(f"{name} is no picture of a known format") from error
+    return decode_pil(image, name)
+
+
+def decode_pil(image: Image.Image, name: str) -> DecodedImage:
+    """Decode a PIL image whose data may not be loaded yet.
+
+    The first frame of an animation, turned upright as EXIF says, in sRGB by its ICC profile, transparency
+    over white, 16-bit grey scaled to 8 bits by the bits in use.
+
+    Args:
+        image: of any mode.
+        name: what messages call it.
+
+    Raises:
+        ValueError: it is damaged, too large, without pixels, or of an unknown range.
+    """
+    width, height = image.size
+    if width * height > MAX_MEGAPIXELS * 1e6:
+        raise ValueError(
+            f"{name} has {width * height / 1e6:.0f} megapixels ({width}x{height}); at most {MAX_MEGAPIXELS} "
+            "are read, make it smaller first"
+        )
+    if not width or not height:
+        raise ValueError(f"{name} has no pixels ({width}x{height})")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        exif = _exif(image)  # libtiff closes the file with the pixels; other formats keep EXIF behind them
+        try:
+            _prepare_tiff(image)
+            image.load()
+        except Exception as error:
+            raise ValueError(f"{name} is cut short or damaged: {error}") from error
+        exif = {**_exif(image), **exif}
+        orientation = exif.get(_ORIENTATION, 1)
+        image = _to_rgb(image, name)
+    if orientation in _TURNS:
+        image = image.transpose(_TURNS[orientation])
+    return DecodedImage(np.asarray(image), exif)
+
+
+def _prepare_tiff(image: Image.Image) -> None:
+    """Let libtiff decode uncompressed YCbCr, of which Pillow's own reader expects four bytes a pixel."""
+    tags: Any = getattr(image, "tag_v2", {})
+    tiles: Any = getattr(image, "tile", [])
+    raw = len(tiles) > 0 and tiles[0][0] == "raw"
+    if raw and tags.get(_TIFF_PHOTOMETRIC) == _YCBCR and features.check("libtiff"):
+        image.tile = [("libtiff", (0, 0, *image.size), 0, ("RGBX", "raw", False, tags.offset))]  # type: ignore[attr-defined]
+        image.use_load_libtiff = True  # type: ignore[attr-defined]
+
+
+def _to_rgb(image: Image.Image, name: str) -> Image.Image:
+    profile = image.info.get("icc_profile")
+    if image.mode.startswith("I"):
+        image = _grey_by_bits_in_use(image, name)
+    elif image.mode == "F":
+        raise ValueError(f"{name} has 32-bit float pixels, whose range is unknown; save it with 8 or 16 bits")
+    try:
+        if image.has_transparency_data:
+            image = image.convert("RGBA")
+            colours = to_srgb(image.convert("RGB"), profile).convert("RGBA")
+            colours.putalpha(image.getchannel("A"))
+            white = Image.new("RGBA", image.size, "white")
+            return Image.alpha_composite(white, colours).convert("RGB")
+        if image.mode not in ("RGB", "L", "CMYK", "LAB"):
+            image = image.convert("RGB")
+        return to_srgb(image, profile).convert("RGB")
+    except ValueError as error:
+        raise ValueError(f"{name} has pixels of kind {image.mode!r}; save it as RGB") from error
+
+
+def _grey_by_bits_in_use(image: Image.Image, name: str) -> Image.Image:
+    """16-bit grey -> 8 bits; of a sensor's 10, 12 or 14 bits the whole range, which would be nearly black."""
+    values = np.asarray(image).astype(np.int64)
+    if values.min() < 0 or values.max() > 65535:
+        raise ValueError(f"{name} has 32-bit pixels, whose range is unknown; save it with 8 or 16 bits")
+    bits = next(bits for bits in _GREY_BITS if values.max() < 1 << bits)
+    full = (1 << bits) - 1
+    return Image.fromarray(((values * 255 + full // 2) // full).astype(np.uint8))
+
+
+def _exif(image: Image.Image) -> dict[int, Any]:
+    """The tags of the file and of its Exif IFD in one dict; damaged EXIF counts as none."""
+    try:
+        exif = image.getexif()
+        return {**exif, **exif.get_ifd(_EXIF_IFD)}
+    except Exception:  # EXIF is a remark beside the picture: never a reason to refuse it
+        return {}
+
+
+def _register_heic(name: str) -> None:
+    try:
+        import pillow_heif
+    except ImportError:
+        raise ImportError(
+            f"{name} is a HEIC picture, which needs pillow-heif: pip install pillow-heif"
+        ) from None
+    pillow_heif.register_heif_opener()

@@ -1,0 +1,35 @@
+"""Types of what users give: `ImageLike` for images, `IntrinsicsLike` for cameras."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, BinaryIO, Literal, Union
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from .image import LoadedImage
+
+# Whatever `load_image` reads: a path, a URL, a data URI or base64 text; encoded bytes; a binary file; a PIL
+# image; a (H, W, 3), (H, W, 4) or (H, W) uint8 array; a (3, H, W) tensor.
+ImageLike = Union[
+    str,
+    "os.PathLike[str]",
+    bytes,
+    bytearray,
+    memoryview,
+    BinaryIO,
+    Image.Image,
+    np.ndarray,
+    Tensor,
+    "LoadedImage",
+]
+
+# A (3, 3) camera matrix in pixels: [[fx, 0, cx], [0, fy, cy], [0, 0, 1]].
+IntrinsicsLike = np.ndarray | Tensor | Sequence[Sequence[float]]
+
+# Order of the colour channels of arrays and tensors; files know their own.
+ChannelOrder = Literal["rgb", "bgr"]
