@@ -17,6 +17,13 @@ from multihmr.bodies.topology import KeypointSet, Topology
 from multihmr.humans import Humans, project
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What is nightly is slow, too: `-m "not slow"` replaces the `-m` of pyproject.toml."""
+    for item in items:
+        if item.get_closest_marker("nightly"):
+            item.add_marker(pytest.mark.slow)
+
+
 def ball(rings: int = 12) -> tuple[np.ndarray, np.ndarray]:
     """Vertices (V, 3) and outward faces (F, 3) of a closed unit ball in the camera frame."""
     polar, around = np.meshgrid(

@@ -106,10 +106,10 @@ def test_folders_are_small() -> None:
 
 
 def test_networks_know_only_the_type_of_their_body() -> None:
-    """And how joints turn the bones of any body."""
+    """And how joints turn the bones of any body, and which joints are its 22 of the body."""
     for path in (PACKAGE / "networks").rglob("*.py"):
         bodies = {name for name, _ in imports(path) if name.startswith("multihmr.bodies")}
-        assert bodies <= {"multihmr.bodies.base", "multihmr.bodies.swing_twist"}, (
+        assert bodies <= {f"multihmr.bodies.{name}" for name in ("base", "body_parts", "swing_twist")}, (
             f"{path.name} imports {bodies}"
         )
 
@@ -133,6 +133,15 @@ def test_version_is_the_one_of_setup_cfg() -> None:
     if not config.read(PACKAGE.parent / "setup.cfg"):
         pytest.skip("not in a checkout")
     assert config["metadata"]["version"] in (multihmr.__version__, "attr: multihmr.__version__")
+
+
+def test_every_folder_is_installed() -> None:
+    config = ConfigParser()
+    if not config.read(PACKAGE.parent / "setup.cfg"):
+        pytest.skip("not in a checkout")
+    listed = {name for name in config["options"]["packages"].split() if name != "multihmr.weights"}
+    folders = {path.parent for path in PACKAGE.rglob("*.py")}
+    assert listed == {".".join(folder.relative_to(PACKAGE.parent).parts) for folder in folders}
 
 
 def test_importing_is_light() -> None:

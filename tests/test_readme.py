@@ -40,7 +40,7 @@ def test_the_python_blocks_run_in_order(folder):
 # predict_without_torch wants an exported file: tests/test_graphs.py runs it. Ray takes its time to start, and
 # tests/test_cluster.py starts it anyway.
 EXAMPLES = [
-    pytest.param(path, id=path.stem, marks=pytest.mark.slow if path.stem == "ray_batch" else ())
+    pytest.param(path, id=path.stem, marks=pytest.mark.nightly if path.stem == "ray_batch" else ())
     for path in sorted((ROOT / "examples").glob("*.py"))
     if path.stem != "predict_without_torch"
 ]

@@ -53,7 +53,7 @@ def test_equals_golden_arrays_of_the_package(with_helpers):
     assert largest_error(joints.take_along_dim(which_joints, 1), golden["joints"]) < TENTH_MM
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_equals_the_package_itself(body, with_helpers):
     anny = pytest.importorskip("anny")
     params = random_people(200, seed=1)

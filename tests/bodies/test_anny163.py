@@ -75,7 +75,7 @@ def test_equals_the_official_network_s_body(body, name):
     np.testing.assert_allclose(pelvis, golden["transl_pelvis"].reshape(-1, 3), rtol=0, atol=5e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_equals_the_package_itself(body):
     try:
         installed = version("anny")

@@ -286,7 +286,7 @@ def test_shares_of_several_processes_make_the_whole(score: Any, body: Body, tmp_
     assert sum(p.counts["found"] for batch in done.values() for p in batch) == whole.counts.found
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_two_processes_give_the_same_to_the_last_bit(tmp_path: Path) -> None:
     from multihmr.bodies.anny import Anny
     from multihmr.data.webdataset import write_shard

@@ -208,7 +208,7 @@ def test_a_body_without_bones_says_so(tmp_path):
         save(random_track(ToyBody(), [0]), tmp_path / "toy.glb", body=ToyBody())
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_khronos_finds_nothing_to_correct(anny, tmp_path):
     """Needs node and, at $GLTF_VALIDATOR, the folder of `npm install gltf-validator`."""
     modules = Path(os.environ.get("GLTF_VALIDATOR", ".")) / "node_modules"
@@ -244,7 +244,7 @@ def blender() -> str:
     return python
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_blender_shows_the_people_where_they_were(anny, tmp_path, blender):
     track = random_track(anny, [0, 1, 3])
     save([track, random_track(anny, [1], identity=2)], tmp_path / "two.glb", body=anny)

@@ -364,7 +364,7 @@ def test_every_tensor_of_a_release_finds_its_place(table: str, fake_smplx_file: 
     assert {k: v.shape for k, v in wanted.items()} == {k: v.shape for k, v in checkpoint.tensors.items()}
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("table", ["smplx_vitb_672", "smplx_vitl_896", "anny_vitl_672"])
 def test_releases_run_at_their_size(table: str, fake_smplx_file: Path) -> None:
     checkpoint = empty_release(table, "cpu")

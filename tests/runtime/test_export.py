@@ -100,7 +100,7 @@ def with_openvino(traced, folder, pixels, K):
 
 # Undoing autocast for torch.export takes 20 s.
 @pytest.mark.parametrize(
-    "runtime", [pytest.param(with_torch, marks=pytest.mark.slow), with_onnxruntime, with_openvino]
+    "runtime", [pytest.param(with_torch, marks=pytest.mark.nightly), with_onnxruntime, with_openvino]
 )
 @torch.no_grad()
 def test_files_say_what_forward_says(runtime, model, traced, letterboxes, onnx_file):
@@ -147,7 +147,7 @@ def test_other_weights_are_another_graph(tmp_path):
     assert _key(one) != _key(other)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_torch_compile_predicts_as_torch_does(tmp_path):
     model, noise = tiny_model(), np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     expected = model.predict(noise, threshold=0.0, max_people=2)
