@@ -111,7 +111,6 @@ PROSE = {
     r"strangers?": "untrusted",
     r"referees?|contenders?": "evaluator, configuration",
     r"everybody once": "merged tiles",
-    r"told apart|tells? apart": "distinguish; non-maximum suppression in 3D",
     r"passers-by": "other people in the crop",
     r"stood up again|stands? up again": "posed",
     r"\w*reader of joints|joint reader|reads? joints off|read off the patches": "joint heatmap head",
