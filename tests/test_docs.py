@@ -58,6 +58,7 @@ def shorten_video(path: Path) -> None:
             writer.write(frame.photo.pixels, frame.time)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page, text in TEXT.items() if "```python" in text])
 def test_the_code_of_a_page_runs(page, folder, make_humans):
     """All blocks of a page in order; a comment before a block names the packages that it needs."""
@@ -102,6 +103,7 @@ def commands(text: str) -> list[str]:
     return [call[1].strip() for call in calls if call]
 
 
+@pytest.mark.slow  # help of evaluate and train imports torch
 @pytest.mark.parametrize("path", FILES, ids=IDS)
 def test_commands_have_the_options_that_are_shown(path, help_of):
     for call in commands(path.read_text(encoding="utf-8")):

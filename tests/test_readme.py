@@ -27,6 +27,7 @@ def test_the_readme_is_short():
     assert README.count("\n") <= 150
 
 
+@pytest.mark.slow
 def test_the_python_blocks_run_in_order(folder):
     assert len(PYTHON_BLOCKS) >= 2
     names: dict = {}
@@ -46,6 +47,7 @@ EXAMPLES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", EXAMPLES)
 def test_examples_run(path, folder, monkeypatch, capsys):
     if path.stem == "synthetic_scenes":
