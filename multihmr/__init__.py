@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 from ._deprecated import install
 
 if TYPE_CHECKING:
-    from .hub.loading import list_models, load_model
+    from .hub.releases import list_models
     from .humans import Humans
     from .io.save import load as load_humans
     from .io.save import save
-    from .model import Model
+    from .model import Model, load_model
     from .visualization.draw import draw
 
 __version__ = "0.3.0"
@@ -31,9 +31,9 @@ _LAZY_EXPORTS = {
     "Humans": ("humans", "Humans"),
     "Model": ("model", "Model"),
     "draw": ("visualization.draw", "draw"),
-    "list_models": ("hub.loading", "list_models"),
+    "list_models": ("hub.releases", "list_models"),
     "load_humans": ("io.save", "load"),
-    "load_model": ("hub.loading", "load_model"),
+    "load_model": ("model", "load_model"),
     "save": ("io.save", "save"),
 }
 

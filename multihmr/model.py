@@ -1,57 +1,80 @@
-"""The journey of a picture: window, network, humans. And what a network says: Predictions."""
+"""`Model` predicts the people of pictures and videos with a network; `load_model` gives one.
+
+A `Network` (networks/) computes tensors from tensors. A `Model` holds one and does the rest: it reads images,
+resolves cameras, letterboxes, lets a runtime compute the network, and makes `Humans` of what comes out.
+"""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from .bodies.base import Body, place
-from .geometry import project, unproject
+from .geometry import default_intrinsics
 from .humans import Humans
-from .networks.base import OF_PEOPLE, Predictions
-from .postprocessing.tiling import MOST, merge_tiles, tiles_of
+from .networks.base import OF_PEOPLE, Network, Predictions
+from .postprocessing.tiling import merge_tiles, tiles_of
+from .postprocessing.to_humans import to_humans
+from .preprocessing.boxes import check_boxes
 from .preprocessing.image import LoadedImage, load_image
 from .preprocessing.letterbox import Letterbox
+from .preprocessing.options import check_options, one_each, several_images
+from .preprocessing.person_crops import Scene, boxes_of, crops
+from .runtime.devices import CPU_BACKENDS, backbone_dtype, dtype_of_half, pick_device
+from .runtime.eager import EagerRuntime, Runtime
+from .runtime.network_handle import NetworkHandle
 
 if TYPE_CHECKING:
-    from .networks.detection import Centers
-    from .networks.joint_heatmaps import JointReading
-    from .runtime.cuda_graphs import Captured
+    from .preprocessing.types import ImageLike, IntrinsicsLike
     from .video.tracker import Tracking
 
-
-class Detections(NamedTuple):
-    """The people of one window in numpy, nearest first."""
-
-    people: dict[str, np.ndarray]  # OF_PEOPLE
-    K: Tensor  # (3, 3) of the window, that was used
-    flat: tuple[np.ndarray, np.ndarray] | None = None  # if known, in pixels of the window: joints (N, J, 2)
-    # and corners of the boxes around the vertices (N, 2, 2)
+CROPS_PER_IMAGE = 4  # a top-down model computes batch_size times as many crops at once; they are small
+Camera = tuple[Tensor | None, str]  # (3, 3) intrinsics in pixels of an image, or None, and their K_source
 
 
-class Model(nn.Module):
-    """A network that predicts humans from pictures; `load_model` makes one.
+@dataclass(frozen=True)
+class _Options:
+    """What `predict_batch` was asked for, beside images, cameras and boxes."""
 
-    Subclasses (networks/) set `family`, `config` and `forward`.
+    threshold: float | None
+    max_people: int | None
+    tiles: int
+    batch_size: int
+
+
+class Model(NetworkHandle):
+    """Predicts the people of pictures and videos, each in one pass of a network over the whole picture.
+
+    `load_model` gives one with weights. For training and research, `model(images_B3HW, K_B33)` computes raw,
+    differentiable `Predictions`; parameters, state_dict, train, eval and to are those of the network.
+
+    Attributes:
+        network: what computes; a torch module.
+        runtime: how the network is computed in predict*: torch itself, or as load_model(backend=...) says.
+        licence: of the weights.
+
+    Example:
+        >>> from multihmr import load_model
+        >>> model = load_model()
+        >>> humans = model.predict("examples/images/group.jpg")
+        >>> humans.vertices.shape  # people, vertices of the body, (x, y, z) in metres before the camera
+        (3, 13718, 3)
     """
 
-    family: str
-    config: Any
-    backbone: Any
-    licence: str = "unknown"
-    captured: Captured | None = None  # predicts instead of `forward` where whole predictions are recorded
+    def __init__(self, network: Network, *, licence: str = "unknown") -> None:
+        self.network = network
+        self.licence = licence
+        self.runtime: Runtime = EagerRuntime(network)
 
-    def __init__(self, body: Body) -> None:
-        super().__init__()
-        self.body = body
+    # Loading and saving
 
     @classmethod
     def from_pretrained(
@@ -61,22 +84,27 @@ class Model(nn.Module):
         revision: str | None = None,
         token: str | None = None,
         device: str | torch.device | None = None,
-        half: torch.dtype | bool | None = None,
+        dtype: torch.dtype | str = "auto",
         smplx: str | os.PathLike[str] | None = None,
+        half: torch.dtype | bool | None = None,
     ) -> Model:
         """The model of "owner/repo" on the Hugging Face Hub, or of a folder that `save_pretrained` wrote.
 
-        revision: branch, tag or commit of the repository. token: of the Hub; None takes that of `hf auth
-        login` or $HF_TOKEN. The rest as `load_model` takes it; `load_model("hf:owner/repo")` gives the same.
+        Args:
+            name: "owner/repo", "owner/repo@revision", or the folder.
+            revision: branch, tag or commit of the repository.
+            token: of the Hub; None takes that of `hf auth login` or $HF_TOKEN.
+            device, dtype, smplx, half: as in `load_model`; `load_model("hf:owner/repo")` gives the same.
 
         Raises:
-            ValueError: `name` is neither, or what it names is no such model.
+            ValueError: `name` is neither, or it names another kind of model.
             FileNotFoundError: the folder holds no model; or its body is SMPL-X and there is no SMPL-X file.
             ConnectionError: the repository cannot be had; the sentence says why.
         """
-        from .hub.huggingface import from_pretrained
+        from .hub.huggingface import pretrained_file
 
-        model = from_pretrained(name, revision=revision, token=token, device=device, half=half, smplx=smplx)
+        file = pretrained_file(name, revision=revision, token=token, smplx=smplx)
+        model = load_model(file, device=device, dtype=dtype, smplx=smplx, half=half)
         if not isinstance(model, cls):
             raise ValueError(
                 f"{name} holds a {type(model).__name__}, not a {cls.__name__}; "
@@ -91,9 +119,9 @@ class Model(nn.Module):
         evaluation: str | os.PathLike[str] | None = None,
         half: bool = False,
     ) -> Path:
-        """Write model.safetensors, config.json and README.md (the model card) into `folder`; gives its path.
+        """Write model.safetensors, config.json and README.md (the model card) into `folder`.
 
-        A card that is there is written anew. The bundled model goes with its own file and card.
+        A card that is there is overwritten. The bundled model is written with its own file and card.
 
         Args:
             folder: made if there is none.
@@ -101,13 +129,16 @@ class Model(nn.Module):
                 one the card says that nothing was measured.
             half: store floats with 16 bits.
 
+        Returns:
+            The folder.
+
         Raises:
             FileNotFoundError: `evaluation` holds none.
             ValueError: it is another file; or a number does not fit into 16 bits.
         """
         from .hub.huggingface import save_pretrained
 
-        return save_pretrained(self, folder, evaluation=evaluation, half=half)
+        return save_pretrained(self.network, folder, licence=self.licence, evaluation=evaluation, half=half)
 
     def push_to_hub(
         self,
@@ -120,14 +151,16 @@ class Model(nn.Module):
     ) -> str:
         """Upload what `save_pretrained` writes to "owner/repo" on the Hugging Face Hub.
 
-        Gives the URL of the commit. The repository is made if there is none. Its licence is `model.licence`:
-        set it before.
+        The repository is made if there is none. Its licence is `model.licence`: set it before.
 
         Args:
             repository: "owner/repo".
             evaluation, half: as in `save_pretrained`.
-            private: whether others may not see a repository that is made here; None leaves it to the Hub.
+            private: whether a repository that is made here is private; None leaves it to the Hub.
             token: with the right to write; None takes that of `hf auth login` or $HF_TOKEN.
+
+        Returns:
+            The URL of the commit.
 
         Raises:
             ValueError: `repository` has another form; or the licence is unknown and `private` is not True.
@@ -136,85 +169,18 @@ class Model(nn.Module):
         """
         from .hub.huggingface import push_to_hub
 
-        return push_to_hub(self, repository, evaluation=evaluation, half=half, private=private, token=token)
-
-    @property
-    def device(self) -> torch.device:
-        return next(self.parameters()).device
-
-    def letterbox(self, height: int, width: int) -> Letterbox:
-        """Through which the network looks at an image of that size."""
-        return Letterbox.whole(height, width, self.config.image_size)
-
-    @property
-    def own_camera_source(self) -> str:
-        """What `Humans.K_source` says of a camera that the network came up with."""
-        return "predicted"
-
-    def assemble(
-        self,
-        parameters: tuple[Tensor, Tensor, Tensor],
-        depth_P: Tensor,
-        offset_P2: Tensor,
-        *,
-        centers: Centers,
-        K_B33: Tensor,
-        depth_code_P: Tensor,
-        logits_Bhw: Tensor,
-        fov_B: Tensor,
-        reading: JointReading | None = None,
-        coarse_PJ3: Tensor | None = None,
-    ) -> Predictions:
-        """Predictions of people with these (pose, shape, expression), each with the head on its ray.
-
-        depth_P of the heads [m]; offset_P2 from the middles of their cells to the heads [cells]; the rest
-        goes into Predictions as it is.
-        """
-        translation_P3 = self.head_positions(depth_P, offset_P2, centers, K_B33)
-        body = place(self.body(*parameters), translation_P3, self.body.center_joint)
-        pose_PR33, shape_PS, expression_PE = parameters
-        return Predictions(
-            centers=centers,
-            pose_PR33=pose_PR33,
-            shape_PS=shape_PS,
-            expression_PE=expression_PE,
-            offset_P2=offset_P2,
-            translation_P3=translation_P3,
-            vertices_PV3=body.vertices_PV3,
-            joints_PJ3=body.joints_PJ3,
-            depth_code_P=depth_code_P,
-            logits_Bhw=logits_Bhw,
-            fov_B=fov_B,
-            K_B33=K_B33,
-            reading=reading,
-            coarse_PJ3=coarse_PJ3,
+        options: dict[str, Any] = {"evaluation": evaluation, "half": half}
+        return push_to_hub(
+            self.network, repository, licence=self.licence, private=private, token=token, **options
         )
 
-    def empty(self, centers: Centers, *, K_B33: Tensor, logits_Bhw: Tensor, fov_B: Tensor) -> Predictions:
-        """Predictions of pictures in which nobody was found; `centers` is empty."""
-        body, zeros = self.body, logits_Bhw.new_zeros
-        counts = (body.rotation_count, 3, 3), (body.shape_count,), (body.expression_count,)
-        pose_PR33, shape_PS, expression_PE = (zeros(0, *count) for count in counts)
-        return self.assemble(
-            (pose_PR33, shape_PS, expression_PE),
-            zeros(0),
-            zeros(0, 2),
-            centers=centers,
-            K_B33=K_B33,
-            depth_code_P=zeros(0),
-            logits_Bhw=logits_Bhw,
-            fov_B=fov_B,
-        )
-
-    def head_positions(self, depth_P: Tensor, offset_P2: Tensor, centers: Centers, K_B33: Tensor) -> Tensor:
-        """(P, 3) where heads are [m] that lie at these depths [m] and offsets from their cells [cells]."""
-        head_P12 = centers.heads(offset_P2)[:, None] * self.backbone.patch
-        return unproject(head_P12, depth_P[:, None], K_B33[centers.image_index_P])[:, 0]
+    # Prediction
 
     def predict(
         self,
-        image: Any,
-        K: Any = None,
+        image: ImageLike,
+        K: IntrinsicsLike | None = None,
+        boxes: Any = None,
         *,
         fov: float | None = None,
         threshold: float | None = None,
@@ -226,27 +192,31 @@ class Model(nn.Module):
         Args:
             image: path, bytes, file, PIL image, (H, W, 3) uint8 array or (3, H, W) tensor; RGB.
             K: (3, 3) intrinsics in pixels of this image. None: the camera is taken from `fov`, from
-                the image's EXIF data, or from what the network sees, in this order; `Humans.K_source` tells.
+                the image's EXIF data, or from the network's prediction, in this order; see
+                `Humans.K_source`.
+            boxes: (N, 4) x0, y0, x1, y1 in pixels around people. For models that compute one person's crop
+                at a time (`TopDownModel`); others find the people themselves and take none.
             fov: field of view over the longer side of the image, in degrees.
-            threshold: least score in [0, 1] of a person; None takes the checkpoint's own.
+            threshold: least score in [0, 1] of a person; None takes the checkpoint's own, `model.threshold`.
             max_people: keep only the best-scored.
-            tiles: 2 looks at the picture again in parts, two along its longer side (3: three, up to 8), for
-                people who are small in it; with 2 the network looks three to five times instead of once.
+            tiles: 2 predicts the image again in parts, two along its longer side (3: three, up to 8), for
+                people who are small in it; with 2 the network runs three to five times instead of once.
 
         Returns:
-            Humans, of length 0 when nobody is there.
+            Humans, of length 0 when nobody is found.
 
         Raises:
-            ValueError: the image, K or fov cannot be used; the sentence says why.
+            ValueError: the image, K, a box or an option cannot be used; the sentence says why.
             FileNotFoundError: there is no such file.
         """
         options: dict[str, Any] = {"fov": fov, "threshold": threshold, "max_people": max_people}
-        return self.predict_batch([image], [K], tiles=tiles, **options)[0]
+        return self.predict_batch([image], [K], [boxes], tiles=tiles, **options)[0]
 
     def predict_batch(
         self,
-        images: Sequence[Any],
-        Ks: Sequence[Any] | None = None,
+        images: Iterable[ImageLike],
+        Ks: Sequence[IntrinsicsLike | None] | None = None,
+        boxes: Sequence[Any] | None = None,
         *,
         fov: float | None = None,
         threshold: float | None = None,
@@ -254,34 +224,41 @@ class Model(nn.Module):
         tiles: int = 1,
         batch_size: int = 8,
     ) -> list[Humans]:
-        """`predict` for several images of any sizes, `batch_size` at a time; one Humans per image."""
-        check_options(fov, threshold, max_people, tiles)
-        if Ks is None:
-            Ks = [None] * len(images)
-        if len(Ks) != len(images):
-            raise ValueError(
-                f"Ks must hold one K (or None) per image: got {len(Ks)} for {len(images)} images"
-            )
+        """`predict` for several images of any sizes.
+
+        Args:
+            images: a list, or anything that yields images; they are read `batch_size` at a time.
+            Ks: one K or None per image, as in `predict`.
+            boxes: one table or None per image, as in `predict`.
+            fov, threshold, max_people, tiles: as in `predict`, for all images.
+            batch_size: images that go through the network at once.
+
+        Returns:
+            One Humans per image, in their order.
+        """
+        check_options(fov, threshold, max_people, tiles, batch_size)
+        options = _Options(threshold, max_people, tiles, batch_size)
+        images = several_images(images)
+        Ks, boxes = one_each("Ks", Ks, images), one_each("boxes", boxes, images)
+        given = None if boxes is None else [table for table in boxes if table is not None]
+        if given:
+            self._check_takes_boxes()
         found: list[Humans] = []
-        for start in range(0, len(images), batch_size):
-            photos = [load_image(image) for image in images[start : start + batch_size]]
+        rest = iter(images)
+        while batch := [load_image(image) for image in islice(rest, batch_size)]:
+            part = slice(len(found), len(found) + len(batch))
             cameras = [
-                photo.camera(K, fov=fov)
-                for photo, K in zip(photos, Ks[start : start + batch_size], strict=True)
+                image.camera(K, fov=fov)
+                for image, K in zip(batch, Ks[part] if Ks else [None] * len(batch), strict=True)
             ]
-            seen = self._predict_images(photos, cameras, threshold, max_people)
-            if tiles > 1:
-                seen = [
-                    self._closer(photo, whole, tiles, threshold, max_people, batch_size)
-                    for photo, whole in zip(photos, seen, strict=True)
-                ]
-            found += seen
+            tables = boxes[part] if boxes else [None] * len(batch)
+            found += self._predict_loaded(batch, cameras, tables, options)
         return found
 
     def predict_video(
         self,
         source: Any,
-        K: Any = None,
+        K: IntrinsicsLike | None = None,
         *,
         fov: float | None = None,
         threshold: float | None = None,
@@ -292,37 +269,64 @@ class Model(nn.Module):
         """Every person in each frame of a video, with `track_ids`: one Humans a frame, as it is decoded.
 
         People who leave and come back keep their id; gaps of a few frames are filled (`Humans.filled`);
-        motion is smoothed and the shape of a person stays the same. `sequence.collect` makes tracks of it.
-        Memory does not grow with the length.
+        motion is smoothed and the shape of a person stays the same. `video.tracks.collect` makes tracks of
+        it. Memory does not grow with the length.
 
         Args:
             source: path of a video or of a folder of pictures, index of a webcam, or anything that yields
-                what `predict` takes; `frames.open_video(source, fps=...)` where the rate matters.
-            K, fov: the camera, as in `predict`, for all frames. None: what the network sees in the first
-                frames is kept.
-            threshold: least score of somebody new; who is followed already may have half of it.
+                what `predict` takes; `video.open_video(source, fps=...)` where the rate matters.
+            K, fov: the camera, as in `predict`, for all frames. None: the camera that the network predicts
+                for the first frames is kept.
+            threshold: least score of a new track; tracked people are kept down to half of it.
             tiles: as in `predict`, for people who are small in the frames.
             batch_size: frames that go through the network at once; fewer where frames are very large.
-            tracking: a `tracking.Tracking`: how far to look ahead, which gaps to fill, how much to smooth.
+            tracking: a `video.Tracking`: how far to look ahead, which gaps to fill, how much to smooth.
+
+        Returns:
+            An iterator over the frames.
 
         Raises:
             ValueError, FileNotFoundError: the source cannot be read; the sentence says why. A video that
-                breaks off gives what can be read, and a warning. ImportError: PyAV or SciPy are missing.
+                breaks off gives what can be read, and a warning.
+            ImportError: PyAV or SciPy are missing.
         """
         from .video.predict import predict_video
 
         options: dict[str, Any] = {"fov": fov, "threshold": threshold, "tiles": tiles}
         return predict_video(self, source, K, batch_size=batch_size, tracking=tracking, **options)
 
-    @torch.inference_mode()
-    def _predict_images(
+    @property
+    def threshold(self) -> float:
+        """Least score of a person where `predict` is not told another one: the checkpoint's own."""
+        return float(self.network.config.threshold)
+
+    def _check_takes_boxes(self) -> None:
+        raise ValueError(
+            f"a model of family {self.family!r} finds the people itself and takes no boxes; leave them "
+            "away, or load one that computes a crop for each box: load_model('glnet-anny-hybrid')"
+        )
+
+    def _predict_loaded(
         self,
-        photos: list[LoadedImage],
-        cameras: list[tuple[Tensor | None, str]],
-        threshold: float | None,
-        max_people: int | None,
+        images: Sequence[LoadedImage],
+        cameras: Sequence[Camera],
+        boxes: Sequence[Any],
+        options: _Options,
     ) -> list[Humans]:
-        letterboxes = [self.letterbox(*photo.pixels.shape[:2]) for photo in photos]
+        """The people of a batch of images; `boxes` holds one table or None per image."""
+        found = self._predict_once(images, cameras, options)
+        if options.tiles > 1:
+            found = [
+                self._predict_tiles(image, whole, options) for image, whole in zip(images, found, strict=True)
+            ]
+        return found
+
+    @torch.inference_mode()
+    def _predict_once(
+        self, images: Sequence[LoadedImage], cameras: Sequence[Camera], options: _Options
+    ) -> list[Humans]:
+        """The people of a batch of images, each of which goes through the network once."""
+        letterboxes = [self.network.letterbox(*image.pixels.shape[:2]) for image in images]
         unknown_33 = torch.full((3, 3), math.nan)
         K_B33 = torch.stack(
             [
@@ -330,104 +334,412 @@ class Model(nn.Module):
                 for letterbox, (K, _) in zip(letterboxes, cameras, strict=True)
             ]
         )
-        look = self._look_through if self.captured is None else self.captured
-        seen = look([photo.pixels for photo in photos], letterboxes, K_B33, threshold, max_people)
+        detected = self.runtime(
+            [image.pixels for image in images], letterboxes, K_B33, options.threshold, options.max_people
+        )
         result = []
-        for photo, letterbox, (K, source), mine in zip(photos, letterboxes, cameras, seen, strict=True):
+        for image, letterbox, (K, source), found in zip(images, letterboxes, cameras, detected, strict=True):
             if K is None:
-                K, source = letterbox.image_intrinsics(mine.K), self.own_camera_source
-            flat = None if mine.flat is None else [letterbox.inverse_points(points) for points in mine.flat]
-            result.append(self._humans(mine.people, photo, K, source, flat))
+                K, source = letterbox.image_intrinsics(found.K), self.network.own_camera_source
+            projected = None
+            if found.projected is not None:
+                projected = [letterbox.inverse_points(points) for points in found.projected]
+            result.append(self._humans(found.people, image, K, source, projected))
         return result
 
-    def _look_through(
-        self,
-        pictures: Sequence[np.ndarray],
-        letterboxes: Sequence[Letterbox],
-        K_B33: Tensor,
-        threshold: float | None,
-        max_people: int | None,
-    ) -> list[Detections]:
-        """Who is in each of these (H, W, 3) uint8 pictures, seen through its window with its camera."""
-        images_B3HW = torch.stack(
-            [letterbox.to_tensor(picture) for letterbox, picture in zip(letterboxes, pictures, strict=True)]
-        )
-        predictions = self(
-            images_B3HW.to(self.device), K_B33.to(self.device), threshold=threshold, max_people=max_people
-        )
-        used_B33 = predictions.K_B33.float().cpu()
-        return [Detections(predictions.of_image(i), used_33) for i, used_33 in enumerate(used_B33)]
-
-    def _closer(
-        self,
-        photo: LoadedImage,
-        whole: Humans,
-        count: int,
-        threshold: float | None,
-        max_people: int | None,
-        batch_size: int,
-    ) -> Humans:
-        """The people of a picture, who are those of the `whole` and of its parts, each once."""
-        tiles = tiles_of(*whole.image_size, count)
+    def _predict_tiles(self, image: LoadedImage, whole: Humans, options: _Options) -> Humans:
+        """The people of an image, each once: those of the `whole` and those of its tiles."""
+        tiles = tiles_of(*whole.image_size, options.tiles)
         K = torch.tensor(whole.K)
         parts: list[Humans] = []
-        for start in range(0, len(tiles), batch_size):
-            some = tiles[start : start + batch_size]
-            photos = [replace(photo, pixels=photo.pixels[y0:y1, x0:x1]) for x0, y0, x1, y1 in some]
+        for start in range(0, len(tiles), options.batch_size):
+            some = tiles[start : start + options.batch_size]
+            images = [replace(image, pixels=image.pixels[y0:y1, x0:x1]) for x0, y0, x1, y1 in some]
             cuts = [Letterbox((1, 1), (-x0, -y0), x1 - x0) for x0, y0, x1, _ in some]
-            cameras: list[tuple[Tensor | None, str]] = [(cut.intrinsics(K), "given") for cut in cuts]
-            parts += self._predict_images(photos, cameras, threshold, max_people)
+            cameras: list[Camera] = [(cut.intrinsics(K), "given") for cut in cuts]
+            parts += self._predict_once(images, cameras, options)
         kept = merge_tiles(whole, parts, tiles)
         people = {
             name: np.concatenate([getattr(humans, name) for humans in (whole, *parts)])[kept]
             for name in OF_PEOPLE
         }
-        best = people["scores"].argsort(kind="stable")[::-1][:max_people]
+        best = people["scores"].argsort(kind="stable")[::-1][: options.max_people]
         best = best[people["translation"][best, 2].argsort(kind="stable")]
-        return self._humans({name: array[best] for name, array in people.items()}, photo, K, whole.K_source)
+        return self._humans({name: array[best] for name, array in people.items()}, image, K, whole.K_source)
 
     def _humans(
         self,
         people: dict[str, np.ndarray],
-        photo: LoadedImage,
+        image: LoadedImage,
         K: Tensor,
-        source: str,
-        flat: Sequence[np.ndarray] | None = None,
+        K_source: str,
+        projected: Sequence[np.ndarray] | None = None,
     ) -> Humans:
-        """flat: their joints and the corners of their boxes in pixels of the image, if these are known."""
-        height, width = photo.pixels.shape[:2]
-        if flat is not None:
-            joints_2d, outline = map(torch.from_numpy, flat)
-        else:
-            joints_2d = project(torch.from_numpy(people["joints"]), K)
-            outline = project(torch.from_numpy(people["vertices"]), K)
-        if len(people["scores"]):
-            boxes = torch.cat([outline.amin(1), outline.amax(1)], dim=1)
-            limit = torch.tensor([width, height, width, height])
-            boxes = torch.minimum(boxes.clamp(min=0), limit)
-        else:
-            boxes = torch.zeros(0, 4)
-        return Humans(
-            **people,
-            joints_2d=joints_2d.numpy(),
-            boxes=boxes.numpy(),
-            pelvis=people["joints"][:, self.body.pelvis_joint],
-            track_ids=None,
-            K=K.numpy(),
-            K_source=source,
+        height, width = image.pixels.shape[:2]
+        return to_humans(
+            people,
+            self.body,
+            K=K,
+            K_source=K_source,
             image_size=(height, width),
-            body=self.body.name,
-            topology=self.body.topology,
             unpredicted=self.config.unpredicted,
+            projected=projected,
         )
 
+    # The network
 
-def check_options(fov: float | None, threshold: float | None, max_people: int | None, tiles: int = 1) -> None:
-    if fov is not None and not 1 < fov < 179:
-        raise ValueError(f"fov is the field of view in degrees, between 1 and 179, got {fov}")
-    if threshold is not None and not 0 <= threshold <= 1:
-        raise ValueError(f"threshold is a score between 0 and 1, got {threshold}")
-    if max_people is not None and max_people < 0:
-        raise ValueError(f"max_people must not be negative, got {max_people}")
-    if not 1 <= tiles <= MOST:
-        raise ValueError(f"tiles is how many parts lie along a picture, 1 to {MOST}, got {tiles}")
+    def __call__(self, images_B3HW: Tensor, K_B33: Tensor | None = None, **options: Any) -> Predictions:
+        """Raw predictions of a batch of tensors, as `networks.multihmr.MultiHMR.forward` takes them.
+
+        Differentiable. Where no gradient is asked for, load_model(backend=...) computes the backbone.
+
+        Args:
+            images_B3HW: letterboxed images, RGB in [0, 1].
+            K_B33: intrinsics in pixels of these; None or NaN takes the network's own.
+            **options: of the network's forward: centers, threshold, max_people.
+        """
+        if not isinstance(images_B3HW, Tensor):
+            raise ValueError(
+                f"model(images_B3HW, K_B33) takes tensors, got {type(images_B3HW).__name__}; "
+                "for a picture use model.predict(image)"
+            )
+        network = self.network
+        if not torch.is_grad_enabled():
+            network = getattr(self.runtime, "network", network)
+        predictions: Predictions = network(images_B3HW, K_B33, **options)
+        return predictions
+
+    def requires_grad_(self, requires_grad: bool = True) -> Model:
+        """Whether the network learns."""
+        self.network.requires_grad_(requires_grad)
+        return self
+
+    def train(self, mode: bool = True) -> Model:
+        """Set the network to training mode, or with False to evaluation mode."""
+        self.network.train(mode)
+        return self
+
+    def eval(self) -> Model:
+        """Set the network to evaluation mode."""
+        return self.train(False)
+
+    def to(self, device: str | torch.device) -> Model:
+        """Move the network to a device.
+
+        Raises:
+            ValueError: `device` is none; or the model computes with load_model(backend=...), which is bound
+                to the device that it was loaded for.
+        """
+        if isinstance(device, torch.dtype):
+            return self._set_dtype(device)
+        target = torch.device(device)
+        moves = target.type != self.device.type or target.index not in (None, self.device.index)
+        if moves and getattr(self.runtime, "network", None) is not self.network:
+            raise ValueError(
+                f"this model was loaded with a backend for {self.device}; "
+                f"load it again with device='{target}'"
+            )
+        self.network.to(target)
+        return self
+
+    def cpu(self) -> Model:
+        """Move the network to the CPU."""
+        return self.to("cpu")
+
+    def cuda(self, index: int | None = None) -> Model:
+        """Move the network to an NVIDIA GPU."""
+        return self.to("cuda" if index is None else f"cuda:{index}")
+
+    def half(self) -> Model:
+        """Compute the backbone with 16 bits: float16, on a CPU bfloat16. Weights and metres stay float32."""
+        return self._set_dtype(torch.bfloat16 if self.device.type == "cpu" else torch.float16)
+
+    def bfloat16(self) -> Model:
+        """Compute the backbone in bfloat16. Weights and metres stay float32."""
+        return self._set_dtype(torch.bfloat16)
+
+    def float(self) -> Model:
+        """Compute all in float32."""
+        return self._set_dtype(torch.float32)
+
+    def _set_dtype(self, dtype: torch.dtype) -> Model:
+        if getattr(self.runtime, "network", None) is not self.network:
+            raise ValueError("this model was loaded with a backend; load it again with dtype=...")
+        self.backbone.half_dtype = backbone_dtype(dtype, self.device)
+        return self
+
+
+class TopDownModel(Model):
+    """Predicts one person per box, from the crop around it; without boxes a detector finds the people.
+
+    Attributes:
+        detector: the model that finds people, and predicts the camera, where these are not given.
+
+    Example:
+        >>> from multihmr import load_model
+        >>> model = load_model("glnet-anny-hybrid")
+        >>> len(model.predict("examples/images/astronaut.jpg", boxes=[[60, 0, 460, 512]]))
+        1
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        *,
+        licence: str = "unknown",
+        load_detector: Callable[..., Model] | None = None,
+    ) -> None:
+        """load_detector(device=...) gives the detector when it is first needed."""
+        super().__init__(network, licence=licence)
+        self.load_detector = load_detector
+        self._detector: Model | None = None
+
+    @property
+    def detector(self) -> Model:
+        """The model that finds people; ValueError if there is none."""
+        if self._detector is None:
+            if self.load_detector is None:
+                raise ValueError(
+                    "this model computes crops and has no detector: give boxes, or load it with load_model, "
+                    "which lends it the bundled Multi-HMR"
+                )
+            self._detector = self.load_detector(device=self.device)
+        return self._detector
+
+    @property
+    def threshold(self) -> float:
+        """Least score of a person who is found without boxes: the detector's own."""
+        return self.detector.threshold
+
+    def predict(
+        self,
+        image: ImageLike,
+        K: IntrinsicsLike | None = None,
+        boxes: Any = None,
+        *,
+        fov: float | None = None,
+        threshold: float | None = None,
+        max_people: int | None = None,
+        tiles: int = 1,
+    ) -> Humans:
+        """The people in the boxes, or without boxes all whom the detector finds, in one image.
+
+        Args:
+            image: as in `Model.predict`.
+            K: (3, 3) intrinsics in pixels of this image. None: the camera is taken from `fov`, from the
+                image's EXIF data, or from the detector's prediction on the whole image, in this order, with
+                boxes and without; see `Humans.K_source`. Without a detector, 60 degrees are assumed.
+            boxes: (N, 4) x0, y0, x1, y1 in pixels around people, or what is visible of them. Each person is
+                placed in the whole image's camera, however they were cropped.
+            fov: field of view over the longer side of the image, in degrees.
+            threshold: least score in [0, 1] of a person; None keeps every box, and of people that were found
+                those above the detector's own threshold.
+            max_people: keep only the best-scored.
+            tiles: as in `Model.predict`, for the detector; has no effect with boxes.
+
+        Returns:
+            Humans: one for each box, in the order of the boxes; without boxes the nearest first.
+
+        Raises:
+            ValueError: the image, K, a box or an option cannot be used; the sentence says why.
+            FileNotFoundError: there is no such file.
+        """
+        return super().predict(
+            image, K, boxes, fov=fov, threshold=threshold, max_people=max_people, tiles=tiles
+        )
+
+    def _check_takes_boxes(self) -> None:
+        """It does."""
+
+    def _predict_loaded(
+        self,
+        images: Sequence[LoadedImage],
+        cameras: Sequence[Camera],
+        boxes: Sequence[Any],
+        options: _Options,
+    ) -> list[Humans]:
+        tables = [
+            None if table is None else check_boxes(table, *image.pixels.shape[:2])
+            for image, table in zip(images, boxes, strict=True)
+        ]
+        scenes = self._scenes(images, cameras, tables, options)
+        return self._people_of(scenes, options)
+
+    def _scenes(
+        self,
+        images: Sequence[LoadedImage],
+        cameras: Sequence[Camera],
+        boxes: Sequence[np.ndarray | None],
+        options: _Options,
+    ) -> list[Scene]:
+        """Images with cameras and boxes; the detector gives what is missing."""
+        cameras, tables = list(cameras), list(boxes)
+        scores: list[np.ndarray | None] = [None] * len(images)
+        if self._detector is None and self.load_detector is None:  # boxes do without
+            for i, table in enumerate(tables):
+                if table is not None and cameras[i][0] is None:
+                    cameras[i] = default_intrinsics(*images[i].pixels.shape[:2]), "assumed"
+        for known in (False, True):  # whether the boxes are; if so, the camera alone is asked for
+            asked = [
+                i
+                for i, table in enumerate(boxes)
+                if (table is not None) == known and (not known or cameras[i][0] is None)
+            ]
+            most = 0 if known else options.max_people
+            detected = self._detect([images[i] for i in asked], [cameras[i] for i in asked], most, options)
+            for i, humans in zip(asked, detected, strict=True):
+                if cameras[i][0] is None:
+                    cameras[i] = torch.from_numpy(humans.K.copy()), humans.K_source
+                if not known:
+                    tables[i], scores[i] = boxes_of(humans), humans.scores
+        scenes = []
+        for image, (K, source), table, score in zip(images, cameras, tables, scores, strict=True):
+            assert K is not None
+            assert table is not None
+            scenes.append(Scene(image, K, source, table, score))
+        return scenes
+
+    def _detect(
+        self,
+        images: Sequence[LoadedImage],
+        cameras: Sequence[Camera],
+        max_people: int | None,
+        options: _Options,
+    ) -> list[Humans]:
+        """What the detector finds in the images, at most so many people in each."""
+        if not images:
+            return []
+        return self.detector.predict_batch(
+            images,
+            [K for K, _ in cameras],
+            threshold=options.threshold,
+            max_people=max_people,
+            tiles=1 if max_people == 0 else options.tiles,
+            batch_size=options.batch_size,
+        )
+
+    @torch.inference_mode()
+    def _people_of(self, scenes: Sequence[Scene], options: _Options) -> list[Humans]:
+        """The people of each scene; the crops of all scenes go through the network together."""
+        found: list[dict[str, np.ndarray]] = []
+        for images_B3HW, K_B33 in crops(scenes, self.config.image_size, CROPS_PER_IMAGE * options.batch_size):
+            predictions = self(images_B3HW.to(self.device), K_B33.to(self.device))
+            found += [predictions.of_image(i) for i in range(len(images_B3HW))]
+        people = iter(found)
+        return [self._in_scene([next(people) for _ in scene.boxes], scene, options) for scene in scenes]
+
+    def _in_scene(self, found: Sequence[dict[str, np.ndarray]], scene: Scene, options: _Options) -> Humans:
+        """One per box, in their order; people that were detected: nearest first, with their own scores."""
+        size = self.config.image_size
+        parts = found or [self(torch.zeros(1, 3, size, size, device=self.device)).of_image(1)]  # of length 0
+        people = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        if scene.scores is not None:
+            people["scores"] = scene.scores
+            kept = people["translation"][:, 2].argsort(kind="stable")
+        else:
+            kept = np.flatnonzero(people["scores"] >= (options.threshold or 0))
+            best = people["scores"][kept].argsort(kind="stable")[::-1]
+            kept = np.sort(kept[best[: options.max_people]])
+        chosen = {name: array[kept] for name, array in people.items()}
+        return self._humans(chosen, scene.image, scene.K, scene.K_source)
+
+
+def load_model(
+    name: str | os.PathLike[str] | None = None,
+    *,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | str = "auto",
+    smplx: str | os.PathLike[str] | None = None,
+    backend: str = "eager",
+    calibrate: str | os.PathLike[str] | None = None,
+    half: torch.dtype | bool | None = None,
+) -> Model:
+    """A model ready to predict: the bundled default, or the one that `name` names.
+
+    Args:
+        name: a release of `list_models` ("multiHMR_896_L", in any case, or "896_L"), fetched into
+            the cache folder on first use; a path to a .safetensors or an official .pt file; or
+            "hf:owner/repo" or "hf:owner/repo@revision" for a repository on the Hugging Face Hub. A string
+            that is both a release and a file here is refused: "release:NAME" and "./NAME" are the two
+            spellings.
+        device: None picks cuda, else mps, else cpu.
+        dtype: precision of the backbone, while all that carries metres stays float32. "auto": float16 on
+            cuda, float32 elsewhere; or torch.float32, torch.float16, torch.bfloat16, or their names.
+        smplx: SMPLX_NEUTRAL.npz or its folder, for models with that body; None looks as `find_smplx` does.
+        backend: what computes the backbone in prediction: "eager" is torch as it stands, "compile"
+            torch.compile; on a CPU "onnxruntime", "openvino" or "openvino-int8", which need
+            multihmr[export]. What they need is made at first and kept in the cache folder. On an NVIDIA GPU
+            "cudagraph" records whole predictions, pixels to people, and replays them; "cudagraph-compile"
+            records what torch.compile makes of them, "cudagraph-float8" with products of 8-bit floats (Hopper
+            and later, dtype=torch.bfloat16). These hold for predict* alone, not for `model(images, K)`.
+        calibrate: for "openvino-int8" at first: a folder of some hundred pictures, or of shards.
+        half: deprecated, as `dtype`; True: float16, on a CPU bfloat16; False: float32.
+
+    Returns:
+        A Model; a TopDownModel for networks of one person's crop.
+
+    Raises:
+        ValueError: the name, an option or the file is wrong.
+        ImportError: the backend's packages are missing.
+        FileNotFoundError: there is no such file, or no SMPL-X file; checked before anything is fetched.
+        ConnectionError: no address gave the file.
+        OSError: it cannot be written to the cache folder.
+    """
+    from .hub.loading import load_network
+    from .runtime.backends import check_backend, make_runtime
+    from .storage.paths import cache_folder
+
+    target = pick_device("cpu" if device is None and backend in CPU_BACKENDS else device)
+    if half is not None:
+        dtype = dtype_of_half(half, target)
+    precision = backbone_dtype(dtype, target)
+    if backend != "eager":
+        check_backend(backend, device=target.type, calibrate=calibrate)
+    if isinstance(name, str) and name.startswith("hf:"):
+        from .hub.huggingface import fetch_checkpoint
+
+        name = fetch_checkpoint(name.removeprefix("hf:"), smplx=smplx)
+    network, licence = load_network(name, smplx=smplx)
+    network.backbone.half_dtype = precision
+    network.to(target).eval()
+    if network.top_down:
+        model: Model = TopDownModel(network, licence=licence, load_detector=load_model)
+    else:
+        model = Model(network, licence=licence)
+    if backend != "eager":
+        folder = cache_folder() / "graphs"
+        model.runtime = make_runtime(network, backend, folder=folder, calibrate=calibrate)
+    return model
+
+
+def save_model(
+    model: Model | Network,
+    path: str | os.PathLike[str],
+    *,
+    half: bool = False,
+    small: bool = False,
+    **metadata: str,
+) -> Path:
+    """Write a model or a network as one safetensors file that `load_model` reads.
+
+    Args:
+        model: whose network is written.
+        path: of the file.
+        half: store floats with 16 bits.
+        small: matrices with 8 bits a number and a scale for each row, the rest as `half` says; they are read
+            as float32 again.
+        **metadata: text for the header, as licence="CC0-1.0" or source="..."; the licence is the model's
+            own where none is given.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: a number is not finite, or does not fit into 16 bits.
+    """
+    from .hub.loading import save_network
+
+    if not isinstance(model, Model):
+        return save_network(model, path, half=half, small=small, **metadata)
+    metadata = {"licence": model.licence, **metadata}
+    return save_network(model.network, path, half=half, small=small, **metadata)

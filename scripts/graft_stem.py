@@ -25,7 +25,7 @@ from torch import Tensor
 from multihmr import load_model
 from multihmr.data.datasets.background import BackgroundImages
 from multihmr.data.webdataset import Shards
-from multihmr.hub.loading import save_model
+from multihmr.model import save_model
 from multihmr.networks.backbones.hybrid import Hybrid
 from multihmr.networks.backbones.movenet import MOVENETS, HybridMoveNet
 from multihmr.networks.multihmr import MultiHMR

@@ -21,6 +21,7 @@ from multihmr.bodies.base import Body, BodyOutput
 from multihmr.bodies.topology import Topology
 from multihmr.humans import Humans, project
 from multihmr.model import Model
+from multihmr.networks.base import Network
 
 FINE, DIES_ONCE, ALWAYS_DIES, FAILS = range(4)
 K = np.array([[50, 0, 16], [0, 50, 16], [0, 0, 1]], np.float32)
@@ -61,14 +62,14 @@ class Kite(Body):
 class StandIn(Model):
     """People stand `number` millimetres to the right of the camera, one metre behind each other."""
 
-    family = "stand-in"
-
     def __init__(self, deaths: Path, seconds: float = 0.0) -> None:
         """deaths: where it is remembered who died. seconds: for each picture."""
-        super().__init__(Kite())
+        network = Network(Kite())
+        network.family = "stand-in"
+        network.config = SimpleNamespace(unpredicted=())
+        network.backbone = SimpleNamespace(half_dtype=None)
+        super().__init__(network)
         self.deaths, self.seconds = str(deaths), seconds
-        self.config = SimpleNamespace(unpredicted=())
-        self.backbone = SimpleNamespace(half_dtype=None)
 
     def predict_batch(self, images: Any, Ks: Any = None, **options: Any) -> list[Humans]:
         return [self._look(getattr(image, "pixels", image)) for image in images]

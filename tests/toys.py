@@ -11,6 +11,7 @@ from torch import Tensor
 from multihmr.bodies.base import Body, BodyOutput, place
 from multihmr.bodies.topology import KeypointSet, Topology
 from multihmr.humans import Humans, project
+from multihmr.model import Model, TopDownModel
 from multihmr.networks.configs import GLNetConfig, MultiHMRAnnyConfig, MultiHMRConfig
 from multihmr.networks.glnet import GLNet
 from multihmr.networks.multihmr import MultiHMR
@@ -73,7 +74,12 @@ class ToyBody(Body):
         return BodyOutput(torch.cat(vertices, dim=1), torch.stack(joints, dim=1))
 
 
-def tiny_model(seed: int = 0, **changes: Any) -> MultiHMR:
+def tiny_model(seed: int = 0, **changes: Any) -> Model:
+    """`tiny_network` in a Model."""
+    return Model(tiny_network(seed, **changes))
+
+
+def tiny_network(seed: int = 0, **changes: Any) -> MultiHMR:
     """A hybrid at 64 pixels with the toy body, evaluating; `changes` of its config."""
     torch.manual_seed(seed)
     sizes = {"image_size": 64, "head_width": 32, "head_count": 2, "head_mlp_width": 32}
@@ -81,11 +87,21 @@ def tiny_model(seed: int = 0, **changes: Any) -> MultiHMR:
     return MultiHMR(MultiHMRConfig(**options), ToyBody()).eval()
 
 
-def tiny_anny_model(seed: int = 0) -> MultiHMRAnny:
+def tiny_anny_model(seed: int = 0) -> Model:
+    """`tiny_anny_network` in a Model."""
+    return Model(tiny_anny_network(seed))
+
+
+def tiny_anny_network(seed: int = 0) -> MultiHMRAnny:
     """The design of 2026 on the same backbone and body."""
     torch.manual_seed(seed)
     sizes = {"image_size": 64, "head_width": 64, "head_count": 2, "head_mlp_width": 32, "head_depth": 2}
     return MultiHMRAnny(MultiHMRAnnyConfig(backbone="hybrid_lite0", **sizes), ToyBody()).eval()
+
+
+def tiny_glnet_model(seed: int = 0, **changes: Any) -> TopDownModel:
+    """`tiny_glnet` in a Model that has no detector."""
+    return TopDownModel(tiny_glnet(seed, **changes))
 
 
 def tiny_glnet(seed: int = 0, **changes: Any) -> GLNet:

@@ -36,7 +36,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Predict what is not done yet. 0: every input has an answer, if only that it is bad."""
     from ..cluster import Settings, predict_dataset
-    from ..hub.loading import load_model
+    from ..model import load_model
 
     settings = Settings(**{field.name: getattr(args, field.name) for field in fields(Settings)})
     model = load_model(args.model, device="cpu", smplx=args.smplx)

@@ -28,7 +28,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the file, and say what lies in it."""
-    from ..hub.loading import load_model
+    from ..model import load_model
     from ..runtime.export import export_model, format_of
 
     format = format_of(args.out, args.format)

@@ -11,8 +11,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """One line per release."""
-    from ..hub.loading import list_models
-    from ..hub.releases import DEFAULT
+    from ..hub.releases import DEFAULT, list_models
 
     for release in list_models():
         mark = " (default)" if release.name == DEFAULT else ""

@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     images, bad = find_images(args.paths)
     asked, done = len(images) + len(bad), 0
     if images:
-        from ..hub.loading import load_model
+        from ..model import load_model
 
         args.out.mkdir(parents=True, exist_ok=True)
         model = load_model(args.model, device=args.device, smplx=args.smplx, backend=args.backend)

@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from ..hub.loading import load_model
+    from ..model import load_model
     from ..video.prediction_cache import Pieces
     from ..video.reader import open_video
 
@@ -127,7 +127,7 @@ def _predict(model: Model, video: Video, pieces: Pieces, args: argparse.Namespac
     total = video.count if args.frames is None else min(args.frames, video.count or args.frames)
     bar = tqdm(total=total, initial=pieces.count, unit="frame", disable=None, desc="predict")
     frames = itertools.islice(_recorded(video, args.out), pieces.count, args.frames)
-    new = model.config.threshold if args.threshold is None else args.threshold
+    new = model.threshold if args.threshold is None else args.threshold
     found = predict_frames(
         model,
         frames,
@@ -185,7 +185,7 @@ def _write(model: Model, video: Video, pieces: Pieces, args: argparse.Namespace)
 
     smoothing = None if args.no_smoothing else Smoothing()
     tracking = Tracking(lookahead=LOOKAHEAD, smoothing=smoothing)
-    new = model.config.threshold if args.threshold is None else args.threshold
+    new = model.threshold if args.threshold is None else args.threshold
     topology = model.body.topology
     named = follow(pieces.read(topology), tracking, new=new)
     people: Iterator[Humans] = (with_meshes(humans, model.body) for humans in named)

@@ -25,10 +25,10 @@ import ray
 from ray.data.context import DataContext
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from ..hub.loading import CPU_BACKENDS
 from ..io.parquet import Parts
 from ..networks.base import fingerprint
 from ..runtime.backends import check_backend
+from ..runtime.devices import CPU_BACKENDS
 from .datasource import Inputs, PictureSource, find_inputs
 from .worker import Attempts, Pool, Worker
 from .writer import Desk, Report
@@ -127,7 +127,7 @@ def _checked_model(model: Model | str | None, settings: Settings) -> Model:
         if value is not None and value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
     if model is None or isinstance(model, str):
-        from ..hub.loading import load_model
+        from ..model import load_model
 
         model = load_model(model, device="cpu")
     if settings.backend != "eager":

@@ -18,7 +18,7 @@ import torch
 from ..io.parquet import BAD, SHARDS, Found, people_schema, people_table, pictures_table
 from ..preprocessing.camera import check_intrinsics
 from ..preprocessing.image import LoadedImage, load_image
-from ..runtime.backends import check_backend, set_backend
+from ..runtime.backends import check_backend, make_runtime
 from ..storage.paths import cache_folder
 
 if TYPE_CHECKING:
@@ -105,7 +105,8 @@ class Worker:
             self.model = self.model.to("cuda")
         if backend != "eager":
             check_backend(backend, device=self.model.device.type)
-            set_backend(self.model, backend, folder=cache_folder() / "graphs")
+            folder = cache_folder() / "graphs"
+            self.model.runtime = make_runtime(self.model.network, backend, folder=folder)
         self.attempts, self.options = attempts, options
         self.readers = ThreadPoolExecutor(pool.threads)
         self.schema = people_schema(self.model.body, self.model.config.unpredicted)

@@ -92,7 +92,7 @@ class Page:
             )
 
     def _build_settings(self) -> None:
-        threshold = self.models.load(self.models.first).config.threshold
+        threshold = self.models.load(self.models.first).threshold
         with gr.Column(elem_id="settings"):
             with gr.Group():
                 self.threshold = gr.Slider(
@@ -241,7 +241,7 @@ class Page:
         name = given[self.model]
         note = self.models.licence_note(name)
         try:
-            threshold = self.models.load(name).config.threshold
+            threshold = self.models.load(name).threshold
         except EXPECTED as error:
             return {self.status: _said(str(error), bad=True), self.licence: note}
         answer = self._answer(request, given | {self.threshold: threshold})

@@ -23,9 +23,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..hub.loading import load_model
 from ..hub.releases import DEFAULT, RELEASES, find_release
 from ..humans import Humans
+from ..model import load_model
 from ..preprocessing.image import load_image
 from ..storage.paths import cache_folder
 from ..video.reader import open_video
@@ -195,7 +195,7 @@ class Visit:
         options: dict[str, Any] = {**look._asdict(), "max_people": MOST_PEOPLE}
         if key not in self._found:
             humans = model.predict(self.picture, **options)
-            self._found[key] = _Found(humans, float(model.config.threshold))
+            self._found[key] = _Found(humans, model.threshold)
         found = self._found[key]
         if threshold is None or threshold == found.threshold:
             return found.humans

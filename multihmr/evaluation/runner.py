@@ -198,8 +198,8 @@ def evaluate(
 def named_model(model: str | Model | None, device: str | None = None) -> tuple[str, Model]:
     """A model and its name in tables, from a name, a path, the model itself or None for the default."""
     if model is None or isinstance(model, str):
-        from ..hub.loading import load_model
         from ..hub.releases import DEFAULT
+        from ..model import load_model
 
         return model or DEFAULT, load_model(model, device=device)
     return type(model).__name__, model

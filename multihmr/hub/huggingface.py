@@ -19,19 +19,17 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from ..bodies.loading import find_smplx
+from ..networks.base import Network
 from ..networks.registry import FAMILIES
 from ..storage.paths import bundled_file, repository_cache
 from .checkpoint import config_of, own_state, read_checkpoint, read_metadata
-from .loading import load_model, save_model, say_licence
+from .loading import save_network, say_licence
 from .releases import RELEASES, Release, find_release
-
-if TYPE_CHECKING:
-    from ..model import Model
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 
@@ -40,27 +38,24 @@ _LICENCES = {"apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc
 _LICENCES |= {"cc-by-nc-4.0", "cc-by-nc-sa-4.0", "gpl-3.0", "lgpl-3.0", "agpl-3.0", "mpl-2.0", "unknown"}
 
 
-def from_pretrained(
+def pretrained_file(
     name: str | os.PathLike[str],
     *,
     revision: str | None = None,
     token: str | None = None,
-    device: str | torch.device | None = None,
-    half: torch.dtype | bool | None = None,
     smplx: str | os.PathLike[str] | None = None,
-) -> Model:
-    """See `Model.from_pretrained`."""
-    if Path(name).is_dir():
-        if revision is not None:
-            raise ValueError(f"{name} is a folder here, which has no revisions; leave revision away")
-        file = Path(name) / WEIGHTS
-        if not file.is_file():
-            raise FileNotFoundError(f"{name} has no {WEIGHTS}; save_pretrained writes such folders")
-    else:
+) -> Path:
+    """The checkpoint of `Model.from_pretrained`, fetched if it is on the Hub."""
+    if not Path(name).is_dir():
         name = os.fspath(name)
         _check_name(name.partition("@")[0], f"{name!r} is neither a folder here nor 'owner/repo' on the Hub")
-        file = fetch_checkpoint(name, revision=revision, token=token, smplx=smplx)
-    return load_model(file, device=device, half=half, smplx=smplx)
+        return fetch_checkpoint(name, revision=revision, token=token, smplx=smplx)
+    if revision is not None:
+        raise ValueError(f"{name} is a folder here, which has no revisions; leave revision away")
+    file = Path(name) / WEIGHTS
+    if not file.is_file():
+        raise FileNotFoundError(f"{name} has no {WEIGHTS}; save_pretrained writes such folders")
+    return file
 
 
 def fetch_checkpoint(
@@ -100,22 +95,24 @@ def fetch_checkpoint(
 
 
 def save_pretrained(
-    model: Model,
+    network: Network,
     folder: str | os.PathLike[str],
     *,
+    licence: str,
     evaluation: str | os.PathLike[str] | None = None,
     half: bool = False,
 ) -> Path:
     """See `Model.save_pretrained`."""
     folder = Path(folder)
-    _write(model, folder, folder.absolute().name, evaluation, half)
+    _write(network, licence, folder, folder.absolute().name, evaluation, half)
     return folder
 
 
 def push_to_hub(
-    model: Model,
+    network: Network,
     repository: str,
     *,
+    licence: str,
     evaluation: str | os.PathLike[str] | None = None,
     half: bool = False,
     private: bool | None = None,
@@ -125,14 +122,14 @@ def push_to_hub(
     from huggingface_hub import HfApi
 
     _check_name(repository, f"a repository on the Hub is called 'owner/name', got {repository!r}")
-    if model.licence == "unknown" and not private:
+    if licence == "unknown" and not private:
         raise ValueError(
             "nobody may use a model without a licence: set one before it is published, as "
             "model.licence = 'CC-BY-4.0', or keep the repository private with private=True"
         )
     api = HfApi(token=token)
     with tempfile.TemporaryDirectory() as folder:
-        _write(model, Path(folder), repository, evaluation, half)
+        _write(network, licence, Path(folder), repository, evaluation, half)
         try:
             api.create_repo(repository, private=private, exist_ok=True)
             commit = api.upload_folder(
@@ -145,10 +142,15 @@ def push_to_hub(
 
 
 def _write(
-    model: Model, folder: Path, name: str, evaluation: str | os.PathLike[str] | None, half: bool
+    network: Network,
+    licence: str,
+    folder: Path,
+    name: str,
+    evaluation: str | os.PathLike[str] | None,
+    half: bool,
 ) -> None:
     """The three files of a repository called `name`. The bundled model goes as it is, with its own card."""
-    bundled = _bundled(model)
+    bundled = _bundled(network)
     results = None if evaluation is None else _results(Path(evaluation))
     folder.mkdir(parents=True, exist_ok=True)
     if bundled is not None:
@@ -156,32 +158,30 @@ def _write(
         shutil.copyfile(file, folder / WEIGHTS)
         text = file.with_name(bundled.card).read_text(encoding="utf-8")
     else:
-        save_model(
-            model, folder / WEIGHTS, half=half, licence=model.licence, source="multihmr save_pretrained"
-        )
-        text = _card_text(model, name)
+        save_network(network, folder / WEIGHTS, half=half, licence=licence, source="multihmr save_pretrained")
+        text = _card_text(network, licence, name)
         text += _figures(None if evaluation is None else Path(evaluation) / "table.md")
-    described = _config(folder / WEIGHTS, type(model).__name__)
+    described = _config(folder / WEIGHTS, type(network).__name__)
     (folder / CONFIG).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
-    header = _card_header(model, name, results or [])
+    header = _card_header(network, licence, name, results or [])
     (folder / CARD).write_text(f"---\n{header}\n---\n\n{text}", encoding="utf-8")
 
 
-def _bundled(model: Model) -> Release | None:
+def _bundled(network: Network) -> Release | None:
     """The release that the package brings whose weights these are, and of which its model card speaks."""
-    return next((r for r in RELEASES.values() if not r.urls and _is_release(model, r)), None)
+    return next((r for r in RELEASES.values() if not r.urls and _is_release(network, r)), None)
 
 
-def _is_release(model: Model, release: Release) -> bool:
+def _is_release(network: Network, release: Release) -> bool:
     """Whether these are the weights in the release's file, which lies in the package."""
-    if (model.family, model.body.name) != (release.family, release.body):
+    if (network.family, network.body.name) != (release.family, release.body):
         return False
     checkpoint = read_checkpoint(bundled_file(release.file), FAMILIES)
-    if model.config != config_of(checkpoint, type(model.config)):
+    if network.config != config_of(checkpoint, type(network.config)):
         return False
     return all(
         torch.equal(value.cpu(), checkpoint.tensors[key].to(value.dtype))
-        for key, value in own_state(model).items()
+        for key, value in own_state(network).items()
     )
 
 
@@ -193,7 +193,7 @@ def _config(weights: Path, architecture: str) -> dict[str, Any]:
     return {**facts, **{key: structured.get(key, value) for key, value in sorted(header.items())}}
 
 
-def _card_header(model: Model, name: str, results: Sequence[Any]) -> str:
+def _card_header(network: Network, licence: str, name: str, results: Sequence[Any]) -> str:
     """The YAML at the top of the card, which the Hub reads: licence, tags, measured figures."""
     from huggingface_hub import EvalResult, ModelCardData
 
@@ -214,10 +214,10 @@ def _card_header(model: Model, name: str, results: Sequence[Any]) -> str:
         if figure in FIGURES and value is not None
     ]
     return ModelCardData(
-        **_licence(model.licence),
+        **_licence(licence),
         library_name="multihmr",
         pipeline_tag="image-to-3d",
-        tags=["human-mesh-recovery", "human-pose-estimation", model.family, model.body.name],
+        tags=["human-mesh-recovery", "human-pose-estimation", network.family, network.body.name],
         model_name=name if measured else None,
         eval_results=measured or None,
     ).to_yaml()
@@ -232,10 +232,10 @@ def _licence(licence: str) -> dict[str, Any]:
     return {**other, **({"license_link": links[0]} if links and links[0] else {})}
 
 
-def _card_text(model: Model, name: str) -> str:
+def _card_text(network: Network, licence: str, name: str) -> str:
     """The card for people, as far as the model itself tells."""
-    config, body, topology = model.config, model.body.name, model.body.topology
-    parameters = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+    config, body, topology = network.config, network.body.name, network.body.topology
+    parameters = sum(parameter.numel() for parameter in network.parameters()) / 1e6
     body += " (whose file the user brings)" if body == "smplx" else ""
     sizes = f"{len(topology.joint_names)} joints, {len(topology.shape_names)} shape values"
     unmoved = ", ".join(config.unpredicted) or "nothing"
@@ -253,11 +253,11 @@ humans.save("street.glb")
 
 | | |
 |---|---|
-| Network | family `{model.family}`, backbone {config.backbone}, {parameters:.1f} million parameters |
+| Network | family `{network.family}`, backbone {config.backbone}, {parameters:.1f} million parameters |
 | Input | a window of {config.image_size} x {config.image_size} pixels |
 | Body | {body}: {sizes} |
 | Not predicted | {unmoved} |
-| Licence | {model.licence} |
+| Licence | {licence} |
 
 ## Figures
 

@@ -17,11 +17,9 @@ import logging
 import os
 from pathlib import Path
 from types import NoneType
-from typing import TYPE_CHECKING
-
-import torch
 
 from ..bodies.loading import find_smplx, load_body
+from ..networks.base import Network
 from ..networks.registry import FAMILIES
 from ..storage.download import download, locked
 from ..storage.paths import bundled_file, cache_folder
@@ -40,85 +38,31 @@ from .checkpoint import (
 from .checkpoint import read_metadata as read_metadata  # the header, for whoever asks this file
 from .releases import DEFAULT, RELEASES, Release, find_release, unknown_release
 
-if TYPE_CHECKING:
-    from ..model import Model
-
 logger = logging.getLogger(__name__)
 
-CPU_BACKENDS = ("onnxruntime", "openvino", "openvino-int8")
 
-
-def list_models() -> list[Release]:
-    """The releases that `load_model` knows by name, each with name, body, licence, size and description."""
-    return list(RELEASES.values())
-
-
-def load_model(
-    name: str | os.PathLike[str] | None = None,
-    *,
-    device: str | torch.device | None = None,
-    half: torch.dtype | bool | None = None,
-    smplx: str | os.PathLike[str] | None = None,
-    backend: str = "eager",
-    calibrate: str | os.PathLike[str] | None = None,
-) -> Model:
-    """A model ready to predict: the bundled default, or what `name` says.
+def load_network(
+    name: str | os.PathLike[str] | None = None, *, smplx: str | os.PathLike[str] | None = None
+) -> tuple[Network, str]:
+    """The network of a release or a file, on the CPU, and the licence of its weights.
 
     Args:
-        name: a release of `list_models` ("multiHMR_896_L", in any case, or "896_L"), fetched into
-            `cache_folder()` on first use; a path to a .safetensors or an official .pt file; or
-            "hf:owner/repo" or "hf:owner/repo@revision" for a repository on the Hugging Face Hub. A string
-            that is both a release and a file here is refused: "release:NAME" and "./NAME" are the two
-            spellings.
-        device: None picks cuda, else mps, else cpu.
-        half: precision of the backbone, while all that carries metres stays float32. None: float16 on cuda,
-            float32 elsewhere; torch.float16, torch.bfloat16, or False for float32; True: float16, on a CPU
-            bfloat16.
-        smplx: SMPLX_NEUTRAL.npz or its folder, for models with that body; None looks as `find_smplx` does.
-        backend: what computes the backbone when nobody learns: "eager" is torch as it stands, "compile"
-            torch.compile; on a CPU "onnxruntime", "openvino" or "openvino-int8", which need
-            multihmr[export]. What they need is made at first and kept in `cache_folder()`. On an NVIDIA GPU
-            "cudagraph" records whole predictions, pixels to people, and replays them; "cudagraph-compile"
-            records what torch.compile makes of them, "cudagraph-float8" with products of 8-bit floats (Hopper
-            and later, half=torch.bfloat16). These hold for predictions alone, not for `forward`.
-        calibrate: for "openvino-int8" at first: a folder of some hundred pictures, or of shards.
-
-    Raises:
-        ValueError: the name, an option or the file is wrong.
-        ImportError: the backend's packages are missing.
-        FileNotFoundError: there is no such file, or no SMPL-X file; said before anything is fetched.
-        ConnectionError: no address gave the file.
-        OSError: it cannot be written to the cache folder.
+        name: a release or a path, as `load_model` takes it; None is the bundled default.
+        smplx: SMPLX_NEUTRAL.npz or its folder, for networks with that body.
     """
-    target = pick_device("cpu" if device is None and backend in CPU_BACKENDS else device)
-    precision = _half_dtype(half, target)
-    if backend != "eager":
-        from ..runtime.backends import check_backend, set_backend
-
-        check_backend(backend, device=target.type, calibrate=calibrate)
-    if isinstance(name, str) and name.startswith("hf:"):
-        from .huggingface import fetch_checkpoint
-
-        name = fetch_checkpoint(name.removeprefix("hf:"), smplx=smplx)
     source = RELEASES[DEFAULT] if name is None else _source(name)
-    load = _load_release if isinstance(source, Release) else _load_file
-    model = load(source, smplx)  # type: ignore[arg-type]
-    model.backbone.half_dtype = precision
-    model.to(target).eval()
-    if backend != "eager":
-        set_backend(model, backend, folder=cache_folder() / "graphs", calibrate=calibrate)
-    return model
+    return _load_release(source, smplx) if isinstance(source, Release) else _load_file(source, smplx)
 
 
-def save_model(
-    model: Model,
+def save_network(
+    network: Network,
     path: str | os.PathLike[str],
     *,
     half: bool = False,
     small: bool = False,
     **metadata: str,
 ) -> Path:
-    """Write `model` as one safetensors file that `load_model` reads; gives its path.
+    """Write `network` as one safetensors file that `load_model` reads; gives its path.
 
     half: store floats with 16 bits; ValueError where a number does not fit. small: matrices with 8 bits a
     number and a scale for each row, the rest as `half` says; they are read as float32 again. metadata: text
@@ -126,48 +70,20 @@ def save_model(
     `version` are set here.
     """
     tensors = {}
-    for key, value in own_state(model).items():
+    for key, value in own_state(network).items():
         tensors[key] = value.detach().cpu().clone()
         if half and value.is_floating_point():
             tensors[key] = tensors[key].half()
     checkpoint = Checkpoint(
         file=Path(path).name,
-        family=_family(model),
-        config=dataclasses.asdict(model.config),
-        body=model.body.name,
+        family=_family(network),
+        config=dataclasses.asdict(network.config),
+        body=network.body.name,
         licence=metadata.pop("licence", "unknown"),
         tensors=packed(tensors) if small else tensors,
-        body_options={"shape_count": model.body.shape_count} if model.body.name == "smplx" else {},
+        body_options={"shape_count": network.body.shape_count} if network.body.name == "smplx" else {},
     )
     return write_checkpoint(checkpoint, path, **metadata)
-
-
-def pick_device(device: str | torch.device | None = None) -> torch.device:
-    """`device`, if it is there; without one the best there is: cuda, mps, cpu."""
-    if device is None:
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        picked = torch.device(device)
-        torch.empty(0, device=picked)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"device {str(device)!r} cannot be used here: {reason}") from None
-    return picked
-
-
-def _half_dtype(half: torch.dtype | bool | None, device: torch.device) -> torch.dtype | None:
-    """What `load_model(half=...)` means on this device; None is float32."""
-    if half is None:
-        return torch.float16 if device.type == "cuda" else None  # a CPU gains nothing
-    if half is False or half == torch.float32:
-        return None
-    if half is True:
-        return torch.bfloat16 if device.type == "cpu" else torch.float16
-    if half not in (torch.float16, torch.bfloat16):
-        raise ValueError(f"half must be torch.float16, torch.bfloat16, True, False or None, got {half!r}")
-    return half
 
 
 def _source(name: str | os.PathLike[str]) -> Release | Path:
@@ -189,7 +105,7 @@ def _source(name: str | os.PathLike[str]) -> Release | Path:
     raise ValueError(unknown_release(bare))
 
 
-def _load_file(path: Path, smplx: str | os.PathLike[str] | None) -> Model:
+def _load_file(path: Path, smplx: str | os.PathLike[str] | None) -> tuple[Network, str]:
     """The model in a file, which must hold what an official name of that file promises."""
     checkpoint = read_checkpoint(path, FAMILIES)
     release = find_release(path.stem)
@@ -198,7 +114,7 @@ def _load_file(path: Path, smplx: str | os.PathLike[str] | None) -> Model:
     return _build(checkpoint, smplx)
 
 
-def _load_release(release: Release, smplx: str | os.PathLike[str] | None) -> Model:
+def _load_release(release: Release, smplx: str | os.PathLike[str] | None) -> tuple[Network, str]:
     """The model of a release: bundled, from the cache folder, or fetched into it."""
     if not release.urls:
         return _load_file(bundled_file(release.file), smplx)
@@ -214,7 +130,7 @@ def _load_release(release: Release, smplx: str | os.PathLike[str] | None) -> Mod
     return _build(checkpoint, smplx)
 
 
-def _first_load(release: Release, stored: Path, smplx: str | os.PathLike[str] | None) -> Model:
+def _first_load(release: Release, stored: Path, smplx: str | os.PathLike[str] | None) -> tuple[Network, str]:
     """Fetch a release, and keep it as `stored`; the .pt that was fetched for it is removed then."""
     official = stored.with_name(release.file)
     fetched = not official.exists()
@@ -232,16 +148,15 @@ def _first_load(release: Release, stored: Path, smplx: str | os.PathLike[str] | 
         if fetched:  # what is no such checkpoint must not be found again
             official.unlink()
         raise
-    model = _build(checkpoint, smplx)
-    model.licence = release.licence
+    network, _ = _build(checkpoint, smplx)
     try:
-        save_model(model, stored, licence=release.licence, source=f"converted from {release.urls[0]}")
+        save_network(network, stored, licence=release.licence, source=f"converted from {release.urls[0]}")
     except OSError as error:
         logger.warning("%s is converted at each start, because it cannot be kept: %s", release.name, error)
     else:
         if fetched:
             official.unlink()
-    return model
+    return network, release.licence
 
 
 def say_licence(release: Release) -> None:
@@ -278,9 +193,9 @@ def _check_release(checkpoint: Checkpoint, release: Release) -> None:
         )
 
 
-def _build(checkpoint: Checkpoint, smplx: str | os.PathLike[str] | None) -> Model:
+def _build(checkpoint: Checkpoint, smplx: str | os.PathLike[str] | None) -> tuple[Network, str]:
     """The network that a checkpoint describes, with its weights and its body, on the CPU."""
-    model_class, config_class = FAMILIES[checkpoint.family]()
+    network_class, config_class = FAMILIES[checkpoint.family]()
     config = config_of(checkpoint, config_class)
     count = checkpoint.body_options.get("shape_count")
     if set(checkpoint.body_options) - {"shape_count"} or not isinstance(count, (int, NoneType)):
@@ -289,18 +204,15 @@ def _build(checkpoint: Checkpoint, smplx: str | os.PathLike[str] | None) -> Mode
             "it was saved by another version of multihmr"
         )
     body = load_body(checkpoint.body, shape_count=count, smplx=smplx)
-    model = model_class(config, body)
-    load_weights(model, checkpoint)
-    model.licence = checkpoint.licence
-    if checkpoint.family == "glnet":
-        model.load_detector = load_model  # the bundled one finds people where no boxes are given
-    return model
+    network = network_class(config, body)
+    load_weights(network, checkpoint)
+    return network, checkpoint.licence
 
 
-def _family(model: Model) -> str:
-    family = getattr(model, "family", "")
-    if family in FAMILIES and type(model) is FAMILIES[family]()[0]:
+def _family(network: Network) -> str:
+    family = getattr(network, "family", "")
+    if family in FAMILIES and type(network) is FAMILIES[family]()[0]:
         return family
     raise ValueError(
-        f"{type(model).__name__} is of no family in hub.FAMILIES, so it could not be loaded again"
+        f"{type(network).__name__} is of no family in registry.FAMILIES, so it could not be loaded again"
     )

@@ -124,6 +124,11 @@ RELEASES = {
 }
 
 
+def list_models() -> list[Release]:
+    """The releases that `load_model` knows by name, each with name, body, licence, size and description."""
+    return list(RELEASES.values())
+
+
 def find_release(name: str) -> Release | None:
     """The release of that name, whatever its case, or without its "multiHMR_"; None if there is none."""
     spellings = _spellings()

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..geometry import fov_to_focal, intrinsics
-
-if TYPE_CHECKING:
-    from .detection import Centers
-    from .joint_heatmaps import JointReading
-
+from ..bodies.base import Body, place
+from ..geometry import fov_to_focal, intrinsics, unproject
+from ..preprocessing.letterbox import Letterbox
+from .backbones.base import Backbone
+from .detection import Centers
+from .joint_heatmaps import JointReading
 
 # Fields of Humans that a network says; the others follow from these and the camera.
 OF_PEOPLE = ("scores", "pose", "shape", "expression", "translation", "vertices", "joints")
@@ -62,10 +62,108 @@ class Predictions:
         }
 
 
+class Network(nn.Module):
+    """Base class of the network families: computes `Predictions` from image tensors and intrinsics.
+
+    A network knows tensors only; `multihmr.model.Model` holds one and predicts `Humans` of pictures.
+    Subclasses set `family`, `config` and `backbone`, and define `forward`.
+
+    Args:
+        body: the parametric body that the network drives; its tensors are not part of the checkpoint.
+    """
+
+    family: str
+    config: Any
+    backbone: Backbone
+    top_down: bool = False  # whether the input is the crop of one person rather than a whole picture
+
+    def __init__(self, body: Body) -> None:
+        super().__init__()
+        self.body = body
+
+    @property
+    def device(self) -> torch.device:
+        """Of the weights."""
+        return next(self.parameters()).device
+
+    def letterbox(self, height: int, width: int) -> Letterbox:
+        """The transform from an image of `height` x `width` pixels to the network's input."""
+        return Letterbox.whole(height, width, self.config.image_size)
+
+    @property
+    def own_camera_source(self) -> str:
+        """`Humans.K_source` of a picture whose camera was left to the network."""
+        return "predicted"
+
+    def assemble(
+        self,
+        parameters: tuple[Tensor, Tensor, Tensor],
+        depth_P: Tensor,
+        offset_P2: Tensor,
+        *,
+        centers: Centers,
+        K_B33: Tensor,
+        depth_code_P: Tensor,
+        logits_Bhw: Tensor,
+        fov_B: Tensor,
+        reading: JointReading | None = None,
+        coarse_PJ3: Tensor | None = None,
+    ) -> Predictions:
+        """Predictions of people with these (pose, shape, expression), each with the head on its ray.
+
+        depth_P of the heads [m]; offset_P2 from the middles of their cells to the heads [cells]; the rest
+        goes into Predictions as it is.
+        """
+        translation_P3 = self.head_positions(depth_P, offset_P2, centers, K_B33)
+        body = place(self.body(*parameters), translation_P3, self.body.center_joint)
+        pose_PR33, shape_PS, expression_PE = parameters
+        return Predictions(
+            centers=centers,
+            pose_PR33=pose_PR33,
+            shape_PS=shape_PS,
+            expression_PE=expression_PE,
+            offset_P2=offset_P2,
+            translation_P3=translation_P3,
+            vertices_PV3=body.vertices_PV3,
+            joints_PJ3=body.joints_PJ3,
+            depth_code_P=depth_code_P,
+            logits_Bhw=logits_Bhw,
+            fov_B=fov_B,
+            K_B33=K_B33,
+            reading=reading,
+            coarse_PJ3=coarse_PJ3,
+        )
+
+    def empty(self, centers: Centers, *, K_B33: Tensor, logits_Bhw: Tensor, fov_B: Tensor) -> Predictions:
+        """Predictions of pictures in which nobody was found; `centers` is empty."""
+        body, zeros = self.body, logits_Bhw.new_zeros
+        counts = (body.rotation_count, 3, 3), (body.shape_count,), (body.expression_count,)
+        pose_PR33, shape_PS, expression_PE = (zeros(0, *count) for count in counts)
+        return self.assemble(
+            (pose_PR33, shape_PS, expression_PE),
+            zeros(0),
+            zeros(0, 2),
+            centers=centers,
+            K_B33=K_B33,
+            depth_code_P=zeros(0),
+            logits_Bhw=logits_Bhw,
+            fov_B=fov_B,
+        )
+
+    def head_positions(self, depth_P: Tensor, offset_P2: Tensor, centers: Centers, K_B33: Tensor) -> Tensor:
+        """(P, 3) where heads are [m] that lie at these depths [m] and offsets from their cells [cells]."""
+        head_P12 = centers.heads(offset_P2)[:, None] * self.backbone.patch
+        return unproject(head_P12, depth_P[:, None], K_B33[centers.image_index_P])[:, 0]
+
+
 def fingerprint(model: Any) -> str:
-    """16 digits that change with the weights and the config of a model, that is with what it predicts."""
-    digest = hashlib.sha256(repr(getattr(model, "config", None)).encode())
-    state = model.state_dict() if isinstance(model, nn.Module) else {}
+    """16 hexadecimal digits that change with the weights and the config of a network.
+
+    model: a Network or a Model; of anything else only its `config` counts.
+    """
+    network = getattr(model, "network", model)
+    digest = hashlib.sha256(repr(getattr(network, "config", None)).encode())
+    state = network.state_dict() if isinstance(network, nn.Module) else {}
     for name, tensor in sorted(state.items()):
         content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
         digest.update(name.encode() + content.numpy().tobytes())

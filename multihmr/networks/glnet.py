@@ -12,29 +12,20 @@ keypoints, C columns of a row of numbers, R rotations.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..bodies.base import Body
 from ..geometry import code_to_depth, default_intrinsics, focal_to_fov, unproject
-from ..humans import Humans
-from ..model import Model, check_options
-from ..preprocessing.boxes import check_boxes
-from ..preprocessing.image import LoadedImage, load_image
-from ..preprocessing.person_crops import Scene, boxes_of, crops
 from .backbones.timm_backbones import create_backbone
-from .base import Predictions
+from .base import Network, Predictions
 from .configs import GLNetConfig
 from .detection import Centers
 from .glnet_parameters import DecodedParams, Theta, crop_rotation
 from .glnet_stages import GlobalStage, LocalStage, Pixels
 from .joint_heatmaps import patch_middles
-
-PHOTOS = 16  # pictures that are held at once
 
 
 class GLNetOutput(NamedTuple):
@@ -44,7 +35,7 @@ class GLNetOutput(NamedTuple):
     meaning: DecodedParams
 
 
-class GLNet(Model):
+class GLNet(Network):
     """A backbone, a glance of every pixel, a second look of the best one, and the body.
 
     Args:
@@ -57,8 +48,7 @@ class GLNet(Model):
 
     family = "glnet"
     renamed_parameters: ClassVar[dict[str, str]] = {"at_a_glance": "global_head", "around": "local_head"}
-    load_detector: Callable[..., Model] | None = None
-    """load_detector(device=...) gives the model that finds people where no boxes are given."""
+    top_down = True
 
     def __init__(self, config: GLNetConfig, body: Body, *, pretrained: bool | str = False) -> None:
         super().__init__(body)
@@ -72,7 +62,6 @@ class GLNet(Model):
         self.local_head = (
             LocalStage(config, self.backbone.map_widths, self.theta, face) if config.local else None
         )
-        self._detector: list[Model] = []  # in a list, for it is no part of this network
 
     @property
     def stride(self) -> int:
@@ -143,150 +132,6 @@ class GLNet(Model):
             index_BQ, theta_BQC = index_BQ.gather(1, best_B1), _picked(theta_BQC, best_B1)
         crop_B = torch.arange(len(images_B3HW), device=index_BQ.device)
         return self.decode(pixels, crop_B, index_BQ[:, 0], theta_BQC[:, 0]).people
-
-    @property
-    def detector(self) -> Model:
-        """What finds people where no boxes are given; ValueError if nobody said what."""
-        if not self._detector:
-            if self.load_detector is None:
-                raise ValueError(
-                    "this GLNet does not know how to find people: give boxes, or load it with load_model, "
-                    "which lends it the bundled Multi-HMR"
-                )
-            self._detector.append(self.load_detector(device=self.device))
-        return self._detector[0]
-
-    def predict(
-        self,
-        image: Any,
-        K: Any = None,
-        boxes: Any = None,
-        *,
-        fov: float | None = None,
-        threshold: float | None = None,
-        max_people: int | None = None,
-        tiles: int = 1,
-    ) -> Humans:
-        """The people in the boxes, or without boxes all that the bundled Multi-HMR finds, in one image.
-
-        Args:
-            image: path, bytes, file, PIL image, (H, W, 3) uint8 array or (3, H, W) tensor; RGB.
-            K: (3, 3) intrinsics in pixels of this image. None: the camera is taken from `fov`, from the
-                image's EXIF data, or, in this order, from what the Multi-HMR sees ("predicted") where it
-                finds the people, else 60 degrees ("assumed"); `Humans.K_source` tells.
-            boxes: (N, 4) x0, y0, x1, y1 in pixels around people, or what is seen of them. Everybody is where
-                they are in the whole image, however they were cropped.
-            fov: field of view over the longer side of the image, in degrees.
-            threshold: least score in [0, 1] of a person; None takes everybody in boxes, and of people that
-                were found those whom the Multi-HMR takes by itself.
-            max_people: keep only the best-scored.
-            tiles: without boxes, as the Multi-HMR takes it: for people who are small in the image.
-
-        Returns:
-            Humans: one for each box, in the order of the boxes; without boxes the nearest first.
-
-        Raises:
-            ValueError: the image, K, fov or a box cannot be used; the sentence says why.
-            FileNotFoundError: there is no such file.
-        """
-        options: dict[str, Any] = {"fov": fov, "threshold": threshold, "max_people": max_people}
-        return self.predict_batch([image], [K], [boxes], tiles=tiles, **options)[0]
-
-    def predict_batch(
-        self,
-        images: Sequence[Any],
-        Ks: Sequence[Any] | None = None,
-        boxes: Sequence[Any] | None = None,
-        *,
-        fov: float | None = None,
-        threshold: float | None = None,
-        max_people: int | None = None,
-        tiles: int = 1,
-        batch_size: int = 32,
-    ) -> list[Humans]:
-        """`predict` for several images; the crops of all of them go through `batch_size` at a time.
-
-        boxes: for each image a table as `predict` takes it, or None to find the people.
-        """
-        check_options(fov, threshold, max_people, tiles)
-        count = len(images)
-        Ks = [None] * count if Ks is None else Ks
-        boxes = [None] * count if boxes is None else boxes
-        if len(Ks) != count or len(boxes) != count:
-            raise ValueError(
-                f"Ks and boxes must hold one K and one table (or None) per image: got {len(Ks)} and "
-                f"{len(boxes)} for {count} images"
-            )
-        result: list[Humans] = []
-        for start in range(0, count, PHOTOS):
-            part = slice(start, start + PHOTOS)
-            photos = [load_image(image) for image in images[part]]
-            cameras = [photo.camera(K, fov=fov) for photo, K in zip(photos, Ks[part], strict=True)]
-            options: dict[str, Any] = {"threshold": threshold, "max_people": max_people, "tiles": tiles}
-            scenes = self._scenes(photos, cameras, boxes[part], options)
-            result += self._people_of(scenes, threshold, max_people, batch_size)
-        return result
-
-    def _scenes(
-        self,
-        photos: Sequence[LoadedImage],
-        cameras: Sequence[tuple[Tensor | None, str]],
-        boxes: Sequence[Any],
-        options: dict[str, Any],
-    ) -> list[Scene]:
-        """Pictures with cameras and boxes; people are found, with these options, where there are none."""
-        scenes: dict[int, Scene] = {}
-        unseen = [i for i, table in enumerate(boxes) if table is None]
-        for i, (photo, (K, source), table) in enumerate(zip(photos, cameras, boxes, strict=True)):
-            if table is not None:
-                height, width = photo.pixels.shape[:2]
-                if K is None:
-                    K, source = default_intrinsics(height, width), self.own_camera_source
-                scenes[i] = Scene(photo, K, source, check_boxes(table, height, width))
-        if unseen:
-            known = [cameras[i][0] for i in unseen]
-            found = self.detector.predict_batch([photos[i] for i in unseen], known, **options)
-            for i, humans in zip(unseen, found, strict=True):
-                source = humans.K_source if cameras[i][0] is None else cameras[i][1]
-                K = torch.from_numpy(humans.K.copy())
-                scenes[i] = Scene(photos[i], K, source, boxes_of(humans), humans.scores)
-        return [scenes[i] for i in range(len(photos))]
-
-    @torch.inference_mode()
-    def _people_of(
-        self, scenes: Sequence[Scene], threshold: float | None, max_people: int | None, batch_size: int
-    ) -> list[Humans]:
-        """The Humans of each scene; all crops go through together, `batch_size` at a time."""
-        found: list[dict[str, np.ndarray]] = []
-        for images_B3HW, K_B33 in crops(scenes, self.config.image_size, batch_size):
-            predictions = self(images_B3HW.to(self.device), K_B33.to(self.device))
-            found += [predictions.of_image(i) for i in range(len(images_B3HW))]
-        people = iter(found)
-        return [
-            self._in_scene([next(people) for _ in scene.boxes], scene, threshold, max_people)
-            for scene in scenes
-        ]
-
-    def _in_scene(
-        self,
-        found: Sequence[dict[str, np.ndarray]],
-        scene: Scene,
-        threshold: float | None,
-        max_people: int | None,
-    ) -> Humans:
-        """One for each box, in their order; people that were found: nearest first, with their own scores."""
-        size = self.config.image_size
-        parts = found or [self(torch.zeros(1, 3, size, size, device=self.device)).of_image(1)]  # nobody
-        people = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        if scene.scores is not None:
-            people["scores"] = scene.scores
-            kept = people["translation"][:, 2].argsort(kind="stable")
-        else:
-            kept = np.flatnonzero(people["scores"] >= (threshold or 0))
-            best = people["scores"][kept].argsort(kind="stable")[::-1]
-            kept = np.sort(kept[best[:max_people]])
-        chosen = {name: array[kept] for name, array in people.items()}
-        return self._humans(chosen, scene.photo, scene.K, scene.K_source)
 
     @property
     def own_camera_source(self) -> str:

@@ -131,9 +131,6 @@ class IterativeHead(nn.Module):
         return *parameters, depth_code_P1[:, 0]
 
 
-HEADS = {"perception": PerceptionHead, "iterative": IterativeHead}
-
-
 def _parameters(
     pose6d_PN: Tensor, shape_PS: Tensor, expression_PE: Tensor, *, bounded: bool
 ) -> tuple[Tensor, Tensor, Tensor]:

@@ -14,21 +14,21 @@ from torch import Tensor, nn
 
 from ..bodies.base import Body
 from ..geometry import DEFAULT_FOV_DEG, code_to_depth, released_code_to_depth
-from ..model import Model
 from ..preprocessing.letterbox import Letterbox
 from .alignment.gauss_newton import Alignment
 from .alignment.keypoints import KeypointReader, find_keypoints
 from .backbones.base import Features
 from .backbones.timm_backbones import create_backbone
-from .base import Predictions, own_camera
+from .base import Network, Predictions, own_camera
 from .camera_embedding import RayEmbedding
 from .configs import MultiHMRConfig
 from .detection import Centers, find_centers, nms_3d, nms_3d_fixed, topk_centers
-from .human_perception_head import HEADS
+from .human_perception_head import IterativeHead, PerceptionHead
 from .joint_heatmaps import JointHead, JointReading
 from .refinement import CoarseParams, Refinement, in_window
 
 CELLS_A_PERSON = 4
+HEADS = {"perception": PerceptionHead, "iterative": IterativeHead}  # by `config.head`
 
 
 class _EncodedBatch(NamedTuple):
@@ -40,7 +40,7 @@ class _EncodedBatch(NamedTuple):
     K_B33: Tensor  # that is used
 
 
-class MultiHMR(Model):
+class MultiHMR(Network):
     """ViT features, head centres, camera rays, Human Perception Head, body: the whole network.
 
     Args:

@@ -17,11 +17,10 @@ from torch import Tensor, nn
 
 from ..bodies.base import Body
 from ..geometry import code_to_depth, rot6d_to_rotmat
-from ..model import Model
 from ..preprocessing.letterbox import Letterbox
 from .attention import PerceptionLayer
 from .backbones.timm_backbones import create_backbone
-from .base import Predictions, own_camera
+from .base import Network, Predictions, own_camera
 from .configs import MultiHMRAnnyConfig
 from .detection import Centers, find_centers, topk_centers
 
@@ -35,7 +34,7 @@ class _EncodedBatch(NamedTuple):
     K_B33: Tensor  # that is used
 
 
-class MultiHMRAnny(Model):
+class MultiHMRAnny(Network):
     """ViT features, head centres, eight layers of attention, small readers, body.
 
     Args:
@@ -103,7 +102,7 @@ class MultiHMRAnny(Model):
         people: int,
         threshold: float | None = None,
     ) -> Predictions:
-        """As `MultiHMR.fixed`."""
+        """As `MultiHMR.forward_fixed`."""
         seen = self._encode(images_B3HW, K_B33)
         return self._refine_and_assemble(
             seen, topk_centers(seen.logits_Bhw.sigmoid(), people, **self._nms_args(threshold))

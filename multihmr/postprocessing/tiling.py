@@ -19,7 +19,6 @@ from ..humans import Humans
 Tile = tuple[int, int, int, int]  # x0, y0, x1, y1 [pixels]
 
 OVERLAP = 0.25  # least share of a part's side that the next one shows, too: small people are whole in one
-MOST = 8  # parts along the longer side
 CUT = 0.1  # share of the joints in the picture that may lie beyond the part in which a person was found
 APART = (0.25, 0.5)  # as `nms_3d` takes it, but windows differ more about a depth than cells of one
 AGREED = 0.2  # ratio - 1 of two depths of which one may stand for the other

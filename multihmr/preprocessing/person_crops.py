@@ -22,7 +22,7 @@ class Scene:
     scores (N,) of people that somebody found; None for boxes that were given.
     """
 
-    photo: LoadedImage
+    image: LoadedImage
     K: Tensor
     K_source: str
     boxes: np.ndarray
@@ -46,6 +46,6 @@ def crops(scenes: Sequence[Scene], size: int, count: int) -> Iterator[tuple[Tens
         for scene, box in everyone[start : start + count]:
             x0, y0, x1, y1 = box.tolist()
             letterbox = Letterbox.person(x0, y0, x1, y1, size)
-            images.append(letterbox.to_tensor(scene.photo.pixels))
+            images.append(letterbox.to_tensor(scene.image.pixels))
             cameras.append(letterbox.intrinsics(scene.K))
         yield torch.stack(images), torch.stack(cameras)

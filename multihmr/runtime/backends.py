@@ -12,7 +12,7 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,16 +20,15 @@ from torch import Tensor
 
 from .. import __version__
 from ..networks.backbones.base import Backbone, Features
+from ..networks.base import Network
 from ..storage.atomic import atomic_path
 from ..storage.download import locked
-from .cuda_graphs import RECORDED, Captured
+from .cuda_graphs import RECORDED, CudaGraphRuntime
+from .eager import EagerRuntime, ExternalBackbone, Runtime, with_backbone
 from .export import write_onnx
 from .int8 import quantized
 from .optional_imports import needed
 from .trace import trace_backbone
-
-if TYPE_CHECKING:
-    from ..model import Model
 
 Run = Callable[[np.ndarray], Sequence[np.ndarray]]
 PRECISIONS = {None: "f32", torch.bfloat16: "bf16"}  # half_dtype -> what OpenVINO calls it
@@ -55,14 +54,14 @@ def check_backend(name: str, *, device: str, calibrate: object = None) -> None:
         needed(name.removesuffix("-int8"))
 
 
-def set_backend(
-    model: Model, name: str, *, folder: Path, calibrate: str | os.PathLike[str] | None = None
-) -> None:
-    """Let a runtime compute the backbone of `model`, or all of it, wherever no gradient is asked for.
+def make_runtime(
+    network: Network, name: str, *, folder: Path, calibrate: str | os.PathLike[str] | None = None
+) -> Runtime:
+    """The runtime of that name for `network`, which stays as it is.
 
     Args:
-        model: in its final weights and precision; those of later are not seen.
-        name: one of BACKENDS or RECORDED, checked.
+        network: in its final weights and precision; later changes have no effect on the runtime.
+        name: "eager", or one of BACKENDS or RECORDED, checked by `check_backend`.
         folder: where graphs are kept.
         calibrate: pictures for "openvino-int8", as `int8.pictures` takes them; None takes what was made
             with some earlier.
@@ -72,56 +71,57 @@ def set_backend(
             cannot be recorded.
         ImportError: a package is missing.
     """
+    if name == "eager":
+        return EagerRuntime(network)
     if name in RECORDED:
-        model.captured = Captured(model, **RECORDED[name])
-        return
-    make = BACKENDS[name]
-    model.backbone.runtime = make(model, folder, calibrate)
+        return CudaGraphRuntime(network, **RECORDED[name])
+    backbone = ExternalBackbone(network.backbone, BACKENDS[name](network, folder, calibrate))
+    return EagerRuntime(with_backbone(network, backbone))
 
 
-def _compiled(model: Model, folder: Path, calibrate: object) -> Callable[[Tensor], Features]:
+def _compiled(network: Network, folder: Path, calibrate: object) -> Callable[[Tensor], Features]:
     """torch.compile, which keeps what it makes in its own cache."""
-    run: Callable[[Tensor], Features] = torch.compile(model.backbone.compute, dynamic=False)
-    size = model.config.image_size
+    run: Callable[[Tensor], Features] = torch.compile(network.backbone.forward, dynamic=False)
+    size = network.config.image_size
     try:
         with torch.inference_mode():
-            run(torch.zeros(1, 3, size, size, device=model.device))
+            run(torch.zeros(1, 3, size, size, device=network.device))
     except RuntimeError as error:  # no compiler, or one that cannot do it
         raise ValueError(f"torch.compile cannot be used here: {_first_line(error)}") from error
     return run
 
 
-def _onnxruntime(model: Model, folder: Path, calibrate: object) -> Callable[[Tensor], Features]:
-    if model.backbone.half_dtype is not None:
-        raise ValueError("backend 'onnxruntime' computes in float32; leave `half` away, or take 'openvino'")
+def _onnxruntime(network: Network, folder: Path, calibrate: object) -> Callable[[Tensor], Features]:
+    if network.backbone.half_dtype is not None:
+        raise ValueError("backend 'onnxruntime' computes in float32; leave `dtype` away, or take 'openvino'")
     runtime: Any = needed("onnxruntime")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
-    file = str(_stored(model, folder))
+    file = str(_stored(network, folder))
     session = runtime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-    return _features(model.backbone, lambda pixels: session.run(None, {"pixels": pixels}))
+    return _features(network.backbone, lambda pixels: session.run(None, {"pixels": pixels}))
 
 
-def _openvino(model: Model, folder: Path, calibrate: object) -> Callable[[Tensor], Features]:
-    return _features(model.backbone, _openvino_run(model, _stored(model, folder)))
+def _openvino(network: Network, folder: Path, calibrate: object) -> Callable[[Tensor], Features]:
+    return _features(network.backbone, _openvino_run(network, _stored(network, folder)))
 
 
 def _openvino_int8(
-    model: Model, folder: Path, calibrate: str | os.PathLike[str] | None
+    network: Network, folder: Path, calibrate: str | os.PathLike[str] | None
 ) -> Callable[[Tensor], Features]:
-    onnx = _stored(model, folder)
+    onnx = _stored(network, folder)
     file = onnx.with_name(f"{onnx.stem}-int8.xml")
     if calibrate is not None:
-        network = quantized(onnx, model, calibrate)
+        graph = quantized(onnx, network, calibrate)
         with locked(file):
-            needed("openvino").save_model(network, str(file), compress_to_fp16=False)
+            needed("openvino").save_model(graph, str(file), compress_to_fp16=False)
     elif not file.exists():
         raise ValueError(
             "backend 'openvino-int8' must see pictures once, to know how large numbers get: "
             "load_model(..., backend='openvino-int8', calibrate='FOLDER') with some hundred of your kind"
         )
-    return _features(model.backbone, _openvino_run(model, file))
+    return _features(network.backbone, _openvino_run(network, file))
 
 
 BACKENDS: dict[str, Callable[..., Callable[[Tensor], Features]]] = {
@@ -130,13 +130,13 @@ BACKENDS: dict[str, Callable[..., Callable[[Tensor], Features]]] = {
     "openvino": _openvino,
     "openvino-int8": _openvino_int8,
 }
-"""name -> what makes, of (model, folder, calibrate), a function from windows to features."""
+"""name -> what makes, of (network, folder, calibrate), a function from windows to features."""
 
 
-def _openvino_run(model: Model, file: Path) -> Run:
-    half = model.backbone.half_dtype
+def _openvino_run(network: Network, file: Path) -> Run:
+    half = network.backbone.half_dtype
     if half not in PRECISIONS:
-        raise ValueError(f"OpenVINO computes in float32 or bfloat16 on a CPU, got half={half}")
+        raise ValueError(f"OpenVINO computes in float32 or bfloat16 on a CPU, got dtype={half}")
     settings = {
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "INFERENCE_PRECISION_HINT": PRECISIONS[half],
@@ -158,9 +158,9 @@ def _features(backbone: Backbone, run: Run) -> Callable[[Tensor], Features]:
     return see
 
 
-def _stored(model: Model, folder: Path) -> Path:
+def _stored(network: Network, folder: Path) -> Path:
     """The backbone as ONNX in `folder`, made now if it is not there."""
-    file = folder / f"{_key(model)}.onnx"
+    file = folder / f"{_key(network)}.onnx"
     if file.exists():
         return file
     for package in ("onnx", "onnxscript"):
@@ -168,17 +168,17 @@ def _stored(model: Model, folder: Path) -> Path:
     with locked(file):
         if not file.exists():  # another process was first
             with atomic_path(file) as draft:
-                write_onnx(trace_backbone(model), draft, {"multihmr": __version__})
+                write_onnx(trace_backbone(network), draft, {"multihmr": __version__})
     return file
 
 
-def _key(model: Model) -> str:
+def _key(network: Network) -> str:
     """A name that changes with everything that the graph depends on."""
-    known = hashlib.sha256(f"{__version__} {torch.__version__} {model.config}".encode())
-    for name, value in model.backbone.state_dict().items():
+    known = hashlib.sha256(f"{__version__} {torch.__version__} {network.config}".encode())
+    for name, value in network.backbone.state_dict().items():
         known.update(name.encode())
         known.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return f"{type(model.backbone).__name__.lower()}-{model.config.image_size}-{known.hexdigest()[:16]}"
+    return f"{type(network.backbone).__name__.lower()}-{network.config.image_size}-{known.hexdigest()[:16]}"
 
 
 def _first_line(error: Exception) -> str:

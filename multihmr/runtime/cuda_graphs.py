@@ -2,8 +2,8 @@
 
 Eager prediction launches some thousand small kernels one after the other, and waits for the GPU wherever the
 number of people decides about a shape. Here every picture has the same number of slots for people
-(`Model.fixed`): pixels go up from pinned memory, are resized on the GPU, the graph runs, people come down
-into pinned memory, and for these the CPU waits, once.
+(`forward_fixed` of the network): pixels go up from pinned memory, are resized on the GPU, the graph runs,
+people come down into pinned memory, and for these the CPU waits, once.
 """
 
 from __future__ import annotations
@@ -11,21 +11,19 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..geometry import project
-from ..model import Detections
-from ..networks.base import OF_PEOPLE
+from ..networks.base import OF_PEOPLE, Network
+from ..postprocessing.to_humans import Detections
 from ..preprocessing.letterbox import Letterbox
+from .eager import with_backbone
 from .float8 import CAPABILITY, with_float8
 from .gpu_resize import seen_through
-
-if TYPE_CHECKING:
-    from ..model import Model
 
 SLOTS = 16  # people an image at first; more when more are there
 MOST_RECORDINGS = 16  # each holds memory of the GPU: whoever tries many thresholds must not fill it
@@ -47,12 +45,12 @@ class PeopleNearestFirst(nn.Module):
     everybody has found a slot; `camera` (B, 3, 3).
     """
 
-    def __init__(self, model: Model, people: int, threshold: float | None) -> None:
+    def __init__(self, network: Network, people: int, threshold: float | None) -> None:
         super().__init__()
-        self.model, self.people, self.threshold = model, people, threshold
+        self.network, self.people, self.threshold = network, people, threshold
 
     def forward(self, pixels: Tensor, K: Tensor) -> dict[str, Tensor]:
-        said: Any = self.model.forward_fixed(pixels, K, people=self.people, threshold=self.threshold)  # type: ignore[operator]
+        said: Any = self.network.forward_fixed(pixels, K, people=self.people, threshold=self.threshold)  # type: ignore[operator]
         slots = said.centers
         K_P33 = said.K_B33[slots.image_index_P]
         points_PV2 = project(said.vertices_PV3, K_P33)
@@ -79,28 +77,28 @@ class Recording(NamedTuple):
     replay: Callable[[], Any]
 
 
-class Captured:
-    """What `Model.captured` is with the backends of `RECORDED`.
+class CudaGraphRuntime:
+    """The runtime of a `Model` with the backends of `RECORDED`: predictions recorded as CUDA graphs.
 
     One graph is recorded for each number of pictures (a power of two), of slots and each threshold that is
     asked for. If a picture shows more people than there are slots, a graph with twice as many looks again, so
     that nobody is lost. On a CPU, where there is nothing to record, all is computed each time: for tests.
 
-    model: of family multihmr or multihmr-anny, in its final weights and precision; later ones are not seen.
+    network: of family multihmr or multihmr-anny, in its final weights and precision; later ones are not seen.
     compiled: let torch.compile make the kernels that are recorded.
     float8: let the backbone's linear layers compute with 8-bit floats (float8.py).
 
     ValueError: models of this family have no forward of fixed shapes; or they, or the GPU, no 8-bit floats.
     """
 
-    def __init__(self, model: Model, *, compiled: bool = False, float8: bool = False) -> None:
-        if not hasattr(model, "fixed"):
+    def __init__(self, network: Network, *, compiled: bool = False, float8: bool = False) -> None:
+        if not hasattr(network, "forward_fixed"):
             raise ValueError(
-                f"a model of family {model.family!r} cannot be recorded, because it looks at one person's "
+                f"a model of family {network.family!r} cannot be recorded, because it looks at one person's "
                 "crop at a time; record the Multi-HMR that finds its people, or take backend='compile'"
             )
-        self.size, self.device = model.config.image_size, model.device
-        self._model, self._compiled = _in_half(model, float8=float8), compiled
+        self.size, self.device = network.config.image_size, network.device
+        self._network, self._compiled = _in_half(network, float8=float8), compiled
         self._slots = SLOTS
         self._recordings: dict[tuple[int, int, float | None], Recording] = {}
         self._pool: Any = None
@@ -108,21 +106,21 @@ class Captured:
 
     def __call__(
         self,
-        pictures: Sequence[np.ndarray],
+        images: Sequence[np.ndarray],
         letterboxes: Sequence[Letterbox],
         K_B33: Tensor,
         threshold: float | None,
         max_people: int | None,
     ) -> list[Detections]:
-        """Who is in each of these (H, W, 3) uint8 pictures, seen through its window with its camera (NaN
+        """Who is in each of these (H, W, 3) uint8 images, seen through its window with its camera (NaN
         where the network's own is wanted); the rest is as in `Model.predict`.
         """
-        count = len(pictures)
+        count = len(images)
         with self._one_at_a_time:
             while True:
                 slots = self._slots if max_people is None else max(1, max_people)
                 recording = self._recording(count, slots, threshold)
-                self._run(recording, pictures, letterboxes, K_B33)
+                self._run(recording, images, letterboxes, K_B33)
                 if max_people is not None or not recording.host["full"][:count].any():
                     return [_seen(recording.host, i, max_people) for i in range(count)]
                 self._slots *= 2
@@ -130,13 +128,13 @@ class Captured:
     def _run(
         self,
         recording: Recording,
-        pictures: Sequence[np.ndarray],
+        images: Sequence[np.ndarray],
         letterboxes: Sequence[Letterbox],
         K_B33: Tensor,
     ) -> None:
         with torch.inference_mode():
-            recording.K[: len(pictures)].copy_(self._pinned(K_B33), non_blocking=True)
-            for row, picture, letterbox in zip(recording.pixels, pictures, letterboxes, strict=False):
+            recording.K[: len(images)].copy_(self._pinned(K_B33), non_blocking=True)
+            for row, picture, letterbox in zip(recording.pixels, images, letterboxes, strict=False):
                 source = self._pinned(torch.from_numpy(np.array(picture)))
                 row.copy_(seen_through(letterbox, source.to(self.device, non_blocking=True)))
             recording.replay()
@@ -163,7 +161,7 @@ class Captured:
     def _record(self, batch: int, slots: int, threshold: float | None) -> Recording:
         pixels = torch.zeros(batch, 3, self.size, self.size, device=self.device)
         K = torch.full((batch, 3, 3), torch.nan, device=self.device)
-        graph: Callable[..., dict[str, Tensor]] = PeopleNearestFirst(self._model, slots, threshold)
+        graph: Callable[..., dict[str, Tensor]] = PeopleNearestFirst(self._network, slots, threshold)
         graph(pixels, K)  # bodies make on first use what they keep
         if self._compiled:
             graph = torch.compile(graph, dynamic=False)
@@ -209,33 +207,31 @@ def _seen(host: dict[str, Tensor], image: int, max_people: int | None) -> Detect
     return Detections(people, host["camera"][image].clone(), flat)
 
 
-def _in_half(model: Model, *, float8: bool) -> Model:
-    """The same model, whose backbone holds the factors of its products in `half_dtype`, or in 8 bits.
+def _in_half(network: Network, *, float8: bool) -> Network:
+    """The same network, whose backbone holds the factors of its products in `half_dtype`, or in 8 bits.
 
     Autocast makes such copies in every prediction, and a graph would make them in every replay: of a ViT-L
     1.8 GB go through memory for that. With `half_dtype` what is computed stays the same.
     """
-    dtype = model.backbone.half_dtype
+    dtype = network.backbone.half_dtype
     if float8:
-        _check_float8(model)
+        _check_float8(network)
     if dtype is None:
-        return model
-    backbone = copy.deepcopy(model.backbone)
+        return network
+    backbone = copy.deepcopy(network.backbone)
     for part in backbone.modules():
         if isinstance(part, nn.Linear | nn.Conv2d):
             part.to(dtype)
     if float8:
         with_float8(backbone)
-    halved = copy.copy(model)
-    halved._modules = {**model._modules, "backbone": backbone}
-    return halved
+    return with_backbone(network, backbone)
 
 
-def _check_float8(model: Model) -> None:
-    if model.backbone.half_dtype != torch.bfloat16:
-        raise ValueError("products of 8-bit floats give bfloat16: take half=torch.bfloat16 with them")
-    if model.device.type == "cuda" and torch.cuda.get_device_capability(model.device) < CAPABILITY:
+def _check_float8(network: Network) -> None:
+    if network.backbone.half_dtype != torch.bfloat16:
+        raise ValueError("products of 8-bit floats give bfloat16: take dtype=torch.bfloat16 with them")
+    if network.device.type == "cuda" and torch.cuda.get_device_capability(network.device) < CAPABILITY:
         raise ValueError(
-            f"{torch.cuda.get_device_name(model.device)} has no products of 8-bit floats; "
+            f"{torch.cuda.get_device_name(network.device)} has no products of 8-bit floats; "
             "take backend='cudagraph-compile'"
         )

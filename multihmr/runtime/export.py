@@ -11,24 +11,29 @@ import tempfile
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 
+from ..networks.base import Network
 from .int8 import quantized
 from .optional_imports import needed, quiet
 from .trace import Traced, facts, trace_people
-
-if TYPE_CHECKING:
-    from ..model import Model
 
 FACTS = "facts.json"
 SCOPES = "pkg.torch.onnx.name_scopes"
 AROUND = r"people\.\d+.*"  # names of what is no part of the backbone
 
 
+class Exportable(Protocol):
+    """A `multihmr.Model`, as far as an exported file describes it."""
+
+    network: Network
+    licence: str
+
+
 def export_model(
-    model: Model,
+    model: Exportable,
     path: str | Path,
     *,
     people: int = 20,
@@ -45,7 +50,7 @@ def export_model(
     "camera" (B, 3, 3), the one that was used. In rows of nobody stand numbers without meaning.
 
     Args:
-        model: of family multihmr or multihmr-anny, on the CPU.
+        model: a `multihmr.Model` of family multihmr or multihmr-anny, on the CPU.
         path: of the file, whose ending says what it is: .onnx, .pt2 (torch.export's), or .xml (OpenVINO's,
             with the weights beside it, as .bin).
         people: N, at most that many in one picture.
@@ -59,7 +64,7 @@ def export_model(
         ImportError: what writes the format is missing; the sentence says what to install.
         OSError: the file cannot be written.
     """
-    path = Path(path)
+    network, path = model.network, Path(path)
     suffix, write, packages = FORMATS[format_of(path)]
     if threshold is not None and not 0 <= threshold <= 1:
         raise ValueError(f"threshold is a score between 0 and 1, got {threshold}")
@@ -67,16 +72,16 @@ def export_model(
         raise FileNotFoundError(f"{path.parent} is no folder; make it first")
     if calibrate is not None and suffix != ".xml":
         raise ValueError(f"8 bits are for format 'openvino' alone, got {path.name!r}; take FILE.xml")
-    if model.device.type != "cpu":
-        raise ValueError(f"the model must be on the CPU, got {model.device}; load it with device='cpu'")
+    if network.device.type != "cpu":
+        raise ValueError(f"the model must be on the CPU, got {network.device}; load it with device='cpu'")
     for package in packages if calibrate is None else (*packages, "nncf"):
         needed(package)
     options: dict[str, Any] = {"people": people, "threshold": threshold, "vertices": vertices}
-    traced, known = trace_people(model, **options), facts(model, **options)
+    traced, known = trace_people(network, **options), facts(network, **options, licence=model.licence)
     if calibrate is None:
         write(traced, path, known)
     else:
-        write_openvino(traced, path, known, lambda onnx: quantized(onnx, model, calibrate, kept=AROUND))
+        write_openvino(traced, path, known, lambda onnx: quantized(onnx, network, calibrate, kept=AROUND))
     return path
 
 

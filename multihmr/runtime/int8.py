@@ -14,27 +14,27 @@ from collections.abc import Iterator
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
+from ..networks.base import Network
 from ..preprocessing.image import load_image
 from .optional_imports import needed, quiet
-
-if TYPE_CHECKING:
-    from ..model import Model
 
 PICTURES = 200  # seen at most; NNCF takes 300 where nobody says
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 
 
-def quantized(onnx: Path, model: Model, folder: str | os.PathLike[str], *, kept: str | None = None) -> Any:
+def quantized(
+    onnx: Path, network: Network, folder: str | os.PathLike[str], *, kept: str | None = None
+) -> Any:
     """The graph in `onnx`, an openvino.Model of 8 bits.
 
     Args:
         onnx: file with inputs "pixels" and perhaps "K".
-        model: whose windows the pictures are seen through.
+        network: whose letterbox the pictures go through.
         folder: of pictures, see `pictures`.
         kept: a regular expression; operations with such names keep their precision.
 
@@ -43,19 +43,19 @@ def quantized(onnx: Path, model: Model, folder: str | os.PathLike[str], *, kept:
     """
     openvino, nncf = needed("openvino"), needed("nncf")
     _keep_to_ourselves(nncf)
-    network = openvino.Core().read_model(str(onnx))
-    names = [value.any_name for value in network.inputs]
+    graph = openvino.Core().read_model(str(onnx))
+    names = [value.any_name for value in graph.inputs]
 
     def inputs(letterbox: np.ndarray) -> dict[str, np.ndarray]:
         unknown = np.full((1, 3, 3), np.nan, np.float32)
         return {name: {"pixels": letterbox, "K": unknown}[name] for name in names}
 
-    letterboxes = [_window(model, picture) for picture in pictures(folder)]
+    letterboxes = [_letterboxed(network, picture) for picture in pictures(folder)]
     scope = nncf.IgnoredScope(patterns=[kept], validate=False) if kept else None
     with warnings.catch_warnings(), quiet("nncf"):
         warnings.simplefilter("ignore")  # of NNCF to itself
         return nncf.quantize(
-            network,
+            graph,
             nncf.Dataset(letterboxes, inputs),
             subset_size=len(letterboxes),
             model_type=nncf.ModelType.TRANSFORMER,
@@ -98,6 +98,6 @@ def _pictures(path: Path) -> Iterator[bytes]:
                     yield content.read()
 
 
-def _window(model: Model, picture: bytes) -> np.ndarray:
+def _letterboxed(network: Network, picture: bytes) -> np.ndarray:
     pixels = load_image(picture).pixels
-    return torch.stack([model.letterbox(*pixels.shape[:2]).to_tensor(pixels)]).numpy()
+    return torch.stack([network.letterbox(*pixels.shape[:2]).to_tensor(pixels)]).numpy()

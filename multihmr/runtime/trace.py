@@ -9,15 +9,13 @@ import json
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from .. import __version__
-
-if TYPE_CHECKING:
-    from ..model import Model
+from ..networks.base import Network
 
 INPUTS = ("pixels", "K")
 OUTPUTS = ("mask", "scores", "pose", "shape", "expression", "translation", "joints", "camera", "vertices")
@@ -38,12 +36,12 @@ class PeopleGraph(nn.Module):
     Without `vertices` all but the last.
     """
 
-    def __init__(self, model: Model, *, people: int, threshold: float | None, vertices: bool) -> None:
+    def __init__(self, network: Network, *, people: int, threshold: float | None, vertices: bool) -> None:
         super().__init__()
-        self.model, self.people, self.threshold, self.vertices = model, people, threshold, vertices
+        self.network, self.people, self.threshold, self.vertices = network, people, threshold, vertices
 
     def forward(self, pixels: Tensor, K: Tensor) -> tuple[Tensor, ...]:
-        said: Any = self.model.forward_fixed(pixels, K, people=self.people, threshold=self.threshold)  # type: ignore[operator]
+        said: Any = self.network.forward_fixed(pixels, K, people=self.people, threshold=self.threshold)  # type: ignore[operator]
         mask_BN = said.centers.mask_BQ
         flat = [said.centers.scores_P, said.pose_PR33, said.shape_PS, said.expression_PE]
         flat += [said.translation_P3, said.joints_PJ3, said.vertices_PV3]
@@ -60,35 +58,35 @@ class BackboneGraph(nn.Module):
         self.backbone = backbone
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        features = self.backbone.compute(pixels)  # type: ignore[operator]
+        features = self.backbone(pixels)
         fine = () if features.fine_BDhw is None else (features.fine_BDhw,)
         return (features.grid_BDhw, features.global_BD, *fine, *features.scales)
 
 
-def trace_people(model: Model, *, people: int, threshold: float | None, vertices: bool) -> Traced:
+def trace_people(network: Network, *, people: int, threshold: float | None, vertices: bool) -> Traced:
     """The whole network as a graph.
 
     ValueError: models of this family have no forward of fixed shapes; or nobody is asked for.
     """
-    if not hasattr(model, "fixed"):
+    if not hasattr(network, "forward_fixed"):
         raise ValueError(
-            f"a model of family {model.family!r} cannot be exported, because it looks at one person's crop "
+            f"a model of family {network.family!r} cannot be exported, because it looks at one person's crop "
             "at a time; export the Multi-HMR that finds its people, or use load_model(backend=...)"
         )
     if people < 1:
         raise ValueError(f"people is how many an image can show at most, 1 or more, got {people}")
-    graph = PeopleGraph(model, people=people, threshold=threshold, vertices=vertices)
+    graph = PeopleGraph(network, people=people, threshold=threshold, vertices=vertices)
     unknown = torch.full((2, 3, 3), torch.nan)
-    with _plain(model):
-        program = _traced(graph, (letterboxes(model.config.image_size), unknown))
+    with _in_float32(network):
+        program = _traced(graph, (letterboxes(network.config.image_size), unknown))
     return Traced(program, INPUTS, OUTPUTS if vertices else OUTPUTS[:-1])
 
 
-def trace_backbone(model: Model) -> Traced:
+def trace_backbone(network: Network) -> Traced:
     """What costs most of a network, as a graph."""
-    graph = BackboneGraph(model.backbone)
-    pixels = letterboxes(model.config.image_size)
-    with _plain(model):
+    graph = BackboneGraph(network.backbone)
+    pixels = letterboxes(network.config.image_size)
+    with _in_float32(network):
         program = _traced(graph, (pixels,))
     more = len(program.graph_signature.user_outputs) - 2
     return Traced(program, INPUTS[:1], ("grid", "global", *(f"map{i}" for i in range(more))))
@@ -109,43 +107,44 @@ def _traced(graph: nn.Module, inputs: Sequence[Tensor]) -> torch.export.Exported
 
 
 @contextmanager
-def _plain(model: Model) -> Iterator[None]:
-    """Meanwhile torch itself computes the backbone, in float32."""
-    backbone = model.backbone
-    kept = backbone.runtime, backbone.half_dtype
-    backbone.runtime = backbone.half_dtype = None
+def _in_float32(network: Network) -> Iterator[None]:
+    """Meanwhile the backbone computes in float32."""
+    backbone = network.backbone
+    kept, backbone.half_dtype = backbone.half_dtype, None
     try:
         yield
     finally:
-        backbone.runtime, backbone.half_dtype = kept
+        backbone.half_dtype = kept
 
 
-def facts(model: Model, *, people: int, threshold: float | None, vertices: bool) -> dict[str, str]:
+def facts(
+    network: Network, *, people: int, threshold: float | None, vertices: bool, licence: str = "unknown"
+) -> dict[str, str]:
     """What a reader of the file must know, as words and JSON."""
-    letterbox, topology = model.letterbox(1, 1), model.body.topology
+    letterbox, topology = network.letterbox(1, 1), network.body.topology
     known: dict[str, Any] = {
-        "image_size": model.config.image_size,
+        "image_size": network.config.image_size,
         "padding": letterbox.padding,  # grey level around a picture that is not square
         "window": "released" if letterbox.reducing_gap is None else "whole",  # image.Window's names
         "people": people,
-        "threshold": model.config.threshold if threshold is None else threshold,
-        "apart": getattr(model.config, "apart", None),  # done in the graph
-        "own_camera": model.own_camera_source,  # where K is NaN
+        "threshold": network.config.threshold if threshold is None else threshold,
+        "apart": getattr(network.config, "nms_3d_distance", None),  # done in the graph
+        "own_camera": network.own_camera_source,  # where K is NaN
         "joint_names": topology.joint_names,
         "parents": topology.parents,
         "pose_names": topology.pose_names,
         "shape_names": topology.shape_names,
         "expression_names": topology.expression_names,
-        "unpredicted": model.config.unpredicted,
-        "center_joint": model.body.center_joint,
-        "pelvis_joint": model.body.pelvis_joint,
+        "unpredicted": network.config.unpredicted,
+        "center_joint": network.body.center_joint,
+        "pelvis_joint": network.body.pelvis_joint,
     }
     if vertices:
         known["faces"] = topology.faces.tolist()
     words = {
-        "family": model.family,
-        "body": model.body.name,
-        "licence": model.licence,
+        "family": network.family,
+        "body": network.body.name,
+        "licence": licence,
         "multihmr": __version__,
     }
     return words | {name: json.dumps(value) for name, value in known.items()}

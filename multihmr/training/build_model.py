@@ -16,9 +16,9 @@ from ..bodies.base import Body
 from ..bodies.body_parts import body_joints
 from ..bodies.loading import load_body
 from ..bodies.topology import Topology
-from ..hub.loading import load_model
-from ..model import Model
+from ..model import load_model
 from ..networks.backbones.hybrid import Hybrid
+from ..networks.base import Network
 from ..networks.registry import FAMILIES
 from ..networks.resize_embeddings import stretched
 from .glnet_parts import guiding_parts
@@ -34,7 +34,7 @@ PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 _BLOCKS = {"Block", "DepthwiseSeparableConv", "InvertedResidual", "BasicBlock", "Bottleneck"}
 
 
-def build(config: TrainConfig, keypoint_sets: Collection[str] | None = None) -> Model:
+def build(config: TrainConfig, keypoint_sets: Collection[str] | None = None) -> Network:
     """A new network, or the one of `init` at another image size; one of another family lends its backbone.
 
     keypoint_sets: those of the body that the data have; None is all. Each has thousands of vertices, which
@@ -47,9 +47,9 @@ def build(config: TrainConfig, keypoint_sets: Collection[str] | None = None) -> 
     if config.family not in TRAINED:
         raise ValueError(f"family must be one of {', '.join(TRAINED)}, got {config.family!r}")
     network, make_config = cast(Any, FAMILIES[config.family])()
-    started = (
-        None if config.init in STARTS else load_model(config.init, device="cpu", smplx=config.smplx or None)
-    )
+    started: Network | None = None
+    if config.init not in STARTS:
+        started = load_model(config.init, device="cpu", smplx=config.smplx or None).network
     if started is not None and started.family == config.family:
         body = started.body
         model_config = replace(started.config, image_size=config.image_size).changed(config.network)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..hub.checkpoint import CurrentNames
-from ..model import Model
+from ..networks.base import Network
 from ..storage.atomic import atomic_path
 from .collate import Batch
 
@@ -27,7 +27,7 @@ _READ_ERRORS = (RuntimeError, EOFError, KeyError, pickle.UnpicklingError)
 class TrainState:
     """Weights, their moving average, optimiser, loss scale, step."""
 
-    def __init__(self, model: Model, config: TrainConfig) -> None:
+    def __init__(self, model: Network, config: TrainConfig) -> None:
         self.model = model.train()
         self.config = config
         self.step = 0
@@ -140,13 +140,13 @@ class TrainState:
         )
 
 
-def size_of(model: Model) -> str:
+def size_of(model: Network) -> str:
     """The size of a network in words."""
     numbers = sum(map(torch.numel, model.state_dict().values()))
     return f"{model.config.backbone} at {model.config.image_size} pixels ({numbers / 1e6:.1f} M numbers)"
 
 
-def _parameter_groups(model: Model, config: TrainConfig) -> list[dict[str, Any]]:
+def _parameter_groups(model: Network, config: TrainConfig) -> list[dict[str, Any]]:
     """Pretrained parts learn slower; biases, norms and tables are not decayed."""
     pretrained = ("backbone.stem.", "backbone.vit.")
     groups: dict[tuple[bool, bool], list] = {}

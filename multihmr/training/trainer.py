@@ -16,9 +16,11 @@ from ..bodies.topology import Topology
 from ..data.augment import Augmentation, augment
 from ..data.mixture import Mixture, Source, for_body, open_sources
 from ..data.person_crops import one_person, one_person_twice
-from ..hub.loading import pick_device, save_model
+from ..hub.loading import save_network
 from ..model import Model
+from ..networks.base import Network
 from ..networks.glnet import GLNet
+from ..runtime.devices import pick_device
 from .build_model import STARTS, build
 from .collate import Batch
 from .config import TrainConfig
@@ -33,7 +35,7 @@ from .targets import Targets, make_targets, point_names
 log = logging.getLogger(__name__)
 
 
-def train(config: TrainConfig, *, model: Model | None = None, progress: bool | None = None) -> Path:
+def train(config: TrainConfig, *, model: Model | Network | None = None, progress: bool | None = None) -> Path:
     """Train (or go on, if `out` holds a checkpoint) and return the path of the weights that came out.
 
     Started by `torchrun --nproc-per-node N -m multihmr train ...`, the processes share each step's pictures
@@ -42,7 +44,7 @@ def train(config: TrainConfig, *, model: Model | None = None, progress: bool | N
 
     Args:
         config: every flag of the command.
-        model: the network to train, instead of one that `config` describes.
+        model: whose network to train, instead of one that `config` describes.
         progress: whether to show a bar; None on a terminal.
 
     Raises:
@@ -57,13 +59,14 @@ def train(config: TrainConfig, *, model: Model | None = None, progress: bool | N
     processes = Processes.join(device)
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
-    crops = (model or config).family == "glnet"
+    network = model.network if isinstance(model, Model) else model
+    crops = (network or config).family == "glnet"
     if config.paired_crops and not crops:
         raise ValueError("--paired-crops are two crops of one person; take --family glnet")
     sources = open_sources(config.data, config.root, joints=crops)
-    if model is None:
-        model = build(config, {source.samples[0].keypoint_set for source in sources})
-    state = TrainState(model.to(device), config)
+    if network is None:
+        network = build(config, {source.samples[0].keypoint_set for source in sources})
+    state = TrainState(network.to(device), config)
     if (out / "checkpoint.pt").exists():
         state.load(out / "checkpoint.pt")
         log.info("going on from step %d", state.step)
@@ -126,7 +129,7 @@ def _learn(
 class Objective(nn.Module):
     """Batch in, weighted loss terms by name out: the network at the true cells against the truth."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Network) -> None:
         super().__init__()
         self.model = model
         self.criterion = MultiHMRLoss(model.body, model.config.image_size, model.config.read_joints)
@@ -143,7 +146,7 @@ class Objective(nn.Module):
         return self.criterion(pred, true, counts)
 
 
-def objective_of(model: Model) -> nn.Module:
+def objective_of(model: Network) -> nn.Module:
     """What a model of its family learns by."""
     return GLNetObjective(model) if isinstance(model, GLNet) else Objective(model)
 
@@ -237,7 +240,7 @@ def export(state: TrainState, path: Path, licence: str = "unknown") -> Path:
     state.model.config = replace(state.model.config, unpredicted=unmoved)
     trained = {name: value.clone() for name, value in state.model.state_dict().items()}
     state.model.load_state_dict(state.ema)
-    save_model(state.model, path, half=True, source="multihmr train", licence=licence)
+    save_network(state.model, path, half=True, source="multihmr train", licence=licence)
     state.model.load_state_dict(trained)
     return path
 

@@ -2,27 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
+from ..bodies.base import Body
 from ..humans import Humans
 from ..preprocessing.image import LoadedImage
 from .reader import Frame, open_video
 from .tracker import LIVE, Tracking, follow
 from .tracks import with_meshes
 
-if TYPE_CHECKING:
-    from ..model import Model
-
 BATCH_MEGAPIXELS = 48  # of one batch: 8 frames of 1080p, one of 8K; memory does not follow the size
 _CLOCK = 90_000  # ticks a second of files that are written: what varies in rate is shown when it happened
 
 
+class Predictor(Protocol):
+    """What predicts the frames: a `multihmr.Model`."""
+
+    @property
+    def body(self) -> Body:
+        """The parametric body of the people."""
+        ...
+
+    @property
+    def threshold(self) -> float:
+        """Least score of a person where none is asked for."""
+        ...
+
+    def predict_batch(
+        self,
+        images: Iterable[Any],
+        Ks: Sequence[Any] | None = None,
+        *,
+        fov: float | None = None,
+        threshold: float | None = None,
+        tiles: int = 1,
+        batch_size: int = 8,
+    ) -> list[Humans]:
+        """The people of each image."""
+        ...
+
+
 def predict_video(
-    model: Model,
+    model: Predictor,
     source: Any,
     K: Any = None,
     *,
@@ -35,7 +60,7 @@ def predict_video(
     """`Model.predict_video`, which see."""
     video = open_video(source)
     chosen = tracking or (LIVE if video.live else Tracking())
-    new = model.config.threshold if threshold is None else threshold
+    new = model.threshold if threshold is None else threshold
     size = 1 if video.live else batch_size
     predicted = predict_frames(model, video, K, fov=fov, threshold=new / 2, tiles=tiles, batch_size=size)
     named = follow(((frame.time, humans) for frame, humans in predicted), chosen, new=new)
@@ -43,7 +68,7 @@ def predict_video(
 
 
 def predict_frames(
-    model: Model,
+    model: Predictor,
     frames: Iterable[Frame],
     K: Any = None,
     *,

@@ -34,7 +34,7 @@ from multihmr.data.sample import Sample
 from multihmr.data.webdataset import Shards
 from multihmr.evaluation import metrics
 from multihmr.evaluation.ground_truth import true_people
-from multihmr.hub.loading import load_model
+from multihmr.model import load_model
 from multihmr.training.config import TrainConfig
 from multihmr.training.trainer import train
 

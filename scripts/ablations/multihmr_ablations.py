@@ -37,7 +37,7 @@ from multihmr.data.sample import Sample
 from multihmr.data.webdataset import Shards
 from multihmr.evaluation.report import People
 from multihmr.evaluation.runner import evaluate
-from multihmr.hub.loading import load_model
+from multihmr.model import load_model
 from multihmr.training.config import TrainConfig
 from multihmr.training.trainer import train
 

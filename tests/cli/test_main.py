@@ -47,7 +47,7 @@ def cli_fields(humans: Humans) -> list[str]:
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> StubModel:
     stub = StubModel()
-    monkeypatch.setattr("multihmr.hub.loading.load_model", lambda name=None, **options: stub)
+    monkeypatch.setattr("multihmr.model.load_model", lambda name=None, **options: stub)
     monkeypatch.setattr(Humans, "save", lambda self, path: Path(path).touch())
     monkeypatch.setattr(Humans, "draw", lambda self, image: load_image(image).pixels)
     return stub

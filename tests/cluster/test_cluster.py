@@ -212,7 +212,7 @@ def test_an_address_where_nobody_listens_is_told_at_once():
 def test_the_command_says_what_was_done(monkeypatch, capsys, missing, code):
     report = Report(20, 30, 7, 5, missing, seconds=10, busy=16, workers=2, reasons=["a.jpg: broken"] * 5)
     monkeypatch.setattr("multihmr.cluster.predict_dataset", lambda *_, settings, **__: report)
-    monkeypatch.setattr("multihmr.hub.loading.load_model", lambda *_, **__: None)
+    monkeypatch.setattr("multihmr.model.load_model", lambda *_, **__: None)
     assert cli.run(["cluster", "in", "--out", "out", "--workers", "2"]) == code
     said = capsys.readouterr()
     assert said.out.startswith(

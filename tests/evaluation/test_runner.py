@@ -290,7 +290,7 @@ def test_shares_of_several_processes_make_the_whole(score: Any, body: Body, tmp_
 def test_two_processes_give_the_same_to_the_last_bit(tmp_path: Path) -> None:
     from multihmr.bodies.anny import Anny
     from multihmr.data.webdataset import write_shard
-    from multihmr.hub.loading import save_model
+    from multihmr.model import save_model
     from multihmr.networks.configs import MultiHMRConfig
     from multihmr.networks.multihmr import MultiHMR
 

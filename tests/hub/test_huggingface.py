@@ -21,7 +21,7 @@ from multihmr.evaluation.results import BenchmarkResult
 from multihmr.hub import huggingface as sharing
 from multihmr.hub import loading as hub
 from multihmr.hub.checkpoint import own_state
-from multihmr.networks.multihmr import MultiHMR
+from multihmr.model import TopDownModel
 from multihmr.storage import paths
 
 REAL_LOAD_BODY = hub.load_body
@@ -31,7 +31,8 @@ SCRIPT = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
 from toys import ToyBody, tiny_model
-from multihmr import Model, hub, load_model
+from multihmr import Model, load_model
+from multihmr.hub import loading as hub
 hub.load_body = lambda name, **_: ToyBody()
 model = tiny_model()
 model.licence = "CC-BY-4.0"
@@ -121,11 +122,11 @@ def test_a_folder_comes_back(make, tmp_path: Path) -> None:
     folder = model.save_pretrained(tmp_path / "mine")
     again = Model.from_pretrained(folder, device="cpu")
     assert type(again) is type(model)
-    for key, value in own_state(model).items():
-        torch.testing.assert_close(own_state(again)[key], value, rtol=0, atol=0)
+    for key, value in own_state(model.network).items():
+        torch.testing.assert_close(own_state(again.network)[key], value, rtol=0, atol=0)
     described = json.loads((folder / "config.json").read_text())
     assert described["config"] == json.loads(json.dumps(dataclasses.asdict(model.config)))
-    assert described["architectures"] == [type(model).__name__]
+    assert described["architectures"] == [type(model.network).__name__]
 
 
 def test_the_card_has_the_figures_that_were_measured(evaluation: Path, tmp_path: Path) -> None:
@@ -198,8 +199,8 @@ def test_nothing_is_published_without_a_licence_or_a_name() -> None:
 
 def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
     folder = tiny_anny_model().save_pretrained(tmp_path / "mine")
-    with pytest.raises(ValueError, match=r"holds a MultiHMRAnny, not a MultiHMR; Model\.from_pretrained"):
-        MultiHMR.from_pretrained(folder, device="cpu")
+    with pytest.raises(ValueError, match=r"holds a Model, not a TopDownModel; Model\.from_pretrained"):
+        TopDownModel.from_pretrained(folder, device="cpu")
     with pytest.raises(ValueError, match="has no revisions"):
         Model.from_pretrained(folder, revision="main")
     with pytest.raises(ValueError, match="'people' is neither a folder here nor 'owner/repo' on the Hub"):

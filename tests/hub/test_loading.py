@@ -12,7 +12,9 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from huggingface_hub.errors import EntryNotFoundError
@@ -24,7 +26,9 @@ from toys import ToyBody, tiny_model
 from multihmr.bodies.loading import find_smplx
 from multihmr.hub import loading as hub
 from multihmr.hub.checkpoint import Checkpoint, own_state, read_metadata
-from multihmr.hub.loading import list_models, load_model, save_model
+from multihmr.hub.releases import list_models
+from multihmr.model import load_model, save_model
+from multihmr.runtime.devices import backbone_dtype
 from multihmr.storage import paths
 from multihmr.storage.paths import cache_folder
 
@@ -86,7 +90,7 @@ def test_small_is_a_quarter_of_the_size_and_each_row_is_off_by_half_a_step_at_mo
     assert small.stat().st_size < 0.75 * whole.stat().st_size
     assert read_metadata(small)["version"] == "2"
     there = load_model(small, device="cpu").state_dict()
-    for name, value in own_state(model).items():
+    for name, value in own_state(model.network).items():
         rows = value.float().flatten(1) if value.ndim > 1 else value.float()[None]
         step = rows.abs().amax(1, keepdim=True) / 127
         off = (there[name].float().reshape(rows.shape) - rows).abs()
@@ -465,7 +469,7 @@ def test_the_body_gets_its_file_and_its_number_of_betas(
     file = tmp_path / "any.npz"
     file.touch()
     model = tiny_model()
-    model.body = SMPLX(file, shape_count=2)
+    model.network.body = SMPLX(file, shape_count=2)
     header = read_metadata(save_model(model, saved))
     assert (header["body"], header["body_options"]) == ("smplx", '{"shape_count": 2}')
     load_model(saved, device="cpu", smplx=file)
@@ -491,18 +495,47 @@ def test_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert cache_folder() == Path.home() / "people"
 
 
-def test_half_precision(saved: Path) -> None:
-    def precision(half: torch.dtype | bool | None) -> torch.dtype | None:
-        return load_model(saved, device="cpu", half=half).backbone.half_dtype
+def test_the_precision_of_the_backbone(saved: Path) -> None:
+    def precision(dtype: Any) -> torch.dtype | None:
+        return load_model(saved, device="cpu", dtype=dtype).backbone.half_dtype
 
-    assert [precision(half) for half in (None, False, torch.float32)] == [None] * 3
+    assert [precision(dtype) for dtype in ("auto", torch.float32, "float32", "torch.float32")] == [None] * 4
+    assert [precision(dtype) for dtype in ("bfloat16", torch.bfloat16)] == [torch.bfloat16] * 2
+    assert [precision(dtype) for dtype in ("float16", torch.float16)] == [torch.float16] * 2
+    for device, expected in (("cuda", torch.float16), ("mps", None), ("cpu", None)):
+        assert backbone_dtype("auto", torch.device(device)) == expected
+    for dtype in (torch.float64, torch.int8, 16, "bf16", True):
+        with pytest.raises(ValueError, match="dtype must be 'auto', float32, float16 or bfloat16, got"):
+            load_model(saved, dtype=dtype)
+
+
+def test_half_is_still_read_with_a_warning(saved: Path) -> None:
+    def precision(half: Any) -> torch.dtype | None:
+        with pytest.warns(DeprecationWarning, match="half is now dtype") as caught:
+            model = load_model(saved, device="cpu", half=half)
+        assert caught[0].filename == __file__
+        return model.backbone.half_dtype
+
+    assert [precision(half) for half in (False, torch.float32)] == [None] * 2
     assert [precision(half) for half in (True, torch.bfloat16)] == [torch.bfloat16] * 2
     assert precision(torch.float16) == torch.float16
-    for device, expected in (("cuda", torch.float16), ("mps", None), ("cpu", None)):
-        assert hub._half_dtype(None, torch.device(device)) == expected
-    for half in (torch.float64, torch.int8, 16, "bf16"):
-        with pytest.raises(ValueError, match=r"half must be torch\.float16, torch\.bfloat16"):
-            load_model(saved, half=half)  # type: ignore[arg-type]
+
+
+def test_a_loaded_model_changes_its_precision(saved: Path) -> None:
+    model = load_model(saved, device="cpu")
+    picture = np.zeros((64, 64, 3), np.uint8)
+    for change, expected in (
+        (model.half, torch.bfloat16),  # on a CPU
+        (lambda: model.to(torch.float16), torch.float16),
+        (model.bfloat16, torch.bfloat16),
+        (model.float, None),
+    ):
+        assert change() is model
+        assert model.backbone.half_dtype == expected
+        humans = model.predict(picture, threshold=0.0, max_people=1)
+        assert humans.vertices.dtype == np.float32
+    with pytest.raises(ValueError, match="dtype must be 'auto', float32, float16 or bfloat16, got"):
+        model.to(torch.float64)
 
 
 def test_the_hub_repository_of_a_release_may_hold_the_pt_only(

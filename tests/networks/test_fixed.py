@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from toys import tiny_anny_model, tiny_model
+from toys import tiny_anny_network, tiny_network
 
 from multihmr.geometry import default_intrinsics
 from multihmr.networks.detection import FixedCenters, find_centers, nms_3d, nms_3d_fixed, topk_centers
@@ -19,7 +19,7 @@ FIELDS = ("pose_PR33", "shape_PS", "expression_PE", "translation_P3", "vertices_
 
 @pytest.fixture(scope="module", params=[*VARIANTS, "anny of 2026"])
 def model(request):
-    return tiny_anny_model() if request.param == "anny of 2026" else tiny_model(**VARIANTS[request.param])
+    return tiny_anny_network() if request.param == "anny of 2026" else tiny_network(**VARIANTS[request.param])
 
 
 @pytest.mark.parametrize("batch", [1, 2, 5])

@@ -8,10 +8,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from toys import ToyBody, tiny_glnet, tiny_model
+from toys import ToyBody, tiny_glnet, tiny_glnet_model, tiny_model
 
 from multihmr.geometry import default_intrinsics, pixel_rays, project
 from multihmr.hub import loading as hub
+from multihmr.model import load_model, save_model
 from multihmr.networks.configs import GLNetConfig
 from multihmr.networks.glnet import GLNet
 from multihmr.networks.glnet_parameters import Theta, crop_rotation
@@ -109,7 +110,7 @@ def test_mean_numbers_mean_the_mean_person():
 
 def test_pixels_move_and_metres_do_not():
     """A picture with a margin, its camera and boxes moved along: everybody stays where they are."""
-    model, boxes = tiny_glnet(), np.array([[40, 30, 100, 90.0]])
+    model, boxes = tiny_glnet_model(), np.array([[40, 30, 100, 90.0]])
     wide = np.full((200, 300, 3), 128, np.uint8)
     wide[30:150, 50:210] = picture()
     moved = K + np.float32([[0, 0, 50], [0, 0, 30], [0, 0, 0]])
@@ -120,7 +121,7 @@ def test_pixels_move_and_metres_do_not():
 
 
 def test_people_come_in_the_order_of_their_boxes():
-    model, boxes = tiny_glnet(), [[100, 20, 150, 110], [10, 10, 60, 60], [40, 0, 120, 120]]
+    model, boxes = tiny_glnet_model(), [[100, 20, 150, 110], [10, 10, 60, 60], [40, 0, 120, 120]]
     humans = model.predict(picture(), K, boxes)
     assert (len(humans), humans.K_source, humans.image_size) == (3, "given", (120, 160))
     alone = [model.predict(picture(), K, [box]).vertices[0] for box in boxes]
@@ -131,11 +132,11 @@ def test_people_come_in_the_order_of_their_boxes():
 
 
 def test_many_boxes_in_many_pictures_go_through_in_bounded_batches(monkeypatch):
-    model, counts = tiny_glnet(), []
+    model, counts = tiny_glnet_model(), []
     real = GLNet.forward
     monkeypatch.setattr(GLNet, "forward", lambda self, x, K=None: counts.append(len(x)) or real(self, x, K))
     table = np.tile([20.0, 10, 80, 100], (50, 1))
-    humans = model.predict_batch([picture(), picture(1), picture(2)], boxes=[table, [], table], batch_size=32)
+    humans = model.predict_batch([picture(), picture(1), picture(2)], boxes=[table, [], table])
     assert [len(people) for people in humans] == [50, 0, 50]
     assert counts == [32, 32, 32, 4, 1]  # the last to know what nobody looks like
     assert humans[1].vertices.shape == (0, 12, 3)
@@ -143,12 +144,12 @@ def test_many_boxes_in_many_pictures_go_through_in_bounded_batches(monkeypatch):
 
 
 def test_people_cut_by_the_frame_are_looked_at():
-    humans = tiny_glnet().predict(picture(), K, [[-40, 50, 30, 200], [150, -20, 400, 60]])
+    humans = tiny_glnet_model().predict(picture(), K, [[-40, 50, 30, 200], [150, -20, 400, 60]])
     assert np.isfinite(humans.vertices).all()
 
 
 def test_without_boxes_people_are_found():
-    model, finder = tiny_glnet(), tiny_model()
+    model, finder = tiny_glnet_model(), tiny_model()
     with pytest.raises(ValueError, match="give boxes, or load it with load_model"):
         model.predict(picture())
     model.load_detector = lambda device: finder
@@ -160,17 +161,23 @@ def test_without_boxes_people_are_found():
     assert humans.K_source == "predicted"
     np.testing.assert_allclose(humans.K, found.K)
     assert model.predict(picture(), K, threshold=0.0, max_people=1).K_source == "given"
+    # One camera per picture: with boxes it is the one that the detector predicts without them.
+    with_boxes = model.predict_batch([picture(), picture(1)], boxes=[found.boxes, found.boxes[:1]])
+    assert [humans.K_source for humans in with_boxes] == ["predicted", "predicted"]
+    np.testing.assert_array_equal(with_boxes[0].K, found.K)
+    np.testing.assert_array_equal(with_boxes[1].K, finder.predict(picture(1)).K)
+    assert model.predict(picture(), boxes=found.boxes, fov=50.0).K_source == "given"
     assert not any("finder" in name or "detector" in name for name in model.state_dict())
 
 
 def test_bad_boxes_are_explained():
     with pytest.raises(ValueError, match="which has no area; leave it out"):
-        tiny_glnet().predict(picture(), K, [[10, 10, 10, 60]])
+        tiny_glnet_model().predict(picture(), K, [[10, 10, 10, 60]])
 
 
 def test_tables_must_match_pictures():
-    with pytest.raises(ValueError, match="got 2 and 1 for 2 images"):
-        tiny_glnet().predict_batch([picture(), picture()], boxes=[None])
+    with pytest.raises(ValueError, match=r"boxes must hold one entry .* got 1 for 2 images"):
+        tiny_glnet_model().predict_batch([picture(), picture()], boxes=[None])
 
 
 @pytest.mark.parametrize(
@@ -202,12 +209,11 @@ def test_settings_change_a_config():
 def test_a_saved_glnet_comes_back_and_knows_who_finds_people(tmp_path, monkeypatch):
     monkeypatch.setattr(hub, "load_body", lambda name, **_: ToyBody())
     model = tiny_glnet()
-    again = hub.load_model(hub.save_model(model, tmp_path / "glnet.safetensors"), device="cpu")
+    again = load_model(save_model(model, tmp_path / "glnet.safetensors"), device="cpu")
     assert again.config == model.config
     crops = torch.rand(1, 3, 64, 64)
     torch.testing.assert_close(again(crops).vertices_PV3, model(crops).vertices_PV3)
-    monkeypatch.setattr(GLNet, "load_detector", None)
-    assert again.load_detector is hub.load_model
+    assert again.load_detector is load_model
 
 
 def test_the_layout_is_that_of_the_keypoints_wherever_they_are_and_its_last_number_their_extent():
@@ -231,7 +237,7 @@ def test_a_second_look_with_a_layout_hears_where_the_keypoints_are():
 
 def test_the_bundled_glnet_puts_the_head_where_the_bundled_multihmr_does():
     picture = Path(__file__).parents[2] / "examples/images/astronaut.jpg"
-    one, other = (hub.load_model(name, device="cpu") for name in ("glnet-anny-hybrid", None))
+    one, other = (load_model(name, device="cpu") for name in ("glnet-anny-hybrid", None))
     found = other.predict(picture)
     looked_at = one.predict(picture, found.K, found.boxes)
     head = one.body.center_joint
@@ -244,7 +250,7 @@ def test_the_bundled_glnet_sees_people_in_one_place_however_crop_and_picture_are
     """Boxes a tenth larger and smaller, a picture of twice the size; scripts/measure_crops.py has figures."""
     with Image.open(Path(__file__).parents[2] / "examples/images/group.jpg") as file:
         picture = file.convert("RGB")
-    model, finder = (hub.load_model(name, device="cpu") for name in ("glnet-anny-hybrid", None))
+    model, finder = (load_model(name, device="cpu") for name in ("glnet-anny-hybrid", None))
     found = finder.predict(picture)
     assert len(found) == 3
     sides = found.boxes[:, 2:] - found.boxes[:, :2]

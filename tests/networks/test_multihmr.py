@@ -1,6 +1,6 @@
 import pytest
 import torch
-from toys import tiny_anny_model, tiny_model
+from toys import tiny_anny_network, tiny_network
 
 from multihmr.geometry import default_intrinsics, project
 from multihmr.networks.attention import PerceptionLayer
@@ -23,7 +23,7 @@ VARIANTS = {
 
 @pytest.fixture(scope="module", params=[*VARIANTS, "anny of 2026"])
 def model(request):
-    return tiny_anny_model() if request.param == "anny of 2026" else tiny_model(**VARIANTS[request.param])
+    return tiny_anny_network() if request.param == "anny of 2026" else tiny_network(**VARIANTS[request.param])
 
 
 def cells(*people: tuple[int, int, int]) -> Centers:
@@ -73,7 +73,7 @@ def test_people_of_one_image_see_each_other_where_they_may(attention):
 
 @pytest.mark.parametrize("head", ["perception", "iterative"])
 def test_an_iterative_head_sees_nothing_but_the_cell(head):
-    model = tiny_model(head=head).head
+    model = tiny_network(head=head).head
     mean = 3 * 6 + 2 if head == "perception" else 0  # the mean pose and shape, beside the cell
     context = torch.rand(1, model.to_token.in_features - mean, 4, 4)
     elsewhere = context.clone()
@@ -84,14 +84,14 @@ def test_an_iterative_head_sees_nothing_but_the_cell(head):
 
 @pytest.mark.parametrize("kind", ["fourier", "linear", "none"])
 def test_only_embedded_cameras_change_poses(kind):
-    model = tiny_model(camera_embedding=kind)
+    model = tiny_network(camera_embedding=kind)
     cameras = (default_intrinsics(64, 64, fov)[None] for fov in (40.0, 90.0))
     narrow, wide = (model(pictures(1), K, centers=cells((0, 1, 1))).pose_PR33 for K in cameras)
     assert ((narrow - wide).abs().max() > 1e-7) == (kind != "none")
 
 
 def test_an_iterative_head_corrects_its_corrections():
-    once, thrice = (tiny_model(head="iterative", iterations=count) for count in (1, 3))
+    once, thrice = (tiny_network(head="iterative", iterations=count) for count in (1, 3))
     thrice.load_state_dict(once.state_dict())
     answers = [model(pictures(1), centers=cells((0, 1, 1))).pose_PR33 for model in (once, thrice)]
     assert (answers[0] - answers[1]).abs().max() > 1e-6
@@ -187,7 +187,7 @@ def test_backbones_refuse_what_they_cannot_take():
 @pytest.mark.parametrize(("nms_3d_distance", "count"), [((0.0, 0.0), 16), ((1e3, 1e3), 1)])
 def test_cells_are_one_person_when_they_stand_in_one_place(nms_3d_distance, count):
     """With a threshold that all 16 cells pass: everybody stays, or only the best of them."""
-    model = tiny_model(nms_3d_distance=nms_3d_distance).eval()
+    model = tiny_network(nms_3d_distance=nms_3d_distance).eval()
     pred = model(pictures(1), threshold=0.0)
     assert len(pred.centers) == len(pred.vertices_PV3) == count
     if count == 1:
@@ -195,5 +195,5 @@ def test_cells_are_one_person_when_they_stand_in_one_place(nms_3d_distance, coun
 
 
 def test_the_best_people_of_each_image_are_kept_after_duplicates_are_gone():
-    model = tiny_model(nms_3d_distance=(0.0, 0.0)).eval()
+    model = tiny_network(nms_3d_distance=(0.0, 0.0)).eval()
     assert model(pictures(2), threshold=0.0, max_people=3).centers.image_index_P.tolist() == [0] * 3 + [1] * 3

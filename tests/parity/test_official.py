@@ -19,10 +19,9 @@ from multihmr.cli.main import run
 from multihmr.evaluation.matching import match_released, released_scores
 from multihmr.geometry import code_to_depth, fov_to_focal, released_code_to_depth, rot6d_to_rotmat
 from multihmr.hub.checkpoint import Checkpoint, config_of, load_weights, own_state
-from multihmr.hub.loading import save_model
 from multihmr.hub.official_converter import convert_state, position_table
 from multihmr.humans import project, rotmat_to_rotvec
-from multihmr.model import Model
+from multihmr.model import Model, save_model
 from multihmr.networks.base import Predictions, own_camera
 from multihmr.networks.camera_embedding import RayEmbedding
 from multihmr.networks.detection import Centers, find_centers

@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from PIL import Image
-from toys import tiny_glnet
+from toys import tiny_glnet_model
 
 import multihmr
-from multihmr.postprocessing.tiling import MOST, OVERLAP, merge_tiles, tiles_of
+from multihmr.postprocessing.tiling import OVERLAP, merge_tiles, tiles_of
+from multihmr.preprocessing.options import MOST_TILES
 
 
-@pytest.mark.parametrize("count", range(1, MOST + 1))
+@pytest.mark.parametrize("count", range(1, MOST_TILES + 1))
 @pytest.mark.parametrize("size", [(480, 640), (640, 480), (500, 500), (100, 1600), (1, 1), (3, 1000)])
 def test_parts_cover_the_picture_and_overlap(size, count):
     height, width = size
@@ -154,8 +155,8 @@ def test_batches_and_limits(model, street):
     both = model.predict_batch(pictures, [K, None], tiles=4, batch_size=3)
     assert [len(humans) for humans in both] == [1, 0]
     assert len(model.predict(street, K, tiles=4, max_people=0)) == 0
-    for tiles in (0, MOST + 1):
-        with pytest.raises(ValueError, match=f"tiles is how many parts .* 1 to {MOST}, got {tiles}"):
+    for tiles in (0, MOST_TILES + 1):
+        with pytest.raises(ValueError, match=f"tiles is how many parts .* 1 to {MOST_TILES}, got {tiles}"):
             model.predict(street, tiles=tiles)
 
 
@@ -167,7 +168,7 @@ def test_a_glnet_finds_people_in_parts_too():
             asked.update(options)
             raise InterruptedError
 
-    glnet = tiny_glnet()
+    glnet = tiny_glnet_model()
     glnet.load_detector = lambda device: Finder()
     with pytest.raises(InterruptedError):
         glnet.predict(np.zeros((64, 64, 3), np.uint8), tiles=3)

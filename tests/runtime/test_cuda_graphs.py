@@ -10,16 +10,16 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from toys import tiny_anny_model, tiny_glnet, tiny_model
+from toys import tiny_anny_model, tiny_glnet, tiny_model, tiny_network
 
 from multihmr import load_model
 from multihmr.bodies.skinning import cut, joined
 from multihmr.evaluation.speed.machine import difference_mm
 from multihmr.evaluation.speed.stages import Trial
 from multihmr.preprocessing.letterbox import Letterbox
-from multihmr.runtime import cuda_graphs as captured
+from multihmr.runtime import cuda_graphs
 from multihmr.runtime.backends import check_backend
-from multihmr.runtime.cuda_graphs import Captured, PeopleNearestFirst
+from multihmr.runtime.cuda_graphs import CudaGraphRuntime, PeopleNearestFirst
 from multihmr.runtime.float8 import Float8Linear, with_float8
 from multihmr.runtime.gpu_resize import seen_through
 
@@ -46,7 +46,7 @@ def pictures(count):
 def both(model, images, Ks=None, **options):
     """What eager and recorded prediction say."""
     recorded = copy.copy(model)
-    recorded.captured = Captured(model)
+    recorded.runtime = CudaGraphRuntime(model.network)
     yield from zip(
         model.predict_batch(images, Ks, **options),
         recorded.predict_batch(images, Ks, **options),
@@ -87,7 +87,7 @@ def test_cameras_are_those_that_were_given(model):
 
 
 def test_nobody_is_lost_where_there_are_more_people_than_slots(model, monkeypatch):
-    monkeypatch.setattr(captured, "SLOTS", 1)
+    monkeypatch.setattr(cuda_graphs, "SLOTS", 1)
     counts = [
         (len(eager), len(recorded)) for eager, recorded in both(model, list(pictures(4)), threshold=0.0)
     ]
@@ -97,7 +97,7 @@ def test_nobody_is_lost_where_there_are_more_people_than_slots(model, monkeypatc
 
 def test_what_comes_later_does_not_change_what_was_said():
     model = tiny_model()
-    model.captured = Captured(model)
+    model.runtime = CudaGraphRuntime(model.network)
     first = model.predict(pictures(2)[0], threshold=0.0)
     before = first.vertices.copy()
     model.predict(pictures(2)[1], threshold=0.0)
@@ -105,12 +105,12 @@ def test_what_comes_later_does_not_change_what_was_said():
 
 
 def test_many_thresholds_do_not_fill_the_memory(monkeypatch):
-    monkeypatch.setattr(captured, "MOST_RECORDINGS", 2)
+    monkeypatch.setattr(cuda_graphs, "MOST_RECORDINGS", 2)
     model = tiny_model()
-    model.captured = Captured(model)
+    model.runtime = CudaGraphRuntime(model.network)
     for threshold in (0.1, 0.2, 0.3, 0.1):
         model.predict(pictures(1)[0], threshold=threshold)
-    assert [key[-1] for key in model.captured._recordings] == [0.3, 0.1]
+    assert [key[-1] for key in model.runtime._recordings] == [0.3, 0.1]
 
 
 class Waits(TorchDispatchMode):
@@ -142,7 +142,7 @@ def test_a_recording_never_waits_for_the_device(name):
         model.body._patches = cut(*tables, torch.arange(len(tables[0])), size=len(tables[0]))
     size = model.config.image_size
     with FakeTensorMode(allow_non_fake_inputs=True), torch.inference_mode():
-        for part in model.modules():
+        for part in model.network.modules():
             for held in (part._parameters, part._buffers):
                 held |= {
                     key: torch.empty(value.shape, dtype=value.dtype, device="cuda")
@@ -152,7 +152,7 @@ def test_a_recording_never_waits_for_the_device(name):
         pixels = torch.zeros(2, 3, size, size, device="cuda")
         K = torch.full((2, 3, 3), torch.nan, device="cuda")
         with Waits() as waits:
-            answer = PeopleNearestFirst(model, 5, None)(pixels, K)
+            answer = PeopleNearestFirst(model.network, 5, None)(pixels, K)
     assert answer["vertices"].shape[:2] == (2, 5)
     assert {tensor.device.type for tensor in answer.values()} == {"cuda"}
     assert waits.found == []
@@ -183,7 +183,7 @@ WINDOWS = {
 }
 
 
-@pytest.mark.parametrize("window", WINDOWS.values(), ids=WINDOWS)
+@pytest.mark.parametrize("letterbox", WINDOWS.values(), ids=WINDOWS)
 def test_pixels_are_those_of_pillow(letterbox):
     picture = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
     levels = 255 * (seen_through(letterbox, torch.from_numpy(picture)) - letterbox.to_tensor(picture)).abs()
@@ -227,7 +227,7 @@ def test_8_bit_floats_move_people_hardly_further_than_16_bits(float8):
     exact = model.predict(GROUP)
     model.backbone.half_dtype = torch.bfloat16
     of_16_bits = model.predict(GROUP)
-    model.captured = Captured(model, float8=True)
+    model.runtime = CudaGraphRuntime(model.network, float8=True)
     of_8_bits = model.predict(GROUP)
     moved = [difference_mm([exact], [other]) for other in (of_16_bits, of_8_bits)]
     assert [alone for _, _, alone in moved] == [0, 0]
@@ -236,7 +236,7 @@ def test_8_bit_floats_move_people_hardly_further_than_16_bits(float8):
     assert model.backbone.blocks[0].mlp.fc1.weight is weight  # what learns and what is saved stays
 
 
-@pytest.mark.parametrize("backend", captured.RECORDED)
+@pytest.mark.parametrize("backend", cuda_graphs.RECORDED)
 def test_a_cpu_has_nothing_to_record(backend):
     with pytest.raises(ValueError, match="what an NVIDIA GPU does, got device 'cpu'"):
         load_model(device="cpu", backend=backend)
@@ -245,23 +245,23 @@ def test_a_cpu_has_nothing_to_record(backend):
 
 def test_what_cannot_be_recorded_is_refused():
     with pytest.raises(ValueError, match="cannot be recorded, because it looks at one person's crop"):
-        Captured(tiny_glnet())
-    with pytest.raises(ValueError, match=r"take half=torch\.bfloat16"):
-        Captured(tiny_model(), float8=True)
+        CudaGraphRuntime(tiny_glnet())
+    with pytest.raises(ValueError, match=r"take dtype=torch\.bfloat16"):
+        CudaGraphRuntime(tiny_network(), float8=True)
 
 
 def test_its_time_counts_to_the_backbone():
     model = tiny_model()
-    model.captured = Captured(model)
+    model.runtime = CudaGraphRuntime(model.network)
     seconds = Trial(model, pictures(1)[0], people=2, batch=1)()
     assert set(seconds) == {"decode", "window", "backbone", "end to end"}
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
-@pytest.mark.parametrize("backend", captured.RECORDED)
+@pytest.mark.parametrize("backend", cuda_graphs.RECORDED)
 def test_a_gpu_says_recorded_what_it_says_eagerly(backend):
-    eager = load_model(device="cuda", half=torch.bfloat16)
-    recorded = load_model(device="cuda", half=torch.bfloat16, backend=backend)
+    eager = load_model(device="cuda", dtype=torch.bfloat16)
+    recorded = load_model(device="cuda", dtype=torch.bfloat16, backend=backend)
     images = [GROUP, IMAGES / "astronaut.jpg", np.zeros((90, 120, 3), np.uint8)]
     for _ in range(2):
         for one, other in zip(eager.predict_batch(images), recorded.predict_batch(images), strict=True):

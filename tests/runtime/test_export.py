@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from toys import tiny_glnet, tiny_model
+from toys import tiny_glnet_model, tiny_model, tiny_network
 
 from multihmr.cli import main as cli
 from multihmr.geometry import default_intrinsics
 from multihmr.runtime import optional_imports as packages
-from multihmr.runtime.backends import check_backend, set_backend
+from multihmr.runtime.backends import check_backend, make_runtime
 from multihmr.runtime.export import export_model, format_of, write_onnx, write_openvino, write_torch_export
 from multihmr.runtime.int8 import pictures
 from multihmr.runtime.trace import facts, trace_people
@@ -54,14 +54,14 @@ def model(letterboxes):
     model = tiny_model(nms_3d_distance=(0.2, 0.2))
     with torch.no_grad():
         best = model(letterboxes[0], max_people=1, threshold=0.0).centers.scores_P
-    model.config = dataclasses.replace(model.config, threshold=float(best.sort().values[9:11].mean()))
+    model.network.config = dataclasses.replace(model.config, threshold=float(best.sort().values[9:11].mean()))
     return model
 
 
 @pytest.fixture(scope="module")
 def traced(model):
     options = {"people": PEOPLE, "threshold": None, "vertices": True}
-    return trace_people(model, **options), facts(model, **options)
+    return trace_people(model.network, **options), facts(model.network, **options)
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +129,7 @@ def test_a_backend_predicts_as_torch_does_and_is_made_once(name, tmp_path):
     expected = model.predict_batch(noise, **options)
     made = []
     for _ in range(2):
-        set_backend(model, name, folder=tmp_path)
+        model.runtime = make_runtime(model.network, name, folder=tmp_path)
         found = model.predict_batch(noise, **options)
         for one, other in zip(expected, found, strict=True):
             np.testing.assert_allclose(one.vertices, other.vertices, atol=1e-4)
@@ -142,8 +142,8 @@ def test_a_backend_predicts_as_torch_does_and_is_made_once(name, tmp_path):
 def test_other_weights_are_another_graph(tmp_path):
     from multihmr.runtime.backends import _key
 
-    one, other = tiny_model(0), tiny_model(1)
-    assert _key(one) == _key(tiny_model(0))
+    one, other = tiny_network(0), tiny_network(1)
+    assert _key(one) == _key(tiny_network(0))
     assert _key(one) != _key(other)
 
 
@@ -151,7 +151,7 @@ def test_other_weights_are_another_graph(tmp_path):
 def test_torch_compile_predicts_as_torch_does(tmp_path):
     model, noise = tiny_model(), np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     expected = model.predict(noise, threshold=0.0, max_people=2)
-    set_backend(model, "compile", folder=tmp_path)
+    model.runtime = make_runtime(model.network, "compile", folder=tmp_path)
     found = model.predict(noise, threshold=0.0, max_people=2)
     np.testing.assert_allclose(found.vertices, expected.vertices, atol=1e-4)
 
@@ -196,7 +196,7 @@ def test_what_cannot_be_exported_is_said_in_a_sentence(tmp_path):
     with pytest.raises(FileNotFoundError, match="make it first"):
         export_model(model, tmp_path / "no" / "a.onnx")
     with pytest.raises(ValueError, match="'glnet' cannot be exported"):
-        export_model(tiny_glnet(), tmp_path / "a.pt2")
+        export_model(tiny_glnet_model(), tmp_path / "a.pt2")
     assert format_of(Path("a.xml")) == format_of(Path("a.xml"), "openvino") == "openvino"
     for path, asked, message in (("a.onnx", "tflite", "one of onnx"), ("a.onnx", "openvino", "end in .xml")):
         with pytest.raises(ValueError, match=message):

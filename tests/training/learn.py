@@ -4,11 +4,11 @@ import json
 import sys
 
 import torch
-from toys import tiny_model
+from toys import tiny_network
 
 from multihmr.training.config import TrainConfig
 from multihmr.training.trainer import train
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    train(TrainConfig(**json.loads(sys.argv[1])), model=tiny_model(), progress=False)
+    train(TrainConfig(**json.loads(sys.argv[1])), model=tiny_network(), progress=False)

@@ -14,7 +14,7 @@ from multihmr.bodies.swing_twist import rest_joints
 from multihmr.data.sample import Sample
 from multihmr.data.webdataset import write_shard
 from multihmr.geometry import default_intrinsics
-from multihmr.hub.loading import load_model
+from multihmr.model import load_model
 from multihmr.training.build_model import build
 from multihmr.training.collate import collate
 from multihmr.training.config import TrainConfig

@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 import torch
-from toys import ToyBody, tiny_model
+from toys import ToyBody, tiny_network
 
 from multihmr.geometry import default_intrinsics
 from multihmr.networks.joint_heatmaps import JointReading, patch_middles
@@ -33,7 +33,7 @@ def batch_of(*translations, image_index=None, images=2, **changes) -> Batch:
 
 def perfect(targets):
     """What a network would predict that knows the truth."""
-    pred = tiny_model()(torch.zeros(2, 3, 64, 64), targets.K_B33, centers=targets.centers)
+    pred = tiny_network()(torch.zeros(2, 3, 64, 64), targets.K_B33, centers=targets.centers)
     same = {
         f.name: getattr(targets, f.name)
         for f in dataclasses.fields(targets)
@@ -51,7 +51,7 @@ def test_every_term_is_zero_for_a_perfect_prediction():
 
 
 def test_nobody_in_the_batch_gives_finite_losses_and_gradients():
-    model = tiny_model().train()
+    model = tiny_network().train()
     targets = make_targets(batch_of(), ToyBody(), 16)
     terms = MultiHMRLoss(ToyBody(), 64, (0, 1, 2))(
         model(torch.rand(2, 3, 64, 64), targets.K_B33, centers=targets.centers), targets

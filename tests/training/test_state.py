@@ -2,7 +2,7 @@ import resource
 
 import pytest
 import torch
-from toys import tiny_model
+from toys import tiny_network
 
 from multihmr.training.config import TrainConfig
 from multihmr.training.state import TrainState
@@ -10,7 +10,7 @@ from multihmr.training.trainer import Objective, train_step
 
 
 def state_of(**changes) -> TrainState:
-    return TrainState(tiny_model(**changes), TrainConfig(data="", precision="fp32", warmup=5))
+    return TrainState(tiny_network(**changes), TrainConfig(data="", precision="fp32", warmup=5))
 
 
 @pytest.fixture

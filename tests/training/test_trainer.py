@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from toys import ToyBody, tiny_model
+from toys import ToyBody, tiny_network
 
 from multihmr.data.webdataset import Shards, write_shard
 from multihmr.training import trainer
@@ -24,7 +24,7 @@ NO_GLOO = not torch.distributed.is_gloo_available()
 
 
 def state_of(**flags) -> TrainState:
-    return TrainState(tiny_model(), TrainConfig(data="", precision="fp32", **flags))
+    return TrainState(tiny_network(), TrainConfig(data="", precision="fp32", **flags))
 
 
 def losses(config) -> list[float]:
@@ -36,7 +36,7 @@ def losses(config) -> list[float]:
 
 def learn(config) -> list[float]:
     """Train here, and what the loss was at each step."""
-    train(config, model=tiny_model(), progress=False)
+    train(config, model=tiny_network(), progress=False)
     return losses(config)
 
 
@@ -113,7 +113,7 @@ def test_a_stop_signal_finishes_the_step_and_saves(config, monkeypatch):
     monkeypatch.setattr(trainer, "train_step", step_and_hear)
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(KeyboardInterrupt, match=r"after step 2 of 30, which is saved in .*checkpoint.pt"):
-        train(config(steps=30), model=tiny_model(), progress=False)
+        train(config(steps=30), model=tiny_network(), progress=False)
     assert signal.getsignal(signal.SIGTERM) is before
     assert torch.load(Path(config().out) / "checkpoint.pt", weights_only=True)["step"] == 2
 
@@ -123,7 +123,7 @@ def test_a_killed_reader_of_pictures_is_said(config, monkeypatch):
     monkeypatch.setattr(Shards, "__getitem__", lambda *_: signal.raise_signal(signal.SIGKILL))
     monkeypatch.setattr(trainer, "check_sources", lambda *_, **__: None)
     with pytest.raises(ChildProcessError, match=r"died \(DataLoader worker .*\); .*fewer --workers"):
-        train(config(workers=1), model=tiny_model(), progress=False)
+        train(config(workers=1), model=tiny_network(), progress=False)
 
 
 def test_a_number_gone_wrong_names_term_and_sample(toy_sample):
@@ -158,7 +158,7 @@ def test_an_infinite_gradient_names_the_samples(toy_sample):
 
 
 def test_in_fp16_a_step_with_infinite_gradients_is_left_out(toy_sample):
-    state = TrainState(tiny_model(), TrainConfig(data="", precision="fp16"))
+    state = TrainState(tiny_network(), TrainConfig(data="", precision="fp16"))
     weight, scale = exploding(state), state.scaler.get_scale()
     before = weight.detach().clone()
     train_step(state, Objective(state.model), [collate([toy_sample()])])
@@ -169,7 +169,7 @@ def test_in_fp16_a_step_with_infinite_gradients_is_left_out(toy_sample):
 def test_a_sample_of_another_body_is_refused_at_once(config, toy_sample, tmp_path):
     write_shard(tmp_path / "foreign.tar", [replace(toy_sample(), body="smplx")])
     with pytest.raises(ValueError, match=r"foreign.tar cannot .* body 'smplx', the model has 'toy'"):
-        train(config(data=str(tmp_path / "foreign.tar")), model=tiny_model(), progress=False)
+        train(config(data=str(tmp_path / "foreign.tar")), model=tiny_network(), progress=False)
 
 
 def test_learning_rate_warms_up_and_falls():

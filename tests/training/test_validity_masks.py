@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from toys import ToyBody, tiny_model
+from toys import ToyBody, tiny_network
 
 from multihmr.bodies.anny import Anny
 from multihmr.bodies.topology import KeypointSet
@@ -52,7 +52,7 @@ def only_points(batch: Batch, body: ToyBody) -> Batch:
 
 
 def terms_of(batch: Batch, body: ToyBody, model=None) -> dict[str, torch.Tensor]:
-    model = model or tiny_model(read_joints=(0, 1, 2)).train()
+    model = model or tiny_network(read_joints=(0, 1, 2)).train()
     true = make_targets(batch, body, 16)
     pred = model(batch.images_B3HW(), batch.K_B33, centers=true.centers)
     return MultiHMRLoss(body, 64, (0, 1, 2))(pred, true)
@@ -130,7 +130,7 @@ def test_of_points_in_a_picture_only_heads_and_points_are_learned(batch):
 
 
 def test_without_a_camera_the_networks_own_learns_from_points(batch):
-    body, model = body_with_face(), tiny_model().train()
+    body, model = body_with_face(), tiny_network().train()
     terms_of(only_points(batch, body), body, model)["keypoints_2d"].backward()
     for part in (model.to_fov, model.head.to_pose, model.head.to_depth):
         assert all(p.grad.abs().max() > 0 for p in part.parameters() if p.ndim > 1)
@@ -181,7 +181,7 @@ def test_points_in_space_count_relative_to_each_other(batch):
         keypoint_sets=(("face", 2),),
     )
     true = make_targets(given, body, 16)
-    pred = tiny_model()(batch.images_B3HW(), batch.K_B33, centers=true.centers)
+    pred = tiny_network()(batch.images_B3HW(), batch.K_B33, centers=true.centers)
     same = dataclasses.replace(pred, vertices_PV3=true.vertices_PV3, joints_PJ3=true.joints_PJ3)
     assert loss(same, true)["keypoints_3d"].item() == pytest.approx(0, abs=1e-4)
     assert loss(pred, true)["keypoints_3d"] > 0.1

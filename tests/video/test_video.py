@@ -336,7 +336,7 @@ def command(film, tmp_path, monkeypatch) -> Callable[..., tuple[int, StandIn]]:
 
     def call(*flags: str, source: Path = film, stop_after: int = 10**9) -> tuple[int, StandIn]:
         model = StandIn(stop_after)
-        monkeypatch.setattr("multihmr.hub.loading.load_model", lambda *_, **__: model)
+        monkeypatch.setattr("multihmr.model.load_model", lambda *_, **__: model)
         return run(["video", str(source), "--out", str(tmp_path / "out"), "--fov", "60", *flags]), model
 
     return call

@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...hub.loading import CPU_BACKENDS, pick_device
 from ...humans import Humans
 from ...model import Model
+from ...runtime.devices import CPU_BACKENDS, pick_device
 from . import models as speed_models
 from .machine import (
     DTYPES,
@@ -185,7 +185,7 @@ def _candidates(contenders: Sequence[Contender], plan: Plan, image: Any) -> list
         for people in plan.people:
             truth = Trial(contender.truth, image, people=people, batch=1)
             expected = truth.predict()
-            whole, seen = operations(truth.predict, f"{type(truth.model).__name__}.backbone")
+            whole, seen = operations(truth.predict, f"{type(truth.model.network).__name__}.backbone")
             for batch in plan.batches:
                 trial = Trial(contender.model, image, people=people, batch=batch, draw=plan.draw)
                 got, risen = _predicted(trial)

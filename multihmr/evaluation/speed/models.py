@@ -13,9 +13,8 @@ import torch
 from torch import nn
 
 from ...bodies.loading import load_body
-from ...hub.loading import load_model, save_model
 from ...hub.releases import DEFAULT
-from ...model import Model
+from ...model import Model, load_model, save_model
 from ...networks.configs import MultiHMRConfig
 from ...networks.multihmr import MultiHMR
 from ...networks.resize_embeddings import stretched
@@ -102,7 +101,7 @@ def load(
     calibrate: str | None = None,
 ) -> Model:
     """`load_model` with a precision by name."""
-    return load_model(file, device=device, half=DTYPES[dtype], backend=backend, calibrate=calibrate)
+    return load_model(file, device=device, dtype=DTYPES[dtype], backend=backend, calibrate=calibrate)
 
 
 def files_of(model: str | None, vits: Sequence[tuple[str, int]], *, folder: Path) -> dict[str, str | None]:
@@ -146,7 +145,7 @@ def resized(file: str | None, size: int, folder: Path) -> str:
     good results, which need training at that size. ValueError: the network cannot have this size.
     """
     source = load(file, device="cpu")
-    if not isinstance(source, MultiHMR):
+    if not isinstance(source.network, MultiHMR):
         raise ValueError(f"only Multi-HMR can be timed at another size than its own, got {source.family!r}")
     model = MultiHMR(dataclasses.replace(source.config, image_size=size), source.body)
     model.load_state_dict(stretched(source.state_dict(), model.state_dict()))

@@ -53,12 +53,13 @@ class Marks:
 @contextmanager
 def hooked(model: Model, marks: Marks) -> Iterator[None]:
     """Within it, the parts of the model set marks. What is recorded has none, and counts to the backbone."""
-    if model.captured is not None:
+    network = getattr(model.runtime, "network", None)
+    if network is None:
         marks.begin("backbone")
         yield
         return
-    head = next((part for name in _HEAD_BEGINS if (part := _part(model, name)) is not None), None)
-    parts = {"backbone": _part(model, "backbone"), "head": head, "body": _part(model, "body")}
+    head = next((part for name in _HEAD_BEGINS if (part := _part(network, name)) is not None), None)
+    parts = {"backbone": _part(network, "backbone"), "head": head, "body": _part(network, "body")}
     handles = []
     for name, part in parts.items():
         if part is not None:
@@ -72,8 +73,8 @@ def hooked(model: Model, marks: Marks) -> Iterator[None]:
             handle.remove()
 
 
-def _part(model: Model, name: str) -> nn.Module | None:
-    part = getattr(model, name, None)
+def _part(network: nn.Module, name: str) -> nn.Module | None:
+    part = getattr(network, name, None)
     return part if isinstance(part, nn.Module) else None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -36,7 +35,6 @@ class Backbone(nn.Module):
     fine_width: int = 0  # of the features at half the stride
     scale_widths: tuple[int, ...] = ()
     half_dtype: torch.dtype | None = None
-    runtime: Callable[[Tensor], Features] | None = None  # computes it instead where nobody learns (graphs/)
     mean: Tensor
     std: Tensor
 
@@ -46,12 +44,6 @@ class Backbone(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
     def forward(self, images_B3HW: Tensor) -> Features:
-        if self.runtime is None or torch.is_grad_enabled():
-            return self.compute(images_B3HW)
-        return self.runtime(images_B3HW)
-
-    def compute(self, images_B3HW: Tensor) -> Features:
-        """The features, by torch itself."""
         x = (images_B3HW - self.mean) / self.std
         with torch.autocast(x.device.type, dtype=self.half_dtype, enabled=self.half_dtype is not None):
             features = self.extract(x)

@@ -1,0 +1,77 @@
+"""Network outputs of one image -> `Humans` in pixels of the image as given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..bodies.base import Body
+from ..geometry import project
+from ..humans import Humans
+
+
+class Detections(NamedTuple):
+    """The people of one letterboxed image in numpy, nearest first.
+
+    people      arrays by the names in `networks.base.OF_PEOPLE`
+    K           (3, 3) intrinsics that were used, in pixels of the letterboxed image
+    projected   if known, in pixels of the letterboxed image: joints (N, J, 2), and the corners of the boxes
+                around the vertices (N, 2, 2)
+    """
+
+    people: dict[str, np.ndarray]
+    K: Tensor
+    projected: tuple[np.ndarray, np.ndarray] | None = None
+
+
+def to_humans(
+    people: dict[str, np.ndarray],
+    body: Body,
+    *,
+    K: Tensor,
+    K_source: str,
+    image_size: tuple[int, int],
+    unpredicted: tuple[str, ...] = (),
+    projected: Sequence[np.ndarray] | None = None,
+) -> Humans:
+    """`Humans` of the arrays in `people`, whose order is kept.
+
+    Args:
+        people: arrays by the names in `networks.base.OF_PEOPLE`.
+        body: the parametric body that the parameters belong to.
+        K: (3, 3) intrinsics in pixels of the image.
+        K_source: where K came from, one of `humans.K_SOURCES`.
+        image_size: (height, width) in pixels.
+        unpredicted: names of joints and expressions that the checkpoint never moves.
+        projected: joints (N, J, 2) and the corners of the boxes (N, 2, 2) in pixels of the image where they
+            are known already; None projects joints and vertices with K.
+    """
+    height, width = image_size
+    if projected is not None:
+        joints_2d, outline = map(torch.from_numpy, projected)
+    else:
+        joints_2d = project(torch.from_numpy(people["joints"]), K)
+        outline = project(torch.from_numpy(people["vertices"]), K)
+    if len(people["scores"]):
+        boxes = torch.cat([outline.amin(1), outline.amax(1)], dim=1)
+        limit = torch.tensor([width, height, width, height])
+        boxes = torch.minimum(boxes.clamp(min=0), limit)
+    else:
+        boxes = torch.zeros(0, 4)
+    return Humans(
+        **people,
+        joints_2d=joints_2d.numpy(),
+        boxes=boxes.numpy(),
+        pelvis=people["joints"][:, body.pelvis_joint],
+        track_ids=None,
+        K=K.numpy(),
+        K_source=K_source,
+        image_size=(height, width),
+        body=body.name,
+        topology=body.topology,
+        unpredicted=unpredicted,
+    )

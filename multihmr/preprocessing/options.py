@@ -1,0 +1,64 @@
+"""Checks of what a user gives `predict`, `predict_batch` and `predict_video` beside the images."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from .image import LoadedImage
+
+MOST_TILES = 8  # along the longer side of an image
+
+
+def check_options(
+    fov: float | None,
+    threshold: float | None,
+    max_people: int | None,
+    tiles: int = 1,
+    batch_size: int = 1,
+) -> None:
+    """Raises ValueError for an option of `predict` outside of its range."""
+    if fov is not None and not 1 < _number("fov", fov) < 179:
+        raise ValueError(f"fov is the field of view in degrees, between 1 and 179, got {fov}")
+    if threshold is not None and not 0 <= _number("threshold", threshold) <= 1:
+        raise ValueError(f"threshold is a score between 0 and 1, got {threshold}")
+    if max_people is not None and _whole("max_people", max_people) < 0:
+        raise ValueError(f"max_people must not be negative, got {max_people}")
+    if not 1 <= _whole("tiles", tiles) <= MOST_TILES:
+        raise ValueError(f"tiles is how many parts lie along a picture, 1 to {MOST_TILES}, got {tiles}")
+    if _whole("batch_size", batch_size) < 1:
+        raise ValueError(f"batch_size is how many images are computed at once, 1 or more, got {batch_size}")
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, (str, bytes, bool)) or not hasattr(value, "__float__"):
+        raise ValueError(f"{name} must be a number, got {value!r}")
+    return float(value)
+
+
+def _whole(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise ValueError(f"{name} must be a whole number, got {value!r}")
+    return int(value)
+
+
+def several_images(images: Any) -> Any:
+    """What `predict_batch` was given, if it can be several images."""
+    single = isinstance(images, (str, bytes, bytearray, memoryview, os.PathLike, LoadedImage))
+    single = single or hasattr(images, "read") or not hasattr(images, "__iter__")
+    if single or getattr(images, "ndim", 0) == 3:
+        raise ValueError(
+            f"predict_batch takes several images, as a list, got one {type(images).__name__}; "
+            "use predict for one image, or put it into a list"
+        )
+    return images
+
+
+def one_each(name: str, given: Sequence[Any] | None, images: Any) -> Sequence[Any] | None:
+    """`given`, if it holds one entry per image."""
+    if given is not None and hasattr(images, "__len__") and len(given) != len(images):
+        raise ValueError(
+            f"{name} must hold one entry (or None) per image: got {len(given)} for {len(images)} images"
+        )
+    return given

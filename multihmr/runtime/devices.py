@@ -1,0 +1,45 @@
+"""Which device computes, and in which precision."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+
+CPU_BACKENDS = ("onnxruntime", "openvino", "openvino-int8")  # that compute on a CPU only
+
+
+def pick_device(device: str | torch.device | None = None) -> torch.device:
+    """`device`, if it is there; None takes the first of cuda, mps, cpu that is."""
+    if device is None:
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        picked = torch.device(device)
+        torch.empty(0, device=picked)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device {str(device)!r} cannot be used here: {reason}") from None
+    return picked
+
+
+def backbone_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torch.dtype | None:
+    """What the backbone computes in on this device for `load_model(dtype=...)`; None is float32."""
+    if dtype is None or dtype == "auto":
+        return torch.float16 if device.type == "cuda" else None  # a CPU gains nothing
+    known = {"float32": None, "float16": torch.float16, "bfloat16": torch.bfloat16}
+    name = str(dtype).removeprefix("torch.")
+    if name not in known:
+        raise ValueError(f"dtype must be 'auto', float32, float16 or bfloat16, got {dtype!r}")
+    return known[name]
+
+
+def dtype_of_half(half: torch.dtype | bool, device: torch.device) -> torch.dtype:
+    """What `load_model(half=...)` of version 0.3 means."""
+    warnings.warn("half is now dtype; the old argument goes in version 0.5", DeprecationWarning, stacklevel=3)
+    if half is True:
+        return torch.bfloat16 if device.type == "cpu" else torch.float16
+    if half is False:
+        return torch.float32
+    return half
