@@ -162,11 +162,12 @@ def test_without_boxes_people_are_found():
     np.testing.assert_allclose(humans.K, found.K)
     assert model.predict(picture(), K, threshold=0.0, max_people=1).K_source == "given"
     # One camera per picture: with boxes it is the one that the detector predicts without them.
-    with_boxes = model.predict_batch([picture(), picture(1)], boxes=[found.boxes, found.boxes[:1]])
+    box = [[40, 10, 100, 110]]
+    with_boxes = model.predict_batch([picture(), picture(1)], boxes=[box, box + box])
     assert [humans.K_source for humans in with_boxes] == ["predicted", "predicted"]
     np.testing.assert_array_equal(with_boxes[0].K, found.K)
     np.testing.assert_array_equal(with_boxes[1].K, finder.predict(picture(1)).K)
-    assert model.predict(picture(), boxes=found.boxes, fov=50.0).K_source == "given"
+    assert model.predict(picture(), boxes=box, fov=50.0).K_source == "given"
     assert not any("finder" in name or "detector" in name for name in model.state_dict())
 
 
