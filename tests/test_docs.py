@@ -114,6 +114,17 @@ def test_commands_have_the_options_that_are_shown(path, help_of):
             assert re.search(rf"(?<![\w-]){option}(?![\w-])", known, re.IGNORECASE), f"{option} of: {call}"
 
 
+@pytest.mark.slow
+def test_options_that_are_named_alone_exist(help_of):
+    """`--option` in code font, on the pages of the site and in the README."""
+    known = "".join(help_of(command) for command in COMMANDS) + help_of("data", "check") + "--traceback"
+    scripts = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "scripts").rglob("*.py"))
+    for page, text in [*TEXT.items(), ("README", (ROOT / "README.md").read_text(encoding="utf-8"))]:
+        for option in re.findall(r"`(--[a-z][\w-]*)", text):
+            found = re.search(rf"(?<![\w-]){option}(?![\w-])", known + scripts)
+            assert found, f"{page}.md names {option}"
+
+
 def test_every_command_is_on_its_page():
     named = re.findall(r"`multihmr ([a-z]+)", TEXT["reference/command_line"])
     assert set(named) == set(COMMANDS)

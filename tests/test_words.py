@@ -99,7 +99,7 @@ NAMES_IN = {
 }
 # in docstrings, comments, texts of errors and help, and on all pages of the documentation -> instead
 PROSE = {
-    r"nobody(?!@)": "no people, without people, or a passive sentence",
+    r"(?<![\"'])nobody(?![@\"'])": "no people, without people, or a passive sentence",
     r"journey": "flow, pipeline",
     r"front door|public door|doors?(?= (that|of|opens?)\b)": "public API",
     r"(the|this|whole) house": "the package",
