@@ -36,7 +36,7 @@ def label_by_itself(picture: Path, folder: Path) -> None:
     for name in ("images", "annotations"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     (folder / "images" / picture.name).write_bytes(picture.read_bytes())
-    (folder / "annotations/person_keypoints_default.json").write_text(json.dumps(content))
+    (folder / "annotations/person_keypoints_default.json").write_text(json.dumps(content), encoding="utf-8")
 
 
 config = TrainConfig(

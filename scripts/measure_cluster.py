@@ -65,7 +65,7 @@ def main() -> None:
             expected, tables(args.out / name.replace(" ", "-")), args.count
         )
         print(name, json.dumps(found[name]), flush=True)
-    (args.out / "measured.json").write_text(json.dumps(found, indent=1))
+    (args.out / "measured.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
     print(f"{args.workers} workers do {found['ratio']} times what one does; all in {args.out}/measured.json")
 
 
@@ -132,8 +132,10 @@ def working(parent: int) -> list[int]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-                names[int(entry.name)] = (entry / "cmdline").read_text()
+                parents[int(entry.name)] = int(
+                    (entry / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1]
+                )
+                names[int(entry.name)] = (entry / "cmdline").read_text(encoding="utf-8")
             except (OSError, ValueError):
                 continue
     mine = {parent}

@@ -72,7 +72,12 @@ def run(name: str, seconds: int, commands: list[list[str]], out: Path) -> None:
         start = time.perf_counter()
         try:
             done = subprocess.run(
-                command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=seconds
+                command,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                timeout=seconds,
+                encoding="utf-8",
             )
             text, end = done.stdout, f"exit {done.returncode}"
         except subprocess.TimeoutExpired as error:
@@ -80,7 +85,7 @@ def run(name: str, seconds: int, commands: list[list[str]], out: Path) -> None:
         took = time.perf_counter() - start
         said.append(f"$ {' '.join(command)}\n{text}\n[{end}, {took:.1f} s]\n")
         print(said[-1], flush=True)
-    (out / f"{name}.txt").write_text("\n".join(said))
+    (out / f"{name}.txt").write_text("\n".join(said), encoding="utf-8")
 
 
 def main() -> None:

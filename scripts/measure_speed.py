@@ -91,19 +91,19 @@ def main() -> None:
                         ),
                     )
     for measure in points:
-        plot(json.loads((args.out / f"{measure}.json").read_text()), measure, args.out)
+        plot(json.loads((args.out / f"{measure}.json").read_text(encoding="utf-8")), measure, args.out)
 
 
 def once(file: Path, key: str, measure: Callable[[], dict[str, Any]]) -> None:
     """Adds what is measured to the JSON under that key, if it is not there already."""
-    known = json.loads(file.read_text()) if file.exists() else {}
+    known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     if key in known:
         say(f"{file.stem} {key}: measured before")
         return
     start = time.perf_counter()
     known[key] = measure()
     part = file.with_suffix(".part")
-    part.write_text(json.dumps(known, indent=1) + "\n")
+    part.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
     part.replace(file)
     ends = known[key]["timing"]["stages_ms"]["end to end"]
     say(f"{file.stem} {key}: {ends[1]:.1f} ms; took {time.perf_counter() - start:.0f} s")

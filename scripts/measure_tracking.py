@@ -230,7 +230,7 @@ class StandIn:
 
 def resident() -> float:
     """Megabytes of memory that this process has now."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
     return pages * 4096 / 1e6
 
 

@@ -62,7 +62,7 @@ def write_clothes(folder: Path, clothes: Clothes, *lines: str) -> Path:
     """folder/x.mhclo with x.obj beside it; `folder` is made."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{folder.name}.mhclo"
-    path.with_suffix(".obj").write_text(obj_text(clothes))
+    path.with_suffix(".obj").write_text(obj_text(clothes), encoding="utf-8")
     path.write_text(mhclo_text(clothes, f"{folder.name}.obj", *lines), encoding="utf-8")
     return path
 

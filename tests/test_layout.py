@@ -147,7 +147,9 @@ def test_every_folder_is_installed() -> None:
 def test_importing_is_light() -> None:
     show = "print(*{name.partition('.')[0] for name in sys.modules})"
     code = f"import sys, multihmr; {show}; from multihmr import list_models, load_model; {show}"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, encoding="utf-8"
+    )
     package, doors = (set(line.split()) for line in run.stdout.splitlines())
     heavy = {"timm", "trimesh", "PIL", "warp", "smplx", "gradio", "ray", "anny", "matplotlib"}
     assert not package & (heavy | {"torch", "numpy"})

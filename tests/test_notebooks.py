@@ -43,7 +43,7 @@ def test_a_notebook_is_stored_as_it_ran(path: Path) -> None:
     assert kinds <= {"stream", "execute_result", "display_data"}
     assert len(pictures(notebook)) >= 3
     assert path.stat().st_size <= runner.LARGEST
-    assert str(ROOT) not in path.read_text()
+    assert str(ROOT) not in path.read_text(encoding="utf-8")
 
 
 def test_a_cell_that_raises_is_noticed(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def test_examples_run(path, folder, monkeypatch, capsys):
     monkeypatch.setenv("MULTIHMR_HOME", str(folder))  # no SMPL-X there: use_smplx says how to get it
     runpy.run_path(str(path), run_name="__main__")
     assert capsys.readouterr().out
-    assert path.read_text().count("\n") <= 60
+    assert path.read_text(encoding="utf-8").count("\n") <= 60
 
 
 def test_the_two_commands_are_marked_for_ci():

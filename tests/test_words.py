@@ -197,9 +197,14 @@ def test_sources_have_no_private_words(path: Path) -> None:
 
 def test_the_patterns_find_what_they_should_and_nothing_else(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    page.write_text("Nobody is here.\nA journey.\nload_model('x', half=True)\n--ema 0.9 --clip\n")
+    page.write_text(
+        "Nobody is here.\nA journey.\nload_model('x', half=True)\n--ema 0.9 --clip\n", encoding="utf-8"
+    )
     assert [hit.partition(" ")[0] for hit in in_page(page)] == ["1:", "2:", "3:", "4:", "4:"]
-    page.write_text("We see people around a table; fill the form. save_model(half=True) --ema-decay 0.9\n")
+    page.write_text(
+        "We see people around a table; fill the form. save_model(half=True) --ema-decay 0.9\n",
+        encoding="utf-8",
+    )
     assert not in_page(page)
 
 

@@ -170,9 +170,11 @@ class Result:
         """Writes result.json, table.md and people.csv (one row per true person) into `folder`."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "result.json").write_text(json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n")
-        (folder / "table.md").write_text(table(self) + "\n")
-        with (folder / "people.csv").open("w", newline="") as file:
+        (folder / "result.json").write_text(
+            json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n", encoding="utf-8"
+        )
+        (folder / "table.md").write_text(table(self) + "\n", encoding="utf-8")
+        with (folder / "people.csv").open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             single = [f.name for f in fields(People)[:-2]]
             writer.writerow([*single, *SUMMARY_ERRORS, *(f"baseline_{name}" for name in SUMMARY_ERRORS)])

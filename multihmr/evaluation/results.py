@@ -100,14 +100,16 @@ class BenchmarkResult:
     def save(self, folder: Path) -> None:
         """Writes result.json, table.md, pictures.csv (one row a picture) and people.csv (one a person)."""
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "result.json").write_text(json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n")
-        (folder / "table.md").write_text(table([self]) + "\n")
-        with (folder / "people.csv").open("w", newline="") as file:
+        (folder / "result.json").write_text(
+            json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n", encoding="utf-8"
+        )
+        (folder / "table.md").write_text(table([self]) + "\n", encoding="utf-8")
+        with (folder / "people.csv").open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(["image", *self.columns])
             for name, row in zip(self.names, self.table, strict=True):
                 writer.writerow([name, *(f"{x:.6g}" for x in row)])
-        with (folder / "pictures.csv").open("w", newline="") as file:
+        with (folder / "pictures.csv").open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             counted = ("found", "missed", "false", "ignored")
             writer.writerow(["image", *counted, "badness", *self.columns, "skipped"])
@@ -122,9 +124,11 @@ class BenchmarkResult:
 
 def save_all(scores: Sequence[BenchmarkResult], folder: Path) -> None:
     """Writes table.md and results.json of several benchmarks."""
-    (folder / "table.md").write_text(table(scores) + "\n")
+    (folder / "table.md").write_text(table(scores) + "\n", encoding="utf-8")
     results = [score.to_dict() for score in scores]
-    (folder / "results.json").write_text(json.dumps(results, indent=2, allow_nan=False) + "\n")
+    (folder / "results.json").write_text(
+        json.dumps(results, indent=2, allow_nan=False) + "\n", encoding="utf-8"
+    )
 
 
 def table(scores: Sequence[BenchmarkResult]) -> str:

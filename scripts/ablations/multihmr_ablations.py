@@ -221,7 +221,7 @@ def _at_equal_cost(plan: Plan, name: str, config: TrainConfig) -> TrainConfig:
         other = config_of(plan, VARIANTS[name].like, config.seed)
         pace, other_pace = _pace(config), _pace(other)
         write_json(path, {"steps": max(1, round(plan.steps * pace / other_pace))})
-    steps = json.loads(path.read_text())["steps"]
+    steps = json.loads(path.read_text(encoding="utf-8"))["steps"]
     return replace(config, steps=steps, warmup=max(1, min(300, steps // 10)))
 
 
@@ -229,7 +229,7 @@ def _pace(config: TrainConfig) -> float:
     """Pictures a second once training goes; the best, for other work on the machine slows single steps."""
     with tempfile.TemporaryDirectory() as out:
         train(replace(config, out=out, steps=PACE_STEPS, log_every=1), progress=False)
-        notes = (Path(out) / "log.jsonl").read_text().splitlines()
+        notes = (Path(out) / "log.jsonl").read_text(encoding="utf-8").splitlines()
     return max(json.loads(note)["pictures_per_second"] for note in notes[SETTLED:])
 
 
@@ -272,7 +272,7 @@ class _Stopwatch:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.seconds = json.loads(path.read_text())["seconds"] if path.exists() else 0.0
+        self.seconds = json.loads(path.read_text(encoding="utf-8"))["seconds"] if path.exists() else 0.0
 
     def __enter__(self) -> _Stopwatch:
         self._start = time.monotonic()
@@ -357,7 +357,9 @@ def _spread(values: Sequence[float | None]) -> tuple[float, float] | None:
 
 def _failure(plan: Plan, out: Path, name: str) -> str:
     paths = [out / name / str(seed) / "failure.json" for seed in plan.seeds]
-    return next((json.loads(path.read_text())["reason"] for path in paths if path.exists()), "")
+    return next(
+        (json.loads(path.read_text(encoding="utf-8"))["reason"] for path in paths if path.exists()), ""
+    )
 
 
 def _known(value: float) -> float | None:

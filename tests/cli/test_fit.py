@@ -30,7 +30,7 @@ def test_keypoints_become_files_and_shards(tmp_path: Path, capsys: pytest.Captur
         {**entries[0], "image_id": 1, "keypoints": np.random.default_rng(0).uniform(1, 700, 51).tolist()}
     )
     file = tmp_path / "points.json"
-    file.write_text(json.dumps({"images": images, "annotations": entries}))
+    file.write_text(json.dumps({"images": images, "annotations": entries}), encoding="utf-8")
     camera = ",".join(map(str, (K[0, 0], K[1, 1], K[0, 2], K[1, 2])))
     out = tmp_path / "out"
     code = cli.run(
@@ -45,7 +45,7 @@ def test_keypoints_become_files_and_shards(tmp_path: Path, capsys: pytest.Captur
     assert len(humans) == 2
     error = np.linalg.norm(humans.keypoints("coco17").xy - truth.pixels(), axis=-1)
     assert error.mean() < 6
-    assert json.loads((out / "a.json").read_text())["camera"]["source"] == "given"
+    assert json.loads((out / "a.json").read_text(encoding="utf-8"))["camera"]["source"] == "given"
     assert not (out / "b.npz").exists()
     (sample,) = Shards(out / "shards")
     assert np.isnan(sample.pose[:, humans.topology.pose_names.index("finger2-1.L")]).all()
@@ -56,7 +56,7 @@ def test_keypoints_become_files_and_shards(tmp_path: Path, capsys: pytest.Captur
 
 def test_nothing_to_fit_is_a_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "points.json"
-    file.write_text(json.dumps({"images": [], "annotations": []}))
+    file.write_text(json.dumps({"images": [], "annotations": []}), encoding="utf-8")
     Image.new("RGB", (64, 64)).save(tmp_path / "a.jpg")
     assert cli.run(["fit", str(file), str(tmp_path / "a.jpg"), "--out", str(tmp_path / "out")]) == 1
     assert "nothing was fitted" in capsys.readouterr().err

@@ -346,7 +346,7 @@ def write_ehf(root: Path, body: Any) -> list[np.ndarray]:
         save(painted(people, faces_of(body), K, (1200, 1600)), root / f"{number:02d}_img.jpg")
         scanned = turn.inv().apply(vertices[0] - (-0.03609917, 0.43416458, 2.37101226)).astype(np.float32)
         write_ply(root / f"{number:02d}_align.ply", scanned, faces_of(body), as_text=number == 2)
-        (root / f"{number:02d}_2Djnt.json").write_text('{"people": []}')
+        (root / f"{number:02d}_2Djnt.json").write_text('{"people": []}', encoding="utf-8")
     return truth
 
 
@@ -390,8 +390,10 @@ def write_ubody(root: Path, body: Any, mean_hands: np.ndarray) -> list[np.ndarra
     people.append(ubody_person(99, 2, np.zeros((23, 3)), seen=False) | {"iscrowd": 1})
     folder = root / "annotations" / "Interview"
     folder.mkdir(parents=True)
-    (folder / "keypoint_annotation.json").write_text(json.dumps({"images": images, "annotations": people}))
-    (folder / "smplx_annotation.json").write_text(json.dumps(fits))
+    (folder / "keypoint_annotation.json").write_text(
+        json.dumps({"images": images, "annotations": people}), encoding="utf-8"
+    )
+    (folder / "smplx_annotation.json").write_text(json.dumps(fits), encoding="utf-8")
     (root / "splits").mkdir()
     np.save(root / "splits" / "intra_scene_test_list.npy", np.array(["Interview_S1"]))
     np.savez(

@@ -263,13 +263,15 @@ def write_panoptic(root: Path, scenes: Sequence[Scene], cameras: dict[str, Camer
     ]
     joints = folder / "hdPose3d_stage1_coco19"
     joints.mkdir(parents=True)
-    (folder / "calibration_160906_pizza1.json").write_text(json.dumps({"cameras": entries}))
+    (folder / "calibration_160906_pizza1.json").write_text(json.dumps({"cameras": entries}), encoding="utf-8")
     for i, scene in enumerate(scenes):
         for name, camera in cameras.items():
             save_picture(folder / f"hdImgs/{name}/{name}_{i:08d}.jpg", picture(scene, camera))
         rows = [np.column_stack([100 * p, np.full(19, 0.7)]).ravel() for p in scene.keypoints("panoptic19")]
         bodies = [{"id": k, "joints19": row.tolist()} for k, row in enumerate(rows)]
-        (joints / f"body3DScene_{i:08d}.json").write_text(json.dumps({"version": 0.7, "bodies": bodies}))
+        (joints / f"body3DScene_{i:08d}.json").write_text(
+            json.dumps({"version": 0.7, "bodies": bodies}), encoding="utf-8"
+        )
 
 
 def write_h36m(root: Path, scene: Scene, camera: Camera, *, subject: int, t_is_place: bool = False) -> None:
@@ -311,7 +313,9 @@ def write_h36m(root: Path, scene: Scene, camera: Camera, *, subject: int, t_is_p
         save_picture(root / "images" / name, picture(scene, camera))
     (root / "annotations").mkdir(exist_ok=True)
     for kind, content in files.items():
-        (root / f"annotations/Human36M_subject{subject}_{kind}.json").write_text(json.dumps(content))
+        (root / f"annotations/Human36M_subject{subject}_{kind}.json").write_text(
+            json.dumps(content), encoding="utf-8"
+        )
 
 
 def write_hi4d(root: Path, scene: Scene, cameras: dict[int, Camera]) -> None:
@@ -386,6 +390,6 @@ def write_coco(root: Path, scene: Scene, camera: Camera) -> None:
     }
     (root / "annotations").mkdir(parents=True)
     for file in ("person_keypoints_val2017", "coco_wholebody_val_v1.0"):
-        (root / f"annotations/{file}.json").write_text(json.dumps(content))
+        (root / f"annotations/{file}.json").write_text(json.dumps(content), encoding="utf-8")
     for entry in content["images"]:
         save_picture(root / "val2017" / str(entry["file_name"]), picture(scene, camera))

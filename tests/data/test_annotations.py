@@ -111,7 +111,7 @@ def test_arrays_of_other_shapes_are_named(tmp_path):
 
 
 def test_json_cut_short_is_named(tmp_path):
-    (tmp_path / "a.json").write_text('{"images": [')
+    (tmp_path / "a.json").write_text('{"images": [', encoding="utf-8")
     with pytest.raises(ValueError, match=r"a\.json was not read"):
         read_json(tmp_path / "a.json")
     with pytest.raises(FileNotFoundError, match=r"b\.json does not exist"):

@@ -37,7 +37,7 @@ class Toy(PoseDataset):
         return [self.root / f"toy-{self.split}.json"]
 
     def scan(self, path: Path) -> Iterator[Record]:
-        for name, people in json.loads(path.read_text()).items():
+        for name, people in json.loads(path.read_text(encoding="utf-8")).items():
             arrays = {
                 k: np.array(v) if v else np.zeros((0, *self.people_fields[k][1:])) for k, v in people.items()
             }
@@ -49,7 +49,7 @@ def toys(tmp_path):
     """toys({name: people}) writes the data set and a picture for each name; its root."""
 
     def write(content: dict) -> Path:
-        (tmp_path / "toy-train.json").write_text(json.dumps(content))
+        (tmp_path / "toy-train.json").write_text(json.dumps(content), encoding="utf-8")
         for shade, name in enumerate(content):
             Image.new("RGB", (8, 6), (shade, 0, 0)).save(tmp_path / f"{name}.png")
         return tmp_path

@@ -110,7 +110,7 @@ def test_what_is_shown_can_be_taken_away(visit: Visit, models: Counting) -> None
     shown = visit.show(humans, models.model.body)
     names = [path.name for path in shown.take_away if path]
     assert names == ["street_overlay.jpg", "street.glb", "street.npz", "street.json"]
-    assert len(json.loads(shown.take_away[3].read_text())["people"]) == len(humans)
+    assert len(json.loads(shown.take_away[3].read_text(encoding="utf-8"))["people"]) == len(humans)
     with Image.open(shown.side) as plan:
         assert plan.size == visits.PLAN_SIZE
     assert visits.field_of_view(humans) == pytest.approx(50, abs=0.1)

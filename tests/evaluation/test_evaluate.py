@@ -152,9 +152,9 @@ def test_the_watcher_is_told_how_bad_each_prediction_was(body: Body) -> None:
 def test_the_result_is_written_as_table_json_and_people(body: Body, tmp_path: Path) -> None:
     model = ToyModel(body, SCENES, lambda s: oracle(body)(s)[:1])
     evaluate(model, SCENES, names=("toy", "scenes")).save(tmp_path)
-    assert json.loads((tmp_path / "result.json").read_text())["counts"]["missed"] == 3
-    assert "toy" in (tmp_path / "table.md").read_text()
-    rows = list(csv.DictReader((tmp_path / "people.csv").read_text().splitlines()))
+    assert json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))["counts"]["missed"] == 3
+    assert "toy" in (tmp_path / "table.md").read_text(encoding="utf-8")
+    rows = list(csv.DictReader((tmp_path / "people.csv").read_text(encoding="utf-8").splitlines()))
     assert [row["found"] for row in rows] == ["True", "False", "True", "True", "False", "False"]
 
 

@@ -20,7 +20,7 @@ TABLES = Path(__file__).parents[1] / "parity"
 @pytest.fixture
 def state() -> dict[str, torch.Tensor]:
     """Every tensor of a SMPL-X checkpoint on ViT-S, without its memory."""
-    shapes = json.loads((TABLES / "state_dict_smplx_vits_448.json").read_text())
+    shapes = json.loads((TABLES / "state_dict_smplx_vits_448.json").read_text(encoding="utf-8"))
     return {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
 
 

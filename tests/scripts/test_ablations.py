@@ -81,12 +81,12 @@ def test_every_variant_has_a_row_and_every_row_a_variant():
 def test_a_table_holds_means_and_what_seeds_make_of_them(plan, trained):
     path = run(plan)
     assert trained == ["reference/0", "iterative/0", "reference/1", "iterative/1"]
-    lines = path.read_text().splitlines()
+    lines = path.read_text(encoding="utf-8").splitlines()
     assert "| head | iterative regressor, per token | 155.0 ± 5.0 |" in lines[2]
     assert "| head | Human Perception Head | 105.0 ± 5.0 |" in lines[3]
     assert "| Fourier | 105.0 ± 5.0 | - | 210.0 ± 10.0 |" in lines
-    assert "The mean person has MPJPE 300.0." in path.read_text()
-    rows = json.loads(path.with_suffix(".json").read_text())["rows"]
+    assert "The mean person has MPJPE 300.0." in path.read_text(encoding="utf-8")
+    rows = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["rows"]
     assert rows[0]["variant"] == "iterative"
     assert rows[0]["figures"]["mpjpe"] == [155.0, 5.0]
 
@@ -101,14 +101,16 @@ def test_variants_of_equal_cost_take_as_long(plan, monkeypatch):
             json.dumps({"pictures_per_second": pace}) for pace in [1.0] * 3 + [paces[config.backbone]] * 5
         ]
         Path(config.out).mkdir(parents=True, exist_ok=True)
-        (Path(config.out) / "log.jsonl").write_text("\n".join(notes))
+        (Path(config.out) / "log.jsonl").write_text("\n".join(notes), encoding="utf-8")
         return Path(config.out)
 
     measured = {"figures": dict.fromkeys(ablations.FIGURES), "position_by_fov": [None] * 3}
     measured |= {"parameters": 1, "people": 1, "baseline_mpjpe": 300.0}
     monkeypatch.setattr(ablations, "train", pretend)
     monkeypatch.setattr(ablations, "measure", lambda *_, **__: measured)
-    table = run(replace(plan, only=("lite0-reading", "lite2-reading"), seeds=(0,))).read_text()
+    table = run(replace(plan, only=("lite0-reading", "lite2-reading"), seeds=(0,))).read_text(
+        encoding="utf-8"
+    )
     assert steps == {"hybrid_lite0": [100, 8], "hybrid_lite2": [8, 67]}
     assert "hybrid Lite2 (ImageNet), 67 steps" in table
 
@@ -121,7 +123,7 @@ def test_what_is_done_is_not_done_again(plan, trained):
 
 def test_a_variant_that_fails_says_why_and_is_tried_again(plan, trained, monkeypatch):
     plan = replace(plan, only=("reference", "closeups"), seeds=(0,))
-    text = run(plan).read_text()
+    text = run(plan).read_text(encoding="utf-8")
     assert "a third of the pictures | not run: no folder of close-ups was given" in text
     assert "| 105.0" not in text
     assert trained == ["reference/0"]
@@ -132,9 +134,9 @@ def test_a_variant_that_fails_says_why_and_is_tried_again(plan, trained, monkeyp
     plan = replace(plan, only=("vit-s",))
     pretend = ablations.train
     monkeypatch.setattr(ablations, "train", no_weights)
-    assert "not run: no weights there" in run(plan).read_text()
+    assert "not run: no weights there" in run(plan).read_text(encoding="utf-8")
     monkeypatch.setattr(ablations, "train", pretend)
-    assert "not run" not in run(plan).read_text()
+    assert "not run" not in run(plan).read_text(encoding="utf-8")
 
 
 def test_results_of_other_settings_do_not_meet(plan, trained):

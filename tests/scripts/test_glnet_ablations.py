@@ -94,13 +94,13 @@ def test_the_table_has_our_figures_beside_the_poster(tmp_path, monkeypatch):
     plan = Plan(shards, shards, str(tmp_path / "out"), only=("both", "matching"))
     for name in ("both", "matching"):
         (tmp_path / "out" / name / "0").mkdir(parents=True)
-    lines = run(plan).read_text().splitlines()
+    lines = run(plan).read_text(encoding="utf-8").splitlines()
     assert trained == ["local=no", ""]
     assert "| 2 | + both | 50.0 | 50.0 | 50.0 | 50.0 | 40.8 | 68.7 | 79.7 | 1 |" in lines
     assert not any("adaptive" in line for line in lines)
     run(plan)
     assert trained == ["local=no", "", "local=no"]
-    assert json.loads((tmp_path / "out/both/0/result.json").read_text())["people"] == 7
+    assert json.loads((tmp_path / "out/both/0/result.json").read_text(encoding="utf-8"))["people"] == 7
     with pytest.raises(ValueError, match="holds results of steps 3000; choose another folder"):
         run(replace(plan, steps=10))
 

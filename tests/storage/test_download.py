@@ -142,7 +142,7 @@ def test_a_part_of_another_address_is_not_continued(shelf: Shelf, target: Path) 
 def test_a_part_whose_notes_are_damaged_starts_anew(shelf: Shelf, target: Path) -> None:
     url = leave_part(shelf, target, 3000)
     for notes in ("", "[]", '{"url": 3}'):
-        target.with_name("x.pt.part.json").write_text(notes)
+        target.with_name("x.pt.part.json").write_text(notes, encoding="utf-8")
         assert download([url], target).read_bytes() == DATA
         target.rename(target.with_name("x.pt.part"))
     assert shelf.ranges == ["", "", ""]
@@ -246,7 +246,7 @@ def test_a_full_disk_is_seen_before_the_first_byte(
 
 def test_a_folder_that_cannot_be_written(shelf: Shelf, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     url = shelf.put("x.pt", DATA)
-    target.parent.write_text("a file where the folder should be")
+    target.parent.write_text("a file where the folder should be", encoding="utf-8")
     with pytest.raises(OSError, match=r"cannot be written to .*cache .*set MULTIHMR_HOME"):
         download([url], target)
 
@@ -267,7 +267,7 @@ PROCESS = (
 
 def process(code: str, *arguments: object) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", PROCESS + code, *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, encoding="utf-8")
 
 
 def test_two_processes_fetch_once(shelf: Shelf, target: Path) -> None:

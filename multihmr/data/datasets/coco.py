@@ -61,7 +61,7 @@ class Coco(PoseDataset):
         return [self.root / pattern.format(split=self.split) for pattern in self.needed]
 
     def scan(self, path: Path) -> Iterator[Record]:
-        content = json.loads(path.read_text(), object_hook=_without_outlines)
+        content = json.loads(path.read_text(encoding="utf-8"), object_hook=_without_outlines)
         self._check_names(content["categories"])
         people = self._people(content["annotations"])
         folder = self._picture_folder()

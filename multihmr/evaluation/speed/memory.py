@@ -37,7 +37,7 @@ def peak_of_prediction(asked: Asked) -> dict[str, float] | None:
     facts = json.dumps(asdict(replace(asked, image=image, file=file)))
     command = [sys.executable, "-m", __name__, facts]
     above = Path(__file__).parents[3]  # where this very package is imported from
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=above)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=above, encoding="utf-8")
     if done.returncode:
         raise RuntimeError(f"measuring memory in a process of its own failed: {done.stderr[-500:]}")
     measured: dict[str, float] | None = json.loads(done.stdout.splitlines()[-1])
@@ -50,7 +50,7 @@ def highest_mb() -> float | None:
     Not getrusage's ru_maxrss: on Linux that begins with what the process held that started this one.
     """
     with suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
+        for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024 / 1e6
     with suppress(ImportError):

@@ -90,13 +90,13 @@ class Speed:
 
     def save(self, path: str | Path) -> None:
         """Writes JSON."""
-        Path(path).write_text(json.dumps(self.to_dict(), indent=2) + "\n")
+        Path(path).write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | Path) -> Speed:
         """Reads what `save` wrote. FileNotFoundError: nothing is there. ValueError: it is something else."""
         try:
-            facts = json.loads(Path(path).read_text())
+            facts = json.loads(Path(path).read_text(encoding="utf-8"))
             if facts.pop("format") != FORMAT:
                 raise ValueError
             facts["timings"] = tuple(_timing(row) for row in facts["timings"])

@@ -20,9 +20,9 @@ def root(tmp_path):
 
 def change(root, edit):
     path = root / "annotations/person_keypoints_val2017.json"
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text(encoding="utf-8"))
     edit(content)
-    path.write_text(json.dumps(content))
+    path.write_text(json.dumps(content), encoding="utf-8")
 
 
 def test_points_fall_on_their_people_and_all_else_is_unknown(root):
@@ -76,6 +76,6 @@ def test_bad_annotations_are_named(root):
     change(root, lambda content: content["categories"][0].update(keypoints=["nose"]))
     with pytest.raises(ValueError, match=r"must be those of COCO in their order.*got \('nose',\)"):
         Coco(root)
-    (root / "annotations/person_keypoints_val2017.json").write_text('{"images": [')
+    (root / "annotations/person_keypoints_val2017.json").write_text('{"images": [', encoding="utf-8")
     with pytest.raises(ValueError, match=r"person_keypoints_val2017.json has not the format"):
         Coco(root)

@@ -21,9 +21,9 @@ def root(tmp_path):
 
 def change(root, kind, edit):
     path = root / f"annotations/Human36M_subject9_{kind}.json"
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text(encoding="utf-8"))
     edit(content)
-    path.write_text(json.dumps(content))
+    path.write_text(json.dumps(content), encoding="utf-8")
 
 
 def test_joints_projected_with_K_fall_on_the_subject_whichever_way_t_is_written(root):
@@ -62,7 +62,7 @@ def test_bad_annotations_are_named(root):
     change(root, "joint_3d", lambda joints: joints["2"]["1"].update({"64": [[0, 0, 0]]}))
     with pytest.raises(ValueError, match=r"joints of s_09.*_000065.jpg must be \(17, 3\), got \(1, 3\)"):
         H36M(root)
-    (root / "annotations/Human36M_subject9_camera.json").write_text("{")
+    (root / "annotations/Human36M_subject9_camera.json").write_text("{", encoding="utf-8")
     with pytest.raises(ValueError, match=r"Human36M_subject9_camera.json was not read"):
         H36M(root)
     with pytest.raises(FileNotFoundError, match=r"Human36M_subject1_data.json is not there"):

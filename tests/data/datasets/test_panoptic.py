@@ -24,10 +24,10 @@ def root(tmp_path):
 
 def change(root, frame, joints):
     path = root / f"160906_pizza1/hdPose3d_stage1_coco19/body3DScene_{frame:08d}.json"
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text(encoding="utf-8"))
     for body, new in zip(content["bodies"], joints(content["bodies"]), strict=True):
         body["joints19"] = new
-    path.write_text(json.dumps(content))
+    path.write_text(json.dumps(content), encoding="utf-8")
 
 
 def test_joints_projected_with_K_fall_on_people_in_the_straightened_picture(root):
@@ -70,7 +70,7 @@ def test_joints_that_were_not_found_are_nan_and_few_are_nobody(root):
 
 def test_pictures_without_people_or_joints_are_counted(root):
     joints = root / "160906_pizza1/hdPose3d_stage1_coco19"
-    (joints / "body3DScene_00000000.json").write_text('{"bodies": []}')
+    (joints / "body3DScene_00000000.json").write_text('{"bodies": []}', encoding="utf-8")
     (joints / "body3DScene_00000001.json").unlink()
     reader = Panoptic(root, "pizza")
     assert len(reader) == 0
@@ -84,7 +84,7 @@ def test_bad_annotations_are_named(root):
     ):
         Panoptic(root, "pizza")
     path = root / "160906_pizza1/calibration_160906_pizza1.json"
-    path.write_text(path.read_text()[:100])
+    path.write_text(path.read_text(encoding="utf-8")[:100], encoding="utf-8")
     with pytest.raises(ValueError, match=r"calibration_160906_pizza1.json was not read"):
         Panoptic(root, "pizza")
     with pytest.raises(

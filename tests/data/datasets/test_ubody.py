@@ -61,13 +61,17 @@ def test_faces_that_were_not_seen_and_nan(miniature, tmp_path):
         (tmp_path / name).symlink_to(miniature[0] / name)
     (tmp_path / "annotations/Interview").mkdir(parents=True)
     content, fits = (
-        json.loads((miniature[0] / f"annotations/Interview/{name}_annotation.json").read_text())
+        json.loads(
+            (miniature[0] / f"annotations/Interview/{name}_annotation.json").read_text(encoding="utf-8")
+        )
         for name in ("keypoint", "smplx")
     )
     content["annotations"][1]["face_valid"] = False
     fits["21"]["smplx_param"]["body_pose"][3] = float("nan")
     for name, part in (("keypoint", content), ("smplx", fits)):
-        (tmp_path / f"annotations/Interview/{name}_annotation.json").write_text(json.dumps(part))
+        (tmp_path / f"annotations/Interview/{name}_annotation.json").write_text(
+            json.dumps(part), encoding="utf-8"
+        )
     reader = UBody(tmp_path, "train")
     assert reader.skipped["people with NaN or infinity in their body's pose"] == 1
     assert np.isnan(reader[0].expression).all()

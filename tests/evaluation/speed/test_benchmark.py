@@ -144,7 +144,7 @@ def test_differences_are_told_in_millimetres_and_people_who_are_missing() -> Non
 def test_what_is_written_is_read(measured: Speed, tmp_path: Path) -> None:
     measured.save(tmp_path / "speed.json")
     assert Speed.load(tmp_path / "speed.json") == measured
-    (tmp_path / "other.json").write_text(json.dumps({"timings": []}))
+    (tmp_path / "other.json").write_text(json.dumps({"timings": []}), encoding="utf-8")
     with pytest.raises(ValueError, match=r"other.json was not written by `multihmr bench --json`"):
         Speed.load(tmp_path / "other.json")
 
@@ -263,7 +263,7 @@ def test_a_picture_without_people_leaves_early(make: Callable[[], Model]) -> Non
 
 
 def test_the_page_on_speed_tells_the_stages_and_commands_as_they_are() -> None:
-    page = (Path(__file__).parents[3] / "docs" / "speed.md").read_text()
+    page = (Path(__file__).parents[3] / "docs" / "speed.md").read_text(encoding="utf-8")
     table = page.partition("| stage |")[2].partition("\n\n")[0]
     assert re.findall(r"^\| ([a-z ]+) \|", table, flags=re.MULTILINE) == list(STAGES)
     commands = re.findall(r"^multihmr bench(.*?)(?:#|$)", page, flags=re.MULTILINE)

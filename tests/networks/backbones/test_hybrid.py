@@ -91,5 +91,7 @@ print([name for name in ("timm", "torchvision") if name in sys.modules])
 
 def test_the_bundled_models_do_without_timm() -> None:
     """It takes as long to import as torch, and 200 MB, and fails beside a torchvision of another torch."""
-    ran = subprocess.run([sys.executable, "-c", LOOK], capture_output=True, text=True, check=True)
+    ran = subprocess.run(
+        [sys.executable, "-c", LOOK], capture_output=True, text=True, check=True, encoding="utf-8"
+    )
     assert ran.stdout.split("\n")[:2] == ["[]", "[]"]
