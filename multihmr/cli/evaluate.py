@@ -43,7 +43,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure a model on each benchmark and print the table; those that cannot be are listed at the end."""
-    from ..evaluation.results import save_all, table
+    from ..evaluation.results import in_encoding, save_all, table
     from ..evaluation.runner import Plan, Protocol, devices_of, measure
 
     protocol = Protocol(given_camera=not args.predict_camera, threshold=args.threshold, tiles=args.tiles)
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
                 raise
             failed.append(f"{data}: {sentence(error)}")
     if scores:
-        print(table(scores))
+        print(in_encoding(table(scores), sys.stdout.encoding))
         if args.out:
             save_all(scores, args.out)
     if failed:

@@ -19,6 +19,9 @@ from .report import table as result_table
 _OWN_FIGURES = ("mpjpe", "pa_mpjpe", "pve", "pa_pve", "hand_pa_pve", "head_m", "f1", "precision", "recall")
 
 
+_ASCII = str.maketrans({"↓": "(lower is better)", "↑": "(higher is better)", "–": "-", "×": "x", "±": "+-"})
+
+
 @dataclass(frozen=True)
 class ImageResult:
     """Result of one image.
@@ -147,6 +150,17 @@ def table(scores: Sequence[BenchmarkResult]) -> str:
         lines += [f"[{number}] {source}" for source, number in sources.items()]
     details = [result_table(score.result) for score in scores if score.result is not None]
     return "\n".join(lines + [part for text in details for part in ("", text)])
+
+
+def in_encoding(text: str, encoding: str | None) -> str:
+    """The text as far as an encoding can show it: arrows and dashes become ASCII where they must."""
+    encoding = encoding or "utf-8"
+    try:
+        text.encode(encoding)
+        return text
+    except (UnicodeEncodeError, LookupError):
+        replaced = text.translate(_ASCII)
+        return replaced.encode("ascii", "backslashreplace").decode("ascii")
 
 
 def figures_of(score: BenchmarkResult) -> tuple[str, ...]:

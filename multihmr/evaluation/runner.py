@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import re
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -467,8 +469,14 @@ def _draw_worst(run: EvaluationRun, result: BenchmarkResult, folder: Path) -> No
     for rank, (place, picture) in enumerate(ranked[:WORST_IMAGES]):
         sample = run.samples[run.indices[place]]
         humans = run.predict([sample])[0]
-        name = picture.name.replace("/", "_")
-        Image.fromarray(humans.draw(sample.image)).save(folder / f"{rank:02d}_{name}.jpg")
+        path = folder / f"{rank:02d}_{_file_name(picture.name)}.jpg"
+        Image.fromarray(humans.draw(sample.image)).save(path)
+
+
+def _file_name(name: str) -> str:
+    """A sample's name as part of a file's, on any system and in any locale."""
+    safe = re.sub(r'[<>:"/\\|?*\x00-\x1f]', "_", name)
+    return os.fsdecode(safe.encode("utf-8", "surrogateescape"))
 
 
 def _batched(items: Iterable[Any], size: int) -> Iterator[list[Any]]:

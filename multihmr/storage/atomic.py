@@ -63,7 +63,8 @@ def _create_draft(path: Path) -> tuple[Path, int]:
 
     Creating the file is the one way to learn what the umask gives that is safe with threads.
     """
-    name = path.name.encode()[:_NAME_BYTES].decode(errors="ignore")
+    cut = os.fsencode(path.name)[:_NAME_BYTES].decode("utf-8", errors="ignore")  # at whole characters
+    name = os.fsdecode(cut.encode("utf-8"))
     draft = path.with_name(f".{name}.{secrets.token_hex(4)}.part")
     os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     source = path if path.exists() else draft
