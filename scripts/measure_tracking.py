@@ -7,8 +7,8 @@ other, two leave the picture and come back. What a network would say is made of 
 rotations of all bones jitter, and drift; so do places, most in depth; shapes differ from frame to frame;
 one in fifty people is missed, some for several frames, and whoever is hidden is. Needs no network.
 
-MPJPE (about the pelvis) and absolute errors are means over 24 joints and all people, acceleration errors
-over second differences of absolute positions, per frame squared. With --memory N instead: N frames
+MPJPE (about the pelvis) and absolute errors are means over 24 joints and all people; acceleration errors
+[m/s^2] and jitter [m/s^3] as `multihmr.evaluation.metrics` defines them. With --memory N instead: N frames
 through `Model.predict_video`'s own machinery with a stand-in for the network, and the memory that took.
 """
 
@@ -23,6 +23,7 @@ import roma
 import torch
 
 from multihmr.bodies.loading import load_body
+from multihmr.evaluation.metrics import acceleration_error, jitter
 from multihmr.humans import Humans, project
 from multihmr.video.predict import predict_video
 from multihmr.video.tracker import follow
@@ -158,8 +159,8 @@ def keypoints(humans: Humans) -> np.ndarray:
 
 def report(name: str, results: list[tuple[Humans, np.ndarray]], truths: list[Truth]) -> None:
     """Errors of everybody who is there, in millimetres; switches of who is called what."""
-    aligned, absolute, accelerations, depth = [], [], [], []
-    lines: dict[int, dict[int, tuple[np.ndarray, np.ndarray]]] = {0: {}, 1: {}, 2: {}}
+    aligned, absolute, depth = [], [], []
+    lines = np.full((2, 3, len(truths), 24, 3), np.nan)  # ours and theirs, by person and frame
     for frame, ((humans, who), truth) in enumerate(zip(results, truths, strict=True)):
         for i, person in enumerate(who.tolist()):
             true = truth.humans[truth.who == person]
@@ -167,14 +168,11 @@ def report(name: str, results: list[tuple[Humans, np.ndarray]], truths: list[Tru
             absolute.append(np.linalg.norm(ours - theirs, axis=-1).mean())
             depth.append(abs(ours[0, 2] - theirs[0, 2]))
             aligned.append(np.linalg.norm((ours - ours[0]) - (theirs - theirs[0]), axis=-1).mean())
-            lines[person][frame] = (ours, theirs)
-    for line in lines.values():
-        for frame in line:
-            if frame - 1 in line and frame + 1 in line:
-                (a, x), (b, y), (c, z) = line[frame - 1], line[frame], line[frame + 1]
-                ours, theirs = a - 2 * b + c, x - 2 * y + z
-                accelerations.append(np.linalg.norm(ours - theirs, axis=-1).mean())
-    numbers = (1000 * np.mean(values) for values in (aligned, absolute, depth, accelerations))
+            lines[:, person, frame] = ours, theirs
+    pred, true = torch.from_numpy(lines)
+    motion = [acceleration_error(pred, true, FPS), jitter(pred, FPS), jitter(true, FPS)]
+    numbers = [1000 * float(np.mean(values)) for values in (aligned, absolute, depth)]
+    numbers += [float(values.nanmean()) for values in motion]
     text = "  ".join(f"{number:9.1f}" for number in numbers)
     print(f"{name:24}{text}  {len(aligned):6}")
 
@@ -209,7 +207,8 @@ def measure(seed: int, strength: float, truths: list[Truth], body: Any) -> None:
     named = [(humans, owners(humans, truth)) for humans, truth in zip(followed, truths, strict=True)]
     count, had = switches(named)
     print(f"switches: {count}; ids of the three: {had}; filled: {sum(int(h.filled.sum()) for h in followed)}")
-    print(f"{'mm':24}{'MPJPE':>9}  {'absolute':>9}  {'depth':>9}  {'accel':>9}  {'people':>6}")
+    columns = ("MPJPE", "absolute", "depth", "accel", "jitter", "of truth")
+    print(f"{'mm, m/s^2, m/s^3':24}{'  '.join(f'{name:>9}' for name in columns)}  {'people':>6}")
     report("as predicted", raw, truths)
     seen = [(h[(who >= 0) & ~h.filled], who[(who >= 0) & ~h.filled]) for h, who in named]
     report("followed and smoothed", seen, truths)

@@ -131,6 +131,60 @@ def depth_error(pred: Tensor, true: Tensor) -> Tensor:
     return MM * (pred[..., 2] - true[..., 2]).abs()
 
 
+# --- motion ----------------------------------------------------------------------------------------------
+
+
+def acceleration_error(pred: Tensor, true: Tensor, fps: float | None = None) -> Tensor:
+    """(..., F - 2) mean over joints of the difference between predicted and true acceleration.
+
+    Accelerations are second differences over three frames in a row, of positions that are neither aligned
+    nor centred; centre both sides first for the error of the pose alone. A joint that is NaN on either side
+    in one of the three frames takes no part, as there is no acceleration across a gap; NaN if none is left.
+    Source: Kanazawa et al., "Learning 3D human dynamics from video", CVPR 2019 [mm per frame squared]; in
+    m/s^2 by Shin et al., "WHAM", CVPR 2024, at 30 frames a second.
+
+    Args:
+        pred: (..., F, J, 3) joints of one person in F frames in a row [m].
+        true: the same of the true person.
+        fps: frames a second.
+
+    Returns:
+        mm per frame squared, or m/s^2 where `fps` is given.
+    """
+    _check_points(pred, true)
+    _check_frames(pred, 3)
+    errors = (_differences(pred, 2) - _differences(true, 2)).norm(dim=-1)
+    factor = MM if fps is None else fps**2
+    return factor * _mean_of(errors, ~errors.isnan())
+
+
+def jitter(points: Tensor, fps: float) -> Tensor:
+    """(..., F - 3) mean over joints of the jerk [m/s^3]: how much a motion trembles, with no truth beside it.
+
+    Third differences over four frames in a row. Compare with the jitter of the true motion, which is not 0.
+    Source: Yi et al., "TransPose", SIGGRAPH 2021, where it is printed in 10^2 m/s^3 (WHAM: in 10 m/s^3).
+
+    Args:
+        points: (..., F, J, 3) joints of one person in F frames in a row [m]; NaN takes no part.
+        fps: frames a second.
+    """
+    _check_frames(points, 4)
+    jerks = _differences(points, 3).norm(dim=-1) * fps**3
+    return _mean_of(jerks, ~jerks.isnan())
+
+
+def _differences(points: Tensor, order: int) -> Tensor:
+    """(..., F, J, 3) -> (..., F - order, J, 3) differences of that order along the frames."""
+    return torch.diff(points, n=order, dim=-3)
+
+
+def _check_frames(points: Tensor, least: int) -> None:
+    if points.ndim < 3 or points.shape[-1] != 3 or points.shape[-3] < least:
+        raise ValueError(
+            f"points must be (..., {least} or more frames, joints, 3), got {tuple(points.shape)}"
+        )
+
+
 def binned(errors: Tensor, values: Tensor, edges: Sequence[float]) -> tuple[Tensor, Tensor]:
     """Mean error (B,) and number of people (B,) in the B bins [edges[b], edges[b + 1]) of `values` (N,).
 

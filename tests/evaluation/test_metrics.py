@@ -314,3 +314,61 @@ def test_depth_relations_of_a_picture() -> None:
 
 def test_whole_body_is_body_plus_a_third_of_the_parts() -> None:
     assert metrics.whole_body(60, 30, 40, 20) == 90
+
+
+# --- motion ------------------------------------------------------------------------------------------------
+
+
+def throw(frames: int, acceleration: float, fps: float, joints: int = 4) -> torch.Tensor:
+    """(F, J, 3) joints that fly off in one direction, each at its own place."""
+    t = torch.arange(frames, dtype=torch.float64) / fps
+    way = 0.5 * acceleration * t**2 + 1.3 * t
+    places = torch.randn(joints, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return places + way[:, None, None] * torch.tensor([0.6, 0.0, 0.8], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("fps", [25.0, 30.0, 60.0])
+def test_acceleration_error_of_two_throws(fps: float) -> None:
+    true, pred = throw(20, 9.81, fps), throw(20, 4.81, fps)
+    error = metrics.acceleration_error(pred, true, fps)
+    assert error.shape == (18,)
+    np.testing.assert_allclose(error, 5.0, rtol=1e-6)
+    np.testing.assert_allclose(metrics.acceleration_error(pred, true), 5000 / fps**2, rtol=1e-6)
+    # a constant shift and a constant speed are no acceleration
+    moved = true + torch.arange(20, dtype=torch.float64)[:, None, None] * 0.1 + 3
+    np.testing.assert_allclose(metrics.acceleration_error(moved, true, fps), 0, atol=1e-6)
+
+
+def test_no_acceleration_across_a_gap() -> None:
+    true = throw(20, 9.81, 30)
+    pred = true.clone()
+    pred[8] = torch.nan  # missed in one frame
+    pred[3, 0] = torch.nan  # one joint
+    true[15, :, 0] = torch.nan
+    error = metrics.acceleration_error(pred, true, 30)
+    assert error.isnan().nonzero().flatten().tolist() == [6, 7, 8, 13, 14, 15]
+    assert float(error.nan_to_num().max()) < 1e-6
+
+
+def test_jitter_is_the_mean_jerk() -> None:
+    fps, size = 30.0, 0.01
+    still = torch.zeros(12, 5, 3, dtype=torch.float64)
+    trembling = still.clone()
+    trembling[::2, :, 1] = size  # up and down: third differences of +-4 times the size
+    np.testing.assert_allclose(metrics.jitter(trembling, fps), 4 * size * fps**3)
+    np.testing.assert_allclose(metrics.jitter(throw(12, 9.81, fps), fps), 0, atol=1e-6)
+    t = torch.arange(12, dtype=torch.float64) / fps
+    cubic = (t**3)[:, None, None] * torch.tensor([0.0, 2.0, 0.0], dtype=torch.float64)
+    np.testing.assert_allclose(metrics.jitter(cubic.expand(12, 3, 3), fps), 12.0, rtol=1e-6)
+
+
+def test_motion_of_several_people_and_too_few_frames() -> None:
+    true = torch.stack([throw(10, 9.81, 30), throw(10, 3.0, 30)])
+    assert metrics.acceleration_error(true, true).shape == (2, 8)
+    assert metrics.jitter(true, 30).shape == (2, 7)
+    with pytest.raises(ValueError, match="3 or more frames"):
+        metrics.acceleration_error(true[:, :2], true[:, :2])
+    with pytest.raises(ValueError, match="4 or more frames"):
+        metrics.jitter(true[:, :3], 30)
+    with pytest.raises(ValueError, match="match the people first"):
+        metrics.acceleration_error(true, true[:1])
