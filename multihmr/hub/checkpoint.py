@@ -1,7 +1,7 @@
-"""File -> Checkpoint -> network: what a checkpoint says of itself, and its tensors, each of which must fit.
+"""Checkpoints: the safetensors format with its header, and strict loading of the tensors into a network.
 
-Ours are safetensors with a header; official ones (.pt) are pickles, which convert.py reads without running
-anything in them. Both become the same Checkpoint, and from there on there is one path.
+Official checkpoints (.pt) are pickles, which official_reader.py reads without running anything in them and
+official_converter.py converts. Both become the same Checkpoint; loading.py picks the reader.
 """
 
 from __future__ import annotations
@@ -49,21 +49,21 @@ class Checkpoint:
     body_options: dict[str, Any] = field(default_factory=dict)
 
 
-def read_checkpoint(path: Path, families: Iterable[str], *, label: str = "") -> Checkpoint:
-    """The checkpoint in a .safetensors or an official .pt file; nothing in it is run.
+def read_safetensors(path: Path, families: Iterable[str], *, label: str = "") -> Checkpoint:
+    """The checkpoint in a .safetensors file; nothing in it is run.
 
-    families: those that can be built; others are refused by name. label: what messages call the file; its
-    name by default. ValueError says what is wrong with the file, FileNotFoundError that there is none.
+    Args:
+        path: of the file.
+        families: those that can be built; others are refused by name.
+        label: what messages call the file; its name by default.
+
+    Raises:
+        ValueError: the file is damaged, of another format, or of an unknown family.
+        FileNotFoundError: there is no such file.
     """
     label = label or path.name
-    if _is_pickle(path):
-        from .official_converter import read_official
-
-        official = read_official(path)
-        _known(official.family, families, label)
-        return dataclasses.replace(official, file=label)
     header = read_metadata(path)
-    family = _known(header.get("family", ""), families, label)
+    family = check_family(header.get("family", ""), families, label)
     with safe_open(path, "pt") as file:
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
     return Checkpoint(
@@ -111,7 +111,7 @@ def write_checkpoint(checkpoint: Checkpoint, path: str | os.PathLike[str], **met
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
     """The header of a safetensors checkpoint: family, config (JSON), body, licence, source, version, ..."""
     path = Path(path)
-    if _is_pickle(path):
+    if is_pickle(path):
         raise ValueError(f"{path.name} is a pickle, which has no header; load_model reads official ones")
     try:
         with safe_open(path, "pt") as file:
@@ -236,7 +236,7 @@ def load_weights(model: torch.nn.Module, checkpoint: Checkpoint) -> None:
         raise ValueError(f"{file} has numbers that are not finite in {_some(sorted(broken))}")
 
 
-def _is_pickle(path: Path) -> bool:
+def is_pickle(path: Path) -> bool:
     """Whether the file's first bytes, which its name must not belie, are those of torch.save."""
     with existing(path).open("rb") as file:
         head = file.read(9)
@@ -253,7 +253,8 @@ def _is_pickle(path: Path) -> bool:
     return True
 
 
-def _known(family: str, families: Iterable[str], file: str) -> str:
+def check_family(family: str, families: Iterable[str], file: str) -> str:
+    """`family`, if it is one of those that can be built; else ValueError."""
     if family not in families:
         known = ", ".join(families)
         raise ValueError(

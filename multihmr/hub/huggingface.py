@@ -17,7 +17,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from ..bodies.loading import find_smplx
 from ..networks.base import Network
 from ..networks.registry import FAMILIES
 from ..storage.paths import bundled_file, repository_cache
-from .checkpoint import config_of, own_state, read_checkpoint, read_metadata
+from .checkpoint import config_of, own_state, read_metadata, read_safetensors
 from .loading import save_network, say_licence
 from .releases import RELEASES, Release, find_release
 
@@ -176,7 +176,7 @@ def _is_release(network: Network, release: Release) -> bool:
     """Whether these are the weights in the release's file, which lies in the package."""
     if (network.family, network.body.name) != (release.family, release.body):
         return False
-    checkpoint = read_checkpoint(bundled_file(release.file), FAMILIES)
+    checkpoint = read_safetensors(bundled_file(release.file), FAMILIES)
     if network.config != config_of(checkpoint, type(network.config)):
         return False
     return all(
@@ -197,8 +197,6 @@ def _card_header(network: Network, licence: str, name: str, results: Sequence[An
     """The YAML at the top of the card, which the Hub reads: licence, tags, measured figures."""
     from huggingface_hub import EvalResult, ModelCardData
 
-    from ..evaluation.published import FIGURES
-
     measured = [
         EvalResult(
             task_type="image-to-3d",
@@ -206,12 +204,11 @@ def _card_header(network: Network, licence: str, name: str, results: Sequence[An
             dataset_type=re.sub(r"[^a-z0-9]+", "-", str(result["data"]).lower()) or "unknown",
             dataset_name=str(result["data"]) or "unknown",
             metric_type=figure,
-            metric_name=f"{FIGURES[figure].label} {FIGURES[figure].unit}".strip(),
-            metric_value=float(f"{value * FIGURES[figure].scale:.4g}"),
+            metric_name=f"{label['label']} {label['unit']}".strip(),
+            metric_value=float(f"{value * label['scale']:.4g}"),
         )
         for result in results
-        for figure, value in result["figures"].items()
-        if figure in FIGURES and value is not None
+        for figure, label, value in _labelled(result)
     ]
     return ModelCardData(
         **_licence(licence),
@@ -221,6 +218,18 @@ def _card_header(network: Network, licence: str, name: str, results: Sequence[An
         model_name=name if measured else None,
         eval_results=measured or None,
     ).to_yaml()
+
+
+def _labelled(result: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], float]]:
+    """(name, label with unit and scale, value) of each figure that an evaluation labels.
+
+    Results of version 0.3 have no labels; their figures are shown by name, as they are stored.
+    """
+    labels = result.get("figure_labels")
+    for name, value in result["figures"].items():
+        label = {"label": name, "unit": "", "scale": 1.0} if labels is None else labels.get(name)
+        if value is not None and label is not None:
+            yield name, label, value
 
 
 def _licence(licence: str) -> dict[str, Any]:

@@ -1,13 +1,12 @@
-"""Names -> files -> models: what `load_model` accepts, where assets lie; checkpoints written and read.
+"""Model names to networks: releases, files and the cache folder; networks written as checkpoints.
 
 A checkpoint is one safetensors file: the tensors of the network (not of its body, which has its own asset)
-and a header that says how to build it; official .pt files become the same through convert.py. Reading one
-never runs code that comes with it. Environment variables, cache folders and downloads are here and, for the
-bytes themselves, in download.py; nowhere else.
+and a header that says how to build it; official .pt files become the same through official_converter.py.
+Reading one never runs code that comes with it.
 
-What is fetched lies in `cache_folder()`: models/NAME.safetensors (converted; the .pt that it was made from is
-removed), graphs/ (backbones for other runtimes), smplx/SMPLX_NEUTRAL.npz (put there by the user) and
-licences.txt (those that were shown).
+In the cache folder are models/NAME.safetensors (converted; the .pt that it was made from is removed), graphs/
+(backbones for other runtimes), smplx/SMPLX_NEUTRAL.npz (put there by the user) and licences.txt (those that
+were shown).
 """
 
 from __future__ import annotations
@@ -27,12 +26,14 @@ from .checkpoint import (
     PICKLE_STARTS,
     PICKLE_SUFFIXES,
     Checkpoint,
+    check_family,
     config_of,
     existing,
+    is_pickle,
     load_weights,
     own_state,
     packed,
-    read_checkpoint,
+    read_safetensors,
     write_checkpoint,
 )
 from .checkpoint import read_metadata as read_metadata  # the header, for whoever asks this file
@@ -105,9 +106,29 @@ def _source(name: str | os.PathLike[str]) -> Release | Path:
     raise ValueError(unknown_release(bare))
 
 
+def read_checkpoint(path: Path, *, label: str = "") -> Checkpoint:
+    """The checkpoint in a .safetensors or an official .pt file; nothing in it is run.
+
+    Args:
+        path: of the file, whose first bytes tell the format.
+        label: what messages call the file; its name by default.
+
+    Raises:
+        ValueError: the file is damaged, hostile, of another format, or of an unknown family.
+        FileNotFoundError: there is no such file.
+    """
+    if not is_pickle(path):
+        return read_safetensors(path, FAMILIES, label=label)
+    from .official_converter import read_official
+
+    official = read_official(path)
+    check_family(official.family, FAMILIES, label or path.name)
+    return dataclasses.replace(official, file=label or path.name)
+
+
 def _load_file(path: Path, smplx: str | os.PathLike[str] | None) -> tuple[Network, str]:
     """The model in a file, which must hold what an official name of that file promises."""
-    checkpoint = read_checkpoint(path, FAMILIES)
+    checkpoint = read_checkpoint(path)
     release = find_release(path.stem)
     if release is not None and path.name.lower() == release.file.lower() and release.urls:
         _check_release(checkpoint, release)
@@ -125,7 +146,7 @@ def _load_release(release: Release, smplx: str | os.PathLike[str] | None) -> tup
         with locked(stored):
             if not stored.exists():  # another process was first
                 return _first_load(release, stored, smplx)
-    checkpoint = read_checkpoint(stored, FAMILIES, label=f"{stored} (delete it to fetch it anew)")
+    checkpoint = read_checkpoint(stored, label=f"{stored} (delete it to fetch it anew)")
     _check_release(checkpoint, release)
     return _build(checkpoint, smplx)
 
@@ -142,7 +163,7 @@ def _first_load(release: Release, stored: Path, smplx: str | os.PathLike[str] | 
         download(release.urls, official, sha256=release.sha256, size=size, starts=PICKLE_STARTS)
     label = f"{official} ({'removed' if fetched else 'delete it to fetch it anew'})"
     try:
-        checkpoint = read_checkpoint(official, FAMILIES, label=label)
+        checkpoint = read_checkpoint(official, label=label)
         _check_release(checkpoint, release)
     except ValueError:
         if fetched:  # what is no such checkpoint must not be found again
