@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ._deprecated import install
+from ._version import __version__
 
 if TYPE_CHECKING:
     from .hub.releases import list_models
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from .io.save import save
     from .model import Model, load_model
     from .visualization.draw import draw
-
-__version__ = "0.3.0"
 
 __all__ = ["Humans", "Model", "__version__", "draw", "list_models", "load_humans", "load_model", "save"]
 

@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Any
 
-from .. import __version__
+from .._version import __version__
 from .arguments import current_flags
 
 # name -> what help says of it; a new command is a line here and a file in commands/

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, BinaryIO, Literal, Union
+from typing import BinaryIO, Literal, Protocol, Union
 
 import numpy as np
 from PIL import Image
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from .image import LoadedImage
+
+class DecodedImage(Protocol):
+    """An image that was read already: `preprocessing.image.LoadedImage`."""
+
+    @property
+    def pixels(self) -> np.ndarray:
+        """(H, W, 3) uint8 RGB, upright."""
+        ...
+
 
 # Whatever `load_image` reads: a path, a URL, a data URI or base64 text; encoded bytes; a binary file; a PIL
 # image; a (H, W, 3), (H, W, 4) or (H, W) uint8 array; a (3, H, W) tensor.
@@ -25,7 +32,7 @@ ImageLike = Union[
     Image.Image,
     np.ndarray,
     Tensor,
-    "LoadedImage",
+    DecodedImage,
 ]
 
 # A (3, 3) camera matrix in pixels: [[fx, 0, cx], [0, fy, cy], [0, 0, 1]].

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import __version__
+from .._version import __version__
 from ..networks.backbones.base import Backbone, Features
 from ..networks.base import Network
 from ..storage.atomic import atomic_path

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .. import __version__
+from .._version import __version__
 from ..networks.base import Network
 
 INPUTS = ("pixels", "K")
