@@ -14,6 +14,7 @@ from PIL import Image, ImageFilter
 
 from ..humans import Topology
 from ..image import Window
+from .phones import like_a_phone
 from .sample import Sample
 from .views import cover, flip, heads_of, on_pelvis, see
 
@@ -37,6 +38,7 @@ class Augmentation:
     room: tuple[float, float] = (1.6, 3.6)  # side of that window where the person stands [m]
     roll: float = 0.0  # the camera turned about its axis
     roll_deg: float = 20.0  # at most, either way
+    upset: float = 0.0  # ... by any angle: people who lie, stand on their hands, or hold the phone oddly
     flip: float = 0.5
     colour: float = 0.8
     grey: float = 0.08
@@ -44,6 +46,7 @@ class Augmentation:
     noise: float = 0.3
     cover: float = 0.0  # one to three patches that hide parts of people
     patch: tuple[float, float] = (0.08, 0.3)  # sides of a patch, in sides of the picture
+    phone: float = 0.0  # what phones and the web do to pictures (phones.py)
 
 
 def augment(
@@ -68,11 +71,16 @@ def finish(sample: Sample, rng: np.random.Generator, topology: Topology, how: Au
     if _happens(how.cover, rng):
         for _ in range(rng.integers(1, 4)):
             sample = _cover_somewhere(sample, rng, how)
-    return dataclasses.replace(sample, image=_change_light(sample.image, rng, how))
+    image = _change_light(sample.image, rng, how)
+    if _happens(how.phone, rng):
+        image = like_a_phone(image, rng)
+    return dataclasses.replace(sample, image=image)
 
 
 def draw_angle(rng: np.random.Generator, how: Augmentation) -> float:
     """By which the camera turns about its axis [rad]."""
+    if _happens(how.upset, rng):
+        return rng.uniform(-math.pi, math.pi)
     return math.radians(rng.uniform(-how.roll_deg, how.roll_deg)) if _happens(how.roll, rng) else 0.0
 
 

@@ -78,6 +78,8 @@ class TrainConfig:
     person: float = _flag(0.0, "share of pictures cut to one person: small image sizes then show limbs")
     twins: bool = _flag(False, "show a glnet everybody in two crops, which should say the same place")
     roll: float = _flag(0.0, "share of pictures turned by up to 20 degrees")
+    upset: float = _flag(0.0, "share of pictures turned by any angle")
+    phone: float = _flag(0.0, "share of pictures with what phones and the web do to them: sharpening, JPEG")
     cover: float = _flag(0.0, "share of pictures with patches that hide parts of people")
     workers: int = _flag(1, "processes that read pictures, for each process that trains")
     seed: int = _flag(0, "of weights, order and augmentation")
@@ -129,7 +131,14 @@ def train(config: TrainConfig, *, model: Model | None = None, progress: bool | N
         Mixture(sources, config.seed),
         topology,
         state.model.config.image_size,
-        Augmentation(zoom=config.zoom, person=config.person, roll=config.roll, cover=config.cover),
+        Augmentation(
+            zoom=config.zoom,
+            person=config.person,
+            roll=config.roll,
+            upset=config.upset,
+            cover=config.cover,
+            phone=config.phone,
+        ),
         keypoints_only=config.keypoints_only,
         view=(one_person_twice if config.twins else one_person) if crops else augment,
         views=1 + config.twins,
