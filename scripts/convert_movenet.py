@@ -55,7 +55,7 @@ def main() -> None:
     except (ValueError, OSError) as error:
         raise SystemExit(f"convert_movenet: {error}") from error
     if args.out is None:
-        from multihmr.hub import cache_folder
+        from multihmr.storage.paths import cache_folder
 
         args.out = cache_folder()
     args.out.mkdir(parents=True, exist_ok=True)

@@ -27,7 +27,8 @@ from multihmr.data.datasets.background import BackgroundImages
 from multihmr.data.webdataset import Shards
 from multihmr.model import save_model
 from multihmr.networks.backbones.hybrid import Hybrid
-from multihmr.networks.backbones.movenet import MOVENETS, HybridMoveNet
+from multihmr.networks.backbones.movenet import HybridMoveNet
+from multihmr.networks.configs import MOVENETS
 from multihmr.networks.multihmr import MultiHMR
 from multihmr.preprocessing.letterbox import Letterbox
 

@@ -14,6 +14,7 @@ from PIL import Image, ImageFilter
 
 from ..bodies.topology import Topology
 from ..preprocessing.letterbox import Letterbox
+from .camera_effects import apply_camera_effects
 from .sample import Sample
 from .transforms import flip, heads_of, occlude, on_pelvis, warp
 
@@ -39,6 +40,9 @@ class Augmentation:
     room: tuple[float, float] = (1.6, 3.6)  # side of that window where the person stands [m]
     rotation_prob: float = 0.0  # the camera turned about its axis
     roll_deg: float = 20.0  # at most, either way
+    full_rotation_prob: float = (
+        0.0  # ... by any angle: people who lie, stand on their hands, or hold the phone oddly
+    )
     flip: float = 0.5
     colour: float = 0.8
     grey: float = 0.08
@@ -46,6 +50,7 @@ class Augmentation:
     noise: float = 0.3
     occlusion_prob: float = 0.0  # one to three patches that hide parts of people
     patch: tuple[float, float] = (0.08, 0.3)  # sides of a patch, in sides of the picture
+    camera_effects_prob: float = 0.0  # tone curves, sharpening, blur, vignetting, JPEG
 
 
 def augment(
@@ -70,11 +75,16 @@ def finish(sample: Sample, rng: np.random.Generator, topology: Topology, how: Au
     if _happens(how.occlusion_prob, rng):
         for _ in range(rng.integers(1, 4)):
             sample = _cover_somewhere(sample, rng, how)
-    return dataclasses.replace(sample, image=_change_light(sample.image, rng, how))
+    image = _change_light(sample.image, rng, how)
+    if _happens(how.camera_effects_prob, rng):
+        image = apply_camera_effects(image, rng)
+    return dataclasses.replace(sample, image=image)
 
 
 def draw_angle(rng: np.random.Generator, how: Augmentation) -> float:
     """By which the camera turns about its axis [rad]."""
+    if _happens(how.full_rotation_prob, rng):
+        return rng.uniform(-math.pi, math.pi)
     return math.radians(rng.uniform(-how.roll_deg, how.roll_deg)) if _happens(how.rotation_prob, rng) else 0.0
 
 

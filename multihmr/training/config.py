@@ -97,6 +97,10 @@ class TrainConfig:
         False, "glnet: two crops per person and a loss on the distance between their predicted heads"
     )
     rotation_prob: float = _flag(0.0, "probability of an in-plane rotation by up to 20 degrees")
+    full_rotation_prob: float = _flag(0.0, "probability of an in-plane rotation by any angle")
+    camera_effects_prob: float = _flag(
+        0.0, "probability of camera effects: tone curves, sharpening, blur, vignetting, JPEG"
+    )
     occlusion_prob: float = _flag(0.0, "probability of patches that occlude parts of people")
     workers: int = _flag(1, "data loading processes per training process")
     seed: int = _flag(0, "random seed of weights, sample order and augmentation")

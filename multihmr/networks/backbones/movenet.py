@@ -257,7 +257,7 @@ def middles(count: int, like: Tensor) -> Tensor:
 
 def weights_file(kind: str) -> Path:
     """Where scripts/convert_movenet.py has written the weights; FileNotFoundError says how to make them."""
-    from ..hub import cache_folder
+    from ...storage.paths import cache_folder
 
     file = cache_folder() / WEIGHTS.format(kind=kind)
     if not file.is_file():

@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..configs import MOVENETS
 from .base import Backbone, Features
 from .hybrid import HYBRIDS, Hybrid
-from .movenet import MOVENETS, HybridMoveNet
+from .movenet import HybridMoveNet
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

