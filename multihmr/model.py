@@ -22,8 +22,9 @@ from .geometry import default_intrinsics
 from .humans import Humans
 from .networks.base import OF_PEOPLE, Network, Predictions
 from .postprocessing.tiling import merge_tiles, tiles_of
-from .postprocessing.to_humans import to_humans
+from .postprocessing.to_humans import to_distorted_image, to_humans
 from .preprocessing.boxes import check_boxes
+from .preprocessing.distortion import Distortion, DistortionLike, undistort_boxes, undistort_image
 from .preprocessing.image import LoadedImage, load_image
 from .preprocessing.letterbox import Letterbox
 from .preprocessing.options import check_options, one_each, several_images
@@ -33,7 +34,7 @@ from .runtime.eager import EagerRuntime, Runtime
 from .runtime.network_handle import NetworkHandle
 
 if TYPE_CHECKING:
-    from .preprocessing.types import ImageLike, IntrinsicsLike
+    from .preprocessing.types import ChannelOrder, ImageLike, IntrinsicsLike
     from .video.tracker import Tracking
 
 CROPS_PER_IMAGE = 4  # a top-down model computes batch_size times as many crops at once; they are small
@@ -186,11 +187,14 @@ class Model(NetworkHandle):
         threshold: float | None = None,
         max_people: int | None = None,
         tiles: int = 1,
+        distortion: DistortionLike | None = None,
+        channels: ChannelOrder = "rgb",
     ) -> Humans:
         """Every person in one image, nearest first.
 
         Args:
-            image: path, bytes, file, PIL image, (H, W, 3) uint8 array or (3, H, W) tensor; RGB.
+            image: path, web address, bytes, file, PIL image, (H, W, 3) uint8 array or (3, H, W) tensor; what
+                `preprocessing.image.load_image` reads.
             K: (3, 3) intrinsics in pixels of this image. None: the camera is taken from `fov`, from
                 the image's EXIF data, or from the network's prediction, in this order; see
                 `Humans.K_source`.
@@ -201,6 +205,10 @@ class Model(NetworkHandle):
             max_people: keep only the best-scored.
             tiles: 2 predicts the image again in parts, two along its longer side (3: three, up to 8), for
                 people who are small in it; with 2 the network runs three to five times instead of once.
+            distortion: of the lens whose camera matrix is K: k1, k2, p1, p2, k3 of OpenCV, or
+                `preprocessing.distortion.Distortion.of_fisheye`. The network gets an undistorted image;
+                `joints_2d` and `boxes` are in pixels of the original.
+            channels: "bgr" for arrays and tensors in OpenCV's order.
 
         Returns:
             Humans, of length 0 when nobody is found.
@@ -210,7 +218,8 @@ class Model(NetworkHandle):
             FileNotFoundError: there is no such file.
         """
         options: dict[str, Any] = {"fov": fov, "threshold": threshold, "max_people": max_people}
-        return self.predict_batch([image], [K], [boxes], tiles=tiles, **options)[0]
+        options |= {"tiles": tiles, "distortion": distortion, "channels": channels}
+        return self.predict_batch([image], [K], [boxes], **options)[0]
 
     def predict_batch(
         self,
@@ -223,6 +232,8 @@ class Model(NetworkHandle):
         max_people: int | None = None,
         tiles: int = 1,
         batch_size: int = 8,
+        distortion: DistortionLike | None = None,
+        channels: ChannelOrder = "rgb",
     ) -> list[Humans]:
         """`predict` for several images of any sizes.
 
@@ -230,7 +241,7 @@ class Model(NetworkHandle):
             images: a list, or anything that yields images; they are read `batch_size` at a time.
             Ks: one K or None per image, as in `predict`.
             boxes: one table or None per image, as in `predict`.
-            fov, threshold, max_people, tiles: as in `predict`, for all images.
+            fov, threshold, max_people, tiles, distortion, channels: as in `predict`, for all images.
             batch_size: images that go through the network at once.
 
         Returns:
@@ -245,14 +256,18 @@ class Model(NetworkHandle):
             self._check_takes_boxes()
         found: list[Humans] = []
         rest = iter(images)
-        while batch := [load_image(image) for image in islice(rest, batch_size)]:
+        lens = None if distortion is None else Distortion.of(distortion)
+        while batch := [load_image(image, channels=channels) for image in islice(rest, batch_size)]:
             part = slice(len(found), len(found) + len(batch))
             cameras = [
                 image.camera(K, fov=fov)
                 for image, K in zip(batch, Ks[part] if Ks else [None] * len(batch), strict=True)
             ]
             tables = boxes[part] if boxes else [None] * len(batch)
-            found += self._predict_loaded(batch, cameras, tables, options)
+            if lens is None:
+                found += self._predict_loaded(batch, cameras, tables, options)
+            else:
+                found += self._predict_distorted(batch, cameras, tables, options, lens)
         return found
 
     def predict_video(
@@ -320,6 +335,32 @@ class Model(NetworkHandle):
                 self._predict_tiles(image, whole, options) for image, whole in zip(images, found, strict=True)
             ]
         return found
+
+    def _predict_distorted(
+        self,
+        images: Sequence[LoadedImage],
+        cameras: Sequence[Camera],
+        boxes: Sequence[Any],
+        options: _Options,
+        lens: Distortion,
+    ) -> list[Humans]:
+        """`_predict_loaded` on undistorted images, with pixels of the original ones."""
+        straight, straight_cameras, straight_boxes = [], [], []
+        for image, (K, _), table in zip(images, cameras, boxes, strict=True):
+            if K is None:
+                raise ValueError("distortion needs K, the camera matrix that the lens was calibrated with")
+            pinhole, new_K = undistort_image(image, K.numpy(), lens)
+            straight.append(pinhole)
+            straight_cameras.append((torch.from_numpy(new_K).float(), "given"))
+            if table is not None:
+                table = undistort_boxes(check_boxes(table, *image.pixels.shape[:2]), K.numpy(), lens, new_K)
+            straight_boxes.append(table)
+        found = self._predict_loaded(straight, straight_cameras, straight_boxes, options)
+        return [
+            to_distorted_image(humans, K.numpy(), lens)
+            for humans, (K, _) in zip(found, cameras, strict=True)
+            if K is not None
+        ]
 
     @torch.inference_mode()
     def _predict_once(
@@ -521,6 +562,8 @@ class TopDownModel(Model):
         threshold: float | None = None,
         max_people: int | None = None,
         tiles: int = 1,
+        distortion: DistortionLike | None = None,
+        channels: ChannelOrder = "rgb",
     ) -> Humans:
         """The people in the boxes, or without boxes all whom the detector finds, in one image.
 
@@ -536,6 +579,7 @@ class TopDownModel(Model):
                 those above the detector's own threshold.
             max_people: keep only the best-scored.
             tiles: as in `Model.predict`, for the detector; has no effect with boxes.
+            distortion, channels: as in `Model.predict`.
 
         Returns:
             Humans: one for each box, in the order of the boxes; without boxes the nearest first.
@@ -544,9 +588,9 @@ class TopDownModel(Model):
             ValueError: the image, K, a box or an option cannot be used; the sentence says why.
             FileNotFoundError: there is no such file.
         """
-        return super().predict(
-            image, K, boxes, fov=fov, threshold=threshold, max_people=max_people, tiles=tiles
-        )
+        options: dict[str, Any] = {"fov": fov, "threshold": threshold, "max_people": max_people}
+        options |= {"tiles": tiles, "distortion": distortion, "channels": channels}
+        return super().predict(image, K, boxes, **options)
 
     def _check_takes_boxes(self) -> None:
         """It does."""

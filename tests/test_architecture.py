@@ -39,6 +39,14 @@ def test_the_docstring_of_the_file_has_the_term(term: str, file: str) -> None:
     assert term.lower() in words, f"multihmr/{file} does not name {term!r} in its docstring"
 
 
+def test_the_layers_are_those_of_the_contract() -> None:
+    contract = re.search(r"layers = \[\n(.*?)\]", (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.S)
+    block = re.search(r"```\n(.*?)```", PAGE.partition("## Who may import whom")[2], re.S)
+    assert contract
+    assert block
+    assert block[1].split("\n")[:-1] == re.findall(r'"(.+)"', contract[1])
+
+
 def test_the_table_of_folders_is_complete() -> None:
     named = {row[0].rstrip("/") for row in table("## The folders")}
     there = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +13,8 @@ from torch import Tensor
 from ..bodies.base import Body
 from ..geometry import project
 from ..humans import Humans
+from ..humans import project as project_points
+from ..preprocessing.distortion import Distortion
 
 
 class Detections(NamedTuple):
@@ -75,3 +78,28 @@ def to_humans(
         topology=body.topology,
         unpredicted=unpredicted,
     )
+
+
+def to_distorted_image(humans: Humans, K: np.ndarray, distortion: Distortion) -> Humans:
+    """People predicted in an undistorted image, with their pixels in the original one.
+
+    Args:
+        humans: of `preprocessing.distortion.undistort_image`; 3D stays as it is.
+        K: (3, 3) camera matrix of the original image.
+        distortion: of its lens.
+
+    Returns:
+        The same people, `joints_2d` and `boxes` in pixels of the original image, with its K.
+    """
+    height, width = humans.image_size
+
+    def pixels(points: np.ndarray) -> np.ndarray:
+        return distortion.distort_points(project_points(points, K), K)
+
+    boxes = humans.boxes
+    if len(humans):
+        outline = pixels(humans.vertices)
+        boxes = np.concatenate([outline.min(axis=1), outline.max(axis=1)], axis=1)
+        boxes = np.clip(boxes, 0, [width, height, width, height]).astype(np.float32)
+    joints_2d = pixels(humans.joints).astype(np.float32)
+    return replace(humans, joints_2d=joints_2d, boxes=boxes, K=K, K_source="given")
