@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from ..preprocessing.sources import shorten
 from .arguments import intrinsics
 from .main import EXPECTED, clean, fail, sentence
 from .predict import FORMATS, find_images, output_names
@@ -74,7 +75,9 @@ def run(args: argparse.Namespace) -> int:
     from ..fitting.keypoint_files import read_keypoints
 
     found = read_keypoints(args.keypoints, least=args.least)
-    images, bad = find_images(args.pictures)
+    found_images, bad = find_images(args.pictures)
+    images = [path for path in found_images if isinstance(path, Path)]
+    bad += [(shorten(str(path)), "fit reads files alone") for path in found_images if path not in images]
     skipped = Counter(found.skipped)
     work = list(_matched(found.pictures, images, skipped))
     args.out.mkdir(parents=True, exist_ok=True)

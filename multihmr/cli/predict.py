@@ -5,18 +5,21 @@ from __future__ import annotations
 import argparse
 import glob
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tqdm import tqdm
 
+from ..preprocessing.sources import STDIN, is_elsewhere, read_list, read_stdin, shorten, stem_of
 from .arguments import backend_flag, intrinsics, model_flags, tiles_flag
 from .main import EXPECTED, clean, fail, sentence
 
 if TYPE_CHECKING:
     from ..humans import Humans
     from ..model import Model
+
+Source = TypeVar("Source", bound="Path | str")
 
 # what --format knows -> the ending of the file
 FORMATS = {
@@ -36,7 +39,13 @@ SUFFIXES = {".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".tif", ".tiff", "
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("paths", nargs="+", metavar="PATH", help="pictures, folders of pictures, or globs")
+    parser.add_argument(
+        "paths",
+        nargs="+",
+        metavar="PATH",
+        help="images, folders of images, globs, web addresses, data URIs, - for standard input, or .txt "
+        "files that list such, one a line",
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the results go")
     parser.add_argument(
         "--format",
@@ -71,10 +80,11 @@ def run(args: argparse.Namespace) -> int:
         try:
             for path in bar:
                 try:
-                    tqdm.write(clean(f"{path}: {_predict_one(model, path, args.out / names[path], args)}"))
+                    found = _predict_one(model, path, args.out / names[path], args)
+                    tqdm.write(clean(f"{shorten(str(path))}: {found}"))
                     done += 1
                 except EXPECTED as error:
-                    bad.append((str(path), sentence(error)))
+                    bad.append((shorten(str(path)), sentence(error)))
         except KeyboardInterrupt:
             bar.close()
             return fail(f"stopped: {done} of {len(images)} pictures are done, in {args.out}", code=130)
@@ -85,11 +95,12 @@ def run(args: argparse.Namespace) -> int:
     return 1 if bad else 0
 
 
-def _predict_one(model: Model, path: Path, stem: Path, args: argparse.Namespace) -> str:
-    """Do one picture; what to say about it."""
+def _predict_one(model: Model, path: Path | str, stem: Path, args: argparse.Namespace) -> str:
+    """Predict one image and write its files; the line to print."""
     from ..preprocessing.image import load_image
 
-    photo = load_image(path)  # decoded once, for the network and for the overlay
+    # decoded once, for the network and for the overlay
+    photo = load_image(read_stdin() if path == STDIN else path)
     options = {name: getattr(args, name) for name in ("fov", "threshold", "max_people", "tiles")}
     humans = model.predict(photo, args.K, **options)
     for form in args.format:
@@ -114,11 +125,18 @@ def _people(humans: Humans) -> str:
     return f"{len(humans)} {'person' if len(humans) == 1 else 'people'} at {distances} m"
 
 
-def find_images(paths: Iterable[str]) -> tuple[list[Path], list[tuple[str, str]]]:
-    """The pictures that files, folders (one level) and globs mean, each once; (path, reason) of the rest."""
-    found: dict[Path, Path] = {}
+def find_images(paths: Iterable[str]) -> tuple[list[Path | str], list[tuple[str, str]]]:
+    """The images that files, folders (one level), globs, addresses and lists name, each once.
+
+    Returns:
+        Paths, and the texts of web addresses, data URIs and standard input; (path, reason) of the rest.
+    """
+    found: dict[Path | str, Path | str] = {}
     bad: list[tuple[str, str]] = []
-    for text in paths:
+    for text in _without_lists(paths, bad):
+        if is_elsewhere(text):
+            found.setdefault(text, text)
+            continue
         path = Path(text)
         if path.is_dir():
             matches = [p for p in sorted(path.iterdir()) if _is_picture(p)]
@@ -136,16 +154,29 @@ def find_images(paths: Iterable[str]) -> tuple[list[Path], list[tuple[str, str]]
     return list(found.values()), bad
 
 
-def output_names(images: Sequence[Path], out: Path, formats: Sequence[str]) -> dict[Path, str]:
-    """A name for each picture's files: its stem, numbered where two would meet or an input be lost."""
-    inputs = {path.resolve() for path in images}
-    names: dict[Path, str] = {}
-    taken: set[str] = set()  # lower case: some file systems know no other
+def _without_lists(paths: Iterable[str], bad: list[tuple[str, str]]) -> Iterator[str]:
+    """The same paths, each .txt file replaced by what it lists."""
+    for text in paths:
+        if not text.lower().endswith(".txt") or is_elsewhere(text):
+            yield text
+            continue
+        try:
+            yield from read_list(text)
+        except (OSError, ValueError) as error:
+            bad.append((text, sentence(error)))
+
+
+def output_names(images: Sequence[Source], out: Path, formats: Sequence[str]) -> dict[Source, str]:
+    """A name for each image's files: its stem, numbered where two would meet or an input be overwritten."""
+    inputs = {path.resolve() for path in images if isinstance(path, Path)}
+    names: dict[Source, str] = {}
+    taken: set[str] = set()  # lower case: some file systems do not tell the two apart
     for path in images:
-        name, number = path.stem, 1
+        stem = path.stem if isinstance(path, Path) else stem_of(path)
+        name, number = stem, 1
         while name.lower() in taken or any((out / (name + FORMATS[f])).resolve() in inputs for f in formats):
             number += 1
-            name = f"{path.stem}_{number}"
+            name = f"{stem}_{number}"
         taken.add(name.lower())
         names[path] = name
     return names

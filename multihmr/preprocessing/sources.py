@@ -17,6 +17,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+STDIN = "-"
 MAX_BYTES = 256 * 2**20  # of one image, wherever it comes from
 TIMEOUT_S = 30.0  # for a whole download
 _CHUNK = 1 << 16
@@ -33,6 +34,22 @@ def as_url(source: object) -> str | None:
     """
     text = str(source)
     return _URL.sub(lambda match: f"{match[1].lower()}://", text) if _URL.match(text) else None
+
+
+def is_elsewhere(text: str) -> bool:
+    """Whether a text names an image that is no file: a web address, a data URI, or - for standard input."""
+    return text == STDIN or as_url(text) is not None or text[:5].lower() == "data:"
+
+
+def stem_of(text: str) -> str:
+    """The name for files made from an image that `is_elsewhere`."""
+    url = as_url(text)
+    if url is None:
+        return "stdin" if text == STDIN else "image"
+    name = urllib.parse.unquote(urllib.parse.urlsplit(url).path).rstrip("/").rpartition("/")[2]
+    stem = re.sub(r'[<>:"/\\|?*\x00-\x1f]', "_", name)
+    stem = stem.rpartition(".")[0] or stem
+    return stem.strip(". ")[:100] or "image"
 
 
 def shorten(text: str, length: int = 80) -> str:
@@ -190,11 +207,7 @@ def read_list(path: str | Path) -> list[str]:
     entries = [entry for entry in entries if entry and not entry.startswith("#")]
     if not entries:
         raise ValueError(f"{path} names no images")
-    return [entry if _stands_alone(entry) else str(_beside(path, entry)) for entry in entries]
-
-
-def _stands_alone(entry: str) -> bool:
-    return as_url(entry) is not None or entry[:5].lower() == "data:"
+    return [entry if is_elsewhere(entry) else str(_beside(path, entry)) for entry in entries]
 
 
 def _beside(path: Path, entry: str) -> Path:
