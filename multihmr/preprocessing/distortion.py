@@ -163,7 +163,7 @@ def undistort_image(
     """
     height, width = image.pixels.shape[:2]
     new_K = _matching_intrinsics(height, width, np.asarray(K, np.float64), distortion)
-    source = torch.from_numpy(np.ascontiguousarray(image.pixels)).permute(2, 0, 1)[None].float()
+    source = torch.from_numpy(np.array(image.pixels)).permute(2, 0, 1)[None].float()
     x = np.arange(width) + 0.5
     rows = []
     for start in range(0, height, _ROWS):
