@@ -1,4 +1,4 @@
-"""One layer of the Human Perception Head: people look at their picture, then at each other."""
+"""One layer of the Human Perception Head: cross-attention to the image, self-attention among people, MLP."""
 
 from __future__ import annotations
 

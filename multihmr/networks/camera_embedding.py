@@ -1,4 +1,4 @@
-"""Fourier embedding of the camera ray through each patch (Multi-HMR, section 3.3)."""
+"""Camera embedding: the ray through each patch, Fourier-encoded (Multi-HMR, section 3.3)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The two stages of GLNet: what every pixel says at a glance, and what it says after looking around.
+"""The two stages of GLNet: the global stage of every pixel, and keypoint-guided local encoding of the best.
 
-Legend of shape suffixes: B crops, D features, h w grid, Q pixels that are asked, M keypoints, C columns of a
-row of numbers (theta.py).
+Legend of shape suffixes: B crops, D features, h w grid, Q queried pixels, M keypoints, C columns of a
+row of numbers (glnet_parameters.py).
 """
 
 from __future__ import annotations

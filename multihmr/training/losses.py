@@ -1,4 +1,4 @@
-"""One function per loss term, and their weighted sum for Multi-HMR (section 3.4 of the paper).
+"""Loss terms (detection, parameters, mesh, reprojection), and their sum for Multi-HMR (section 3.4).
 
 A term is a mean over what is known: a sum of errors, divided by how many of them count. A step may be cut
 into several batches, on one or many processes; all of them then divide by the numbers of the whole step, so

@@ -1,4 +1,4 @@
-"""Backbones by name, and timm's: pictures in, a grid of features and one global feature out."""
+"""Backbones by name; ViT (DINOv2) and HRNet through timm: images to a feature grid and a global feature."""
 
 from __future__ import annotations
 
