@@ -95,7 +95,10 @@ class Model(NetworkHandle):
             name: "owner/repo", "owner/repo@revision", or the folder.
             revision: branch, tag or commit of the repository.
             token: of the Hub; None takes that of `hf auth login` or $HF_TOKEN.
-            device, dtype, smplx, half: as in `load_model`; `load_model("hf:owner/repo")` gives the same.
+            device: as in `load_model`.
+            dtype: as in `load_model`.
+            smplx: as in `load_model`.
+            half: as in `load_model`.
 
         Raises:
             ValueError: `name` is neither, or it names another kind of model.
@@ -156,7 +159,8 @@ class Model(NetworkHandle):
 
         Args:
             repository: "owner/repo".
-            evaluation, half: as in `save_pretrained`.
+            evaluation: as in `save_pretrained`.
+            half: as in `save_pretrained`.
             private: whether a repository that is made here is private; None leaves it to the Hub.
             token: with the right to write; None takes that of `hf auth login` or $HF_TOKEN.
 
@@ -241,7 +245,12 @@ class Model(NetworkHandle):
             images: a list, or anything that yields images; they are read `batch_size` at a time.
             Ks: one K or None per image, as in `predict`.
             boxes: one table or None per image, as in `predict`.
-            fov, threshold, max_people, tiles, distortion, channels: as in `predict`, for all images.
+            fov: as in `predict`, for all images.
+            threshold: as in `predict`, for all images.
+            max_people: as in `predict`, for all images.
+            tiles: as in `predict`, for all images.
+            distortion: as in `predict`, for all images.
+            channels: as in `predict`, for all images.
             batch_size: images that go through the network at once.
 
         Returns:
@@ -290,7 +299,8 @@ class Model(NetworkHandle):
         Args:
             source: path of a video or of a folder of pictures, index of a webcam, or anything that yields
                 what `predict` takes; `video.open_video(source, fps=...)` where the rate matters.
-            K, fov: the camera, as in `predict`, for all frames. None: the camera that the network predicts
+            fov: as in `predict`, for all frames.
+            K: the camera, as in `predict`, for all frames. None: the camera that the network predicts
                 for the first frames is kept.
             threshold: least score of a new track; tracked people are kept down to half of it.
             tiles: as in `predict`, for people who are small in the frames.
@@ -579,7 +589,8 @@ class TopDownModel(Model):
                 those above the detector's own threshold.
             max_people: keep only the best-scored.
             tiles: as in `Model.predict`, for the detector; has no effect with boxes.
-            distortion, channels: as in `Model.predict`.
+            distortion: as in `Model.predict`.
+            channels: as in `Model.predict`.
 
         Returns:
             Humans: one for each box, in the order of the boxes; without boxes the nearest first.

@@ -30,7 +30,8 @@ def exif_focal(exif: Mapping[int, Any], height: int, width: int) -> float | None
 
     Args:
         exif: tags by number.
-        height, width: of the image as it is.
+        height: of the image as it is, in pixels.
+        width: of the image as it is, in pixels.
 
     Returns:
         The focal length; None if the tags do not tell it, or tell nonsense.
@@ -72,7 +73,8 @@ def check_intrinsics(K: IntrinsicsLike, height: int, width: int) -> np.ndarray:
 
     Args:
         K: (3, 3) in pixels.
-        height, width: of the image.
+        height: of the image in pixels.
+        width: of the image in pixels.
 
     Returns:
         (3, 3) float32.
@@ -135,7 +137,8 @@ def resolve_camera(
     """Choose the camera of an image: `K`, else `fov`, else the focal length from EXIF, else the network's.
 
     Args:
-        height, width: of the image.
+        height: of the image in pixels.
+        width: of the image in pixels.
         K: (3, 3) intrinsics in pixels of the image.
         fov: field of view over the longer side [degrees].
         exif_focal: focal length [pixels].
