@@ -183,22 +183,19 @@ def _posed(rows: dict[str, np.ndarray], body: Body) -> dict[str, np.ndarray]:
     import roma  # here, because writing does without torch
     import torch
 
-    count = len(rows["score"])
-    with torch.inference_mode():
-        tensors = {name: torch.tensor(rows[name]) for name in ("pose", "shape", "expression")}
-        pose_PR33 = roma.rotvec_to_rotmat(tensors["pose"].reshape(count, -1, 3))
-        device = next((tensor.device for tensor in body.buffers()), torch.device("cpu"))
-        inputs = (pose_PR33, tensors["shape"], tensors["expression"])
-        vertices, joints = (points.float().cpu().numpy() for points in body(*(t.to(device) for t in inputs)))
-    shift = (rows["translation"] - joints[:, body.center_joint])[:, None]
+    from ..bodies.posing import posed
+
+    rotvec = torch.tensor(rows["pose"]).reshape(len(rows["score"]), -1, 3)
+    pose = roma.rotvec_to_rotmat(rotvec).numpy()
+    vertices, joints = posed(body, pose, rows["shape"], rows["expression"], rows["translation"])
     return {
         "scores": rows["score"],
-        "vertices": vertices + shift,
-        "joints": joints + shift,
-        "pelvis": (joints + shift)[:, body.pelvis_joint],
+        "vertices": vertices,
+        "joints": joints,
+        "pelvis": joints[:, body.pelvis_joint],
         "boxes": rows["box"],
         "translation": rows["translation"],
-        "pose": pose_PR33.numpy(),
+        "pose": pose,
         "shape": rows["shape"],
         "expression": rows["expression"],
     }

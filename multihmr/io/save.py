@@ -133,7 +133,7 @@ def load(path: str | os.PathLike[str], body: Any = None) -> Humans:
     `body` is the one that the people were predicted with (`model.body`); None loads the one that the file
     names. Raises FileNotFoundError; ValueError when the file is no such .npz or of another body.
     """
-    import torch  # here, because writing does without it
+    from ..bodies.posing import posed  # here, because writing does without torch
 
     stored = _read_npz(Path(path))
     name = str(stored.pop("body"))
@@ -142,14 +142,12 @@ def load(path: str | os.PathLike[str], body: Any = None) -> Humans:
         raise ValueError(
             f"{path} holds people of body {name!r}, got body {body.name!r}; give the one it was made with"
         )
-    with torch.inference_mode():
-        device = next((tensor.device for tensor in body.buffers()), torch.device("cpu"))
-        parameters = (torch.tensor(stored[key], device=device) for key in ("pose", "shape", "expression"))
-        vertices, joints = (points.float().cpu().numpy() for points in body(*parameters))
+    parameters = (stored[key] for key in ("pose", "shape", "expression", "translation"))
+    vertices, _ = posed(body, *parameters)
     height, width = stored.pop("image_size")
     return Humans(
         **{key: stored[key] for key in (*_PARAMETERS, "K")},
-        vertices=vertices + (stored["translation"] - joints[:, body.center_joint])[:, None],
+        vertices=vertices,
         K_source=str(stored["K_source"]),
         image_size=(int(height), int(width)),
         body=name,

@@ -212,18 +212,11 @@ def with_meshes(humans: Humans, body: Any) -> Humans:
 
     What counts is their pose, shape, expression, translation and the camera; the rest may be of anyone.
     """
-    import torch  # here, because collecting does without it
+    from ..bodies.posing import posed  # here, because collecting does without torch
 
     if body.name != humans.body:
         raise ValueError(f"the people have the body {humans.body!r}, got {body.name!r}; give model.body")
-    device = next((tensor.device for tensor in body.buffers()), torch.device("cpu"))
-    with torch.inference_mode():
-        given = (
-            torch.tensor(array, device=device) for array in (humans.pose, humans.shape, humans.expression)
-        )
-        vertices, joints = (points.float().cpu().numpy() for points in body(*given))
-    moved = (humans.translation - joints[:, body.center_joint])[:, None]
-    vertices, joints = vertices + moved, joints + moved
+    vertices, joints = posed(body, humans.pose, humans.shape, humans.expression, humans.translation)
     outline = project(vertices, humans.K)
     limit = np.array([humans.image_size[1], humans.image_size[0]], np.float32)
     corners = [np.clip(corner, 0, limit) for corner in (outline.min(1), outline.max(1))]

@@ -12,7 +12,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from ...bodies.base import place
+from ...bodies.posing import posed
 from ...geometry import project
 from ..sample import Sample
 from .backgrounds import Surroundings
@@ -101,19 +101,16 @@ class SyntheticScenes:
             raise IndexError(f"picture {index} of {self.count}")
         return self.renderer.render(self.scene(index), name=f"{self.seed}-{index:07d}")
 
-    @torch.no_grad()
     def truth(self, sample: Sample) -> dict[str, np.ndarray]:
         """What follows from a sample, for readers who have no body model.
 
         joints_3d (N, J, 3) camera frame [m], joints_2d (N, J, 2) pixels, joint_names (J,). Of what is
         seen: boxes (N, 4) x0, y0, x1, y1 and pixels (N,), their number.
         """
-        parameters = (torch.from_numpy(getattr(sample, k)) for k in ("pose", "shape", "expression"))
-        head = torch.from_numpy(sample.translation)
-        joints = place(self._bones(*parameters), head, self.body.center_joint).joints_PJ3
+        _, joints = posed(self._bones, sample.pose, sample.shape, sample.expression, sample.translation)
         return {
-            "joints_3d": joints.numpy(),
-            "joints_2d": project(joints, torch.from_numpy(sample.K)).numpy(),
+            "joints_3d": joints,
+            "joints_2d": project(torch.from_numpy(joints), torch.from_numpy(sample.K)).numpy(),
             "joint_names": np.array(self.body.topology.joint_names),
             **_boxes(sample),
         }
