@@ -15,7 +15,7 @@ from multihmr.bodies.loading import load_body
 from multihmr.data.augment import Augmentation
 from multihmr.data.mixture import Mixture, open_sources
 from multihmr.training.collate import collate
-from multihmr.training.dataloader import Stream
+from multihmr.training.dataloader import TrainDataset
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("data", help="as for `multihmr train`")
@@ -34,7 +34,7 @@ kinds = {
     "with zoom, roll and cover": Augmentation(focal_jitter_prob=0.3, rotation_prob=0.3, occlusion_prob=0.3),
 }
 for kind, augmentation in kinds.items():
-    stream = Stream(mixture, topology, args.size, augmentation)
+    stream = TrainDataset(mixture, topology, args.size, augmentation)
     stream[0]  # opens what is opened once
     begun = time.process_time()
     for start in range(0, args.count, 16):

@@ -114,8 +114,15 @@ class Mixture:
         return self._lanes[lane][k], number - int(ends[k - 1] if k else 0)
 
     def __getitem__(self, g: int) -> Sample:
-        """ValueError, naming the data set and the sample, if it cannot be read."""
-        source, number = self.place(g)
+        """Sample number g. ValueError as in `read`."""
+        return self.read(*self.place(g))
+
+    def read(self, source: Source, number: int) -> Sample:
+        """A sample of a source, with the source's name before its own.
+
+        Raises:
+            ValueError: it cannot be read; the message names the source and the sample.
+        """
         try:
             sample = source.samples[number]
         except (OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""The network that a training run starts with."""
+"""Build the network that a training run starts from."""
 
 from __future__ import annotations
 
@@ -26,21 +26,25 @@ from .glnet_parts import guiding_parts
 if TYPE_CHECKING:
     from .config import TrainConfig
 
-# What `init` may say instead of naming a model: where the backbone's weights come from.
+# Values of `init` other than a model: where the backbone's weights come from.
 STARTS: dict[str, bool | str] = {"": True, "random": False, "imagenet": "imagenet"}
 TRAINED = ("multihmr", "glnet")  # families
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-# Parts of backbones, by the names of their classes, whose insides can be computed twice.
+# Class names of backbone blocks whose activations can be recomputed in the backward pass.
 _BLOCKS = {"Block", "DepthwiseSeparableConv", "InvertedResidual", "BasicBlock", "Bottleneck"}
 
 
 def build(config: TrainConfig, keypoint_sets: Collection[str] | None = None) -> Network:
-    """A new network, or the one of `init` at another image size; one of another family lends its backbone.
+    """A new network, or that of `config.init`, of which one of another family gives only its backbone.
 
-    keypoint_sets: those of the body that the data have; None is all. Each has thousands of vertices, which
-    then belong to those that the body gives.
+    Args:
+        config: of the run.
+        keypoint_sets: keypoint sets that the data have; None for all of the body. Each needs thousands of
+            vertices, which are then kept in the body.
 
-    ValueError: a name is unknown. FileNotFoundError: no SMPL-X.
+    Raises:
+        ValueError: a name is unknown.
+        FileNotFoundError: there is no SMPL-X file.
     """
     if config.precision not in PRECISIONS:
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {config.precision!r}")
@@ -63,7 +67,7 @@ def build(config: TrainConfig, keypoint_sets: Collection[str] | None = None) -> 
             **_joints(config, body.topology),
         )
         model_config = model_config.changed(config.network)
-        if started is not None:  # a network that has said nothing yet, though its backbone has seen people
+        if started is not None:  # untrained heads, though the backbone is trained
             names = (*body.topology.pose_names, *body.topology.expression_names)
             model_config = replace(model_config, unpredicted=names)
     few = cast(Any, body).with_vertices(vertex_sample(body, config.vertices, keypoint_sets))
@@ -76,26 +80,26 @@ def build(config: TrainConfig, keypoint_sets: Collection[str] | None = None) -> 
             for name, value in started.state_dict().items()
             if name in own and name.startswith(taken)
         }
-        # What `network` adds to the model of `init` starts anew, what it takes away is forgotten.
+        # Modules that `network` adds to the model of `init` are new; those that it removes are dropped.
         model.load_state_dict(own | stretched(known, own))
     if isinstance(model.backbone, Hybrid) and config.init != "random":
         model.backbone.freeze(config.freeze_stages)
     model.backbone.half_dtype = PRECISIONS[config.precision]
     if config.gradient_checkpointing:
-        recompute(model.backbone)
+        checkpoint_gradients(model.backbone)
     return model
 
 
 def _joints(config: TrainConfig, topology: Topology) -> dict[str, Any]:
-    """Fields of the network's config that say which joints of this body it looks at."""
+    """Fields of the network's config that depend on the joints of the body."""
     if config.family == "glnet":
         return {"parts": guiding_parts(topology, whole_body=config.whole_body)}
     read = [topology.joint_names.index(name) for name in body_joints(topology)]
     return {"read_joints": tuple(read) if config.read_joints else ()}
 
 
-def recompute(backbone: nn.Module) -> None:
-    """Forget what blocks computed and compute it again for the gradients: more time, less memory."""
+def checkpoint_gradients(backbone: nn.Module) -> None:
+    """Enable gradient checkpointing: recompute block activations in the backward pass."""
     for module in backbone.modules():
         if type(module).__name__ in _BLOCKS:
             module.forward = partial(checkpoint, module.forward, use_reentrant=False)  # type: ignore[method-assign]
@@ -104,10 +108,15 @@ def recompute(backbone: nn.Module) -> None:
 def vertex_sample(
     body: Body, count: int, keypoint_sets: Collection[str] | None = None, *, seed: int = 0
 ) -> np.ndarray:
-    """Vertices for the losses, spread over the surface: each is drawn with the area around it.
+    """Indices of vertices for the losses, sampled in proportion to the surface area around them.
 
-    The mesh is fine at hands and face; drawing by area makes a square centimetre count the same everywhere.
-    Those that these of the body's keypoints are made of (None: all) come along.
+    The mesh is fine at hands and face; sampling by area gives a square centimetre the same weight everywhere.
+
+    Args:
+        body: the full body.
+        count: number of sampled vertices.
+        keypoint_sets: sets of the body whose vertices are added; None for all.
+        seed: of the sampling.
     """
     with torch.no_grad():
         vertices = body(

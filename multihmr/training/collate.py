@@ -1,4 +1,4 @@
-"""Batch: samples as tensors, the people of all pictures in one flat list."""
+"""Batch: samples as tensors, with the people of all pictures in one flat list."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Record = TypeVar("Record", bound=Any)
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples of one window size; light to send to a device.
+    """Samples of one image size as tensors.
 
-    Tensors are those of `Sample`, NaN where it is. Keypoints of several sets stand side by side (M is the
-    number of all points), those of the other sets NaN; keypoint_sets names them and says how many points each
-    has.
+    Fields are those of `Sample`, NaN where unknown. Keypoints of several sets are concatenated (M is the
+    total number of points); for each person those of the other sets are NaN. keypoint_sets has the name and
+    number of points of each set.
     """
 
     images_BHW3: Tensor  # uint8
@@ -36,7 +36,8 @@ class Batch:
     points_3d_PM3: Tensor
     keypoint_sets: tuple[tuple[str, int], ...]
     names: tuple[str, ...]  # of the samples
-    views: int = 1  # of so many pictures in a row the people and their places are the same
+    views: int = 1  # consecutive pictures that show the same people at the same places
+    dropped: tuple[str, ...] = ()  # why samples could not be read, one sentence each; others took their place
 
     def __len__(self) -> int:
         return len(self.names)
@@ -51,8 +52,8 @@ class Batch:
         """RGB in [0, 1], as networks take it."""
         return self.images_BHW3.movedim(-1, 1).float() / 255
 
-    def alone(self, index: int) -> Batch:
-        """The batch of one of its samples."""
+    def single(self, index: int) -> Batch:
+        """The batch of only one of its samples."""
         one = slice(index, index + 1)
         mine = chosen(self, (self.image_index_P == index).nonzero()[:, 0])
         return replace(
@@ -71,17 +72,20 @@ class Batch:
 
 
 def chosen(record: Record, rows: Tensor) -> Record:
-    """A dataclass of tensors with these people only, told by the fields whose suffix begins with P."""
+    """A dataclass of tensors with only these people: fields whose shape suffix begins with P are indexed."""
     people = [field.name for field in fields(record) if field.name.rpartition("_")[2].startswith("P")]
     return replace(record, **{name: getattr(record, name)[rows] for name in people})
 
 
 def collate(samples: Sequence[Sample], *, views: int = 1) -> Batch:
-    """Stack samples whose pictures are all of one size; any of them, or all, may hold nobody.
+    """Stack samples whose pictures have one size; any number of them may be without people.
 
-    views: as `Batch.views`.
+    Args:
+        samples: of one batch.
+        views: as `Batch.views`.
 
-    ValueError: two samples have another number of points for the same keypoint set.
+    Raises:
+        ValueError: two samples have different numbers of points for the same keypoint set.
     """
     counts = torch.tensor([len(sample) for sample in samples])
 
@@ -99,8 +103,8 @@ def collate(samples: Sequence[Sample], *, views: int = 1) -> Batch:
         expression_PE=people("expression"),
         translation_P3=people("translation"),
         anchor_P=torch.repeat_interleave(anchors, counts),
-        points_2d_PM2=_side_by_side(samples, "keypoints_2d", sets),
-        points_3d_PM3=_side_by_side(samples, "keypoints_3d", sets),
+        points_2d_PM2=_concatenated(samples, "keypoints_2d", sets),
+        points_3d_PM3=_concatenated(samples, "keypoints_3d", sets),
         keypoint_sets=tuple(sets.items()),
         names=tuple(sample.name for sample in samples),
         views=views,
@@ -108,7 +112,7 @@ def collate(samples: Sequence[Sample], *, views: int = 1) -> Batch:
 
 
 def _keypoint_sets(samples: Sequence[Sample]) -> dict[str, int]:
-    """Names of the keypoint sets among them, in order, and how many points each has."""
+    """Number of points of each keypoint set in the samples, sorted by name."""
     sets: dict[str, int] = {}
     for sample in samples:
         for points in (sample.keypoints_2d, sample.keypoints_3d):
@@ -122,8 +126,8 @@ def _keypoint_sets(samples: Sequence[Sample]) -> dict[str, int]:
     return dict(sorted(sets.items()))
 
 
-def _side_by_side(samples: Sequence[Sample], field: str, sets: dict[str, int]) -> Tensor:
-    """(P, M, 2 or 3) the points of all sets, NaN where a person's sample has another set."""
+def _concatenated(samples: Sequence[Sample], field: str, sets: dict[str, int]) -> Tensor:
+    """(P, M, 2 or 3) points of all sets, NaN where a person's sample has another set."""
     rows = []
     for sample in samples:
         row = np.full((len(sample), sum(sets.values()), int(field[-2])), np.nan, np.float32)

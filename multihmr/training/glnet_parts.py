@@ -1,4 +1,4 @@
-"""The parts in which a body is looked at: which joints guide the look, and which rotations it corrects.
+"""Body parts of GLNet's keypoint-guided local encoding: guiding keypoints and refined rotations of each part.
 
 The division of GLNet's figure 3 ("The divided parts and corresponding parts relevant points") is a drawing
 without numbers; this one follows the limbs.
@@ -11,7 +11,7 @@ import numpy as np
 from ..bodies.body_parts import body_joints, joint_parts
 from ..bodies.topology import Topology
 
-# The places in BODY_JOINTS of those that guide, and of those that are corrected, with all that follows them.
+# Per part, indices into BODY_JOINTS: the guiding joints, and the refined joints, with all below them.
 _BODY = (
     ((0, 1, 2, 3, 6, 9, 12, 16, 17), (0, 3, 6, 9, 13, 14)),  # trunk
     ((9, 12, 15), (12, 15)),  # head
@@ -25,11 +25,14 @@ Part = tuple[tuple[int, ...], tuple[int, ...]]
 
 
 def guiding_parts(topology: Topology, *, whole_body: bool = False) -> tuple[Part, ...]:
-    """(joints that guide, rotations that they correct) of each part; every rotation is in one part.
+    """(guiding joints, refined rotations) of each part; every rotation belongs to one part.
 
-    whole_body: hands and face are parts of their own, guided by all their joints.
+    Args:
+        topology: of the body.
+        whole_body: hands and face are parts of their own, guided by all their joints.
 
-    ValueError: the body has none of the known joint sets.
+    Raises:
+        ValueError: the body has none of the known joint sets.
     """
     names, parents = list(topology.joint_names), topology.parents
     own = [names.index(name) for name in body_joints(topology)]

@@ -1,16 +1,14 @@
 """Loss terms (detection, parameters, mesh, reprojection), and their sum for Multi-HMR (section 3.4).
 
-A term is a mean over what is known: a sum of errors, divided by how many of them count. A step may be cut
-into several batches, on one or many processes; all of them then divide by the numbers of the whole step, so
-that the cut changes nothing. Every term is 0 for a perfect prediction; where nothing is known it is 0 and
-still connected to the network.
+A term is the sum of the valid errors divided by their number. A step may consist of several batches, on one
+or many processes; all of them divide by the numbers of the whole step, so that the partition does not matter.
+Every term is 0 for a perfect prediction; where nothing is valid it is 0 and still connected to the network.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +25,7 @@ from .targets import Targets, blobs, highest
 
 @dataclass(frozen=True)
 class LossWeights:
-    """How much each term counts. Metres, radians, matrix entries and window sides, so they differ a lot."""
+    """Weight of each loss term; units differ (metres, matrix entries, picture sides), hence the range."""
 
     detection: float = 4.0
     offset: float = 1.0
@@ -38,27 +36,27 @@ class LossWeights:
     vertices: float = 40.0
     joints: float = 40.0
     reprojection: float = 20.0
-    # of data with keypoints
+    # for data with keypoints
     keypoints_2d: float = 20.0
     keypoints_3d: float = 40.0
     fov: float = 1.0
-    # of networks that read joints off the patches
+    # for networks with a joint heatmap head
     joint_heatmap: float = 6.0
     joint_owner: float = 40.0
     joint_depth: float = 10.0
     joint_place: float = 40.0
-    # of networks that look twice: their first answer, which counts less than the second
+    # for networks with refinement: the coarse prediction, weighted less than the refined one
     coarse_joints: float = 10.0
     coarse_reprojection: float = 5.0
 
 
-# Fingers, toes and eyes are 64 of Anny's 104 joints and mostly a guess; counted in full they drown out what
-# decides about a pose.
+# Fingers, toes and eyes are 64 of Anny's 104 joints and mostly uncertain; with full weight they would
+# dominate the joints that matter for a pose.
 MINOR_JOINT_WEIGHT = 0.2
 
 
 def joint_weights(topology: Topology) -> Tensor:
-    """(J,) how much each joint counts in the losses: 1 on average, less for fingers, toes and eyes."""
+    """(J,) weight of each joint in the losses: 1 on average, less for fingers, toes and eyes."""
     parts = joint_parts(topology)
     beyond = {j for part in PARTS for j in parts[part] if topology.joint_names[j] not in PARTS[part]}
     toes = {j for j, name in enumerate(topology.joint_names) if "toe" in name}
@@ -70,7 +68,7 @@ def joint_weights(topology: Topology) -> Tensor:
 def focal_errors(logits: Tensor, heatmap: Tensor) -> Tensor:
     """Penalty-reduced focal loss of CenterNet (Zhou et al. 2019, eq. 1; alpha 2, beta 4) of each cell.
 
-    Their sum is divided by the number of peaks, which are the cells where the heatmap is 1.
+    The loss is their sum divided by the number of peaks, the cells where the heatmap is 1.
     """
     log_p, log_not_p = F.logsigmoid(logits), F.logsigmoid(-logits)
     at_peaks = (1 - log_p.exp()) ** 2 * log_p
@@ -79,24 +77,31 @@ def focal_errors(logits: Tensor, heatmap: Tensor) -> Tensor:
 
 
 def l1_errors(pred: Tensor, true: Tensor) -> Tensor:
-    """(P, N) absolute differences of N things (P, N, ...) each, times N: their mean is people's mean sum."""
+    """(P, N) absolute differences of N quantities (P, N, ...), times N: their mean is the sum per person."""
     return (pred - true).abs().flatten(2).sum(-1) * pred.shape[1]
 
 
 def points_errors(pred_PN3: Tensor, true_PN3: Tensor, pred_P3: Tensor, true_P3: Tensor) -> Tensor:
-    """(P, N) L1 of points relative to a point of their person, summed over xyz [m]."""
+    """(P, N) L1 distance of root-relative points, summed over xyz [m]."""
     return ((pred_PN3 - pred_P3[:, None]) - (true_PN3 - true_P3[:, None])).abs().sum(-1)
 
 
 def pixel_errors(pred_PN3: Tensor, true_PN2: Tensor, K_P33: Tensor, size: float) -> Tensor:
-    """(P, N) L1 of projected points in window sides."""
+    """(P, N) L1 reprojection error in picture sides."""
     error_PN2 = (project(pred_PN3, K_P33) - true_PN2).abs() / size
-    # Half a picture away is wrong enough: more would let one person rule the gradient.
+    # Clamped at half a picture: beyond it one person would dominate the gradient.
     return error_PN2.clamp(max=0.5).sum(-1)
 
 
 class MultiHMRLoss(nn.Module):
-    """Named terms, each already weighted; their sum is what training minimises."""
+    """Weighted loss terms of Multi-HMR, by name; training minimises their sum.
+
+    Args:
+        body: that the network predicts.
+        image_size: side of the network input in pixels.
+        read_joints: joints that the network's joint heatmap head predicts.
+        weights: of the terms.
+    """
 
     joint_weights_J: Tensor
 
@@ -111,6 +116,7 @@ class MultiHMRLoss(nn.Module):
         self.read_joints = list(read_joints)
         self.pelvis_joint = body.pelvis_joint
         self.topology = body.topology
+        self.keypoints = KeypointRegressor(body.topology)
         self.register_buffer("joint_weights_J", joint_weights(body.topology), persistent=False)
         self.pose_joints = list(body.topology.pose_joints)
         self.image_size = image_size
@@ -119,7 +125,12 @@ class MultiHMRLoss(nn.Module):
     def forward(
         self, pred: Predictions, true: Targets, counts: Mapping[str, Tensor] | None = None
     ) -> dict[str, Tensor]:
-        """counts: `self.counts`, summed over all batches of the step; by default this batch is all of it."""
+        """
+        Args:
+            pred: the network's predictions.
+            true: targets of the same batch.
+            counts: `self.counts`, summed over all batches of the step; by default of this batch alone.
+        """
         counts = counts or self.counts(true)
         errors, counted = self.errors(pred, true), self.counted(true)
         return {
@@ -129,7 +140,7 @@ class MultiHMRLoss(nn.Module):
         }
 
     def counts(self, true: Targets) -> dict[str, Tensor]:
-        """What the errors of each term are divided by: how many count, or for heatmaps how many peaks."""
+        """Normaliser of each term: the number of valid errors, or of peaks for heatmaps."""
         counts = {name: mask.sum() for name, mask in self.counted(true).items()}
         counts["detection"] = (true.heatmap_Bhw == 1).sum()
         if self.read_joints:
@@ -138,12 +149,12 @@ class MultiHMRLoss(nn.Module):
         return counts
 
     def errors(self, pred: Predictions, true: Targets) -> dict[str, Tensor]:
-        """Of everything, also of what is not known."""
+        """Elementwise errors of each term, valid or not."""
         weights_J = self.joint_weights_J
         weights_R11 = weights_J[self.pose_joints, None, None]
         pelvis = (pred.joints_PJ3[:, self.pelvis_joint], true.joints_PJ3[:, self.pelvis_joint])
         K_P33 = pred.K_B33[true.centers.image_index_P]  # the true one, where there is one
-        points_PM3 = named_points(self.topology, true.keypoint_sets, pred.vertices_PV3, pred.joints_PJ3)
+        points_PM3 = self.keypoints(true.keypoint_sets, pred.vertices_PV3, pred.joints_PJ3)
         errors = {
             "detection": focal_errors(pred.logits_Bhw, true.heatmap_Bhw),
             "offset": l1_errors(pred.offset_P2[:, None], true.offset_P2[:, None]),
@@ -158,8 +169,8 @@ class MultiHMRLoss(nn.Module):
             "keypoints_3d": points_errors(
                 points_PM3,
                 true.points_3d_PM3,
-                known_middle(points_PM3, true.known.points_3d_PM),
-                known_middle(true.points_3d_PM3, true.known.points_3d_PM),
+                mean_of_known(points_PM3, true.known.points_3d_PM),
+                mean_of_known(true.points_3d_PM3, true.known.points_3d_PM),
             ),
             "fov": (pred.fov_B.log() - true.fov_B.log()).abs(),
         }
@@ -175,7 +186,7 @@ class MultiHMRLoss(nn.Module):
         return errors
 
     def counted(self, true: Targets) -> dict[str, Tensor]:
-        """Which of the errors count: what is known, and in pictures what lies in the window."""
+        """Masks of the valid errors: of known targets, and for 2D points of those in the picture."""
         known = true.known
         own_PM = self._own_joints(true)
         counted = {
@@ -203,7 +214,7 @@ class MultiHMRLoss(nn.Module):
         return counted
 
     def _own_joints(self, true: Targets) -> Tensor:
-        """(P, M) keypoints that are joints of the body which are known anyway."""
+        """(P, M) keypoints that are joints of the body, which the joint terms compare already."""
         known_PJ = true.known.joints_PJ
         return torch.cat(
             [
@@ -215,11 +226,11 @@ class MultiHMRLoss(nn.Module):
         )
 
     def _inside(self, xy_PN2: Tensor) -> Tensor:
-        """Points outside the window say little."""
+        """(P, N) points in the picture."""
         return ((xy_PN2 > 0) & (xy_PN2 < self.image_size)).all(-1)
 
     def _joints_read(self, true: Targets) -> Tensor:
-        """(P, J) which of `read_joints` are in the window and known."""
+        """(P, J) which of `read_joints` are in the picture and known."""
         known = true.known
         xy_PJ2 = true.joints_2d_PJ2[:, self.read_joints]
         inside_PJ = ((xy_PJ2 >= 0) & (xy_PJ2 < self.image_size)).all(-1)
@@ -227,39 +238,48 @@ class MultiHMRLoss(nn.Module):
         return inside_PJ & before_PJ & known.joints_PJ[:, self.read_joints] & known.place_P[:, None]
 
 
-def named_points(
-    topology: Topology, sets: Sequence[tuple[str, int]], vertices_PV3: Tensor, joints_PJ3: Tensor
-) -> Tensor:
-    """(P, M, 3) the points of keypoint sets, side by side: of sets that the body gives, or of its joints."""
-    points = [joints_PJ3[:, :0]]
-    for name, _ in sets:
-        if name == topology.name:
-            points.append(joints_PJ3)
-        else:
-            of_vertices_MV, of_joints_MJ = _tables(
-                topology, name, vertices_PV3.shape[1], joints_PJ3.shape[1], joints_PJ3.device
-            )
-            points.append(of_vertices_MV @ vertices_PV3 + of_joints_MJ @ joints_PJ3)
-    return torch.cat(points, dim=1)
+class KeypointRegressor(nn.Module):
+    """Keypoint sets of a body as linear combinations of its vertices and joints.
+
+    The matrices of a set are made when it is first used. They are buffers, so that they are freed with the
+    loss that owns them.
+    """
+
+    def __init__(self, topology: Topology) -> None:
+        super().__init__()
+        self.topology = topology
+
+    def forward(self, sets: Sequence[tuple[str, int]], vertices_PV3: Tensor, joints_PJ3: Tensor) -> Tensor:
+        """(P, M, 3) points of keypoint sets of the topology, concatenated; its own name means its joints."""
+        points = [joints_PJ3[:, :0]]
+        for name, _ in sets:
+            if name == self.topology.name:
+                points.append(joints_PJ3)
+            else:
+                of_vertices_MV, of_joints_MJ = self._matrices(name, vertices_PV3, joints_PJ3)
+                points.append(of_vertices_MV @ vertices_PV3 + of_joints_MJ @ joints_PJ3)
+        return torch.cat(points, dim=1)
+
+    def _matrices(self, name: str, vertices_PV3: Tensor, joints_PJ3: Tensor) -> tuple[Tensor, Tensor]:
+        """(M, V) and (M, J): weight of each vertex and joint in each point."""
+        names = (f"{name}_MV", f"{name}_MJ")
+        if names[0] not in self._buffers:
+            points = self.topology.keypoint_sets[name]
+            rows, device = len(points.names), joints_PJ3.device
+            of_vertices = torch.zeros(rows, vertices_PV3.shape[1])
+            of_joints = torch.zeros(rows, joints_PJ3.shape[1])
+            pairs = [(of_vertices, points.vertex_indices, points.vertex_weights)]
+            if points.joint_indices is not None and points.joint_weights is not None:
+                pairs.append((of_joints, points.joint_indices, points.joint_weights))
+            for matrix, indices, weights in pairs:
+                matrix.scatter_add_(1, torch.tensor(indices), torch.tensor(weights))
+            self.register_buffer(names[0], of_vertices.to(device), persistent=False)
+            self.register_buffer(names[1], of_joints.to(device), persistent=False)
+        return self.get_buffer(names[0]), self.get_buffer(names[1])
 
 
-@lru_cache(maxsize=16)
-def _tables(
-    topology: Topology, name: str, vertices: int, joints: int, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """(M, V) and (M, J): how much of each vertex and joint is in a point."""
-    points = topology.keypoint_sets[name]
-    of_vertices, of_joints = torch.zeros(len(points.names), vertices), torch.zeros(len(points.names), joints)
-    pairs = [(of_vertices, points.vertex_indices, points.vertex_weights)]
-    if points.joint_indices is not None and points.joint_weights is not None:
-        pairs.append((of_joints, points.joint_indices, points.joint_weights))
-    for table, indices, weights in pairs:
-        table.scatter_add_(1, torch.tensor(indices), torch.tensor(weights))
-    return of_vertices.to(device), of_joints.to(device)
-
-
-def known_middle(points_PM3: Tensor, known_PM: Tensor) -> Tensor:
-    """(P, 3) the mean of the points that are known, 0 without any."""
+def mean_of_known(points_PM3: Tensor, known_PM: Tensor) -> Tensor:
+    """(P, 3) mean of the known points, 0 without any."""
     total_P3 = (points_PM3 * known_PM[..., None]).sum(1)
     return total_P3 / known_PM.sum(1, keepdim=True).clamp(min=1)
 
@@ -267,12 +287,12 @@ def known_middle(points_PM3: Tensor, known_PM: Tensor) -> Tensor:
 def reading_errors(
     reading: JointReading, true: Targets, joints: Sequence[int], image_size: int
 ) -> dict[str, Tensor]:
-    """What patches and people say about the body's `joints`, hidden ones too, that lie in the window.
+    """Errors of the joint heatmap head for `joints` in the picture, occluded ones included.
 
     - joint_heatmap (B, J, h, w): focal loss per joint,
-    - joint_owner (P, J): at a joint, the way to the head of its person (L1 [window sides]),
-    - joint_depth (P, J): at a joint, how much further away it is than that head (L1 [m]),
-    - joint_place (P, J): where the person looked for the joint (L1 [window sides]).
+    - joint_owner (P, J): offset from a joint to the head of its person (L1 [picture sides]),
+    - joint_depth (P, J): depth of a joint relative to that head (L1 [m]),
+    - joint_place (P, J): 2D position of the joint for its person (L1 [picture sides]).
     """
     height, width, count = reading.logits_BhwJ.shape[1:]
     xyz_PJ3, places_PJ2 = true.joints_PJ3[:, joints], true.joints_2d_PJ2[:, joints] / image_size

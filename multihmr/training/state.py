@@ -1,7 +1,8 @@
-"""TrainState: what a checkpoint holds and an interrupted run goes on from."""
+"""Training state: weights, moving average, optimizer, step, and their checkpoint file."""
 
 from __future__ import annotations
 
+import logging
 import math
 import pickle
 from collections.abc import Sequence
@@ -16,16 +17,19 @@ from ..hub.checkpoint import CurrentNames
 from ..networks.base import Network
 from ..storage.atomic import atomic_path
 from .collate import Batch
+from .config import current_names
 
 if TYPE_CHECKING:
     from .config import TrainConfig
 
-# What reading a file that is cut short, or no checkpoint, ends in.
+log = logging.getLogger(__name__)
+
+# Errors of reading a file that is truncated or no checkpoint.
 _READ_ERRORS = (RuntimeError, EOFError, KeyError, pickle.UnpicklingError)
 
 
 class TrainState:
-    """Weights, their moving average, optimiser, loss scale, step."""
+    """Everything that a run is resumed from: weights, their moving average, optimizer, loss scale, step."""
 
     def __init__(self, model: Network, config: TrainConfig) -> None:
         self.model = model.train()
@@ -38,11 +42,11 @@ class TrainState:
         self.scaler = torch.amp.GradScaler(model.device.type, enabled=config.precision == "fp16")
         self.ema = {name: value.detach().clone() for name, value in model.state_dict().items()}
         topology = model.body.topology
-        self.turned_R = torch.zeros(len(topology.pose_names), dtype=torch.bool)  # by anybody, so far
+        self.turned_R = torch.zeros(len(topology.pose_names), dtype=torch.bool)  # moved by any person so far
         self.acted_E = torch.zeros(len(topology.expression_names), dtype=torch.bool)
 
     def learning_rate_factor(self) -> float:
-        """Linear warm-up, then a cosine down to 1 %."""
+        """Factor on the learning rate at this step: linear warm-up, then a cosine down to 1 %."""
         progress = (self.step - self.config.warmup) / max(1, self.config.steps - self.config.warmup)
         if progress < 0:
             return (self.step + 1) / self.config.warmup
@@ -50,7 +54,8 @@ class TrainState:
 
     @torch.no_grad()
     def update_ema(self) -> None:
-        # A short memory at first, so that the average does not drag the random start along.
+        """Update the exponential moving average of the weights."""
+        # Faster decay at first, so that the average forgets the random start.
         decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
         for name, value in self.model.state_dict().items():
             if value.dtype.is_floating_point:
@@ -58,24 +63,25 @@ class TrainState:
             else:
                 self.ema[name].copy_(value)
 
-    def see(self, batches: Sequence[Batch]) -> None:
-        """Note which joints and facial actions people of this process move; unknown ones are not moved."""
+    def record_motion(self, batches: Sequence[Batch]) -> None:
+        """Record which joints and facial actions move in these batches; unknown ones count as still."""
         for batch in batches:
             turns_PR33 = batch.pose_PR33 - torch.eye(3)
             self.turned_R |= (turns_PR33.abs() > 1e-3).flatten(2).any(-1).any(0)
             self.acted_E |= (batch.expression_PE.abs() > 1e-3).any(0)
 
     def unmoved_names(self) -> tuple[str, ...]:
-        """Joints and facial actions that nobody moved: of these the network could learn nothing."""
+        """Joints and facial actions that never moved, which the network could therefore not learn."""
         topology = self.model.body.topology
         names = (*topology.pose_names, *topology.expression_names)
         moved = torch.cat([self.turned_R, self.acted_E]).tolist()
         return tuple(name for name, moves in zip(names, moved, strict=True) if not moves)
 
     def save(self, path: Path) -> None:
-        """Write a checkpoint; the file gets its name only when all of it is on the disk.
+        """Write a checkpoint atomically.
 
-        OSError: it cannot be written; the previous one stays as it was.
+        Raises:
+            OSError: it cannot be written; the previous one is intact.
         """
         content = {
             "model": self.model.state_dict(),
@@ -95,16 +101,19 @@ class TrainState:
             RuntimeError,
         ) as error:  # torch raises the second, of few words, when the disk is full
             reason = error.strerror if isinstance(error, OSError) else "is the disk full?"
-            before = "the one of before is whole" if path.exists() else "there is none of before"
+            before = "the previous one is intact" if path.exists() else "there is no previous one"
             raise OSError(
-                f"the checkpoint of step {self.step} cannot be written to {path} ({reason}); {before}: make "
-                "room and run the same command again"
+                f"the checkpoint of step {self.step} cannot be written to {path} ({reason}); {before}: free "
+                "space and run the same command again"
             ) from error
 
     def load(self, path: Path) -> None:
-        """Go on from a checkpoint.
+        """Resume from a checkpoint.
 
-        ValueError: it is damaged, or of a network of another size; both are named.
+        Settings of the run that differ from the checkpoint's are logged; of these the present ones count.
+
+        Raises:
+            ValueError: it is damaged, or of a network of another size; both are named.
         """
         try:
             content = torch.load(path, map_location=self.model.device, weights_only=True)
@@ -112,7 +121,7 @@ class TrainState:
             step, _ = content["step"], content["moved"]
         except _READ_ERRORS as error:
             raise ValueError(
-                f"{path} is damaged or no checkpoint ({_first_line(error)}); move it away to start anew"
+                f"{path} is damaged or no checkpoint ({_first_line(error)}); move it away to start a new run"
             ) from error
         self._check_size(path, content, weights)
         self.model.load_state_dict(weights)
@@ -120,14 +129,22 @@ class TrainState:
             self.optimizer.load_state_dict(content["optimizer"])
         except ValueError as error:
             raise ValueError(
-                f"{path} trained other parts of the network (--freeze-stages); go on with the flags that it "
-                "was begun with, or take another --out"
+                f"{path} trained other parts of the network (--freeze-stages); resume with the flags of the "
+                "original run, or choose another --out"
             ) from error
         if content.get("scaler") and self.scaler.is_enabled():
             self.scaler.load_state_dict(content["scaler"])
         self.ema = dict(CurrentNames(content["ema"], self.model))
         self.turned_R, self.acted_E = (moved.cpu() for moved in content["moved"])
+        self._log_changes(content.get("config", {}))
         self.step = step
+
+    def _log_changes(self, before: dict[str, Any]) -> None:
+        before, now = current_names(before), asdict(self.config)
+        changed = [name for name in now if name in before and before[name] != now[name]]
+        if changed:
+            texts = (f"{name} {before[name]!r} -> {now[name]!r}" for name in changed)
+            log.info("settings that differ from the checkpoint's: %s", ", ".join(texts))
 
     def _check_size(self, path: Path, content: dict[str, Any], weights: dict[str, Tensor]) -> None:
         own = self.model.state_dict()
@@ -135,19 +152,19 @@ class TrainState:
             return
         there = content.get("size") or f"{sum(map(torch.numel, weights.values())) / 1e6:.1f} M numbers"
         raise ValueError(
-            f"{path} holds a network of {there}, but this run trains one of {size_of(self.model)}; give the "
-            "flags that it was begun with, or take another --out"
+            f"{path} holds a network of {there}, but this run trains one of {size_of(self.model)}; use the "
+            "flags of the original run, or choose another --out"
         )
 
 
 def size_of(model: Network) -> str:
-    """The size of a network in words."""
+    """Backbone, image size and number of parameters, for messages."""
     numbers = sum(map(torch.numel, model.state_dict().values()))
     return f"{model.config.backbone} at {model.config.image_size} pixels ({numbers / 1e6:.1f} M numbers)"
 
 
 def _parameter_groups(model: Network, config: TrainConfig) -> list[dict[str, Any]]:
-    """Pretrained parts learn slower; biases, norms and tables are not decayed."""
+    """Pretrained layers have a lower learning rate; biases, norms and embeddings no weight decay."""
     pretrained = ("backbone.stem.", "backbone.vit.")
     groups: dict[tuple[bool, bool], list] = {}
     for name, parameter in model.named_parameters():

@@ -1,7 +1,7 @@
-"""Batch -> what the network should have said, as tensors on its device.
+"""Training targets: from a batch of annotations to the values that the network should predict.
 
-The names are those of `Predictions`, so that every loss reads `pred.x` against `true.x`. What the data do not
-know is filled in, so that the body can be run; `known` says what is not.
+Field names are those of `Predictions`, so that every loss compares `pred.x` with `true.x`. Missing
+annotations are filled in, so that the body can be run; `known` says which targets are valid.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from ..data.transforms import HEAD_POINTS
 from ..geometry import depth_to_code, focal_to_fov, project
 from ..networks.detection import Centers
 from .collate import Batch, chosen
-from .validity_masks import Known, fill, what_is_known
+from .validity_masks import Dependencies, ValidMask, fill_missing, valid_mask
 
-NEAREST = 0.05  # [m] before the camera; whose head is nearer, or behind it, is not in the picture
+NEAREST = 0.05  # [m] smallest depth of a head in front of the camera
 
 
 @dataclass(frozen=True)
 class Targets:
-    """The truth in the words of `Predictions`."""
+    """Ground truth of a batch, with the field names of `Predictions`."""
 
     centers: Centers
     heatmap_Bhw: Tensor  # 1 in the cells of heads, a small Gaussian around the head beside them
@@ -43,24 +43,31 @@ class Targets:
     keypoint_sets: tuple[tuple[str, int], ...]
     fov_B: Tensor
     K_B33: Tensor
-    known: Known
-    heads_B: Tensor  # whether it is known of all people in a picture where their head is
-    everybody_BJ: Tensor  # ... and their joint J
-    left_out: int  # people without a target: their head is nowhere, or nothing of them is in the window
+    known: ValidMask
+    heads_B: Tensor  # whether the head positions of all people in a picture are known
+    everybody_BJ: Tensor  # ... and those of their joint J
+    left_out: int  # people without a target: no head position, or entirely outside the picture
     views: int  # as in Batch
 
 
 @torch.no_grad()
-def make_targets(batch: Batch, body: Body, patch: int) -> Targets:
-    """Run the body once on the truth and write down where the heatmap should peak.
+def make_targets(batch: Batch, body: Body, patch: int, dependencies: Dependencies | None = None) -> Targets:
+    """Targets of a batch: meshes of the true parameters, the detection heatmap and offsets, coded depths.
 
-    ValueError: people of the batch cannot be placed with this body, or have keypoints that it does not give.
+    Args:
+        batch: on the body's device.
+        body: that the network predicts.
+        patch: side of a heatmap cell in pixels.
+        dependencies: of the body's topology, kept by the objective; computed if not given.
+
+    Raises:
+        ValueError: people cannot be placed with this body, or have keypoints that it does not have.
     """
     size = batch.images_BHW3.shape[1]
     for name, _ in batch.keypoint_sets:
         point_names(body.topology, name)
-    known, batch = what_is_known(batch, body), fill(batch, body)
-    placed = _stand(batch, body)
+    known, batch = valid_mask(batch, body, dependencies), fill_missing(batch, body)
+    placed = _place_people(batch, body)
     head_P3 = placed.joints_PJ3[:, body.center_joint]
     known = replace(
         known,
@@ -106,23 +113,24 @@ def make_targets(batch: Batch, body: Body, patch: int) -> Targets:
 
 
 def point_names(topology: Topology, keypoint_set: str) -> tuple[str, ...]:
-    """Names of the points of a set, which may be the body's own joints, under the body's name.
+    """Names of the points of a keypoint set; the body's own joints are the set with the body's name.
 
-    ValueError: the body does not give them.
+    Raises:
+        ValueError: the body does not have the set.
     """
     if keypoint_set == topology.name:
         return topology.joint_names
     if keypoint_set not in topology.keypoint_sets:
         known = ", ".join((topology.name, *sorted(topology.keypoint_sets)))
         raise ValueError(
-            f"the data have keypoints of set '{keypoint_set}', which body '{topology.name}' does not give; "
-            f"it gives {known}"
+            f"the data have keypoints of set '{keypoint_set}', which body '{topology.name}' does not "
+            f"have; it has {known}"
         )
     return topology.keypoint_sets[keypoint_set].names
 
 
-def _stand(batch: Batch, body: Body) -> BodyOutput:
-    """Everybody where their anchor is."""
+def _place_people(batch: Batch, body: Body) -> BodyOutput:
+    """The bodies of all people at the positions of their anchors."""
     output = body(batch.pose_PR33, batch.shape_PS, batch.expression_PE)
     by_transl_P = batch.anchor_P == ANCHORS.index("transl")
     joint_P = torch.where(batch.anchor_P == ANCHORS.index("center"), body.center_joint, body.pelvis_joint)
@@ -135,16 +143,16 @@ def _stand(batch: Batch, body: Body) -> BodyOutput:
     elif by_transl_P.any():
         name = batch.names[int(batch.image_index_P[by_transl_P][0])]
         raise ValueError(
-            f"people of sample '{name}' stand at SMPL's translation, which body '{body.name}' does not have; "
-            "train a model of their body"
+            f"people of sample '{name}' are placed by SMPL's transl, which body '{body.name}' does not have; "
+            "train a model with their body"
         )
     people = torch.arange(len(joint_P), device=joint_P.device)
     shift_P13 = (goal_P3 - output.joints_PJ3[people, joint_P])[:, None]
     return BodyOutput(output.vertices_PV3 + shift_P13, output.joints_PJ3 + shift_P13)
 
 
-def _heads(batch: Batch, placed: BodyOutput, known: Known, body: Body) -> Tensor:
-    """(P, 2) pixels of the heads: of the placed bodies, else the middle of the keypoints on it, else NaN."""
+def _heads(batch: Batch, placed: BodyOutput, known: ValidMask, body: Body) -> Tensor:
+    """(P, 2) head positions in pixels: of the placed bodies, else the mean of head keypoints, else NaN."""
     exact_P2 = project(placed.joints_PJ3[:, body.center_joint, None], batch.K_B33[batch.image_index_P])[:, 0]
     on_head_M: list[bool] = []
     for keypoint_set, _ in batch.keypoint_sets:
@@ -156,8 +164,8 @@ def _heads(batch: Batch, placed: BodyOutput, known: Known, body: Body) -> Tensor
     return torch.where(known.place_P[:, None], exact_P2, middle_P2)
 
 
-def _in_window(batch: Batch, placed: BodyOutput, known: Known, body: Body) -> Tensor:
-    """(P,) whether any point that is known of a person lies in the window."""
+def _in_window(batch: Batch, placed: BodyOutput, known: ValidMask, body: Body) -> Tensor:
+    """(P,) whether any known point of a person lies in the picture."""
     size = batch.images_BHW3.shape[1]
     joints_PJ2 = project(placed.joints_PJ3, batch.K_B33[batch.image_index_P])
     joints_PJ = known.joints_PJ & known.place_P[:, None] & (placed.joints_PJ3[..., 2] > NEAREST)
@@ -175,10 +183,10 @@ def _everybody(known_PJ: Tensor, batch: Batch) -> Tensor:
 
 
 def assign_cells(head_P2: Tensor, image_index_P: Tensor, grid_size: int) -> Tensor:
-    """The (col, row) cell of each head [cells]; who finds his own taken gets the nearest free one beside it.
+    """The (col, row) heatmap cell of each head; a second head in a cell gets the nearest free cell.
 
-    The first release dropped the second person of a cell from training without a word; here nobody is lost:
-    the offset head learns to point from the neighbouring cell.
+    The official code drops the second person of a cell from training; here the offset head learns to point
+    to it from the neighbouring cell.
     """
     cells_P2 = head_P2.floor().long().clamp(0, grid_size - 1)
     taken: set[tuple[int, int, int]] = set()
@@ -199,20 +207,20 @@ def assign_cells(head_P2: Tensor, image_index_P: Tensor, grid_size: int) -> Tens
 
 
 def _heatmap(head_P2: Tensor, cell_P2: Tensor, image_index_P: Tensor, shape: tuple[int, int, int]) -> Tensor:
-    """CenterNet's target: 1 in the cell of each head; neighbours count less the nearer the head is."""
+    """CenterNet's detection target: 1 in the cell of each head, a Gaussian in the cells around it."""
     heatmap_Bhw = highest(blobs(head_P2, *shape[1:]), image_index_P, shape[0])
     heatmap_Bhw[image_index_P, cell_P2[:, 1], cell_P2[:, 0]] = 1
     return heatmap_Bhw
 
 
 def highest(maps_Nhw: Tensor, index_N: Tensor, count: int) -> Tensor:
-    """(count, h, w): map i is the pixelwise highest of those with index i, 0 where there is none."""
+    """(count, h, w): map i is the pixelwise maximum of the maps with index i, 0 where there is none."""
     out = maps_Nhw.new_zeros(count, *maps_Nhw.shape[1:])
     return out.scatter_reduce_(0, index_N[:, None, None].expand_as(maps_Nhw), maps_Nhw, "amax")
 
 
 def blobs(at_N2: Tensor, height: int, width: int) -> Tensor:
-    """(N, 2) places [cells] -> (N, height, width) Gaussians around them, below 1 everywhere."""
+    """(N, 2) positions [cells] -> (N, height, width) Gaussians around them, below 1 everywhere."""
     cols = torch.arange(width, device=at_N2.device) + 0.5
     rows = torch.arange(height, device=at_N2.device) + 0.5
     distance_Nhw = (cols - at_N2[:, :1])[:, None, :] ** 2 + (rows - at_N2[:, 1:])[:, :, None] ** 2

@@ -1,4 +1,4 @@
-"""One readable loop: TrainConfig in, weights out. `multihmr train` is this and nothing more."""
+"""Training loop of `multihmr train`: data, optimizer steps, checkpoints, and the export of weights."""
 
 from __future__ import annotations
 
@@ -24,39 +24,43 @@ from ..runtime.devices import pick_device
 from .build_model import STARTS, build
 from .collate import Batch
 from .config import TrainConfig
-from .dataloader import Stream, batches, death_of_workers_said
-from .distributed import Processes, StopSignal
+from .dataloader import TrainDataset, batches, worker_death_reported
+from .distributed import Distributed, StopSignal
 from .glnet import GLNetObjective
-from .logger import Journal
+from .logger import Logger
 from .losses import MultiHMRLoss
 from .state import TrainState
 from .targets import Targets, make_targets, point_names
+from .validity_masks import Dependencies
 
 log = logging.getLogger(__name__)
 
 
 def train(config: TrainConfig, *, model: Model | Network | None = None, progress: bool | None = None) -> Path:
-    """Train (or go on, if `out` holds a checkpoint) and return the path of the weights that came out.
+    """Train a model, or resume the run whose checkpoint is in `config.out`.
 
     Started by `torchrun --nproc-per-node N -m multihmr train ...`, the processes share each step's pictures
-    and all hold the same weights; the first one writes. However a step is cut into processes and batches, it
-    changes the weights alike, and a run may go on with another number of them.
+    and hold the same weights; the first one writes files. The number of processes and of accumulated batches
+    does not change the weights beyond rounding, and may change when a run is resumed.
 
     Args:
-        config: every flag of the command.
-        model: whose network to train, instead of one that `config` describes.
-        progress: whether to show a bar; None on a terminal.
+        config: settings of the run.
+        model: the network to train, instead of one that `config` describes.
+        progress: whether to show a progress bar; None shows one on a terminal.
+
+    Returns:
+        Path of the exported weights, config.out/weights.safetensors.
 
     Raises:
-        FloatingPointError: a loss term is not finite; it and the samples are named.
-        ValueError: a sample cannot be used, or a flag has no such value.
-        ChildProcessError: a process that reads pictures died.
-        OSError: a checkpoint cannot be written; the previous one is whole.
-        KeyboardInterrupt: SIGTERM or SIGINT came; the step was finished and saved.
+        FloatingPointError: a loss term is not finite; the message names it and the samples.
+        ValueError: too many samples cannot be read, a sample does not fit the model, or a setting is invalid.
+        ChildProcessError: a data loading process died.
+        OSError: a checkpoint cannot be written; the previous one is intact.
+        KeyboardInterrupt: SIGTERM or SIGINT was received; the step was finished and saved.
     """
     torch.manual_seed(config.seed)
     device = pick_device(config.device or None)
-    processes = Processes.join(device)
+    distributed = Distributed.join(device)
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
     network = model.network if isinstance(model, Model) else model
@@ -69,10 +73,10 @@ def train(config: TrainConfig, *, model: Model | Network | None = None, progress
     state = TrainState(network.to(device), config)
     if (out / "checkpoint.pt").exists():
         state.load(out / "checkpoint.pt")
-        log.info("going on from step %d", state.step)
+        log.info("resuming from step %d", state.step)
     topology = state.model.body.topology
     check_sources(sources, topology, keypoints_only=config.keypoints_only)
-    stream = Stream(
+    dataset = TrainDataset(
         Mixture(sources, config.seed),
         topology,
         state.model.config.image_size,
@@ -88,117 +92,133 @@ def train(config: TrainConfig, *, model: Model | Network | None = None, progress
         view=(one_person_twice if config.paired_crops else one_person) if crops else augment,
         views=1 + config.paired_crops,
     )
-    with StopSignal() as stop, death_of_workers_said():
-        _learn(state, stream, processes, stop, progress)
+    with StopSignal() as stop, worker_death_reported():
+        _run_steps(state, dataset, distributed, stop, progress)
     path = out / "weights.safetensors"
-    if processes.first:
+    if distributed.is_main:
         export(state, path, licence=config.licence)
-    processes.leave()
+    distributed.close()
     return path
 
 
-def _learn(
-    state: TrainState, stream: Stream, processes: Processes, stop: StopSignal, progress: bool | None
+def _run_steps(
+    state: TrainState,
+    dataset: TrainDataset,
+    distributed: Distributed,
+    stop: StopSignal,
+    progress: bool | None,
 ) -> None:
-    """All steps that are still to do; the last one is saved, also when a signal asks to stop."""
+    """Run the remaining steps; the last one is saved, also when a signal stops the run."""
     config, device = state.config, state.model.device
     out = Path(config.out)
-    shared = processes.share(objective_of(state.model).to(device))
-    steps = batches(stream, config, state.step, processes, pinned=device.type == "cuda")
+    wrapped = distributed.wrap(objective_of(state.model).to(device))
+    steps = batches(dataset, config, state.step, distributed, pinned=device.type == "cuda")
     saved_at, stopped = time.monotonic(), False
-    with Journal(out, config, state.step, writes=processes.first, bar=progress) as journal:
-        for parts in journal.timed(steps):
-            state.see(parts)
-            terms = train_step(state, shared, [part.to(device) for part in parts], processes)
-            journal.note(state.step, terms)
-            stopped = processes.any(bool(stop.asked), device)
+    with Logger(out, config, state.step, writes=distributed.is_main, bar=progress) as logger:
+        for parts in logger.timed(steps):
+            state.record_motion(parts)
+            terms = train_step(state, wrapped, [part.to(device) for part in parts], distributed)
+            logger.log_step(state.step, terms)
+            stopped = distributed.any(bool(stop.received), device)
             last = stopped or state.step == config.steps
             if last or time.monotonic() - saved_at > config.save_seconds:
-                if processes.first:
+                if distributed.is_main:
                     state.save(out / "checkpoint.pt")
-                    log.info("saved %s", journal.summary)
+                    log.info("saved %s", logger.summary)
                 saved_at = time.monotonic()
             if stopped:
                 break
     if stopped:
-        processes.leave()
+        distributed.close()
         raise KeyboardInterrupt(
             f"stopped after step {state.step} of {config.steps}, which is saved in {out / 'checkpoint.pt'}; "
-            "the same command goes on from there"
+            "the same command resumes from there"
         )
 
 
 class Objective(nn.Module):
-    """Batch in, weighted loss terms by name out: the network at the true cells against the truth."""
+    """Weighted loss terms of a batch, by name: the network at the true head cells against the targets."""
 
     def __init__(self, model: Network) -> None:
         super().__init__()
         self.model = model
+        self.dependencies = Dependencies(model.body.topology)
         self.criterion = MultiHMRLoss(model.body, model.config.image_size, model.config.read_joints)
 
     def targets(self, batch: Batch) -> Targets:
-        return make_targets(batch, self.model.body, self.model.backbone.patch)
+        return make_targets(batch, self.model.body, self.model.backbone.patch, self.dependencies)
 
     def forward(
         self, batch: Batch, true: Targets | None = None, counts: Mapping[str, Tensor] | None = None
     ) -> dict[str, Tensor]:
-        """true: `self.targets`, if they are there already; counts: as `MultiHMRLoss.forward` takes them."""
+        """true: `self.targets(batch)`, if computed already; counts: as for `MultiHMRLoss.forward`."""
         true = true or self.targets(batch)
         pred = self.model(batch.images_B3HW(), batch.K_B33, centers=true.centers)
         return self.criterion(pred, true, counts)
 
 
 def objective_of(model: Network) -> nn.Module:
-    """What a model of its family learns by."""
+    """The training objective of a model's family."""
     return GLNetObjective(model) if isinstance(model, GLNet) else Objective(model)
 
 
-ALONE = Processes()
+SINGLE_PROCESS = Distributed()
 
 
 def train_step(
-    state: TrainState, shared: nn.Module, parts: Sequence[Batch], processes: Processes = ALONE
+    state: TrainState, wrapped: nn.Module, parts: Sequence[Batch], distributed: Distributed = SINGLE_PROCESS
 ) -> dict[str, float]:
-    """One step of the optimiser on all batches of all processes.
+    """One optimizer step on all batches of all processes.
 
-    shared: an `Objective`, as `processes.share` gives it. Returns the weighted loss terms of the whole step,
-    their "total", and how many people were "left_out".
+    Args:
+        state: model, optimizer and averages; changed in place.
+        wrapped: an `Objective`, as `Distributed.wrap` returns it.
+        parts: this process' batches of the step.
+        distributed: the process group.
+
+    Returns:
+        Weighted loss terms of the whole step, their "total", the number of people "left_out" (without a
+        target) and of samples "dropped" (unreadable).
+
+    Raises:
+        FloatingPointError: a loss term or the gradient is not finite.
     """
-    objective: Any = getattr(shared, "module", shared)  # within what sends the gradients around
+    objective: Any = getattr(wrapped, "module", wrapped)  # without DistributedDataParallel
     truths = [objective.targets(part) for part in parts]
-    counts = _counts(objective, truths, processes)
+    counts = _counts(objective, truths, distributed)
     state.optimizer.zero_grad(set_to_none=True)
     names: list[str] = []
     sums = torch.zeros(0)
     for part, true in zip(parts, truths, strict=True):
-        with processes.keep_gradients(shared, keep=part is not parts[-1]):
-            terms = shared(part, true, counts)
+        with distributed.keep_gradients(wrapped, keep=part is not parts[-1]):
+            terms = wrapped(part, true, counts)
             names, values = list(terms), torch.stack(list(terms.values()))
             if not values.isfinite().all():
                 raise FloatingPointError(_culprits(objective, part, terms, state.step))
-            # Processes average their gradients, but the step wants their sum.
-            state.scaler.scale(values.sum() * processes.count).backward()
+            # Gradients are averaged over processes; the step needs their sum.
+            state.scaler.scale(values.sum() * distributed.count).backward()
         sums = values.detach() + (sums if len(sums) else 0)
     _update(state, parts)
-    left_out = sums.new_tensor([float(sum(true.left_out for true in truths))])
-    *numbers, people = processes.total(torch.cat([sums, left_out])).tolist()
-    return {**dict(zip(names, numbers, strict=True)), "total": sum(numbers), "left_out": people}
+    lost = [sum(true.left_out for true in truths), sum(len(part.dropped) for part in parts)]
+    *numbers, people, samples = distributed.sum(torch.cat([sums, sums.new_tensor(lost)])).tolist()
+    terms = dict(zip(names, numbers, strict=True))
+    return {**terms, "total": sum(numbers), "left_out": people, "dropped": samples}
 
 
-def _counts(objective: Any, truths: Sequence[Targets], processes: Processes) -> dict[str, Tensor]:
-    """What each loss term of the step is divided by, over all batches of all processes."""
+def _counts(objective: Any, truths: Sequence[Targets], distributed: Distributed) -> dict[str, Tensor]:
+    """Normaliser of each loss term: counts over all batches of all processes of the step."""
     of_parts = [objective.criterion.counts(true) for true in truths]
     stacked = torch.stack([torch.stack(list(counts.values())).float() for counts in of_parts])
-    return dict(zip(of_parts[0], processes.total(stacked.sum(0)), strict=True))
+    return dict(zip(of_parts[0], distributed.sum(stacked.sum(0)), strict=True))
 
 
 def _update(state: TrainState, parts: Sequence[Batch]) -> None:
-    """Weights and their average move along the gradient."""
+    """Optimizer step, and update of the averaged weights."""
     for group in state.optimizer.param_groups:
         group["lr"] = state.config.lr * group["factor"] * state.learning_rate_factor()
     state.scaler.unscale_(state.optimizer)
     norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), state.config.grad_clip_norm)
-    # With fp16 an infinite gradient is usual: the scaler leaves the step out and scales less.
+    # With fp16 an infinite gradient is usual: the scaler skips the step and lowers its scale.
     scaling = state.scaler.is_enabled() and state.scaler.get_scale() >= 1
     if not scaling and not norm.isfinite():
         names = ", ".join(f"'{name}'" for part in parts for name in part.names)
@@ -214,16 +234,15 @@ def _update(state: TrainState, parts: Sequence[Batch]) -> None:
 
 @torch.no_grad()
 def _culprits(objective: Any, batch: Batch, terms: Mapping[str, Tensor], step: int) -> str:
-    """What to say of a loss that is not finite: which terms, and which samples give it on their own."""
+    """Error message for a loss that is not finite: the terms, and the samples that give it on their own."""
     wrong = ", ".join(name for name, term in terms.items() if not term.isfinite())
     names = []
     for i, name in enumerate(batch.names):
-        if not all(term.isfinite() for term in objective(batch.alone(i)).values()):
+        if not all(term.isfinite() for term in objective(batch.single(i)).values()):
             names.append(f"'{name}'")
     if 0 < len(names) < len(batch):
-        return (
-            f"loss term {wrong} is not finite at step {step} because of {', '.join(names)}; mend or drop them"
-        )
+        samples = ", ".join(names)
+        return f"loss term {wrong} is not finite at step {step} because of {samples}; repair or remove them"
     everyone = ", ".join(f"'{name}'" for name in batch.names)
     return (
         f"loss term {wrong} is not finite at step {step}; lower the learning rate, or look at the samples of "
@@ -232,9 +251,13 @@ def _culprits(objective: Any, batch: Batch, terms: Mapping[str, Tensor], step: i
 
 
 def export(state: TrainState, path: Path, licence: str = "unknown") -> Path:
-    """Write the averaged weights as a checkpoint for `load_model`, in half precision.
+    """Write the averaged weights for `load_model`, in half precision.
 
-    What nobody moved in training is `unpredicted`, unless the network could say it at the start.
+    Joints and facial actions that never moved in training become `unpredicted`, unless the model that
+    training started from predicted them.
+
+    Returns:
+        The path.
     """
     unmoved = state.unmoved_names()
     if state.config.init not in STARTS:
@@ -248,7 +271,11 @@ def export(state: TrainState, path: Path, licence: str = "unknown") -> Path:
 
 
 def check_sources(sources: Sequence[Source], topology: Topology, *, keypoints_only: bool = False) -> None:
-    """ValueError, naming the source, if its first sample does not fit a model with this body."""
+    """Check that the first sample of each source fits a model with this body.
+
+    Raises:
+        ValueError: one does not; the message names its source.
+    """
     for source in sources:
         sample = source.samples[0]
         try:
@@ -256,4 +283,4 @@ def check_sources(sources: Sequence[Source], topology: Topology, *, keypoints_on
             if sample.keypoints_2d is not None or sample.keypoints_3d is not None:
                 point_names(topology, sample.keypoint_set)
         except ValueError as error:
-            raise ValueError(f"{source.name} cannot be learned from: {error}") from error
+            raise ValueError(f"{source.name} cannot be used for training: {error}") from error

@@ -74,7 +74,7 @@ def test_turned_cameras_turn_the_box():
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_twins_are_one_person_in_two_crops(seed):
+def test_paired_crops_are_one_person_in_two_crops(seed):
     """Also with cameras that turn and mirrors: both crops of a pair are through the same camera."""
     sample, how = sample_of((-0.6, -0.5, 3.0), (0.7, -0.4, 4.0)), Augmentation(rotation_prob=1.0)
     one, other = one_person_twice(sample, 64, np.random.default_rng(seed), ToyBody().topology, how)

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,15 +9,15 @@ from multihmr.data.mixture import Mixture, Source, open_sources
 from multihmr.data.person_crops import one_person_twice
 from multihmr.data.webdataset import Shards, write_shard
 from multihmr.training.collate import collate
-from multihmr.training.dataloader import Stream, batches
-from multihmr.training.distributed import Processes
+from multihmr.training.dataloader import Dropped, TrainDataset, batches
+from multihmr.training.distributed import Distributed
 
 TOPOLOGY = ToyBody().topology
 
 
 @pytest.fixture
-def stream(shards) -> Stream:
-    return Stream(Mixture(open_sources(str(shards)), seed=3), TOPOLOGY, 64)
+def stream(shards) -> TrainDataset:
+    return TrainDataset(Mixture(open_sources(str(shards)), seed=3), TOPOLOGY, 64)
 
 
 def test_the_stream_repeats_itself_and_never_repeats_a_view(stream):
@@ -29,7 +30,7 @@ def test_the_stream_repeats_itself_and_never_repeats_a_view(stream):
 
 def names_of_steps(stream, config, start, count):
     """For each step, which samples all processes together see."""
-    ranks = [list(batches(stream, config, start, Processes(rank, count))) for rank in range(count)]
+    ranks = [list(batches(stream, config, start, Distributed(rank, count))) for rank in range(count)]
     return [
         sorted(n for parts in step for part in parts for n in part.names) for step in zip(*ranks, strict=True)
     ]
@@ -43,35 +44,76 @@ def test_a_step_has_the_same_samples_however_it_is_cut(stream, config, count, ac
 
 def test_processes_must_share_a_step_evenly(stream, config):
     with pytest.raises(ValueError, match=r"2 processes with 3 batches each cannot share 4 .* multiple of 6"):
-        batches(stream, config(accumulate=3), 0, Processes(0, 2))
+        batches(stream, config(accumulate=3), 0, Distributed(0, 2))
 
 
-def test_twins_stay_together_however_a_step_is_cut(shards, config):
+def test_paired_crops_stay_together_however_a_step_is_cut(shards, config):
     mixture = Mixture(open_sources(str(shards)), seed=3)
-    stream = Stream(mixture, TOPOLOGY, 64, view=one_person_twice, views=2)
+    stream = TrainDataset(mixture, TOPOLOGY, 64, view=one_person_twice, views=2)
     whole = names_of_steps(stream, config(), 0, 1)
     assert [len(names) for names in whole] == [4] * len(whole)
     assert names_of_steps(stream, config(accumulate=1), 1, 2) == whole[1:]
-    for [batch] in batches(stream, config(), 0, Processes()):
+    for [batch] in batches(stream, config(), 0, Distributed()):
         assert batch.views == 2
         assert batch.names[0::2] == batch.names[1::2]
-        assert batch.alone(1).views == 1
+        assert batch.single(1).views == 1
     with pytest.raises(ValueError, match=r"2 processes with 2 batches each cannot share 4 .* multiple of 8"):
-        batches(stream, config(accumulate=2), 0, Processes(0, 2))
+        batches(stream, config(accumulate=2), 0, Distributed(0, 2))
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_damaged_picture_stops_the_run_in_one_sentence(toy_sample, config, tmp_path, workers):
-    write_shard(tmp_path / "a.tar", [toy_sample()])
-    shards = Shards(tmp_path / "a.tar")
+def test_data_without_a_readable_picture_stop_the_run_in_one_sentence(toy_sample, config, tmp_path, workers):
+    shards = damaged(tmp_path, [toy_sample()])
+    stream = TrainDataset(Mixture([Source("mine", shards)]), TOPOLOGY, 64)
+    with pytest.raises(ValueError, match=r"^mine, sample number 0: .*'000000'.*a\.tar") as caught:
+        next(batches(stream, config(workers=workers), 0, Distributed()))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_damaged_picture_is_replaced_and_counted_by_reason(toy_sample, config, tmp_path, workers, caplog):
+    shards = damaged(tmp_path, [toy_sample(seed) for seed in range(16)])
+    dataset = TrainDataset(Mixture([Source("mine", shards)]), TOPOLOGY, 64)
+    steps = list(batches(dataset, config(workers=workers, steps=4), 0, Distributed()))
+    names = [name for [batch] in steps for name in batch.names]
+    assert len(names) == 16
+    assert "mine/000000" not in names  # its place was taken by the next one, which so comes twice
+    assert sorted({*names}) == [f"mine/{seed:06d}" for seed in range(1, 16)]
+    [reason] = [reason for [batch] in steps for reason in batch.dropped]
+    assert reason.startswith("mine, sample number 0: sample '000000' in ")
+    left_out, counted = (record.getMessage() for record in caplog.records)
+    assert left_out == f"sample left out: {reason}"
+    assert counted == f"samples left out while training: 1 (1 x {reason})"
+
+
+def test_many_damaged_pictures_stop_a_run():
+    dropped = Dropped()
+    batch = FakeBatch(("a is damaged", "b is damaged"))
+    for _ in range(10):
+        dropped.count(batch)
+    with pytest.raises(
+        ValueError, match=r"22 of 176 training samples .*, the first because of: a is damaged"
+    ):
+        dropped.count(batch)
+
+
+class FakeBatch(SimpleNamespace):
+    def __init__(self, dropped):
+        super().__init__(dropped=dropped)
+
+    def __len__(self):
+        return 16
+
+
+def damaged(folder, samples):
+    """Shards of which the first picture cannot be decoded."""
+    write_shard(folder / "a.tar", samples)
+    shards = Shards(folder / "a.tar")
     path, _, places = shards._members[0]
     with path.open("r+b") as file:
         file.seek(places["jpg"][0])
         file.write(bytes(200))
-    stream = Stream(Mixture([Source("mine", shards)]), TOPOLOGY, 64)
-    with pytest.raises(ValueError, match=r"^mine, sample number 0: .*'000000'.*a\.tar") as caught:
-        next(batches(stream, config(workers=workers), 0, Processes()))
-    assert "\n" not in str(caught.value)
+    return shards
 
 
 def test_two_sets_of_one_name_cannot_be_in_a_batch(toy_sample):

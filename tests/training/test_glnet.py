@@ -19,7 +19,15 @@ from multihmr.training.build_model import build
 from multihmr.training.collate import collate
 from multihmr.training.config import TrainConfig
 from multihmr.training.glnet import GLNetObjective
-from multihmr.training.glnet_loss import GLNetLoss, Match, Said, _Rows, adaptive_cost, hard_negatives, match
+from multihmr.training.glnet_loss import (
+    GLNetLoss,
+    GLNetOutputs,
+    Match,
+    _Rows,
+    adaptive_cost,
+    hard_negatives,
+    match,
+)
 from multihmr.training.state import TrainState
 from multihmr.training.targets import make_targets
 from multihmr.training.trainer import Objective, objective_of, train, train_step
@@ -153,8 +161,8 @@ def test_a_perfect_answer_costs_nothing(decomposed):
     sure = torch.full((2, 64), -30.0).scatter(1, matched.index_BK, 30.0).view(2, 8, 8)
     pixels = dataclasses.replace(pixels, logits_Bhw=sure, keypoints_BhwM2=wanted.expand(-1, 8, 8, -1, -1))
     again = torch.tensor([[30.0] * 4 + [-30.0]] * 2)
-    terms = GLNetLoss(model)(Said(pixels, matched, answer, answer, again), matched, true)
-    assert {"score", "again_score", "keypoints", "joints", "again_joints"} <= set(terms)
+    terms = GLNetLoss(model)(GLNetOutputs(pixels, matched, answer, answer, again), matched, true)
+    assert {"score", "local_score", "keypoints", "joints", "local_joints"} <= set(terms)
     assert ("twist" in terms) == decomposed
     assert all(term.item() == pytest.approx(0, abs=1e-4) for term in terms.values()), terms
 
@@ -177,21 +185,21 @@ def test_the_second_stage_weighs_more():
     for layer in (*model.local_head.move_parts, model.local_head.move_whole[2]):
         torch.nn.init.zeros_(layer.weight)
     terms = GLNetObjective(model)(collate([crop_of()]))
-    assert terms["again_joints"].item() == pytest.approx(2 * terms["joints"].item(), rel=1e-4)
+    assert terms["local_joints"].item() == pytest.approx(2 * terms["joints"].item(), rel=1e-4)
 
 
-def test_twins_should_see_the_head_in_one_place():
-    """Of pairs of crops of equal pictures nothing is apart; of others it is how far the answers are."""
+def test_the_pair_term_is_the_distance_of_heads_in_paired_crops():
+    """Zero for pairs of equal crops; else the mean distance of the predictions, over the true depth."""
     model = tiny_glnet()
     objective = GLNetObjective(model)
     same = collate([crop_of(), crop_of(), crop_of(1), crop_of(2, people=0)], views=2)
-    assert objective(same)["apart"].item() == 0
+    assert objective(same)["pair"].item() == 0
 
     K = crop_of().K
     K[[0, 1], [0, 1]] *= 1.2
     longer_lens = dataclasses.replace(crop_of(), K=K)
     other = collate([crop_of(), longer_lens], views=2)
-    term = objective(other)["apart"]
+    term = objective(other)["pair"]
     pixels, true = model.encode(other.images_B3HW(), other.K_B33), objective.targets(other)
     spoken = match(pixels, true, model)
     index_BK = spoken.index_BK
@@ -203,11 +211,11 @@ def test_twins_should_see_the_head_in_one_place():
     ]
     apart = (heads[0] - heads[1]).norm(dim=-1).mean() / true.translation_P3[0].norm()
     assert term.item() == pytest.approx(200 * apart.item(), rel=1e-4)
-    assert "apart" not in objective(collate([crop_of(), crop_of()]))
+    assert "pair" not in objective(collate([crop_of(), crop_of()]))
 
 
 @pytest.mark.parametrize("switches", [{}, {"local": False}, {"matching": "fixed"}])
-def test_twins_cut_into_batches_are_the_same_step(switches):
+def test_paired_crops_cut_into_batches_are_the_same_step(switches):
     def state() -> TrainState:
         return TrainState(tiny_glnet(**switches), TrainConfig(data="", precision="fp32"))
 
@@ -215,13 +223,13 @@ def test_twins_cut_into_batches_are_the_same_step(switches):
     samples = [crop_of(seed) for seed in (0, 1, 2, 3)] + [crop_of(4, people=0), crop_of(4)]
     terms = train_step(whole, objective_of(whole.model), [collate(samples, views=2)])
     parts = [collate(samples[:2], views=2), collate(samples[2:], views=2)]
-    assert terms["apart"] > 0
+    assert terms["pair"] > 0
     assert train_step(cut, objective_of(cut.model), parts) == pytest.approx(terms, rel=1e-4)
 
 
-def test_twins_are_crops_of_people(tmp_path: Path):
-    with pytest.raises(ValueError, match="--twins are two crops of one person; take --family glnet"):
-        train(TrainConfig(data="data", out=str(tmp_path), twins=True))
+def test_paired_crops_need_a_glnet(tmp_path: Path):
+    with pytest.raises(ValueError, match="--paired-crops are two crops of one person; take --family glnet"):
+        train(TrainConfig(data="data", out=str(tmp_path), paired_crops=True))
 
 
 def test_a_step_may_be_cut_into_batches():
@@ -258,15 +266,15 @@ def test_training_goes_through_the_same_door(tmp_path: Path):
     write_shard(tmp_path / "data/a.tar", [crop_of(seed, side=200) for seed in range(4)])
     quick = {"steps": 2, "batch_size": 2, "warmup": 1, "precision": "fp32", "workers": 0, "log_every": 1}
     config = TrainConfig(
-        data=str(tmp_path / "data"), out=str(tmp_path / "run"), device="cpu", twins=True, **quick
+        data=str(tmp_path / "data"), out=str(tmp_path / "run"), device="cpu", paired_crops=True, **quick
     )
     path = train(config, model=tiny_glnet(), progress=False)
     with safe_open(path, "pt") as file:
         assert file.metadata()["family"] == "glnet"
         assert json.loads(file.metadata()["config"])["positives"] == 4
     notes = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
-    assert notes[-1]["again_joints"] > 0
-    assert notes[-1]["apart"] > 0
+    assert notes[-1]["local_joints"] > 0
+    assert notes[-1]["pair"] > 0
 
 
 def test_a_run_builds_the_family_that_it_names():

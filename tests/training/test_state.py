@@ -46,7 +46,7 @@ def test_a_full_disk_leaves_the_checkpoint_of_before(saved, full_disk):
     state = state_of()
     state.step = 9
     with pytest.raises(
-        OSError, match=r"of step 9 cannot be written .*checkpoint.pt .*the one of before is whole"
+        OSError, match=r"of step 9 cannot be written .*checkpoint.pt .*the previous one is intact"
     ):
         state.save(saved)
     assert torch.load(saved, weights_only=True)["step"] == 7

@@ -13,7 +13,7 @@ from toys import ToyBody, tiny_network
 
 from multihmr.data.webdataset import Shards, write_shard
 from multihmr.training import trainer
-from multihmr.training.build_model import recompute
+from multihmr.training.build_model import checkpoint_gradients
 from multihmr.training.collate import collate
 from multihmr.training.config import TrainConfig
 from multihmr.training.state import TrainState
@@ -185,7 +185,7 @@ def test_learning_rate_warms_up_and_falls():
 def test_recomputing_changes_no_gradient(toy_sample):
     plain, thrifty = state_of(), state_of()
     calls = []
-    recompute(thrifty.model.backbone)
+    checkpoint_gradients(thrifty.model.backbone)
     thrifty.model.backbone.blocks[0].norm1.register_forward_hook(lambda *_: calls.append(1))
     for state in (plain, thrifty):
         train_step(state, Objective(state.model), [collate([toy_sample()])])

@@ -13,9 +13,9 @@ from multihmr.bodies.topology import KeypointSet
 from multihmr.data.sample import ANCHORS
 from multihmr.geometry import default_intrinsics, project
 from multihmr.training.collate import Batch, collate
-from multihmr.training.losses import MultiHMRLoss, named_points
+from multihmr.training.losses import KeypointRegressor, MultiHMRLoss
 from multihmr.training.targets import make_targets
-from multihmr.training.validity_masks import fill, what_is_known
+from multihmr.training.validity_masks import fill_missing, valid_mask
 
 FACE = KeypointSet(("nose", "tail"), np.array([[8, 9], [0, 1]]), np.full((2, 2), 0.5, np.float32))
 NAN = math.nan
@@ -37,7 +37,7 @@ def batch(toy_sample) -> Batch:
 def only_points(batch: Batch, body: ToyBody) -> Batch:
     """Of everybody no more than two points in the picture, as COCO has it."""
     true = make_targets(batch, body, 16)
-    points_PM3 = named_points(body.topology, [("face", 2)], true.vertices_PV3, true.joints_PJ3)
+    points_PM3 = KeypointRegressor(body.topology)([("face", 2)], true.vertices_PV3, true.joints_PJ3)
     unknown = {
         name: torch.full_like(getattr(batch, name), NAN)
         for name in ("K_B33", "pose_PR33", "shape_PS", "expression_PE", "translation_P3")
@@ -85,7 +85,7 @@ def test_what_is_known_does_not_hang_on_what_is_not():
     pose_PR33 = true["pose_PR33"].clone()
     pose_PR33[:, hidden] = NAN
     partly = dataclasses.replace(whole, pose_PR33=pose_PR33, expression_PE=true["expression_PE"] * NAN)
-    known, filled = what_is_known(partly, body), fill(partly, body)
+    known, filled = valid_mask(partly, body), fill_missing(partly, body)
     outputs = [body(b.pose_PR33, b.shape_PS, b.expression_PE) for b in (whole, filled)]
     for points, mask in zip(
         ("joints_PJ3", "vertices_PV3"), (known.joints_PJ, known.vertices_PV), strict=True
@@ -172,7 +172,7 @@ def test_joints_are_not_denied_where_somebody_has_unknown_ones(batch):
 def test_points_in_space_count_relative_to_each_other(batch):
     body = body_with_face()
     true = make_targets(batch, body, 16)
-    points_PM3 = named_points(body.topology, [("face", 2)], true.vertices_PV3, true.joints_PJ3)
+    points_PM3 = KeypointRegressor(body.topology)([("face", 2)], true.vertices_PV3, true.joints_PJ3)
     loss = MultiHMRLoss(body, 64, (0, 1, 2))
     given = dataclasses.replace(
         batch,
