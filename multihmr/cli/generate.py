@@ -50,10 +50,10 @@ def run(args: argparse.Namespace) -> int:
     from PIL import Image
 
     from ..data.synthetic.dataset import find_assets
-    from ..data.synthetic.generate import Recipe, contact_sheet, write_shards
+    from ..data.synthetic.generate import GenerationConfig, contact_sheet, write_shards
     from ..data.webdataset import Shards
 
-    recipe = Recipe(
+    config = GenerationConfig(
         args.seed,
         args.size,
         split=args.split,
@@ -65,9 +65,9 @@ def run(args: argparse.Namespace) -> int:
     if find_assets(args.assets) is None:
         print("no folder of clothes and poses (--assets): people wear painted clothes, see the README")
     shards = write_shards(
-        args.out, args.count, recipe, per_shard=args.per_shard, workers=args.workers, progress=True
+        args.out, args.count, config, per_shard=args.per_shard, workers=args.workers, progress=True
     )
     sheet = args.out / "contact_sheet.jpg"
     Image.fromarray(contact_sheet(itertools.islice(Shards(args.out), 48))).save(sheet, quality=90)
-    print(f"{len(shards)} shards in {args.out}; look at {sheet}")
+    print(f"{args.count} pictures in {args.out} (shards: {len(shards)}); a contact sheet is in {sheet}")
     return 0

@@ -26,8 +26,10 @@ import torch
 from filelock import FileLock
 from tqdm import tqdm
 
+from ..bodies.keypoint_sets import keypoint_names, mirror_order
 from ..preprocessing.image import read_image
 from .index import Fields, Index, IndexWriter, Record
+from .orientation import MIRRORED, annotated_orientation, stored_raster, turn_points
 from .sample import PEOPLE, Sample
 
 GENDERS = ("neutral", "female", "male")  # the index stores their numbers
@@ -210,10 +212,32 @@ class PoseDataset(Sequence[Sample], ABC):
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         record = self.records[range(len(self))[index]]
-        return self.sample(record, self.read_picture(record))
+        image = self.read_picture(record)
+        return self.sample(self._turned_upright(record), image)
+
+    def _turned_upright(self, record: Record) -> Record:
+        """The record with its 2D points in the upright picture, which is how pictures are read."""
+        size = record.picture.get("annotated_size")
+        annotated = None if size is None or (size < 1).any() else (int(size[0]), int(size[1]))
+        raster = stored_raster(self.root / record.image)
+        try:
+            orientation = annotated_orientation(raster, annotated)
+        except ValueError as error:
+            raise ValueError(f"{self.root / record.image} cannot be used: {error}") from error
+        if orientation == 1:
+            return record
+        if set(record.people) != {"keypoints_2d"}:
+            raise ValueError(
+                f"{self.root / record.image} has EXIF orientation {orientation}, by which its 3D annotations "
+                "cannot be turned; save it without EXIF orientation"
+            )
+        points = turn_points(record.people["keypoints_2d"], orientation, raster.size)
+        if orientation in MIRRORED:
+            points = points[:, mirror_order(keypoint_names(self.keypoint_set))]
+        return replace(record, people={"keypoints_2d": points})
 
     def read_picture(self, record: Record) -> np.ndarray:
-        """(H, W, 3) uint8 RGB."""
+        """The picture of a record, upright: (H, W, 3) uint8 RGB."""
         try:
             return read_image(self.root / record.image)
         except (OSError, ValueError) as error:

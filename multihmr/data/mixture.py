@@ -65,9 +65,9 @@ def open_sources(text: str, root: str | Path = "", *, joints: bool = False) -> l
 def _open(name: str, root: Path, joints: bool) -> Sequence[Sample]:
     words, _, folder = name.partition("@")
     if words in ("synthetic", "synth") and folder.isdecimal():
-        from .synthetic.generate import Recipe, Rendered  # which needs the renderer
+        from .synthetic.generate import GenerationConfig, RenderedDataset  # which needs the renderer
 
-        return Rendered(Recipe(int(folder)))
+        return RenderedDataset(GenerationConfig(int(folder)))
     if words in ("background", "nobody") and folder:
         return BackgroundImages(folder)
     # The longest, for "coco-wholebody" is no split of "coco".

@@ -1,4 +1,4 @@
-"""Pictures that show nobody, for networks that see people where there are none."""
+"""Background images: pictures without people, against false detections."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ from ..synthetic.backgrounds import PICTURES
 
 
 class BackgroundImages(Sequence[Sample]):
-    """The pictures of a folder and of those in it, with no people and no camera that is known.
+    """Pictures of a folder and its subfolders, as samples without people and with an unknown camera.
 
-    Whoever is in them all the same is learned to be nobody, so look at them first. They are read as often as
-    they are drawn: a few hundred pixels a side are enough.
+    People in them would be learned as background, so check them first. They are decoded each time they are
+    sampled: a few hundred pixels per side are enough.
 
-    FileNotFoundError: there are no pictures.
+    Raises:
+        FileNotFoundError: there are no pictures.
     """
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self._paths = sorted(p for p in self.folder.rglob("*") if p.suffix.lower() in PICTURES)
         if not self._paths:
-            raise FileNotFoundError(f"no pictures ({', '.join(PICTURES)}) in {folder} that could show nobody")
+            raise FileNotFoundError(f"no pictures ({', '.join(PICTURES)}) in {folder}")
 
     def __len__(self) -> int:
         return len(self._paths)

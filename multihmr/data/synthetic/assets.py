@@ -1,9 +1,9 @@
-"""A folder of assets, sorted: what each is, for whom, which are refused and what could not be told of them.
+"""Index of a folder of assets: category, gender and age of each, and which are refused and why.
 
 It may hold prepared packs (folders with an index.json, as makehuman_cc0) and files in MakeHuman's formats, as
 its community shares them: clothes/NAME/x.mhclo, hair/..., skins/NAME/x.mhmat. Category, gender and age come
-from the folders' names, the files' `tag` lines and their names; where these tell nothing, what a garment is
-follows from the parts of the body it is bound to, and that is noted in `doubts`.
+from folder names, the files' `tag` lines and their names; otherwise the kind of a garment is guessed from the
+body parts it is bound to, which is noted in `doubts`.
 """
 
 from __future__ import annotations
@@ -66,8 +66,12 @@ UNNATURAL = {"toon", "alien", "zombie", "robot", "elf", "furry", "animal", "demo
 
 @dataclass
 class Assets:
-    """entries by name, as in a pack's index.json, each with the `root` its files lie under; and by name or
-    path one sentence for each asset that is refused, and for each of which something had to be supposed."""
+    """Usable assets, and notes on the others.
+
+    entries  by name, as in a pack's index.json, each with the `root` folder of its files
+    refused  name or path -> one sentence on why it is not used
+    doubts   name or path -> one sentence on what was guessed
+    """
 
     entries: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
@@ -75,14 +79,19 @@ class Assets:
 
     def add(self, entry: Mapping[str, Any]) -> None:
         if entry["name"] in self.entries:
-            raise ValueError(f"a second asset is called {entry['name']}; the first is used")
+            raise ValueError(f"there is another asset named {entry['name']}, which is used")
         self.entries[entry["name"]] = entry
 
 
 def read_assets(folder: Path, regions: np.ndarray) -> Assets:
-    """Everything under `folder`; one bad asset is refused by name and the rest is used.
+    """All assets below a folder; bad ones are refused by name.
 
-    regions (19158,) says to which of REGIONS each base vertex belongs. FileNotFoundError if `folder` is none.
+    Args:
+        folder: of packs or MakeHuman files.
+        regions: (19158,) index into REGIONS of each base vertex.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no assets folder {folder}")
@@ -101,7 +110,7 @@ def read_assets(folder: Path, regions: np.ndarray) -> Assets:
 
 
 def files_below(folder: Path, endings: tuple[str, ...]) -> list[Path]:
-    """Files under `folder` whose lower-case names end so, sorted; packs give only their index.json.
+    """Files below a folder with these endings, sorted, ignoring case; of packs only their index.json.
 
     Links to other folders are followed only to packs.
     """
@@ -122,10 +131,10 @@ def files_below(folder: Path, endings: tuple[str, ...]) -> list[Path]:
 
 def _add_pack(assets: Assets, index: Path) -> None:
     try:
-        said = json.loads(index.read_text(encoding="utf-8"))["assets"]
-        named = [(str(entry["name"]), str(entry["category"]), entry) for entry in said]
+        content = json.loads(index.read_text(encoding="utf-8"))["assets"]
+        named = [(str(entry["name"]), str(entry["category"]), entry) for entry in content]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{index} is no index of a prepared pack: {error!r}") from error
+        raise ValueError(f"{index} is not the index of a prepared pack: {error!r}") from error
     for name, category, entry in named:
         try:
             if "mesh" in entry:
@@ -147,7 +156,7 @@ def words_of(texts: Iterable[str]) -> frozenset[str]:
 
 
 def _match(table: Mapping[str, str], words: frozenset[str], *, ends: bool = False) -> list[str]:
-    """Meanings of the words; with `ends` also of longer ones that end so: "worksuit", "miniskirt"."""
+    """Values of the words in a table; with `ends` also of longer words with that ending: "worksuit"."""
     found = []
     for meaning, text in table.items():
         known = set(text.split())
@@ -158,23 +167,23 @@ def _match(table: Mapping[str, str], words: frozenset[str], *, ends: bool = Fals
 
 
 def _kind(folder: Path, path: Path) -> tuple[str, str]:
-    """MakeHuman's folder that a file lies in, and its name from there on, without the suffix."""
+    """MakeHuman's folder that a file is in, and its name below it, without the suffix."""
     parts = path.relative_to(folder.parent).parts
     for k in range(len(parts) - 2, -1, -1):
         if parts[k].lower() in KINDS + NOT_WORN:
             return parts[k].lower(), "/".join([*parts[k:-1], path.stem])
     allowed = ", ".join(KINDS)
-    raise ValueError(f"{path} lies in none of MakeHuman's folders ({allowed}), which say what an asset is")
+    raise ValueError(f"{path} is in none of MakeHuman's folders ({allowed}), which give the kind of an asset")
 
 
 def _clothes_entry(assets: Assets, folder: Path, path: Path, regions: np.ndarray) -> dict[str, Any]:
     kind, name = _kind(folder, path)
     if kind in NOT_WORN + ("skins",):
-        raise ValueError(f"{path} is of {kind}, which are not worn")
+        raise ValueError(f"{path} is of {kind}, which cannot be worn")
     file = inside(folder, str(path.relative_to(folder)))
-    said = read_mhclo(file)
-    clothes = bound_clothes(file, said, folder)
-    words = words_of([*said.tags, path.stem, path.parent.name, said.words.get("name", "")])
+    content = read_mhclo(file)
+    clothes = bound_clothes(file, content, folder)
+    words = words_of([*content.tags, path.stem, path.parent.name, content.words.get("name", "")])
     category, slot, doubt = kind, None, ""
     if kind == "clothes":
         share = np.bincount(regions[clothes.bind_indices].reshape(-1), minlength=len(REGIONS))
@@ -183,10 +192,10 @@ def _clothes_entry(assets: Assets, folder: Path, path: Path, regions: np.ndarray
     entry |= {"mesh": file.relative_to(folder).as_posix()}
     entry |= {"slot": slot} if slot else {}
     entry |= {"vertices": len(clothes.vertices), "quads": len(clothes.quads), "z_depth": clothes.z_depth}
-    entry |= _look(folder, file, said)
+    entry |= _material_entry(folder, file, content)
     gender = _only(_match(GENDERS, words))
     if gender is None and category in ("clothes", "hair", "underwear"):
-        doubt += "no tag tells for whom it is; anyone wears it. "
+        doubt += "no tag gives its gender; anyone wears it. "
     _note(assets, name, doubt, entry.pop("missing"))
     return entry | {"gender": gender or "any", "root": str(folder)}
 
@@ -201,7 +210,7 @@ def _note(assets: Assets, name: str, *doubts: str) -> None:
 
 
 def _sort(words: frozenset[str], share: Mapping[str, float], path: Path) -> tuple[str, str | None, str]:
-    """Category, slot and doubt of something in clothes/, whose share of bindings is known by region."""
+    """Category, slot and doubt of an asset in clothes/, by its words and its share of bindings per region."""
     torso, legs = share["torso"] + share["arms"], share["thighs"] + share["shanks"]
     fits = {
         "beards": share["head"] > 0.5,
@@ -228,28 +237,32 @@ def _sort(words: frozenset[str], share: Mapping[str, float], path: Path) -> tupl
         doubt = f"no tag tells what it is; taken as {meaning} by the parts of the body it is bound to. "
     if meaning is None:
         most = max(share, key=share.__getitem__)
-        said = f"its tags say {', '.join(named)}" if named else "no tag tells what it is"
-        raise ValueError(f"{path} cannot be sorted: it is worn at the {most} and {said}")
+        reason = f"its tags say {', '.join(named)}" if named else "no tag gives its kind"
+        raise ValueError(f"{path} cannot be classified: it is worn at the {most} and {reason}")
     return ("clothes", meaning, doubt) if meaning in SLOTS else (meaning, None, doubt)
 
 
-def _look(folder: Path, file: Path, said: Mhclo) -> dict[str, Any]:
-    """The material's part of an entry, with "missing", a sentence on what is not there."""
+def _material_entry(folder: Path, file: Path, clothes: Mhclo) -> dict[str, Any]:
+    """Fields of an entry that follow from its material, and "missing", a sentence on missing files."""
     material, missing = file, "it has no material. "
-    look: dict[str, Any] = {"textures": {}, "alpha": False, "two_sided": False, "tags": list(said.tags)}
-    if "material" in said.words:
-        found = named_file(file, said.words["material"], folder)
-        missing = f"there is no {said.words['material']}. " if found is None else ""
+    entry: dict[str, Any] = {"textures": {}, "alpha": False, "two_sided": False, "tags": list(clothes.tags)}
+    if "material" in clothes.words:
+        found = named_file(file, clothes.words["material"], folder)
+        missing = f"there is no {clothes.words['material']}. " if found is None else ""
         if found is not None:
             material = found
-            look |= _painted(folder, material, read_mhmat(material))
-            missing = look["missing"]
-    licence, author = (said.words.get(k, "unknown") for k in ("license", "author"))
-    return look | {"tags": list(said.tags), "licence": licence, "author": author, "missing": missing}
+            entry |= _painted(folder, material, read_mhmat(material))
+            missing = entry["missing"]
+    licence, author = (clothes.words.get(k, "unknown") for k in ("license", "author"))
+    return entry | {"tags": list(clothes.tags), "licence": licence, "author": author, "missing": missing}
 
 
 def _painted(folder: Path, file: Path, material: Material) -> dict[str, Any]:
-    """Entries of a material. ValueError if a picture lies outside, is none, or is a bomb."""
+    """Entries of a material.
+
+    Raises:
+        ValueError: a picture is outside of the folder, unreadable, or a decompression bomb.
+    """
     textures, missing = {}, ""
     for use, name in material.pictures.items():
         picture = named_file(file, name, folder)
@@ -269,7 +282,7 @@ def _painted(folder: Path, file: Path, material: Material) -> dict[str, Any]:
 
 
 def _add_material(assets: Assets, folder: Path, path: Path) -> None:
-    """Skins and irises are materials; those of clothes are read with their .mhclo."""
+    """Add a skin or an iris; materials of clothes are read with their .mhclo."""
     kind, name = _kind(folder, path)
     if kind not in ("skins", "eyes"):
         return
@@ -288,7 +301,7 @@ def _add_material(assets: Assets, folder: Path, path: Path) -> None:
     if kind == "skins":
         words = words_of([*material.tags, path.stem, path.parent.name])
         if words & UNNATURAL:
-            raise ValueError(f"{path} is no natural skin ({', '.join(sorted(words & UNNATURAL))})")
+            raise ValueError(f"{path} is not a natural skin ({', '.join(sorted(words & UNNATURAL))})")
         tables = {"gender": GENDERS, "age": AGES, "tone": TONES}
         told = {key: _only(_match(table, words)) for key, table in tables.items()}
         entry |= {"gender": told["gender"] or "any", "age": told["age"] or "unknown"}

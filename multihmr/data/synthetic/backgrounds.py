@@ -1,4 +1,4 @@
-"""What surrounds people in a synthetic picture: ground, walls, sky or a picture behind, things, and light."""
+"""Environment of synthetic scenes: ground, walls, sky or a background picture, objects, and light."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from .wardrobe import TILES, Paint, Part, Wardrobe
 
 BACKDROPS = 120
 PICTURES = (".jpg", ".jpeg", ".png", ".webp")
-GROUND, CATCHER = 2, 4  # flags of rays.Material
+GROUND, CATCHER = 2, 4  # flags of kernels.Material
 
 
 @dataclass(frozen=True)
 class Light:
-    """Linear light: direction to the sun and its colour, ambient from above and below, one lamp, the sky."""
+    """Lighting: direction to the sun and its colour, ambient light from above and below, a lamp, the sky."""
 
     sun_direction: np.ndarray
     sun: np.ndarray
@@ -34,11 +34,11 @@ class Light:
     zenith: np.ndarray
     backdrop: Texture | None
     backdrop_window: np.ndarray  # (4,) u, v of the lower left corner in the picture, extent in u and v
-    contacts: np.ndarray  # (C, 3) where feet and things darken the ground: x, y, radius
+    contacts: np.ndarray  # (C, 3) contact shadows of feet and objects on the ground: x, y, radius
 
 
-class Surroundings:
-    """Makes the surroundings of scenes; `folder` may hold pictures to use as backdrops and on walls."""
+class Environment:
+    """Builds the environment of scenes; pictures in `folder` are used as backgrounds and on walls."""
 
     def __init__(
         self, wardrobe: Wardrobe, *, seed: int, folder: Path | None = None, split: str = "all"
@@ -54,8 +54,8 @@ class Surroundings:
             self._pictures = [found[name] for name in of_split(found, split)]
 
     def make(self, scene: Scene, rng: np.random.Generator) -> tuple[list[Part], Light]:
-        """Meshes around the people of `scene`, and the light on them."""
-        # Pictures of the real world are worth more than painted ones, where there are some.
+        """Meshes around the people of a scene, and the light."""
+        # Real pictures are more useful than procedural ones, where there are any.
         shares = [0.23, 0.2, 0.57] if self._pictures else [0.34, 0.3, 0.36]
         kind = str(rng.choice(["open", "room", "backdrop"], p=shares))
         parts: list[Part] = []
@@ -82,7 +82,7 @@ class Surroundings:
         return self.textures.named(f"backdrop {k}", make)
 
     def _surface(self, rng: np.random.Generator) -> Paint:
-        """A tile in its own colours, lighter or darker; or a plain colour."""
+        """A tile in its own colours at random brightness, or a plain colour."""
         if rng.random() < 0.2:
             return Paint(self.wardrobe.white(), matrix=np.diag(to_linear(surface_color(rng))))
         texture = self.wardrobe.tile(int(rng.integers(TILES)))
@@ -141,7 +141,7 @@ class Surroundings:
     def _things(
         self, scene: Scene, rng: np.random.Generator
     ) -> tuple[list[Part], list[tuple[float, float, float]]]:
-        """Boxes, cylinders and balls on the ground, some of them between the camera and a person."""
+        """Boxes, cylinders and balls on the ground, some of them occluding a person."""
         parts: list[Part] = []
         prints: list[tuple[float, float, float]] = []
         eye = scene.camera.position
@@ -201,7 +201,7 @@ def _box(center: np.ndarray, size: np.ndarray, yaw: float, paint: Paint) -> list
 
 
 def _once(size: np.ndarray) -> float:
-    """Metres per texture repeat on a thing of this size: the texture shows about once."""
+    """Metres per texture repeat for an object of this size, so that the texture shows about once."""
     return float(max(size.max(), 0.2))
 
 
@@ -228,7 +228,7 @@ def _round(center: np.ndarray, size: np.ndarray, paint: Paint, *, ball: bool) ->
 
 
 def _contacts(scene: Scene) -> list[tuple[float, float, float]]:
-    """Where feet, knees, hips and hands are close above the ground."""
+    """Contact shadows of feet, knees, hips and hands close to the ground."""
     spots = []
     for person in scene.people:
         low = person.joints[person.joints[:, 2] < 0.3]

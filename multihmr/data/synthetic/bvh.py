@@ -1,4 +1,4 @@
-"""Poses and motions in .bvh files, as MakeHuman writes them for its default rig."""
+"""Read poses and motions from .bvh files of MakeHuman's default rig."""
 
 from __future__ import annotations
 
@@ -39,12 +39,16 @@ class _Joint(NamedTuple):
 
 
 def read_bvh(path: Path) -> Motion:
-    """ValueError names the file and what is wrong with it. At most MAX_FRAMES frames are kept."""
+    """The motion in a .bvh file, of which at most MAX_FRAMES frames are kept.
+
+    Raises:
+        ValueError: it is malformed; the message names the file and the fault.
+    """
     head, _, motion = read_text(path).partition("MOTION")
     try:
         joints = _joints(iter(head.split()), path)
     except (StopIteration, IndexError):
-        raise ValueError(f"{path} has a hierarchy that breaks off") from None
+        raise ValueError(f"{path} has an incomplete hierarchy") from None
     allowed = {f"{axis}{kind}" for axis in "XYZ" for kind in ("position", "rotation")}
     if not joints or any(len(j.offset) != 3 or not allowed.issuperset(j.channels) for j in joints):
         raise ValueError(
@@ -53,7 +57,7 @@ def read_bvh(path: Path) -> Motion:
     count = sum(len(joint.channels) for joint in joints)
     frames = [words for line in motion.split("\n") if len(words := line.split()) == count > 2]
     if not frames:
-        raise ValueError(f"{path} has no frame of {count} numbers, as its channels ask for")
+        raise ValueError(f"{path} has no frame of {count} numbers, as its channels need")
     kept = np.unique(np.linspace(0, len(frames) - 1, min(len(frames), MAX_FRAMES)).astype(int))
     values = np.stack([numbers(frames[k], path) for k in kept])
     offsets = np.array([joint.offset for joint in joints])
@@ -62,7 +66,7 @@ def read_bvh(path: Path) -> Motion:
 
 
 def _joints(words: Iterator[str], path: Path) -> list[_Joint]:
-    """The hierarchy, parents first; end sites are passed over."""
+    """The hierarchy, parents first, without end sites."""
     joints: list[_Joint] = []
     open_: list[int] = []  # joints whose bracket is open; -2 for an end site
     last = -1
@@ -81,17 +85,17 @@ def _joints(words: Iterator[str], path: Path) -> list[_Joint]:
             open_.pop()
         elif word in ("OFFSET", "CHANNELS") and open_ and open_[-1] >= 0:
             count = 3 if word == "OFFSET" else int(numbers([next(words)], path)[0])
-            said = [next(words) for _ in range(count)]
+            values = [next(words) for _ in range(count)]
             joint = joints[open_[-1]]
             if word == "OFFSET":
-                joint.offset.extend(numbers(said, path))
+                joint.offset.extend(numbers(values, path))
             else:
-                joint.channels.extend(said)
+                joint.channels.extend(values)
     return joints
 
 
 def _rotations(joints: list[_Joint], values: np.ndarray) -> np.ndarray:
-    """(frames, J, 3, 3): the channels' turns one after the other, as they are written."""
+    """(frames, J, 3, 3) product of the channels' rotations in the order of the file."""
     rotations = np.tile(np.eye(3), (len(values), len(joints), 1, 1))
     column = 0
     for k, joint in enumerate(joints):
@@ -104,7 +108,7 @@ def _rotations(joints: list[_Joint], values: np.ndarray) -> np.ndarray:
 
 
 def _turns(axis: int, angles: np.ndarray) -> np.ndarray:
-    """(N, 3, 3) turns by `angles` (N,) about one axis."""
+    """(N, 3, 3) rotations by `angles` (N,) about one axis."""
     turns = np.zeros((len(angles), 3, 3))
     a, b = (axis + 1) % 3, (axis + 2) % 3
     turns[:, axis, axis] = 1
@@ -130,8 +134,14 @@ Y_UP = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])  # axes of files with y up
 def rig_rotations(path: Path, joint_names: Sequence[str], reference: np.ndarray) -> np.ndarray:
     """(frames, R, 3, 3) float32 local rotations of Anny's joints, identity for those the file lacks.
 
-    reference (R, 3): Anny's joints in its reference pose [m]. ValueError names a file that is not of
-    MakeHuman's default rig or has another rest pose: its rotations would mean something else.
+    Args:
+        path: of the .bvh file.
+        joint_names: of Anny.
+        reference: (R, 3) Anny's joints in its reference pose [m].
+
+    Raises:
+        ValueError: the file is not of MakeHuman's default rig or has another rest pose, in which its
+            rotations have another meaning.
     """
     motion = read_bvh(path)
     where = {name: k for k, name in enumerate(motion.names)}

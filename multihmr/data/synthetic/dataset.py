@@ -1,4 +1,4 @@
-"""Synthetic scenes as Samples: dressed people ray-traced with exact ground truth (needs the package warp)."""
+"""Synthetic data set: clothed people, ray-traced with exact ground truth (needs the package warp)."""
 
 from __future__ import annotations
 
@@ -15,28 +15,32 @@ import torch
 from ...bodies.posing import posed
 from ...geometry import project
 from ..sample import Sample
-from .backgrounds import Surroundings
-from .outfits import random_look
+from .backgrounds import Environment
+from .outfits import random_outfit
 from .poses import PoseSampler, nearest_rotation
 from .scenes import Camera, Person, Scene, SceneSampler
-from .sensor import photograph
+from .sensor import simulate_sensor
 from .splits import check_split, entries_of_split
 from .textures import TextureBuffer
-from .wardrobe import SKIN_VERTICES, Look, Part, Wardrobe
+from .wardrobe import SKIN_VERTICES, Outfit, Part, Wardrobe
 
 CLOSEUPS = {"train": 1 / 3, "test": 1 / 4, "all": 1 / 3}
 MIN_VISIBILITY, MIN_HEAD_VISIBILITY = 0.12, 0.12
-MIN_PIXELS = 60  # at 448 x 448; people who show less are left out of the picture
-COARSE = 4  # the pass that finds hidden people has this many times fewer pixels a side
+MIN_PIXELS = 60  # at 448 x 448; people with fewer visible pixels are removed from the scene
+COARSE = 4  # the pass that finds occluded people has this many times fewer pixels per side
 FLESH = 0.16  # a joint lies no deeper than this under its own skin and clothes [m]
-CLOSE = 3.0  # eyelashes and teeth are drawn on heads nearer than this [m]
+CLOSE = 3.0  # eyelashes and teeth are rendered on heads nearer than this [m]
 EDGE_OFFSETS = np.array([[0.18, 0.35], [0.65, 0.12], [0.88, 0.62], [0.4, 0.85]], np.float32)
 
 
 def find_assets(assets: Path | str | None = None) -> Path | None:
     """The folder with makehuman_cc0/ and the captured poses: as given, or shared/assets beside the checkout.
 
-    FileNotFoundError if the given one does not exist; None when there is none to be found.
+    Returns:
+        None if none is given and there is none beside the checkout.
+
+    Raises:
+        FileNotFoundError: the given folder does not exist.
     """
     if assets is not None:
         if not Path(assets).is_dir():
@@ -47,16 +51,20 @@ def find_assets(assets: Path | str | None = None) -> Path | None:
 
 
 class SyntheticScenes:
-    """`count` pictures of `size` x `size` pixels; item i depends on (seed, i) alone, not on what came before.
+    """Synthetic pictures with exact ground truth, by number; item i depends on (seed, i) alone.
 
-    split        "train", "test" or "all": whose clothes, skins, hair and captured motions (see splits.py);
-                 walls, grounds and prints follow from the seed
-    closeups     share of pictures of one to three people about 2.5 m away with their hands to be seen, in the
-                 manner of CUFFS: evenly spread over the indices; None is a third, and a quarter for tests
-    assets       folder with MakeHuman's assets, as downloaded or prepared (see assets.py), and with
-                 cmu_poses_anny.npz (see find_assets); without it clothes are painted and poses built in
-    backgrounds  a folder of pictures to stand behind people beside the procedural ones
-    device       warp device: "cpu" (one thread) or "cuda:0"
+    Args:
+        seed: of all pictures.
+        count: number of pictures.
+        size: their side in pixels.
+        split: "train", "test" or "all": clothes, skins, hair and captured motions (see splits.py); walls,
+            grounds and prints follow from the seed.
+        closeups: share of pictures with one to three people about 2.5 m away and visible hands, as in CUFFS,
+            evenly spread over the indices; None is a third, and a quarter for the test split.
+        assets: folder with MakeHuman's assets, as downloaded or prepared (see assets.py), and with
+            cmu_poses_anny.npz (see find_assets); without it clothes are painted and poses built in.
+        backgrounds: folder of background pictures, used beside the procedural ones.
+        device: warp device: "cpu" (one thread) or "cuda:0".
     """
 
     def __init__(
@@ -80,9 +88,9 @@ class SyntheticScenes:
         self.wardrobe = Wardrobe(folder, self.body.topology, self.textures, tile_seed=seed)
         if self.wardrobe.entries and self.wardrobe.missing():
             missing = ", ".join(self.wardrobe.missing())
-            warnings.warn(f"{folder} has no {missing}; people go without", stacklevel=2)
+            warnings.warn(f"{folder} has no {missing}; people are rendered without", stacklevel=2)
         self.wardrobe.entries = entries_of_split(self.wardrobe.entries, split)
-        self.surroundings = Surroundings(
+        self.surroundings = Environment(
             self.wardrobe, seed=seed, folder=Path(backgrounds) if backgrounds else None, split=split
         )
         self.sampler = _scene_sampler(self.body, folder, size, split)
@@ -92,7 +100,7 @@ class SyntheticScenes:
         return self.count
 
     def scene(self, index: int) -> Scene:
-        """The scene of picture `index`; its rendering may leave out people who turn out to be hidden."""
+        """The scene of picture `index`; rendering removes people who turn out to be occluded."""
         closeup = math.floor((index + 1) * self.closeups + 1e-9) > math.floor(index * self.closeups + 1e-9)
         return self.sampler.sample(np.random.default_rng([self.seed, index]), closeup=closeup)
 
@@ -102,10 +110,11 @@ class SyntheticScenes:
         return self.renderer.render(self.scene(index), name=f"{self.seed}-{index:07d}")
 
     def truth(self, sample: Sample) -> dict[str, np.ndarray]:
-        """What follows from a sample, for readers who have no body model.
+        """Derived ground truth of a sample, for users without a body model.
 
-        joints_3d (N, J, 3) camera frame [m], joints_2d (N, J, 2) pixels, joint_names (J,). Of what is
-        seen: boxes (N, 4) x0, y0, x1, y1 and pixels (N,), their number.
+        Returns:
+            joints_3d (N, J, 3) camera frame [m], joints_2d (N, J, 2) pixels, joint_names (J,), and of the
+            visible part boxes (N, 4) x0, y0, x1, y1 and pixels (N,), their number.
         """
         _, joints = posed(self._bones, sample.pose, sample.shape, sample.expression, sample.translation)
         return {
@@ -137,7 +146,7 @@ def _load_body() -> Any:
 
 
 def _scene_sampler(body: Any, folder: Path | None, size: int, split: str) -> SceneSampler:
-    """Joins the body, cut down to few vertices, to the scenes, which know no body."""
+    """A sampler of scenes with this body, reduced to few vertices."""
     names = body.topology.joint_names
     shape, face = torch.full((1, body.shape_count), 0.5), torch.zeros(1, body.expression_count)
     shape[0, 1] = 0.67
@@ -161,20 +170,20 @@ def _scene_sampler(body: Any, folder: Path | None, size: int, split: str) -> Sce
 
 
 class Renderer:
-    """Draws scenes. One per process: it keeps the decoded textures and fitted garments."""
+    """Renders scenes to samples. One per process: it keeps decoded textures and fitted garments."""
 
     def __init__(
-        self, body: Any, wardrobe: Wardrobe, surroundings: Surroundings, *, device: str = "cpu"
+        self, body: Any, wardrobe: Wardrobe, surroundings: Environment, *, device: str = "cpu"
     ) -> None:
-        from .renderer import Tracer  # needs warp
+        from .renderer import RayTracer  # needs warp
 
         self.body, self.wardrobe, self.surroundings = body, wardrobe, surroundings
-        self.tracer = Tracer(wardrobe.textures, device)
+        self.tracer = RayTracer(wardrobe.textures, device)
         dominant = wardrobe.rig.dominant[:SKIN_VERTICES]
         self._head_vertices = dominant == wardrobe.rig.joint_names.index("head")
 
     def render(self, scene: Scene, *, name: str = "scene") -> Sample:
-        """The picture of a scene and the truth about the people in it who are not hidden."""
+        """The picture of a scene, with the ground truth of the people who are not occluded."""
         rng = np.random.default_rng(scene.seed)
         around, light = self.surroundings.make(scene, rng)
         dressed = self._dress(scene)
@@ -182,14 +191,14 @@ class Renderer:
         self._build(around, [dressed[k] for k in keep])
         if keep:
             shown = self._shown(scene, keep, dressed, coarse=True)
-            seen = [k for k in keep if shown[k]]
-            if seen != keep:
-                keep = seen
+            visible = [k for k in keep if shown[k]]
+            if visible != keep:
+                keep = visible
                 self._build(around, [dressed[k] for k in keep])
         color, person, depth = self.tracer.picture(scene.camera, light, EDGE_OFFSETS)
         people = [scene.people[k] for k in keep]
         return Sample(
-            image=photograph(color, rng),
+            image=simulate_sensor(color, rng),
             K=scene.camera.K.astype(np.float32),
             name=name,
             visibility=np.array(
@@ -198,13 +207,13 @@ class Renderer:
             ),
             mask=(person + 1).astype(np.uint8),
             depth=depth,
-            joint_visibility=_joints_seen(people, scene.camera, person, depth, self.body),
+            joint_visibility=_joint_visibility(people, scene.camera, person, depth, self.body),
             world_to_camera=scene.camera.extrinsics,
             **cast(Any, _parameters(scene.camera, people, self.body)),
         )
 
     def _dress(self, scene: Scene) -> list[tuple[list[Part], np.ndarray]]:
-        """For each person the posed meshes and the posed skin vertices, in the world."""
+        """Posed meshes and posed skin vertices of each person, in the world."""
         if not scene.people:
             return []
         pose, shape, face = (
@@ -224,9 +233,9 @@ class Renderer:
             dressed.append((parts, parts[0].vertices))
         return dressed
 
-    def _look(self, person: Person) -> Look:
+    def _look(self, person: Person) -> Outfit:
         rng = np.random.default_rng(person.look_seed)
-        return random_look(self.wardrobe, rng, female=person.female, child=person.child, old=person.old)
+        return random_outfit(self.wardrobe, rng, female=person.female, child=person.child, old=person.old)
 
     def _build(self, around: list[Part], people: list[tuple[list[Part], np.ndarray]]) -> None:
         parts = [(part, -1) for part in around]
@@ -249,13 +258,13 @@ class Renderer:
     def _share_visible(
         self, vertices: np.ndarray, person: np.ndarray, number: int, camera: Camera
     ) -> tuple[float, float]:
-        """Share of all skin vertices, and of the head's, whose pixel shows this person."""
-        xy, depth = camera.see(vertices)
+        """Share of visible skin vertices of a person, and of those of the head."""
+        xy, depth = camera.project(vertices)
         height, width = person.shape
         inside = (depth > 0.05) & (xy >= 0).all(1) & (xy[:, 0] < width) & (xy[:, 1] < height)
         x, y = np.clip(xy, 0, (width - 1, height - 1)).astype(int).T
-        seen = inside & (person[y, x] == number)
-        return float(seen.mean()), float(seen[self._head_vertices].mean())
+        visible = inside & (person[y, x] == number)
+        return float(visible.mean()), float(visible[self._head_vertices].mean())
 
 
 def _smaller(camera: Camera, factor: int) -> Camera:
@@ -266,7 +275,7 @@ def _smaller(camera: Camera, factor: int) -> Camera:
 
 
 def _parameters(camera: Camera, people: list[Person], body: Any) -> dict[str, np.ndarray]:
-    """pose, shape, expression and translation of a Sample: the truth in the camera's frame."""
+    """pose, shape, expression and translation of a Sample, in the camera frame."""
     pose = np.zeros((0, body.rotation_count, 3, 3), np.float32)
     shape, face = np.zeros((0, body.shape_count)), np.zeros((0, body.expression_count))
     where = np.zeros((0, 3))
@@ -279,19 +288,19 @@ def _parameters(camera: Camera, people: list[Person], body: Any) -> dict[str, np
     return {k: np.asarray(v, np.float32) for k, v in truth.items()}
 
 
-def _joints_seen(
+def _joint_visibility(
     people: list[Person], camera: Camera, person: np.ndarray, depth: np.ndarray, body: Any
 ) -> np.ndarray:
-    """(N, J) whether a joint is in the picture and nothing but its own body is before it.
+    """(N, J) whether a joint is in the picture and only its own body is in front of it.
 
-    Joints lie within the body: what shows their own person nearly in front of them hides them no more than
-    skin does.
+    Joints lie inside the body: a surface of their own person within FLESH in front of them does not occlude
+    them.
     """
-    seen = np.zeros((len(people), len(body.topology.joint_names)), bool)
+    visible = np.zeros((len(people), len(body.topology.joint_names)), bool)
     height, width = person.shape
     for n, who in enumerate(people):
-        xy, z = camera.see(who.joints)
+        xy, z = camera.project(who.joints)
         inside = (z > 0.05) & (xy >= 0).all(1) & (xy[:, 0] < width) & (xy[:, 1] < height)
         x, y = np.clip(np.nan_to_num(xy), 0, (width - 1, height - 1)).astype(int).T
-        seen[n] = inside & (person[y, x] == n) & (z - depth[y, x] < FLESH)
-    return seen
+        visible[n] = inside & (person[y, x] == n) & (z - depth[y, x] < FLESH)
+    return visible

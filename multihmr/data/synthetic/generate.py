@@ -1,4 +1,4 @@
-"""Which synthetic pictures: rendered into shards, or while a network learns from them."""
+"""Generation of synthetic pictures: into shards, or on the fly during training."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from .dataset import SyntheticScenes, find_assets
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """Which pictures: the arguments of `SyntheticScenes`, light to send to other processes."""
+class GenerationConfig:
+    """Arguments of `SyntheticScenes`, cheap to send to other processes."""
 
     seed: int
     size: int = 448
@@ -34,6 +34,7 @@ class Recipe:
     device: str = "cpu"
 
     def scenes(self) -> SyntheticScenes:
+        """The data set with these arguments."""
         options = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "seed"}
         return SyntheticScenes(self.seed, **options)
 
@@ -41,24 +42,39 @@ class Recipe:
 def write_shards(
     out_dir: Path | str,
     count: int,
-    recipe: Recipe,
+    config: GenerationConfig,
     *,
     per_shard: int = 500,
     workers: int = 2,
     progress: bool = False,
 ) -> list[Path]:
-    """Render `count` pictures into OUT/SEED-00000.tar ...; shards that exist are kept, so it can be resumed.
+    """Render pictures into shards OUT/SEED-00000.tar ...; shards that exist are kept, so it can be resumed.
 
-    Processes are spawned, each with one thread. Give training and test sets different seeds: picture i of
-    seed s is always the same, and no two seeds share pictures.
+    Picture i of seed s is always the same, and no two seeds share pictures: use different seeds for training
+    and test sets.
+
+    Args:
+        out_dir: output folder, made if needed.
+        count: number of pictures.
+        config: which pictures.
+        per_shard: pictures per shard.
+        workers: number of spawned processes, with one thread each.
+        progress: show a progress bar on a terminal.
+
+    Returns:
+        Paths of all shards.
+
+    Raises:
+        FileNotFoundError: a folder of the configuration does not exist.
+        ImportError: the extra "synthetic" is not installed.
     """
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
-    recipe = replace(recipe, assets=find_assets(recipe.assets))
+    config = replace(config, assets=find_assets(config.assets))
     shards = [(k, min(per_shard, count - k * per_shard)) for k in range(-(-count // per_shard))]
-    paths = [out_dir / f"{recipe.seed}-{k:05d}.tar" for k, _ in shards]
+    paths = [out_dir / f"{config.seed}-{k:05d}.tar" for k, _ in shards]
     jobs = [
-        (path, recipe, k * per_shard, number)
+        (path, config, k * per_shard, number)
         for path, (k, number) in zip(paths, shards, strict=True)
         if not path.exists()
     ]
@@ -81,7 +97,7 @@ def write_shards(
     return paths
 
 
-_done: Any = None  # where a worker process says that a picture is ready
+_done: Any = None  # queue on which a worker process reports each picture
 
 
 def _start(done: Any) -> None:
@@ -91,24 +107,24 @@ def _start(done: Any) -> None:
     torch.set_num_threads(1)
 
 
-_made: dict[Recipe, SyntheticScenes] = {}  # one generator a process: textures are decoded once
+_made: dict[GenerationConfig, SyntheticScenes] = {}  # one generator a process: textures are decoded once
 
 
-def _scenes(recipe: Recipe) -> SyntheticScenes:
-    if recipe not in _made:
+def _scenes(config: GenerationConfig) -> SyntheticScenes:
+    if config not in _made:
         _made.clear()
-        _made[recipe] = recipe.scenes()
-    return _made[recipe]
+        _made[config] = config.scenes()
+    return _made[config]
 
 
-class Rendered(Sequence[Sample]):
-    """The first `count` pictures of a recipe, each rendered when it is asked for, in whatever process asks.
+class RenderedDataset(Sequence[Sample]):
+    """Pictures rendered when they are read, in the process that reads them: training never repeats one.
 
-    Training on these never sees a picture twice. On a CPU a picture costs a third of a second of a core.
+    On a CPU a picture costs a third of a second of a core.
     """
 
-    def __init__(self, recipe: Recipe, count: int = 1_000_000) -> None:
-        self.recipe = replace(recipe, assets=find_assets(recipe.assets))
+    def __init__(self, config: GenerationConfig, count: int = 1_000_000) -> None:
+        self.config = replace(config, assets=find_assets(config.assets))
         self._numbers = range(count)
 
     def __len__(self) -> int:
@@ -118,12 +134,12 @@ class Rendered(Sequence[Sample]):
         numbers = self._numbers[index]  # IndexError beyond the last
         if isinstance(numbers, range):
             return [self[i] for i in numbers]
-        return _scenes(self.recipe)[numbers]
+        return _scenes(self.config)[numbers]
 
 
-def _write_one(job: tuple[Path, Recipe, int, int], bar: Any = None) -> Path:
-    path, recipe, first, number = job
-    scenes = _scenes(recipe)
+def _write_one(job: tuple[Path, GenerationConfig, int, int], bar: Any = None) -> Path:
+    path, config, first, number = job
+    scenes = _scenes(config)
 
     def rendered() -> Iterator[Sample]:
         for i in range(first, first + number):
@@ -138,7 +154,7 @@ def _write_one(job: tuple[Path, Recipe, int, int], bar: Any = None) -> Path:
 
 
 def contact_sheet(samples: Iterable[Sample], *, columns: int = 8, side: int = 224) -> np.ndarray:
-    """(rows * side, columns * side, 3) uint8: the pictures side by side, to look at."""
+    """(rows * side, columns * side, 3) uint8: thumbnails of the pictures in a grid."""
     tiles = [
         np.asarray(Image.fromarray(s.image).resize((side, side), Image.Resampling.LANCZOS)) for s in samples
     ]

@@ -1,4 +1,4 @@
-"""Ray tracing of textured triangles with NVIDIA Warp: the same kernels on a CPU (one thread) and on CUDA.
+"""Ray tracing kernels for textured triangles (NVIDIA Warp): the same on a CPU (one thread) and on CUDA.
 
 World frame: z up, metres. All shading is in linear light; textures are sRGB bytes with their mip levels
 behind each other in one flat buffer. Import this file lazily: it needs the optional package warp and compiles
@@ -15,9 +15,14 @@ except ImportError as error:
 wp.config.log_level = wp.LOG_ERROR
 wp.set_module_options({"enable_backward": False, "fast_math": True})
 
-ALPHA_THRESHOLD = 0.35
-SKIN_OFFSET = 4e-3  # shadow rays start this far [m] off the surface: smooth normals on coarse triangles
 NO_PERSON = -1
+# Constants of the kernels [m], except for the first two.
+MIN_ALPHA = wp.constant(0.35)  # texels of alpha-tested materials are opaque above it
+MAX_LAYERS = wp.constant(12)  # transparent surfaces that a camera ray passes
+SHADOW_OFFSET = wp.constant(4.0e-3)  # of shadow rays from the surface: smooth normals on coarse triangles
+RAY_STEP = wp.constant(3.0e-4)  # behind a transparent surface
+MAX_DISTANCE = wp.constant(200.0)  # of what a camera ray hits
+MAX_SHADOW_DISTANCE = wp.constant(60.0)
 
 
 @wp.struct
@@ -65,9 +70,9 @@ class View:
 
 @wp.struct
 class Surface:
-    around: wp.uint64  # the mesh of what is nobody's, whose faces come first, if there is any
+    around: wp.uint64  # the mesh of the environment, whose faces come first, if there is one
     people: wp.uint64
-    first: wp.int32  # face of the people's
+    first: wp.int32  # first face of people
     corners_uv: wp.array(dtype=wp.vec2)  # (3 F)
     normals: wp.array(dtype=wp.vec3)  # (V)
     indices: wp.array(dtype=wp.int32)  # (3 F)
@@ -149,7 +154,7 @@ def opaque(s: Surface, face: int, u: float, v: float) -> bool:
         (int(wp.floor((1.0 - uv[1]) * side)) & (m.size - 1)) * m.size
         + (int(wp.floor(uv[0] * side)) & (m.size - 1))
     )
-    return float(s.texels[at + 3]) > 0.35 * 255.0
+    return float(s.texels[at + 3]) > MIN_ALPHA * 255.0
 
 
 @wp.struct
@@ -163,7 +168,7 @@ class Hit:
 
 @wp.func
 def nearest(s: Surface, start: wp.vec3, direction: wp.vec3, reach: float) -> Hit:
-    """The surroundings have a tree of their own: their few large faces would spoil that of the people."""
+    """Nearest hit. The environment has a tree of its own: its few large faces would slow the people's."""
     hit = Hit()
     hit.face = -1
     hit.t = reach
@@ -189,12 +194,12 @@ def nearest(s: Surface, start: wp.vec3, direction: wp.vec3, reach: float) -> Hit
 def shadowed(s: Surface, origin: wp.vec3, direction: wp.vec3) -> bool:
     start = wp.vec3(origin)
     for _ in range(6):
-        hit = nearest(s, start, direction, 60.0)
+        hit = nearest(s, start, direction, MAX_SHADOW_DISTANCE)
         if hit.face < 0:
             return False
         if opaque(s, hit.face, hit.u, hit.v):
             return True
-        start = start + direction * (hit.t + 3.0e-4)
+        start = start + direction * (hit.t + RAY_STEP)
     return False
 
 
@@ -260,7 +265,7 @@ def lit(
 ) -> wp.vec3:
     facing = wp.dot(normal, view.sun_direction)
     sun = float(0.0)  # noqa: UP018 - warp: a variable, not a constant
-    if facing > 0.0 and not shadowed(s, point + normal * 0.004, view.sun_direction):
+    if facing > 0.0 and not shadowed(s, point + normal * SHADOW_OFFSET, view.sun_direction):
         sun = facing
     shine = float(0.0)  # noqa: UP018
     if sun > 0.0 and m.gloss > 0.0:
@@ -278,21 +283,21 @@ def lit(
 
 
 @wp.func
-def look_along(s: Surface, view: View, x: float, y: float) -> SurfaceSample:
+def trace_ray(s: Surface, view: View, x: float, y: float) -> SurfaceSample:
     ray = wp.vec3((x - view.center_x) / view.focal, (y - view.center_y) / view.focal, 1.0)
     direction = wp.normalize(view.rotation * ray)
-    seen = SurfaceSample()
-    seen.material = -1
+    found = SurfaceSample()
+    found.material = -1
     start = wp.vec3(view.origin)
     gone = float(0.0)  # noqa: UP018 - warp: a variable, not a constant
-    for _ in range(12):
-        hit = nearest(s, start, direction, 200.0)
+    for _ in range(MAX_LAYERS):
+        hit = nearest(s, start, direction, MAX_DISTANCE)
         if hit.face < 0:
             break
         if opaque(s, hit.face, hit.u, hit.v):
-            seen.material = s.face_material[hit.face]
-            seen.distance = gone + hit.t
-            m = s.materials[seen.material]
+            found.material = s.face_material[hit.face]
+            found.distance = gone + hit.t
+            m = s.materials[found.material]
             point = start + direction * hit.t
             u = hit.u
             v = hit.v
@@ -305,20 +310,20 @@ def look_along(s: Surface, view: View, x: float, y: float) -> SurfaceSample:
                 normal = -normal
             if (m.flags & 4) != 0:
                 light = contact_shade(s, view, point)
-                if shadowed(s, point + normal * 0.004, view.sun_direction):
+                if shadowed(s, point + normal * SHADOW_OFFSET, view.sun_direction):
                     light *= 0.45
-                seen.color = behind(s, view, direction, x, y) * light
-                return seen
+                found.color = behind(s, view, direction, x, y) * light
+                return found
             slant = wp.max(wp.abs(wp.dot(hit.normal, direction)), 0.15)
-            pixel = seen.distance / (view.focal * slant)  # metres of surface that a pixel shows
+            pixel = found.distance / (view.focal * slant)  # metres of surface that a pixel shows
             texels = pixel * texel_density(s, hit.face) * float(m.size)
             base = base_color(s, m, corner_uv(s, hit.face, u, v), texels)
-            seen.color = lit(s, view, m, point, normal, direction, base)
-            return seen
-        gone += hit.t + 3.0e-4
-        start = start + direction * (hit.t + 3.0e-4)
-    seen.color = behind(s, view, direction, x, y)
-    return seen
+            found.color = lit(s, view, m, point, normal, direction, base)
+            return found
+        gone += hit.t + RAY_STEP
+        start = start + direction * (hit.t + RAY_STEP)
+    found.color = behind(s, view, direction, x, y)
+    return found
 
 
 @wp.kernel
@@ -330,10 +335,10 @@ def trace_centers(
     distance: wp.array(dtype=wp.float32),
 ):
     i = wp.tid()
-    seen = look_along(s, view, float(i % view.width) + 0.5, float(i / view.width) + 0.5)
-    color[i] = seen.color
-    material[i] = seen.material
-    distance[i] = seen.distance
+    found = trace_ray(s, view, float(i % view.width) + 0.5, float(i / view.width) + 0.5)
+    color[i] = found.color
+    material[i] = found.material
+    distance[i] = found.distance
 
 
 @wp.kernel
@@ -348,8 +353,8 @@ def trace_edges(
     total = wp.vec3(color[i])
     for k in range(offsets.shape[0]):
         o = offsets[k]
-        seen = look_along(s, view, float(i % view.width) + o[0], float(i / view.width) + o[1])
-        total += seen.color
+        found = trace_ray(s, view, float(i % view.width) + o[0], float(i / view.width) + o[1])
+        total += found.color
     color[i] = total / float(offsets.shape[0] + 1)
 
 
@@ -361,14 +366,14 @@ def trace_people(s: Surface, view: View, person: wp.array(dtype=wp.int32)):
     direction = wp.normalize(view.rotation * wp.vec3(x, y, 1.0))
     start = wp.vec3(view.origin)
     person[i] = -1
-    for _ in range(12):
-        hit = nearest(s, start, direction, 200.0)
+    for _ in range(MAX_LAYERS):
+        hit = nearest(s, start, direction, MAX_DISTANCE)
         if hit.face < 0:
             return
         if opaque(s, hit.face, hit.u, hit.v):
             person[i] = s.materials[s.face_material[hit.face]].person
             return
-        start = start + direction * (hit.t + 3.0e-4)
+        start = start + direction * (hit.t + RAY_STEP)
 
 
 MATERIAL_DTYPE = Material.numpy_dtype()

@@ -1,8 +1,8 @@
-"""MakeHuman's own text formats: .mhclo (clothes and how they are bound), .obj and .mhmat.
+"""Read MakeHuman's text formats: .mhclo (clothes and their binding), .obj and .mhmat.
 
-Written from the description in shared/assets/FITTING.md and from CC0 files, not from MakeHuman's code. Files
-come from strangers: each is checked before it is used, and what is wrong with it is one ValueError that names
-it. Lengths are MakeHuman's decimetres, y up, z to the front, x to the person's left.
+Written from the description in shared/assets/FITTING.md and from CC0 files, not from MakeHuman's code. The
+files are untrusted: each is checked before it is used, and a fault is one ValueError that names it. Lengths
+are MakeHuman's decimetres, y up, z to the front, x to the person's left.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .untrusted_text import MAX_FILE_BYTES, named_file, numbers, read_text
 
 BASE_VERTICES = 19158  # of MakeHuman's base mesh "hm08"
 MAX_VERTICES = 200_000  # of one garment
-FARTHEST = 100.0  # [dm] no vertex and no offset is further away
+FARTHEST = 100.0  # [dm] limit of vertex coordinates and offsets
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Clothes:
 
 
 class Mhclo(NamedTuple):
-    """What an .mhclo says: keywords with the rest of their line, tags, bindings (V, 9), hidden vertices."""
+    """Content of an .mhclo: keywords with the rest of their line, tags, bindings (V, 9), hidden vertices."""
 
     words: Mapping[str, str]
     tags: tuple[str, ...]
@@ -65,7 +65,7 @@ class Obj(NamedTuple):
 
 
 class Material(NamedTuple):
-    """What an .mhmat says: tags, sRGB colour, and the files of the "diffuse", "ao" and "normal" pictures."""
+    """Content of an .mhmat: tags, sRGB colour, files of the "diffuse", "ao" and "normal" pictures."""
 
     tags: tuple[str, ...]
     color: tuple[float, float, float]
@@ -87,7 +87,7 @@ _COMMENT = re.compile(r"#+\s*(author|license|licence)\b[:\s]*(.+)", re.IGNORECAS
 
 
 def read_mhclo(path: Path) -> Mhclo:
-    """Keywords may stand in any order, also between and after the bindings; comments may name the author."""
+    """Content of an .mhclo; keywords may be in any order, also after the bindings."""
     words: dict[str, str] = {}
     tags, bindings, hidden = [], [], []
     section = ""
@@ -124,7 +124,7 @@ def _read_comment(line: str, words: dict[str, str]) -> None:
 
 
 def _bindings(rows: list[list[str]], path: Path) -> np.ndarray:
-    """(V, 9): three indices, weights and offsets; a lone index is the vertex itself."""
+    """(V, 9): three indices, weights and offsets; a single index is the vertex itself."""
     full = [row if len(row) == 9 else [*row * 3, "1", "0", "0", "0", "0", "0"] for row in rows]
     wrong = next((row for row, nine in zip(rows, full, strict=True) if len(nine) != 9), None)
     if wrong is not None:
@@ -147,7 +147,7 @@ def _ranges(lines: list[str], path: Path) -> np.ndarray:
 
 
 def _scales(words: Mapping[str, str], path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Reference vertices (3, 2) and lengths (3,) of x_scale and its like, 0 where an axis has none.
+    """Reference vertices (3, 2) and lengths (3,) of x_scale, y_scale and z_scale, 0 for axes without.
 
     shear_x a b p q means the same with the length q - p: both boxes it maps are along the axes. Files with a
     left and a right one were made on a symmetric body and are worn by one, so that one of them does.
@@ -159,11 +159,11 @@ def _scales(words: Mapping[str, str], path: Path) -> tuple[np.ndarray, np.ndarra
         keyword = form.format(axis)
         if keyword not in words:
             continue
-        said = numbers(words[keyword].split(), path)
-        if len(said) != (3 if form == forms[0] else 4):
-            raise ValueError(f"{path} has '{keyword} {words[keyword][:40]}' with {len(said)} numbers")
-        vertices[k] = _indices(said[:2], path, f"has {keyword} with base vertex")
-        lengths[k] = said[2] if len(said) == 3 else abs(said[3] - said[2])
+        content = numbers(words[keyword].split(), path)
+        if len(content) != (3 if form == forms[0] else 4):
+            raise ValueError(f"{path} has '{keyword} {words[keyword][:40]}' with {len(content)} numbers")
+        vertices[k] = _indices(content[:2], path, f"has {keyword} with base vertex")
+        lengths[k] = content[2] if len(content) == 3 else abs(content[3] - content[2])
         if not 0 < lengths[k] < FARTHEST:
             raise ValueError(f"{path} has {keyword} with the length {lengths[k]:g}")
     return vertices, lengths
@@ -195,7 +195,7 @@ def read_obj(path: Path) -> Obj:
                     corners[word] = _corner(word, len(vertices), len(uv), path)
             faces.append([corners[word] for word in words[1:]])
     if max(len(vertices), len(uv) // 4, len(faces) // 4) > MAX_VERTICES:
-        raise ValueError(f"{path} is absurdly large: {len(vertices)} vertices and {len(faces)} faces")
+        raise ValueError(f"{path} is too large: {len(vertices)} vertices and {len(faces)} faces")
     points, coordinates = _columns(vertices, 3, path), _columns(uv, 2, path)
     quads, quads_uv = _quads(faces, path)
     if quads.max() >= len(points) or quads_uv.max() >= len(coordinates):
@@ -246,36 +246,37 @@ def _quads(faces: list[list[tuple[int, int]]], path: Path) -> tuple[np.ndarray, 
 def read_clothes(path: Path, root: Path | None = None) -> Clothes:
     """The garment of an .mhclo and its .obj, or of the prepared pack's npz.
 
-    ValueError names the file and what is wrong: a path that leads out of `root` (the file's own folder), a
-    number that is not finite, a base vertex that does not exist, more or fewer bindings than vertices, no
-    faces, another base mesh, a file too large or of another kind.
+    Raises:
+        ValueError: a path leads out of `root` (by default the file's own folder), a number is not finite, a
+            base vertex does not exist, the number of bindings is not that of vertices, there are no faces,
+            the base mesh is another, or a file is too large or of another kind; the message names the file.
     """
     if path.suffix == ".npz":
         return _checked(_read_npz(path), path)
     return bound_clothes(path, read_mhclo(path), root)
 
 
-def bound_clothes(path: Path, said: Mhclo, root: Path | None = None) -> Clothes:
-    """As read_clothes, for an .mhclo that has been read."""
-    base = said.words.get("basemesh", "hm08")
+def bound_clothes(path: Path, content: Mhclo, root: Path | None = None) -> Clothes:
+    """The garment of an .mhclo whose content was read already."""
+    base = content.words.get("basemesh", "hm08")
     if base != "hm08":
         raise ValueError(f"{path} is bound to the base mesh '{base[:40]}'; only hm08 is known")
-    if not len(said.bindings):
+    if not len(content.bindings):
         raise ValueError(f"{path} binds no vertices")
-    name = said.words.get("obj_file", "")
+    name = content.words.get("obj_file", "")
     mesh = named_file(path, name, root or path.parent) if name else None
     if mesh is None:
         raise ValueError(f"{path} has no mesh: there is no obj_file '{name}'")
-    scale_vertices, scale_lengths = _scales(said.words, path)
+    scale_vertices, scale_lengths = _scales(content.words, path)
     clothes = Clothes(
         *read_obj(mesh),
-        bind_indices=_indices(said.bindings[:, :3], path, "is bound to base vertex"),
-        bind_weights=said.bindings[:, 3:6].astype(np.float32),
-        bind_offsets=said.bindings[:, 6:].astype(np.float32),
+        bind_indices=_indices(content.bindings[:, :3], path, "is bound to base vertex"),
+        bind_weights=content.bindings[:, 3:6].astype(np.float32),
+        bind_offsets=content.bindings[:, 6:].astype(np.float32),
         scale_vertices=scale_vertices,
         scale_lengths=scale_lengths.astype(np.float32),
-        delete_vertices=said.delete_vertices,
-        z_depth=int(numbers(said.words.get("z_depth", "50").split()[:1], path)[0]),
+        delete_vertices=content.delete_vertices,
+        z_depth=int(numbers(content.words.get("z_depth", "50").split()[:1], path)[0]),
     )
     return _checked(clothes, path)
 
@@ -289,7 +290,7 @@ def _read_npz(path: Path) -> Clothes:
         with np.load(path, allow_pickle=False) as data:
             arrays = {field.name: data[field.name] for field in fields(Clothes)}
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is no prepared garment: {error}") from error
+        raise ValueError(f"{path} is not a prepared garment: {error}") from error
     arrays["z_depth"] = int(arrays["z_depth"])
     for name in ("quads", "quads_uv", "bind_indices", "scale_vertices", "delete_vertices"):
         arrays[name] = arrays[name].astype(np.int64)
@@ -297,7 +298,11 @@ def _read_npz(path: Path) -> Clothes:
 
 
 def _checked(clothes: Clothes, path: Path) -> Clothes:
-    """The same; ValueError naming the file if its arrays do not fit one another or the base mesh."""
+    """The clothes, if their arrays fit one another and the base mesh.
+
+    Raises:
+        ValueError: they do not; the message names the file.
+    """
     count = len(clothes.vertices)
     if not len(clothes.quads):
         raise ValueError(f"{path} has no faces")
@@ -334,21 +339,22 @@ _PICTURES = {
 
 def read_mhmat(path: Path) -> Material:
     """A material; comments begin with # or //, and what is not drawn here (shaders, gloss) is left out."""
-    said: dict[str, str] = {}
+    content: dict[str, str] = {}
     tags = []
     for line in read_text(path).split("\n"):
         keyword, _, rest = line.strip().replace("\t", " ").partition(" ")
         if keyword.lower() == "tag":
             tags.append(rest.strip())
         elif keyword and not keyword.startswith(("#", "//")):
-            said[keyword.lower()] = rest.strip()
-    color = numbers(said.get("diffusecolor", "1 1 1").split(), path)
+            content[keyword.lower()] = rest.strip()
+    color = numbers(content.get("diffusecolor", "1 1 1").split(), path)
     if len(color) != 3:
         raise ValueError(f"{path} has a diffuseColor of {len(color)} numbers, not 3")
     r, g, b = (min(max(c, 0.0), 1.0) for c in color)
-    pictures = {kind: said[word] for word, kind in _PICTURES.items() if said.get(word)}
+    pictures = {kind: content[word] for word, kind in _PICTURES.items() if content.get(word)}
     yes = {
-        word: said.get(word, "").lower() in ("true", "1", "yes") for word in ("transparent", "backfacecull")
+        word: content.get(word, "").lower() in ("true", "1", "yes")
+        for word in ("transparent", "backfacecull")
     }
-    two_sided = not yes["backfacecull"] and "backfacecull" in said
+    two_sided = not yes["backfacecull"] and "backfacecull" in content
     return Material(tuple(tags), (r, g, b), yes["transparent"], two_sided, pictures)

@@ -1,4 +1,4 @@
-"""What people look like: random skins, hair, clothes and their colours and patterns, from a wardrobe."""
+"""Random outfits: skins, hair and clothes of a wardrobe, with random colours and patterns."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any
 import numpy as np
 
 from .textures import Texture, hsv_to_rgb, random_color, to_linear
-from .wardrobe import TILES, Look, Paint, Wardrobe
+from .wardrobe import TILES, Outfit, Paint, Wardrobe
 
-UNDER_HATS = ("short01", "short02", "short04", "ponytail01", "long01")  # hair of the pack that hats fit over
+UNDER_HATS = ("short01", "short02", "short04", "ponytail01", "long01")  # hair styles that fit under hats
 
 
-def random_look(
+def random_outfit(
     wardrobe: Wardrobe, rng: np.random.Generator, *, female: bool, child: bool, old: bool
-) -> Look:
-    """Skin, clothes, hair and shoes in random colours and patterns."""
+) -> Outfit:
+    """A random outfit: skin, clothes, hair and shoes with random colours and patterns."""
     if not wardrobe.entries:
-        return _painted_look(wardrobe, rng, old=old)
+        return _painted_outfit(wardrobe, rng, old=old)
     skin = _random_skin(wardrobe, rng, female=female, old=old)
-    outfit = _random_outfit(wardrobe, rng, female=female, child=child)
+    outfit = _random_clothes(wardrobe, rng, female=female, child=child)
     hair = _random_hair(wardrobe, rng, female=female, old=old)
     hair_color = _hair_color(rng, old=old)
     paints: dict[str, list[Paint]] = {}
@@ -38,13 +38,13 @@ def random_look(
                 Paint(wardrobe.asset_texture(name), flags=1, keep=0.1, color_a=hair_color, gloss=0.12)
             ]
     face = _random_face(wardrobe, rng, hair_color)
-    return Look(skin, (*outfit, *hair, *face), paints | face)
+    return Outfit(skin, (*outfit, *hair, *face), paints | face)
 
 
 def _random_face(
     wardrobe: Wardrobe, rng: np.random.Generator, hair_color: np.ndarray
 ) -> dict[str, list[Paint]]:
-    """Brows, eyes, lashes and teeth, as far as the wardrobe has them."""
+    """Eyebrows, eyes, eyelashes and teeth that the wardrobe has."""
     brows, eyes = _one_of(rng, wardrobe.names("eyebrows")), _one_of(rng, _plain_eyes(wardrobe))
     iris = _one_of(rng, wardrobe.names("iris"))
     face: dict[str, list[Paint]] = {}
@@ -61,7 +61,7 @@ def _random_face(
 
 
 def _plain_eyes(wardrobe: Wardrobe) -> list[str]:
-    """Eyes without a clear shell before the iris, which would have to be drawn through."""
+    """Eyes without a transparent cornea, which would need refraction."""
     eyes = wardrobe.names("eyes")
     return [name for name in eyes if "low" in name] or eyes
 
@@ -92,7 +92,7 @@ def _random_skin(wardrobe: Wardrobe, rng: np.random.Generator, *, female: bool, 
     )
 
 
-def _random_outfit(wardrobe: Wardrobe, rng: np.random.Generator, *, female: bool, child: bool) -> list[str]:
+def _random_clothes(wardrobe: Wardrobe, rng: np.random.Generator, *, female: bool, child: bool) -> list[str]:
     own = "female" if female != (rng.random() < 0.12) else "male"
 
     def some(slot: str, gender: str = own) -> list[str]:
@@ -140,7 +140,7 @@ def _hair_color(rng: np.random.Generator, *, old: bool) -> np.ndarray:
 def random_cloth(
     wardrobe: Wardrobe, rng: np.random.Generator, texture: Texture, *, entry: Mapping[str, Any]
 ) -> Paint:
-    """The texture's own colours shifted, or its light and dark painted in a new colour or pattern."""
+    """Paint of a cloth: the texture's colours shifted, or its brightness with a new colour or pattern."""
     drawn = (entry.get("textures") or {}).get("diffuse") and not entry.get("recolour")
     if drawn and rng.random() < 0.3:
         gloss = float(rng.choice([0, 0, 0.03]))
@@ -179,7 +179,7 @@ def _shift_colors(rng: np.random.Generator) -> np.ndarray:
     return ((turn * saturation + grey * (1 - saturation)) * rng.uniform(0.6, 1.6)).astype(np.float32)
 
 
-def _painted_look(wardrobe: Wardrobe, rng: np.random.Generator, *, old: bool) -> Look:
+def _painted_outfit(wardrobe: Wardrobe, rng: np.random.Generator, *, old: bool) -> Outfit:
     white = wardrobe.white()
     tone = rng.random()
     skin = Paint(white, matrix=np.diag(to_linear(hsv_to_rgb(0.06, 0.35 + 0.3 * tone, 0.95 - 0.65 * tone))))
@@ -191,4 +191,4 @@ def _painted_look(wardrobe: Wardrobe, rng: np.random.Generator, *, old: bool) ->
     hair = Paint(white, keep=0.0, color_a=_hair_color(rng, old=old))
     iris = Paint(white, matrix=np.diag(to_linear(hsv_to_rgb(rng.uniform(0.05, 0.6), 0.6, 0.25))))
     paints = [skin, top, sleeves, bottom, thighs, shanks, cloth(), hair, Paint(white), iris]
-    return Look(skin, (), {"painted": paints})
+    return Outfit(skin, (), {"painted": paints})

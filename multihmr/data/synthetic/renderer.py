@@ -1,4 +1,4 @@
-"""From posed, painted parts to a picture, with the kernels of `rays`. Imported lazily: it needs warp."""
+"""Rendering of posed, textured meshes with the ray tracing kernels. Imported lazily: it needs warp."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from .wardrobe import Paint, Part, vertex_normals
 MAX_CONTACTS = 64
 
 
-class Tracer:
-    """Holds the triangles of one scene at a time, and the textures of all."""
+class RayTracer:
+    """Ray tracer of one scene at a time; it keeps the textures of all scenes on its device."""
 
     def __init__(self, textures: TextureBuffer, device: str = "cpu") -> None:
         self.textures, self.device = textures, device
@@ -42,8 +42,8 @@ class Tracer:
         return wp.array(data, dtype=dtype, device=self.device, copy=self.device != "cpu")
 
     def build(self, parts: list[tuple[Part, int]]) -> None:
-        """Take the scene: parts and the person each belongs to (-1: nobody)."""
-        self._keep: list[Any] = []  # numpy arrays that warp arrays on the CPU look into
+        """Set the scene: parts, and the index of the person each belongs to (NO_PERSON for none)."""
+        self._keep: list[Any] = []  # numpy arrays whose memory warp arrays on the CPU share
         around = [(part, k) for part, k in parts if k < 0]
         people = [(part, k) for part, k in parts if k >= 0] or [(_speck(self.textures), NO_PERSON)]
         parts = around + people
@@ -63,7 +63,7 @@ class Tracer:
         self._upload_textures()
         points, indices = self._array(vertices, wp.vec3), self._array(faces.reshape(-1), wp.int32)
         first = sum(len(p.faces) for p, _ in around)
-        # A tree needs a face, also one that is never asked.
+        # A tree needs at least one face, also if it is never queried.
         trees = [faces[: max(first, 1)].reshape(-1), faces[first:].reshape(-1)]
         self._meshes = [self._tree(points, self._array(corners, wp.int32)) for corners in trees]
         s: Any = Surface()
@@ -86,7 +86,7 @@ class Tracer:
             self._uploaded = self.textures.used
 
     def people(self, camera: Camera) -> np.ndarray:
-        """(H, W) which person each pixel shows, -1 for nobody."""
+        """(H, W) index of the person in each pixel, NO_PERSON elsewhere."""
         height, width = camera.size
         person = wp.empty(height * width, dtype=wp.int32, device=self.device)
         wp.launch(trace_people, height * width, [self._surface, _view(camera), person], device=self.device)
@@ -95,9 +95,11 @@ class Tracer:
     def picture(
         self, camera: Camera, light: Light, edge_offsets: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(H, W, 3) linear light; (H, W) person and distance along the optical axis at the pixels' centres.
+        """Render the scene; pixels at edges with several rays.
 
-        Edges are drawn with more rays. The person is -1 where nobody is seen, the distance NaN where nothing.
+        Returns:
+            linear light (H, W, 3); person index (H, W) at the pixels' centres, NO_PERSON elsewhere; and depth
+            (H, W) [m], NaN where no surface is hit.
         """
         height, width = camera.size
         count = height * width
@@ -110,16 +112,16 @@ class Tracer:
         material = wp.empty(count, dtype=wp.int32, device=self.device)
         distance = wp.empty(count, dtype=wp.float32, device=self.device)
         wp.launch(trace_centers, count, [self._surface, view, color, material, distance], device=self.device)
-        seen = material.numpy().reshape(height, width)
+        hit = material.numpy().reshape(height, width)
         along_ray = distance.numpy().reshape(height, width)
-        edges = np.flatnonzero(_edges(seen, along_ray)).astype(np.int32)
+        edges = np.flatnonzero(_edges(hit, along_ray)).astype(np.int32)
         if len(edges):
             pixels, offsets = self._array(edges, wp.int32), self._array(edge_offsets, wp.vec2)
             wp.launch(
                 trace_edges, len(edges), [self._surface, view, pixels, offsets, color], device=self.device
             )
-        person = np.where(seen >= 0, self._persons[np.maximum(seen, 0)], -1)
-        depth = np.where(seen >= 0, along_ray / _ray_lengths(camera), np.nan).astype(np.float32)
+        person = np.where(hit >= 0, self._persons[np.maximum(hit, 0)], NO_PERSON)
+        depth = np.where(hit >= 0, along_ray / _ray_lengths(camera), np.nan).astype(np.float32)
         return color.numpy().reshape(height, width, 3), person, depth
 
 
@@ -137,7 +139,7 @@ def _constructor(device: str) -> str | None:
 
 
 def _ray_lengths(camera: Camera) -> np.ndarray:
-    """(H, W) how long the ray of each pixel is from the camera to where its depth is 1."""
+    """(H, W) length of each pixel's ray from the camera to depth 1."""
     height, width = camera.size
     x = (np.arange(width) + 0.5 - camera.K[0, 2]) / camera.K[0, 0]
     y = (np.arange(height) + 0.5 - camera.K[1, 2]) / camera.K[1, 1]
@@ -145,7 +147,7 @@ def _ray_lengths(camera: Camera) -> np.ndarray:
 
 
 def _edges(material: np.ndarray, distance: np.ndarray) -> np.ndarray:
-    """(H, W) pixels next to another surface."""
+    """(H, W) pixels at the border of two surfaces."""
     edge = np.zeros(material.shape, bool)
     near = np.maximum(distance, 1e-3)
     for a, b in (
@@ -161,7 +163,7 @@ def _edges(material: np.ndarray, distance: np.ndarray) -> np.ndarray:
 
 
 def _speck(textures: TextureBuffer) -> Part:
-    """A triangle that nobody sees: warp wants at least one."""
+    """An invisible triangle: warp needs at least one."""
     white = textures.named("white", lambda: np.full((4, 4, 3), 255, np.uint8))
     vertices = np.array([[0, 0, -900], [1e-3, 0, -900], [0, 1e-3, -900]], np.float32)
     return Part(vertices, np.array([[0, 1, 2]]), np.zeros((1, 3, 2)), np.zeros(1, np.int64), [Paint(white)])

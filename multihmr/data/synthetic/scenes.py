@@ -1,7 +1,7 @@
-"""Random scenes: who stands where, in which pose, before which camera. Parameters only, no meshes.
+"""Random scenes: positions, poses and shapes of people, and the camera. Parameters only, no meshes.
 
-World: z up, metres, the ground at z = 0; the camera looks about along +y. A person's pose[0] is the turn in
-the world of the body; `position` is where the body's own origin (the root joint) stands.
+World: z up, metres, the ground at z = 0; the camera points roughly along +y. A person's pose[0] is the
+rotation of the body in the world; `position` is that of the body's origin, the root joint.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from .poses import PoseSampler, turn
 PEOPLE_WEIGHTS = (0.05, 0.26, 0.28, 0.2, 0.12, 0.05, 0.04)  # of 0, 1, ... 6 people
 CLOSEUP_WEIGHTS = (0.0, 0.5, 0.33, 0.17)
 CROWDS = 0.15  # share of the other pictures with 7 to 15 people
-SHOE_SOLE = 0.012  # people stand this far [m] above the ground: their soles
-NEAREST, FARTHEST = 0.45, 18.0  # head distances that are allowed [m]
+SHOE_SOLE = 0.012  # [m] height of feet above the ground
+NEAREST, FARTHEST = 0.45, 18.0  # range of head distances [m]
 FACIAL_PAIRS = ("browDown", "eyeBlink", "mouthSmile", "mouthFrown", "eyeSquint", "eyeWide", "cheekSquint",
                 "browOuterUp", "mouthStretch", "mouthUpperUp", "mouthLowerDown", "mouthDimple", "noseSneer",
                 "mouthPress")  # fmt: skip
@@ -31,7 +31,7 @@ PlaceBody = Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.
 
 @dataclass(frozen=True)
 class Person:
-    """Body parameters, where the root stands, and the seed of skin and clothes."""
+    """Body parameters, position of the root joint, and the seed of skin and clothes."""
 
     pose: np.ndarray  # (R, 3, 3)
     shape: np.ndarray  # (S,)
@@ -69,23 +69,23 @@ class Camera:
         moved = -self.rotation @ self.position
         return np.concatenate([self.rotation, moved[:, None]], axis=1).astype(np.float32)
 
-    def see(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """World points (..., 3) -> pixels (..., 2) and depths (...); pixels mean nothing at depths <= 0."""
+    def project(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """World points (..., 3) -> pixels (..., 2) and depths (...); pixels are invalid at depths <= 0."""
         p = (points - self.position) @ self.rotation.T
         z = np.maximum(p[..., 2], 1e-3)
         xy = p[..., :2] / z[..., None] * self.K[0, 0] + self.K[:2, 2]
         return xy, p[..., 2]
 
     def shows(self, point: np.ndarray, margin: float = 0.01) -> bool:
-        """Whether a world point lies in the frame, at least `margin` of the image size inside."""
-        xy, depth = self.see(point)
+        """Whether a world point is in the frame, at least `margin` of the image size from its border."""
+        xy, depth = self.project(point)
         size = np.array(self.size[::-1])
         return bool(depth > 0.2 and (xy > margin * size).all() and (xy < (1 - margin) * size).all())
 
 
 @dataclass(frozen=True)
 class Scene:
-    """People, camera, the way it is framed, and the seed of everything else that the picture shows."""
+    """People, camera, framing, and the seed of everything else in the picture."""
 
     people: tuple[Person, ...]
     camera: Camera
@@ -94,7 +94,7 @@ class Scene:
 
 
 class SceneSampler:
-    """Draws scenes.
+    """Samples random scenes.
 
     place_body(pose, shape, expression) -> (joints (N, J, 3), lowest z (N,)) in the body's own frame [m]
     """
@@ -118,7 +118,7 @@ class SceneSampler:
         self.side = {s: [names.index(f"{n}.{s}") for n in ("wrist", "foot", "lowerleg01")] for s in "LR"}
 
     def sample(self, rng: np.random.Generator, *, closeup: bool = False) -> Scene:
-        """A random scene; people who would walk through others or whose head is out of frame are left out."""
+        """A random scene; people who would intersect others or whose head is out of frame are left out."""
         if closeup:
             count, framing = int(rng.choice(len(CLOSEUP_WEIGHTS), p=CLOSEUP_WEIGHTS)), "closeup"
         elif rng.random() < CROWDS:
@@ -139,10 +139,10 @@ class SceneSampler:
         return NEAREST < distance < FARTHEST and nearest > 0.3 and camera.shows(head)
 
     def _shows_hands(self, person: Person, camera: Camera) -> bool:
-        """Whether both hands are in the frame and no further away than the middle of the trunk."""
+        """Whether both hands are in the frame and no further away than the centre of the trunk."""
         wrists = person.joints[[self.side["L"][0], self.side["R"][0]]]
         trunk = (person.joints[0] + person.joints[self.head]) / 2
-        nearer = camera.see(wrists)[1] < camera.see(trunk)[1] + 0.1
+        nearer = camera.project(wrists)[1] < camera.project(trunk)[1] + 0.1
         return bool(nearer.all() and all(camera.shows(wrist) for wrist in wrists))
 
     # --- people
@@ -186,7 +186,7 @@ class SceneSampler:
         return face
 
     def _turned(self, person: Person, yaw: float, xy: np.ndarray) -> Person:
-        """The person turned by `yaw` about the vertical and moved so that the trunk stands over `xy`."""
+        """The person rotated by `yaw` about the vertical and moved so that the trunk is above `xy`."""
         z = turn((0, 0, 1), yaw)
         joints = (person.joints - person.position) @ z.T
         center = (joints[0, :2] + joints[self.head, :2]) / 2
@@ -196,7 +196,7 @@ class SceneSampler:
         return replace(person, pose=pose, position=position, joints=joints + position)
 
     def _free(self, person: Person, others: list[Person]) -> bool:
-        """Whether the person touches none of the others: spheres along the bones do not meet."""
+        """Whether the person intersects none of the others, by spheres along the bones."""
         a = person.joints[self._solid]
         for other in others:
             b = other.joints[self._solid]
@@ -209,7 +209,7 @@ class SceneSampler:
     # --- camera
 
     def _random_camera(self, rng: np.random.Generator, subject: Person | None, framing: str) -> Camera:
-        """A camera that shows of the subject, who will stand at the origin, what `framing` says."""
+        """A camera that frames the subject, who will be at the origin, as `framing` says."""
         fov = math.radians(
             float(np.clip(rng.normal(58, 15), 25, 110) if rng.random() < 0.6 else rng.uniform(25, 110))
         )
@@ -228,7 +228,7 @@ class SceneSampler:
         elif framing == "crowd":
             share = rng.uniform(0.4, 0.8)
         low = min(low, top - 0.3)
-        if framing == "closeup":  # as in CUFFS the people stand about 2.5 m away, whatever the lens
+        if framing == "closeup":  # as in CUFFS people are about 2.5 m away, whatever the lens
             distance = float(np.clip(rng.normal(2.5, 0.4), 1.5, 3.6))
             fov = 2 * math.atan(max(top - low, 0.6) / share / 2 / distance)
             fov = float(np.clip(fov, math.radians(25), math.radians(110)))
@@ -251,12 +251,12 @@ class SceneSampler:
             center = center + rng.normal(0, 0.05, 2) * self.size
         return np.array([[focal, 0, center[0]], [0, focal, center[1]], [0, 0, 1]], np.float32)
 
-    # --- who stands where
+    # --- positions
 
     def _arrange(
         self, rng: np.random.Generator, people: list[Person], camera: Camera, framing: str
     ) -> list[Person]:
-        """The first person near the origin, the others where they stand in nobody and in the frame."""
+        """Place the first person near the origin, the others free of intersections and in the frame."""
         layout = str(rng.choice(["row", "scatter", "behind", "facing"], p=[0.35, 0.35, 0.2, 0.1]))
         arranged: list[Person] = []
         for k, person in enumerate(people):
@@ -297,7 +297,7 @@ class SceneSampler:
     def _yaw(
         self, rng: np.random.Generator, camera: Camera, xy: np.ndarray, layout: str, framing: str, order: int
     ) -> float:
-        """The person's turn about the vertical; 0 faces -y, about at the camera."""
+        """The person's rotation about the vertical; 0 faces -y, roughly the camera."""
         to_camera = camera.position[:2] - xy
         toward = math.atan2(to_camera[0], -to_camera[1])  # the yaw that faces the camera
         if framing == "closeup":
@@ -327,7 +327,7 @@ def _camera_height(rng: np.random.Generator, framing: str, top: float) -> float:
 
 
 def _look_at(position: np.ndarray, aim: np.ndarray, roll: float) -> np.ndarray:
-    """(3, 3) rotation from world (z up) to a camera (x right, y down, z forward) that looks at `aim`."""
+    """(3, 3) rotation from world (z up) to a camera (x right, y down, z forward) pointing at `aim`."""
     forward = aim - position
     forward = forward / np.linalg.norm(forward)
     right = np.cross(forward, (0, 0, 1.0))

@@ -1,4 +1,4 @@
-"""What a camera makes of light: exposure, white balance, noise, blur and JPEG."""
+"""Camera sensor simulation: exposure, white balance, tone curve, noise, blur and JPEG compression."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from PIL import Image, ImageFilter
 from .textures import jpeg
 
 
-def photograph(linear: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(H, W, 3) linear light -> uint8, as a random camera exposes, balances, blurs, roughens and packs it."""
+def simulate_sensor(linear: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """(H, W, 3) linear light -> (H, W, 3) uint8 picture of a random camera."""
     # numpy takes long for a mean over an axis of three
     grey = (linear[..., 0] + linear[..., 1] + linear[..., 2]) / np.float32(3)
     bright = float(np.median(grey) * 0.5 + grey.mean() * 0.5)
     exposure = rng.uniform(0.13, 0.34) / max(bright, 0.02)
-    # before a dark background people would be burnt white
+    # in front of a dark background people would be overexposed
     exposure = min(exposure, rng.uniform(0.9, 1.6) / max(float(np.quantile(linear[::4, ::4], 0.96)), 0.02))
     balance = 1 + rng.normal(0, 0.05, 3)
     light = np.clip(linear * (exposure * balance).astype(np.float32), 0, None)

@@ -1,7 +1,7 @@
-"""Which assets and captured motions people of the training set may have, and which those of the test set.
+"""Train and test split of assets and captured motions.
 
-Each asset is in one of the two by its name alone, so that adding others moves none. Where a kind has nothing
-for one side (one pair of trousers, say) both wear it.
+The split of an asset follows from its name alone, so that adding others moves none. A kind of asset of which
+one split would have none (a single pair of trousers) is used by both.
 """
 
 from __future__ import annotations
@@ -21,19 +21,23 @@ SPLIT_CATEGORIES = ("clothes", "shoes", "hats", "hair", "skins", "eyebrows")
 
 
 def check_split(split: str) -> str:
-    """ValueError unless it is "train", "test" or "all"."""
+    """The split.
+
+    Raises:
+        ValueError: it is none of "train", "test" and "all".
+    """
     if split not in SPLITS:
         raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
     return split
 
 
 def is_for_test(name: str) -> bool:
-    """One name in four, by its checksum."""
+    """Whether a name is of the test split: one in four, by checksum."""
     return zlib.crc32(f"{_SALT} {name}".encode()) % 4 == 0
 
 
 def of_split(names: Iterable[str], split: str) -> list[str]:
-    """Those of `split`; all of them if it would have none."""
+    """Names of the split; all of them if it would have none."""
     names = list(names)
     if check_split(split) == "all":
         return names
@@ -41,7 +45,7 @@ def of_split(names: Iterable[str], split: str) -> list[str]:
 
 
 def entries_of_split(entries: Mapping[str, Mapping[str, Any]], split: str) -> dict[str, Mapping[str, Any]]:
-    """A wardrobe's entries by name, cut down to a split; eyes, teeth and lashes belong to all."""
+    """Entries of a wardrobe in a split; eyes, teeth and eyelashes are in all."""
     kinds: dict[tuple[Any, ...], list[str]] = defaultdict(list)
     for name, entry in entries.items():
         kinds[entry["category"], entry.get("slot"), entry["gender"]].append(name)
@@ -54,10 +58,10 @@ def entries_of_split(entries: Mapping[str, Mapping[str, Any]], split: str) -> di
 
 
 def captures_of_split(sources: np.ndarray, split: str) -> np.ndarray:
-    """(C,) booleans for the names of captured clips: which are of `split`.
+    """(C,) whether captured clips, given by name, are of the split.
 
-    Tested on subject 03 of the CMU database and on the clips that Li et al. (2018) keep for testing, whose
-    conversion does not name the subjects.
+    The test split has subject 03 of the CMU database and the test clips of Li et al. (2018), whose conversion
+    does not name the subjects.
     """
     tested = np.array([str(name).startswith(("03_", "li2018/test/")) for name in sources], dtype=bool)
     return {"train": ~tested, "test": tested, "all": np.ones_like(tested)}[check_split(split)]

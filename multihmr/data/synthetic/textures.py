@@ -1,4 +1,4 @@
-"""Textures in one flat buffer: decoded pictures with their mip levels, and procedural tiles."""
+"""Textures: decoded pictures with mip levels in one flat buffer, and procedural tiles and backdrops."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-# Not EPS and its kind, for which Pillow starts Ghostscript, whatever the file is called.
+# Not EPS, for which Pillow starts Ghostscript, whatever the name of the file.
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "TGA", "BMP", "GIF")
-MAX_FILE_PIXELS = 64_000_000  # a texture file with more is refused: it is a mistake or a bomb
+MAX_FILE_PIXELS = 64_000_000  # a texture file with more is refused: a mistake or a decompression bomb
 
 
 @dataclass(frozen=True)
 class Texture:
-    """Where a square texture lies in the buffer: first byte, side in pixels, 1 / mean linear brightness."""
+    """A square texture in the buffer: first byte, side in pixels, 1 / mean linear brightness."""
 
     offset: int
     size: int
@@ -27,7 +27,7 @@ class Texture:
 
 
 class TextureBuffer:
-    """All textures of one renderer as one flat uint8 array, RGBA, each with its smaller levels behind it."""
+    """All textures of a renderer as one flat uint8 array, RGBA, each followed by its mip levels."""
 
     def __init__(self) -> None:
         self.bytes = np.zeros(1 << 24, np.uint8)
@@ -35,7 +35,7 @@ class TextureBuffer:
         self._known: dict[str, Texture] = {}
 
     def named(self, name: str, make: Callable[[], np.ndarray]) -> Texture:
-        """The texture `name`; `make` gives its (S, S, 3 or 4) uint8 picture once, S a power of two."""
+        """The texture `name`; `make`, called once, returns (S, S, 3 or 4) uint8 with S a power of two."""
         if name not in self._known:
             self._known[name] = self._add(make())
         return self._known[name]
@@ -57,7 +57,7 @@ class TextureBuffer:
 
 
 def mip_levels(picture: np.ndarray) -> list[np.ndarray]:
-    """(S, S, 4) uint8 and its halvings down to one pixel."""
+    """Bytes of an (S, S, 4) uint8 picture and its halvings down to one pixel."""
     levels = [picture]
     while levels[-1].shape[0] > 1:
         a = levels[-1].astype(np.uint16)
@@ -66,16 +66,21 @@ def mip_levels(picture: np.ndarray) -> list[np.ndarray]:
 
 
 def check_picture(path: Path) -> None:
-    """ValueError naming the file when it is no picture or a bomb.
+    """Check the header of a picture file, and of a PNG the checksums, without decoding it.
 
-    Nothing is decoded: of a PNG the checksums are read, of others only the header.
+    Raises:
+        ValueError: it is no picture, or a decompression bomb.
     """
     with _opened(path) as picture:
         picture.verify()
 
 
 def read_texture(path: Path, size: int) -> np.ndarray:
-    """A picture file as (size, size, 4) uint8. ValueError naming the file when it is no usable picture."""
+    """A picture file as (size, size, 4) uint8.
+
+    Raises:
+        ValueError: it cannot be read as a picture.
+    """
     with _opened(path) as picture:
         return np.asarray(picture.convert("RGBA").resize((size, size), Image.Resampling.LANCZOS))
 
@@ -93,7 +98,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             yield picture
     except MemoryError:
         raise
-    except Exception as error:  # a decoder may stumble over a broken file in any way
+    except Exception as error:  # a decoder may raise anything on a broken file
         raise ValueError(f"{path} cannot be read as a picture: {error}") from error
 
 
@@ -109,7 +114,7 @@ def hsv_to_rgb(h: float, s: float, v: float) -> np.ndarray:
 
 
 def random_color(rng: np.random.Generator) -> np.ndarray:
-    """(3,) sRGB: greys and dull tones more often than pure ones, as in streets and rooms."""
+    """(3,) sRGB: greys and muted tones more often than saturated ones."""
     kind = rng.random()
     if kind < 0.3:
         return hsv_to_rgb(rng.random(), rng.uniform(0, 0.12), rng.uniform(0.06, 0.97))
@@ -119,7 +124,7 @@ def random_color(rng: np.random.Generator) -> np.ndarray:
 
 
 def surface_color(rng: np.random.Generator) -> np.ndarray:
-    """(3,) sRGB of walls, floors and landscapes: mostly muted; every fifth any colour."""
+    """(3,) sRGB of walls, floors and landscapes: mostly muted; one in five any colour."""
     if rng.random() < 0.2:
         return random_color(rng)
     hue = rng.choice([rng.normal(0.08, 0.04), rng.normal(0.28, 0.06), rng.normal(0.58, 0.05), rng.random()])
@@ -205,9 +210,10 @@ def _ink(rng: np.random.Generator) -> tuple[int, int, int]:
 
 
 def _photographed(rng: np.random.Generator, size: int) -> np.ndarray:
-    """scikit-image's CC0 brick, grass or gravel, coloured.
+    """A coloured brick, grass or gravel photograph (CC0) of scikit-image.
 
-    ImportError without it: another picture instead would be other data from the same seed.
+    Raises:
+        ImportError: scikit-image is not installed; a substitute would give other data from the same seed.
     """
     try:
         from skimage import data
@@ -221,7 +227,7 @@ def _photographed(rng: np.random.Generator, size: int) -> np.ndarray:
 
 
 def procedural_tile(rng: np.random.Generator, size: int = 256) -> np.ndarray:
-    """(size, size, 3) uint8: bricks, planks, clouds, waves or shapes, roughened by noise."""
+    """(size, size, 3) uint8 texture: bricks, planks, clouds, waves or shapes, with noise."""
     if rng.random() < 0.06:
         return _photographed(rng, size)
     makers = (_bricks, _clouds, _planks, _waves, _shapes)
@@ -231,7 +237,7 @@ def procedural_tile(rng: np.random.Generator, size: int = 256) -> np.ndarray:
 
 
 def _landscape(rng: np.random.Generator, size: int) -> np.ndarray:
-    """Sky, then three to six ridges or roofs one before the other, each with its own texture."""
+    """Sky, then three to six ridges or roofs in front of each other, each with its own texture."""
     y = np.linspace(0, 1, size)[:, None, None]
     picture = hsv_to_rgb(0.58, rng.uniform(0, 0.5), rng.uniform(0.6, 1)) * (1 - y) + np.ones(
         3
@@ -256,7 +262,7 @@ def _landscape(rng: np.random.Generator, size: int) -> np.ndarray:
 
 
 def procedural_backdrop(rng: np.random.Generator, size: int = 256) -> np.ndarray:
-    """(size, size, 3) uint8 to stand behind people: layers and shapes, blurred like a distance."""
+    """(size, size, 3) uint8 background: layers and shapes, blurred as if far away."""
     y = np.linspace(0, 1, size)[:, None, None]
     picture = surface_color(rng) * (1 - y) + surface_color(rng) * y + np.zeros((1, size, 1))
     if rng.random() < 0.45:

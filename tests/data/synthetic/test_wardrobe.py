@@ -23,7 +23,7 @@ from multihmr.data.synthetic.textures import TextureBuffer
 from multihmr.data.synthetic.wardrobe import (
     SKIN_VERTICES,
     Garment,
-    Look,
+    Outfit,
     Paint,
     Rig,
     Wardrobe,
@@ -104,7 +104,7 @@ def test_what_no_word_tells_is_said_and_what_nothing_tells_is_refused(
     write_clothes(tmp_path / "clothes/hat", patch(at["torso"]))
     write_clothes(tmp_path / "hair/c", patch(at["head"]), "tag Female")
     write_clothes(tmp_path / "things/d", patch(at["head"]))
-    with pytest.warns(UserWarning, match="3 assets of .* are not used: .*worn at the head"):
+    with pytest.warns(UserWarning, match=r"unusable assets in .*: 3 .*worn at the head"):
         w = wardrobe(tmp_path, topology)
     assert sorted(w.entries) == ["clothes/a/a", "hair/c/c"]
     assert "taken as suit by the parts of the body" in w.doubts["clothes/a/a"]
@@ -172,7 +172,7 @@ def test_one_bad_asset_is_refused_by_name_and_the_rest_is_used(
     )
     (tmp_path / "clothes/binary").mkdir()
     (tmp_path / "clothes/binary/binary.mhclo").write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0")
-    with pytest.warns(UserWarning, match="4 assets"):
+    with pytest.warns(UserWarning, match="unusable assets in .*: 4 "):
         w = wardrobe(tmp_path, topology)
     assert list(w.entries) == ["clothes/good_top/good_top"]
     reasons = {Path(name).stem: reason for name, reason in w.refused.items()}
@@ -191,7 +191,7 @@ def test_a_picture_that_breaks_off_costs_its_colours(tmp_path: Path, topology: A
         picture = folder / f"x.{'png' if name == 'a' else 'jpg'}"
         Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(picture)
         picture.write_bytes(picture.read_bytes()[:-600])
-    with pytest.warns(UserWarning, match=r"1 assets .*x\.png cannot be read"):
+    with pytest.warns(UserWarning, match=r"unusable assets .*: 1 .*x\.png cannot be read"):
         w = wardrobe(tmp_path, topology)
     with pytest.warns(UserWarning, match=r"x\.jpg cannot be read .*b_young_asian_male/x is drawn without"):
         w.asset_texture("skins/b_young_asian_male/x")
@@ -205,9 +205,9 @@ def test_broken_packs_are_refused_by_name(tmp_path: Path, topology: Any) -> None
     ):
         (tmp_path / name).mkdir()
         (tmp_path / name / "index.json").write_text(index)
-    with pytest.warns(UserWarning, match="2 assets"):
+    with pytest.warns(UserWarning, match="unusable assets in .*: 2 "):
         w = wardrobe(tmp_path, topology)
-    assert "no index of a prepared pack" in w.refused["a/index.json"]
+    assert "not the index of a prepared pack" in w.refused["a/index.json"]
     assert "outside its folder" in w.refused["hat"]
     with pytest.raises(FileNotFoundError, match="nowhere"):
         wardrobe(tmp_path / "nowhere", topology)
@@ -236,7 +236,7 @@ def test_people_wear_strangers_clothes_and_their_own_eyes(tmp_path: Path, topolo
     write_clothes(tmp_path / "clothes/a_top", patch(at["torso"]), "tag Male")
     w = wardrobe(tmp_path, topology)
     paint = Paint(w.white())
-    look = Look(paint, ("clothes/a_top/a_top",), {"clothes/a_top/a_top": [paint]})
+    look = Outfit(paint, ("clothes/a_top/a_top",), {"clothes/a_top/a_top": [paint]})
     rest = np.random.default_rng(0).normal(size=(19158, 3)).astype(np.float32)
     still = np.tile(np.eye(3, 4, dtype=np.float32), (len(w.rig.joint_names), 1, 1))
     body, top, eyes = w.dress(look, rest, still)
@@ -317,7 +317,7 @@ def test_bvh_files_become_poses(tmp_path: Path, topology: Any, reference: np.nda
     (tmp_path / "poses").mkdir()
     (tmp_path / "poses/standing7.bvh").write_text(bvh_text(joints, np.full((2, 3 + 3 * 104), 9.0)))
     (tmp_path / "poses/other.bvh").write_text("nothing")
-    with pytest.warns(UserWarning, match=r"1 poses .*other\.bvh"):
+    with pytest.warns(UserWarning, match=r"unusable poses .*: 1 .*other\.bvh"):
         sampler = PoseSampler(topology.joint_names, reference, tmp_path)
     assert sampler._posed_names == ["standing7", "standing7"]
     assert list(sampler.refused) == ["poses/other"]
