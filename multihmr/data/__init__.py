@@ -1,4 +1,4 @@
-"""Pictures with true people in them, from files and from the renderer."""
+"""Data sets with ground truth: readers of published ones, shards, rendered scenes, augmentation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .dataset import PoseDataset
 
-# name -> the module beside this one and the reader in it, imported when it is asked for
+# name -> module in datasets/ and class in it, imported when first used
 DATASETS = {
     "3dpw": ("threedpw", "ThreeDPW"),
     "agora": ("agora", "Agora"),
@@ -27,7 +27,11 @@ DATASETS = {
 
 
 def dataset_class(name: str) -> type[PoseDataset]:
-    """The reader of a data set; ValueError with the known names for another."""
+    """The reader class of a data set.
+
+    Raises:
+        ValueError: the name is unknown; the message lists the known ones.
+    """
     if name not in DATASETS:
         raise ValueError(f"no data set {name!r}; known are {', '.join(sorted(DATASETS))}")
     module, reader = DATASETS[name]

@@ -1,7 +1,7 @@
-"""Files of annotations as their authors publish them: .pkl, .npz and .json, read without running anything.
+"""Read published annotation files (.pkl, .npz, .json) without executing code.
 
 A pickle may hold plain containers, numpy arrays and scalars, and tables of pandas, which need no pandas here;
-whatever else it names is refused (`multihmr/pickles.py`).
+everything else is refused (storage/safe_pickle.py).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 
 from ..storage.safe_pickle import ERRORS, Array, Stored, shaped, unpickle
 
-_MOST_STEPS = 100_000_000  # of a pickle; those of AGORA have some millions
+_MOST_STEPS = 100_000_000  # opcodes of a pickle; those of AGORA have some millions
 
 READ_ERRORS = (*ERRORS, zipfile.BadZipFile, zlib.error)
 
@@ -28,10 +28,11 @@ POSE53 = (*range(22), *range(25, 55), 22)
 
 
 def read_pickle(path: Path) -> Any:
-    """What annotations hold: dicts, lists, tuples, numbers, texts, arrays; a DataFrame as column -> list.
+    """Content of a pickle: dicts, lists, tuples, numbers, texts, arrays; a DataFrame as column -> list.
 
-    FileNotFoundError if there is no file; ValueError, naming the file, if it is no pickle, damaged, or asks
-    for anything else, which is named and not run.
+    Raises:
+        FileNotFoundError: there is no file.
+        ValueError: it is no pickle, damaged, or needs anything else, which is named and not run.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist")
@@ -46,10 +47,11 @@ def read_pickle(path: Path) -> Any:
 
 
 def read_npz(path: Path, keys: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
-    """The arrays of an .npz by name, each (N, *shape) with the shape given; other arrays are not looked at.
+    """Arrays of an .npz by name, each (N, *shape) with the given shape; other arrays are not read.
 
-    FileNotFoundError if there is no file; ValueError, naming the file, if an array is missing, pickled, of
-    another shape, of another length than the first, or the file is damaged.
+    Raises:
+        FileNotFoundError: there is no file.
+        ValueError: an array is missing, pickled, of another shape or length, or the file is damaged.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist")
@@ -69,7 +71,12 @@ def read_npz(path: Path, keys: dict[str, tuple[int, ...]]) -> dict[str, np.ndarr
 
 
 def read_json(path: Path) -> Any:
-    """FileNotFoundError if there is no file; ValueError, naming it, if it is cut short or no JSON."""
+    """Content of a JSON file.
+
+    Raises:
+        FileNotFoundError: there is no file.
+        ValueError: it is truncated or no JSON.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist")
     try:
@@ -78,9 +85,9 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"{path} was not read: {error}") from error
 
 
-# A file that roots of data sets with such fits need -> what to do if it is not there
+# File that data sets with such fits need in their root -> instruction if it is missing
 MEAN_HANDS = {
-    "SMPLX_NEUTRAL.npz": "its fits count from SMPL-X's mean hands: copy or link your file of "
+    "SMPLX_NEUTRAL.npz": "its fits are relative to SMPL-X's mean hands: copy or link your file from "
     "smpl-x.is.tue.mpg.de there"
 }
 
@@ -88,8 +95,13 @@ MEAN_HANDS = {
 def read_mean_hands(path: Path) -> np.ndarray:
     """(30, 3) rotation vectors of SMPL-X's mean hands, left first: what `flat_hand_mean=False` adds.
 
-    path: the user's SMPLX_NEUTRAL.npz. Fits that were made with the smplx package's default count from these
-    hands, ours from flat ones.
+    Fits made with the smplx package's default are relative to these hands, ours to flat ones.
+
+    Args:
+        path: of SMPLX_NEUTRAL.npz.
+
+    Raises:
+        ValueError: it has no mean hands.
     """
     try:
         with np.load(path, allow_pickle=False) as stored:
@@ -101,7 +113,11 @@ def read_mean_hands(path: Path) -> np.ndarray:
 
 
 def plain(value: Any) -> Any:
-    """The same without stand-ins, all the way down; ValueError for a stand-in that is nothing by itself."""
+    """The value with all stand-ins of pickled objects replaced, recursively.
+
+    Raises:
+        ValueError: a stand-in has no plain value.
+    """
     if isinstance(value, Array):
         return _to_plain_array(value)
     if isinstance(value, Frame):
@@ -139,10 +155,10 @@ class Frame(Stored):
 
 
 class Blocks(Stored):
-    """Stands in for what a DataFrame keeps its columns in: blocks of columns of one type, and the axes."""
+    """Stands in for the blocks of columns of one type and the axes of a DataFrame."""
 
     def parts(self) -> tuple[Any, list[tuple[Any, Any]]]:
-        """Names of the columns; (values, places among the columns) of each block."""
+        """Names of the columns; (values, column indices) of each block."""
         if self.args:  # since pandas 1.3
             blocks, axes = self.args
             return axes[0], [block.args[:2] for block in blocks]

@@ -1,6 +1,6 @@
-"""Chance: pictures through other windows, in other light, by other lenses, partly hidden (how: views.py).
+"""Random augmentation: crops, focal lengths, rotations, mirroring, occlusion and colour (see transforms.py).
 
-Nobody's head is cut off or hidden, so that all who are seen keep their label.
+No head is cropped or occluded, so that all visible people keep their label.
 """
 
 from __future__ import annotations
@@ -18,37 +18,33 @@ from .camera_effects import apply_camera_effects
 from .sample import Sample
 from .transforms import flip, heads_of, occlude, on_pelvis, warp
 
-HEAD_RADIUS = 0.15  # [m] around the head joint that no patch covers
+HEAD_RADIUS = 0.15  # [m] around the head joint that no patch occludes
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How far pictures are changed: probabilities, and how much then.
+    """Probabilities and ranges of the augmentation.
 
-    `zoom`, `roll`, `cover` and `person` are off unless asked for: `scale` varies the focal length anyway, and
-    rendered scenes come with tilted cameras and with people hidden by each other. For photographs of few
-    cameras a third of the first three is a good start.
+    Focal jitter, rotation, occlusion and person crops are off by default: `scale` varies the focal length
+    anyway, and rendered scenes have tilted cameras and people who occlude each other. For photographs of few
+    cameras 0.3 of the first three is a good start.
     """
 
-    crop: float = 0.6  # another window than the whole picture
-    scale: tuple[float, float] = (0.45, 1.35)  # side of that window, in longer sides of the picture
-    focal_jitter_prob: float = 0.0  # another focal length: a window around the principal point
+    crop: float = 0.6  # a crop instead of the whole picture
+    scale: tuple[float, float] = (0.45, 1.35)  # side of the crop, in longer sides of the picture
+    focal_jitter_prob: float = 0.0  # another focal length: a crop around the principal point
     focal: tuple[float, float] = (0.7, 1.8)  # factor on the focal length
-    person_crop_prob: float = (
-        0.0  # a window on one person, whoever else is cut off: much to be seen in few pixels
-    )
-    room: tuple[float, float] = (1.6, 3.6)  # side of that window where the person stands [m]
-    rotation_prob: float = 0.0  # the camera turned about its axis
-    roll_deg: float = 20.0  # at most, either way
-    full_rotation_prob: float = (
-        0.0  # ... by any angle: people who lie, stand on their hands, or hold the phone oddly
-    )
+    person_crop_prob: float = 0.0  # a crop to one person, which shows detail in few pixels
+    room: tuple[float, float] = (1.6, 3.6)  # side of that crop at the person's distance [m]
+    rotation_prob: float = 0.0  # rotation of the camera about its axis
+    roll_deg: float = 20.0  # largest angle, in both directions
+    full_rotation_prob: float = 0.0  # rotation by any angle: lying people, handstands, sideways phones
     flip: float = 0.5
     colour: float = 0.8
     grey: float = 0.08
     blur: float = 0.15
     noise: float = 0.3
-    occlusion_prob: float = 0.0  # one to three patches that hide parts of people
+    occlusion_prob: float = 0.0  # one to three patches that occlude parts of people
     patch: tuple[float, float] = (0.08, 0.3)  # sides of a patch, in sides of the picture
     camera_effects_prob: float = 0.0  # tone curves, sharpening, blur, vignetting, JPEG
 
@@ -56,9 +52,10 @@ class Augmentation:
 def augment(
     sample: Sample, size: int, rng: np.random.Generator, topology: Topology, how: Augmentation | None = None
 ) -> Sample:
-    """A sample of `size` x `size` pixels that shows what `sample` shows, somewhat changed.
+    """A random variation of a sample, with `size` x `size` pixels.
 
-    ValueError: as `see` and `flip`.
+    Raises:
+        ValueError: as `warp` and `flip`.
     """
     how = how or Augmentation()
     sample = on_pelvis(sample, topology)
@@ -69,12 +66,12 @@ def augment(
 
 
 def finish(sample: Sample, rng: np.random.Generator, topology: Topology, how: Augmentation) -> Sample:
-    """What happens to a picture once its window is chosen: mirror, patches, light."""
+    """Augmentation after cropping: mirroring, occlusion, colour."""
     if rng.random() < how.flip:
         sample = flip(sample, topology)
     if _happens(how.occlusion_prob, rng):
         for _ in range(rng.integers(1, 4)):
-            sample = _cover_somewhere(sample, rng, how)
+            sample = _occlude_randomly(sample, rng, how)
     image = _change_light(sample.image, rng, how)
     if _happens(how.camera_effects_prob, rng):
         image = apply_camera_effects(image, rng)
@@ -82,28 +79,28 @@ def finish(sample: Sample, rng: np.random.Generator, topology: Topology, how: Au
 
 
 def draw_angle(rng: np.random.Generator, how: Augmentation) -> float:
-    """By which the camera turns about its axis [rad]."""
+    """Random rotation of the camera about its axis [rad]."""
     if _happens(how.full_rotation_prob, rng):
         return rng.uniform(-math.pi, math.pi)
     return math.radians(rng.uniform(-how.roll_deg, how.roll_deg)) if _happens(how.rotation_prob, rng) else 0.0
 
 
 def _happens(probability: float, rng: np.random.Generator) -> bool:
-    """What never happens draws no number, so that it does not change what else is drawn."""
+    """A random event; one of probability 0 consumes no random number, so that others stay the same."""
     return probability > 0 and rng.random() < probability
 
 
 def _choose_window(
     sample: Sample, heads: np.ndarray, size: int, rng: np.random.Generator, how: Augmentation
 ) -> Letterbox:
-    """The whole picture, or a square somewhere on it (and perhaps beyond) that holds all heads."""
+    """The whole picture, or a random square with all heads that may extend beyond it."""
     height, width = sample.image.shape[:2]
-    seen: np.ndarray = np.all((heads >= 0) & (heads <= (width, height)), axis=-1)
+    inside: np.ndarray = np.all((heads >= 0) & (heads <= (width, height)), axis=-1)
     if _happens(how.person_crop_prob, rng):
-        letterbox = _person_window(sample, heads, seen, size, rng, how)
+        letterbox = _person_window(sample, heads, inside, size, rng, how)
         if letterbox is not None:
             return letterbox
-    heads = heads[seen]  # others are not seen anyway
+    heads = heads[inside]
     if _happens(how.focal_jitter_prob, rng):
         return _zoom_window(sample, heads, size, rng, how)
     if rng.random() >= how.crop:
@@ -118,26 +115,26 @@ def _choose_window(
         start = rng.uniform(high + margin - side, np.maximum(low - margin, high + margin - side + 1e-3))
     else:
         start = rng.uniform(np.minimum(low, high - side), np.maximum(low, high - side) + 1e-3)
-    # Windows far beyond the picture show little but padding.
+    # Crops far beyond the picture show little but padding.
     start = np.clip(start, -0.25 * side, high.max() + 0.25 * side)
     return Letterbox.box(start[0], start[1], start[0] + side, start[1] + side, size)
 
 
-LEAST_SIDE = 48  # [pixels] of a window on one person: of fewer nothing is learned
+LEAST_SIDE = 48  # [pixels] of a crop to one person: fewer show too little to learn from
 
 
 def _person_window(
     sample: Sample,
     heads: np.ndarray,
-    seen: np.ndarray,
+    inside: np.ndarray,
     size: int,
     rng: np.random.Generator,
     how: Augmentation,
 ) -> Letterbox | None:
-    """A square with the head of one of those who are `seen`, mostly with the body below; None if all are
-    too far away."""
+    """A square with the head of one of the people `inside`, usually with the body below; None if all are too
+    far away."""
     with np.errstate(invalid="ignore", divide="ignore"):
-        pixels_a_metre = np.where(seen, sample.K[0, 0] / sample.translation[:, 2], 0)
+        pixels_a_metre = np.where(inside, sample.K[0, 0] / sample.translation[:, 2], 0)
     near = np.flatnonzero(pixels_a_metre * how.room[1] >= LEAST_SIDE)
     if not len(near):
         return None
@@ -153,7 +150,7 @@ def _person_window(
 def _zoom_window(
     sample: Sample, heads: np.ndarray, size: int, rng: np.random.Generator, how: Augmentation
 ) -> Letterbox:
-    """What a longer or shorter lens shows: a square around the principal point, wide enough for all heads."""
+    """Crop of another focal length: a square around the principal point with all heads."""
     height, width = sample.image.shape[:2]
     middle = sample.K[:2, 2] if np.isfinite(sample.K).all() else np.array([width / 2, height / 2])
     reach = max(height, width) / 2 / np.exp(rng.uniform(*np.log(how.focal)))
@@ -163,8 +160,8 @@ def _zoom_window(
     return Letterbox.box(x0, y0, x1, y1, size)
 
 
-def _cover_somewhere(sample: Sample, rng: np.random.Generator, how: Augmentation) -> Sample:
-    """A patch of another part of the picture, or of blurred colours, where it hides no head."""
+def _occlude_randomly(sample: Sample, rng: np.random.Generator, how: Augmentation) -> Sample:
+    """Occlude with a patch of another part of the picture, or of blurred colours, unless it covers a head."""
     size = sample.image.shape[0]
     height, width = (rng.uniform(*how.patch, 2) * size).astype(int) + 1
     (x0, from_x), (y0, from_y) = rng.integers(0, size - width, 2), rng.integers(0, size - height, 2)
@@ -181,7 +178,7 @@ def _cover_somewhere(sample: Sample, rng: np.random.Generator, how: Augmentation
 
 
 def _change_light(image: np.ndarray, rng: np.random.Generator, how: Augmentation) -> np.ndarray:
-    """Gamma and gain of each channel, contrast, brightness, saturation, grey, noise, blur."""
+    """Random gamma and gain of each channel, contrast, brightness, saturation, grey, noise, blur."""
     changed = image
     table = np.arange(256, dtype=np.float32)[:, None].repeat(3, axis=1) / 255
     mix = np.eye(3, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Cameras of recorded data sets: their frame, the bend of their lens, what falls into their picture."""
+"""Cameras of recorded data sets: coordinate frames, lens distortion, projection."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ NEAREST = 0.05  # metres; points nearer than that, or behind the camera, have no
 
 
 def into_camera(points: np.ndarray, R: np.ndarray, t: np.ndarray) -> np.ndarray:
-    """(..., 3) points of the world -> camera frame: R @ point + t; in float64, for the world may be large."""
+    """(..., 3) world points -> camera frame: R @ point + t; in float64, as world coordinates may be large."""
     return np.asarray(points, np.float64) @ np.asarray(R, np.float64).T + np.reshape(t, 3)
 
 
 def turn_roots(pose: np.ndarray, R: np.ndarray) -> np.ndarray:
-    """(N, R, 3) rotation vectors in the world -> in the frame of a camera, of which R @ point + t is true."""
+    """(N, R, 3) rotation vectors with the root in the world -> in the frame of the camera R @ point + t."""
     turned = np.array(pose, np.float32)
     roots = roma.rotvec_to_rotmat(torch.from_numpy(turned[:, 0].copy()))
     turn = torch.from_numpy(np.asarray(R, np.float32))
@@ -27,7 +27,7 @@ def turn_roots(pose: np.ndarray, R: np.ndarray) -> np.ndarray:
 
 
 def pixels_of(points: np.ndarray, K: np.ndarray) -> np.ndarray:
-    """(..., 3) points in the camera frame [m] -> (..., 2) pixels; NaN where NaN, or not before the camera."""
+    """(..., 3) points in the camera frame [m] -> (..., 2) pixels; NaN where NaN, or behind the camera."""
     depth = np.where(points[..., 2:] > NEAREST, points[..., 2:], np.nan)
     return ((points / depth) @ np.asarray(K).T)[..., :2]
 
@@ -39,14 +39,16 @@ def inside(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def fit_intrinsics(points: np.ndarray, pixels: np.ndarray) -> tuple[np.ndarray, float]:
-    """K (3, 3) of the camera that sees (P, 3) points at (P, 2) pixels, and the median error [pixels].
+    """K (3, 3) of the camera that projects (P, 3) points to (P, 2) pixels, and the median error [pixels].
 
-    x / z and the pixel's x lie on a line whose slope is the focal length and whose start is the principal
-    point. ValueError with fewer than three finite points before the camera.
+    The pixel's x is linear in x / z: the slope is the focal length, the intercept the principal point.
+
+    Raises:
+        ValueError: fewer than three points are finite and in front of the camera.
     """
     known = np.isfinite(points).all(1) & np.isfinite(pixels).all(1) & (points[:, 2] > NEAREST)
     if known.sum() < 3:
-        raise ValueError("the camera cannot be told from fewer than three points before it")
+        raise ValueError("the camera cannot be fitted to fewer than three points in front of it")
     slopes = points[known, :2] / points[known, 2:]
     K = np.eye(3)
     for axis in range(2):
@@ -57,7 +59,7 @@ def fit_intrinsics(points: np.ndarray, pixels: np.ndarray) -> tuple[np.ndarray, 
 
 
 def bend(xy: np.ndarray, lens: np.ndarray) -> np.ndarray:
-    """(..., 2) x / z and y / z -> where the lens shows them. lens: k1, k2, p1, p2, k3 as in OpenCV."""
+    """(..., 2) x / z and y / z -> distorted by the lens; k1, k2, p1, p2, k3 as in OpenCV."""
     k1, k2, p1, p2, k3 = np.asarray(lens, xy.dtype)
     x, y = xy[..., 0], xy[..., 1]
     r2 = x * x + y * y
@@ -72,10 +74,10 @@ def bend(xy: np.ndarray, lens: np.ndarray) -> np.ndarray:
 
 
 def straighten(image: np.ndarray, K: np.ndarray, lens: np.ndarray) -> np.ndarray:
-    """(H, W, C) uint8 picture as a camera of the same K without distortion would have seen it.
+    """Undistort an (H, W, C) uint8 picture, keeping K.
 
-    What the lens showed beyond the edges of the new picture is lost; what it did not show is black. `Sample`
-    has no distortion, and in the corners of a wide lens it moves people by some ten pixels.
+    Parts beyond the edges are lost; pixels that the lens did not show are black. `Sample` has no distortion,
+    which in the corners of a wide lens moves people by some ten pixels.
     """
     if not np.any(lens):
         return image
@@ -86,7 +88,7 @@ def straighten(image: np.ndarray, K: np.ndarray, lens: np.ndarray) -> np.ndarray
 
 @lru_cache(maxsize=8)  # the cameras of one scene; 16 MB for a picture of 1920x1080
 def _grid(size: tuple[int, int], K_bytes: bytes, lens_bytes: bytes) -> torch.Tensor:
-    """(1, H, W, 2) where in the bent picture each pixel's centre lies, the whole picture from -1 to 1."""
+    """(1, H, W, 2) position of each pixel's centre in the distorted picture, scaled to [-1, 1]."""
     K = np.frombuffer(K_bytes, np.float32).reshape(3, 3)
     rows, columns = np.indices(size, dtype=np.float32) + np.float32(0.5)
     rays = np.stack([columns, rows, np.ones_like(rows)], -1) @ np.linalg.inv(K).T

@@ -1,8 +1,8 @@
-"""Reader: what the readers of all published data sets have in common, from annotations on disk to a Sample.
+"""PoseDataset: base class of the readers of published data sets, from annotations on disk to a Sample.
 
-A reader of one data set says what it is (`about`), which files it needs, how one annotation file becomes
-records, and nothing else. The annotations are scanned once, into an index file that opens at once ever
-after (`data/index.py`); pictures are decoded when their sample is asked for.
+A reader of one data set has a description (`about`), the files it needs, and a method that turns one
+annotation file into records. Annotations are scanned once, into an index file that later opens instantly
+(data/index.py); pictures are decoded when their sample is read.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from .orientation import MIRRORED, annotated_orientation, stored_raster, turn_po
 from .sample import PEOPLE, Sample
 
 GENDERS = ("neutral", "female", "male")  # the index stores their numbers
-NEAREST = 0.05  # metres; people whose anchor is nearer than that, or behind the camera, are left out
-_FORMAT = 1  # of index files; counts up when they change
+NEAREST = 0.05  # [m] people whose anchor has a smaller depth are left out
+_FORMAT = 1  # version of index files
 
-# What data sets with fits of SMPL store of each person; of SMPL-X see `smplx_fields`.
+# Fields of each person in data sets with SMPL fits; for SMPL-X see `smplx_fields`.
 SMPL_FIELDS: Fields = {
     "pose": ("f4", 24, 3),
     "shape": ("f4", 10),
@@ -48,7 +48,7 @@ SMPL_FIELDS: Fields = {
 
 
 def smplx_fields(shape_count: int) -> Fields:
-    """What data sets with fits of SMPL-X store of each person, with so many betas."""
+    """Fields of each person in data sets with SMPL-X fits of so many betas."""
     return {
         "pose": ("f4", 53, 3),
         "shape": ("f4", shape_count),
@@ -57,7 +57,7 @@ def smplx_fields(shape_count: int) -> Fields:
     }
 
 
-# What scanning a file of another format, or one cut short, ends in.
+# Errors of scanning a file of another format, or a truncated one.
 _FORMAT_ERRORS = (
     ValueError, KeyError, TypeError, IndexError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error,
     pickle.UnpicklingError,
@@ -68,14 +68,14 @@ log = logging.getLogger("multihmr")
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """A data set for people who do not have it yet.
+    """Description of a data set, and how to get it.
 
-    name      what commands call it
-    title     what its authors call it
-    licence   who may use it for what
-    register  the address where its files are given out
-    files     which of them are needed
-    tree      the folders as the reader expects them, several lines
+    name      on the command line
+    title     of its authors
+    licence   terms of use
+    register  address where its files are distributed
+    files     needed files
+    tree      expected folder layout, several lines
     size      on disk
     citation  the paper
     """
@@ -90,36 +90,38 @@ class DatasetInfo:
     citation: str
 
     def how_to_get(self) -> str:
-        """What to do, several lines."""
+        """Instructions for getting the data set, several lines."""
         files = "\n".join(f"  {file}" for file in self.files)
         tree = "\n".join(f"  {line}" for line in self.tree.splitlines())
         return (
             f"{self.title}: {self.licence}\nregister at {self.register}\ndownload\n{files}\n({self.size}) "
-            f"and lay the files out as\n{tree}"
+            f"and arrange the files as\n{tree}"
         )
 
 
 class PoseDataset(Sequence[Sample], ABC):
     """The samples of one split of a data set, by number.
 
-    A subclass sets
-      about           an About
-      splits          their names, the first is the default
-      needed          glob below the root -> what to do if nothing is there; "{split}" stands for the split
-      people_fields   what is stored of each person: {"pose": ("f4", 53, 3), "translation": ("f4", 3)}.
-                      Fields of Sample by their names, with the pose as rotation vectors and the gender as a
-                      number of GENDERS ("u1",); others are for its own `sample`
-      picture_fields  what is stored of each picture beside K, which always is
-      required        people fields that must be finite: who has NaN there is left out and counted
+    A subclass defines
+      about           a DatasetInfo
+      splits          names of the splits, the default first
+      needed          glob below the root -> instruction if there is no such file; "{split}" is the split
+      people_fields   fields stored per person: {"pose": ("f4", 53, 3), "translation": ("f4", 3)}. Fields of
+                      Sample by their names, with the pose as rotation vectors and the gender as an index of
+                      GENDERS ("u1",); others are for its own `sample`
+      picture_fields  fields stored per picture beside K; with "annotated_size" (height, width), 2D points of
+                      pictures with an EXIF orientation are turned with them (data/orientation.py)
+      required        people fields that must be finite: people with NaN there are left out and counted
       body, anchor, keypoint_set   those of its samples
-    and writes `annotation_files` and `scan`. Where more than decoding is to be done, it extends `sample`, and
-    `unusable` where other people are to be left out.
+    and implements `annotation_files` and `scan`. It extends `sample` if more than decoding is needed, and
+    `unusable` if other people are to be left out.
 
-    records           the Index of its pictures: `records[i]` is a Record, `records.people` their number
-    skipped           reason -> how many people or pictures were left out for it; logged at every start
+    Attributes:
+        records: the Index of its pictures: `records[i]` is a Record, `records.people` their number.
+        skipped: reason -> number of people or pictures left out for it; logged at every start.
 
     Raises:
-        FileNotFoundError: something is not there; it is said what and where to get it.
+        FileNotFoundError: files are missing; the message names them and where to get them.
         ValueError: there is no such split, or annotations have another format; file and sample are named.
     """
 
@@ -136,13 +138,18 @@ class PoseDataset(Sequence[Sample], ABC):
     def __init__(
         self, root: str | Path, split: str | None = None, *, cache: str | Path | None = None
     ) -> None:
-        """cache: the folder for the index file; .multihmr in the root if not given."""
+        """
+        Args:
+            root: folder of the data set.
+            split: the first of `splits` if not given.
+            cache: folder of the index file; .multihmr in the root if not given.
+        """
         self.root = Path(root)
         self.split = split or self.splits[0]
         missing = self.missing(self.root, self.split)
         if missing:
             where = f"multihmr data check {self.about.name} {self.root}"
-            raise FileNotFoundError(f"{'; '.join(missing)}. More says: {where}")
+            raise FileNotFoundError(f"{'; '.join(missing)}. For instructions run: {where}")
         folder = Path(cache) if cache else self.root / ".multihmr"
         self.records = self._open_index(folder / f"{self.about.name}-{self.split}.index")
         self.skipped: Counter[str] = Counter(self.records.facts["skipped"])
@@ -151,7 +158,11 @@ class PoseDataset(Sequence[Sample], ABC):
 
     @classmethod
     def missing(cls, root: str | Path, split: str | None = None) -> list[str]:
-        """What is not below the root, each with what to do; ValueError for an unknown split."""
+        """Files missing below the root, each with an instruction.
+
+        Raises:
+            ValueError: there is no such split.
+        """
         split = split or cls.splits[0]
         if split not in cls.splits:
             raise ValueError(f"{cls.about.name} has the splits {', '.join(cls.splits)}, got {split!r}")
@@ -167,18 +178,18 @@ class PoseDataset(Sequence[Sample], ABC):
 
     @abstractmethod
     def annotation_files(self) -> Sequence[Path]:
-        """The files with the annotations of this split; when one of them changes, all are scanned again."""
+        """Annotation files of this split; all are scanned again when one changes."""
 
     def also_read(self) -> Sequence[Path]:
-        """Other files that `scan` reads, and that make it scan again when they change."""
+        """Other files that `scan` reads; all are scanned again when one changes."""
         return ()
 
     @abstractmethod
     def scan(self, path: Path) -> Iterator[Record]:
-        """The pictures that one annotation file speaks of.
+        """Records of the pictures of one annotation file.
 
-        Who has NaN in required fields or stands behind the camera may be among the people: the caller leaves
-        them out. What the reader itself leaves out it counts in `self.skipped`.
+        People with NaN in required fields or behind the camera may be included: the caller leaves them out.
+        What the reader itself leaves out it counts in `self.skipped`.
         """
 
     def sample(self, record: Record, image: np.ndarray) -> Sample:
@@ -208,7 +219,11 @@ class PoseDataset(Sequence[Sample], ABC):
         return len(self.records)
 
     def __getitem__(self, index):  # type: ignore[no-untyped-def]
-        """ValueError or FileNotFoundError, naming file and sample, for a picture that cannot be read."""
+        """The sample of that number, or a list of samples for a slice.
+
+        Raises:
+            ValueError, FileNotFoundError: the picture cannot be read; the message names file and sample.
+        """
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         record = self.records[range(len(self))[index]]
@@ -248,12 +263,12 @@ class PoseDataset(Sequence[Sample], ABC):
             ) from error
 
     def _open_index(self, path: Path) -> Index:
-        """The index file if it is there and belongs to these annotations; else a new one."""
+        """The index file if it exists and belongs to these annotations; else a new one."""
         belongs_to = self._fingerprint()
         index = _existing(path, belongs_to)
         if index is None:
             _make_folder(path.parent)
-            with FileLock(path.with_name(path.name + ".lock")):  # one process of a training makes it
+            with FileLock(path.with_name(path.name + ".lock")):  # made by one process of a training run
                 index = _existing(path, belongs_to)
                 if index is None:
                     self._write_index(path, belongs_to)
@@ -261,7 +276,7 @@ class PoseDataset(Sequence[Sample], ABC):
         return index
 
     def _fingerprint(self) -> str:
-        """Changes with the annotation files, the fields of the reader and the format."""
+        """Hash of the annotation files' sizes and times, the fields of the reader and the format."""
         files = (*self.annotation_files(), *self.also_read())
         stats = [(str(path.relative_to(self.root)), path.stat()) for path in files]
         facts = [
@@ -280,7 +295,7 @@ class PoseDataset(Sequence[Sample], ABC):
             try:
                 for record in self.scan(file):
                     if record.image not in there:
-                        self.skipped[f"pictures that are not there (once they are, delete {path})"] += 1
+                        self.skipped[f"missing pictures (once they are there, delete {path})"] += 1
                         continue
                     kept = self._usable(writer.checked(record))
                     if kept is not None:
@@ -288,12 +303,12 @@ class PoseDataset(Sequence[Sample], ABC):
             except _FORMAT_ERRORS as error:
                 reason = f"it lacks {error}" if isinstance(error, KeyError) else error
                 raise ValueError(
-                    f"{file} has not the format of {self.about.title}: {reason}; download it again"
+                    f"{file} does not have the format of {self.about.title}: {reason}; download it again"
                 ) from error
         writer.write(path, {"belongs_to": belongs_to, "skipped": self.skipped})
 
     def unusable(self, record: Record) -> Mapping[str, np.ndarray]:
-        """Why people of a picture are left out: reason -> (N,) bool, whom it holds for."""
+        """Why people of a picture are left out: reason -> (N,) bool."""
         reasons = {}
         for key in self.required:
             values = record.people[key]
@@ -304,7 +319,7 @@ class PoseDataset(Sequence[Sample], ABC):
         return reasons
 
     def _usable(self, record: Record) -> Record | None:
-        """The record with the people whose annotations can be used; None if it had some and loses all."""
+        """The record with only the usable people; None if it had people and none is usable."""
         keep = np.ones(len(record), bool)
         for reason, who in self.unusable(record).items():
             self._count(reason, keep & who)
@@ -312,7 +327,7 @@ class PoseDataset(Sequence[Sample], ABC):
         if keep.all():
             return record
         if not keep.any():
-            self.skipped["pictures in which nobody was left"] += 1
+            self.skipped["pictures without usable people"] += 1
             return None
         return replace(record, people={key: value[keep] for key, value in record.people.items()})
 
@@ -322,7 +337,7 @@ class PoseDataset(Sequence[Sample], ABC):
 
 
 class _Folders:
-    """Whether files are there, by listing each of their folders once: to ask for a million takes minutes."""
+    """Which files exist, by listing each folder once: testing a million files takes minutes."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -343,7 +358,7 @@ def _make_folder(folder: Path) -> None:
     except OSError:
         writable = False
     if not writable:
-        raise ValueError(f"{folder} cannot be written to; give another folder for the index (cache)")
+        raise ValueError(f"{folder} is not writable; choose another folder for the index (cache)")
 
 
 def _existing(path: Path, belongs_to: str) -> Index | None:
@@ -351,7 +366,7 @@ def _existing(path: Path, belongs_to: str) -> Index | None:
         return None
     try:
         index = Index(path)
-    except ValueError:  # of another version, or cut short by a full disk
+    except ValueError:  # of another version, or truncated by a full disk
         return None
     return index if index.facts.get("belongs_to") == belongs_to else None
 

@@ -1,8 +1,8 @@
-"""Annotations of a data set in one file that is mapped, not read: a million pictures open at once.
+"""Memory-mapped index of annotations: a data set of a million pictures opens instantly.
 
-The file is a safetensors file. Per picture it has texts (all in one array of bytes, and where each ends),
-arrays of a fixed shape, and where the rows of its people end; per person it has arrays of a fixed shape.
-Processes that open the same file share its pages, and what is not asked for is never in memory.
+The file is a safetensors file. Per picture it has texts (all in one array of bytes, with the end of each),
+arrays of fixed shape, and the end of its people's rows; per person it has arrays of fixed shape. Processes
+that open the same file share its pages, and only what is read is in memory.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ _KINDS = {"F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", 
 _KINDS |= {"BOOL": "|b1", "F64": "<f8", "U16": "<u2"}
 _NAMES = {np.dtype(kind): name for name, kind in _KINDS.items()}
 _TEXTS = ("name", "image")
-_CHUNK = 2048  # records that wait as small arrays, which cost ten times what they hold
+_CHUNK = 2048  # records kept as small arrays, whose overhead is ten times their content
 
 
 @dataclass(frozen=True)
 class Record:
-    """What is known of one picture before its pixels are read.
+    """Annotations of one picture.
 
     name     unique in the data set
     image    the picture's path below the root of the data set, with "/"
-    people   field -> (N, ...) one row a person; the fields and shapes are those that the reader declares
-    picture  field -> (...) what belongs to the picture, such as "K" (3, 3)
+    people   field -> (N, ...) one row per person; fields and shapes as the reader declares them
+    picture  field -> (...) values of the picture, such as "K" (3, 3)
     """
 
     name: str
@@ -62,9 +62,10 @@ class IndexWriter:
         self._pictures = 0
 
     def checked(self, record: Record) -> Record:
-        """The record with what is declared, in the types declared.
+        """The record with the declared fields in the declared types.
 
-        ValueError, naming the sample, for a field that is missing or of another shape.
+        Raises:
+            ValueError: a field is missing or of another shape; the message names the sample.
         """
         parts: dict[str, dict[str, np.ndarray]] = {}
         for room, fields, count in (("people", self._people, (len(record),)), ("picture", self._picture, ())):
@@ -76,7 +77,7 @@ class IndexWriter:
         return replace(record, people=parts["people"], picture=parts["picture"])
 
     def add(self, record: Record) -> None:
-        """Takes a record that went through `checked`."""
+        """Add a record that `checked` returned."""
         rows: dict[str, np.ndarray] = {}
         for text in _TEXTS:
             content = getattr(record, text).encode()
@@ -92,7 +93,7 @@ class IndexWriter:
             self._pack()
 
     def write(self, path: Path, facts: Mapping[str, Any]) -> None:
-        """Write the file with JSON `facts`; it gets its name only when it is complete."""
+        """Write the file atomically, with JSON `facts`."""
         self._pack()
         chunks = {key: self._chunks[key] for key in sorted(self._fields, key=self._widest_first)}
         header: dict[str, Any] = {"__metadata__": {"facts": json.dumps(facts)}}
@@ -121,7 +122,7 @@ class IndexWriter:
         return np.array([self._ends[room]], np.int64)
 
     def _widest_first(self, key: str) -> tuple[int, str]:
-        """Then every array begins at a multiple of its own item size, as mapped arrays should."""
+        """Sort key with which every array begins at a multiple of its item size."""
         return -np.dtype(self._fields[key][0]).itemsize, key
 
     def _pack(self) -> None:
@@ -132,9 +133,13 @@ class IndexWriter:
 
 
 class Index:
-    """Records by their number, from a file of `IndexWriter`; opening it reads its header only.
+    """Records by number, from a file of `IndexWriter`; opening it reads only its header.
 
-    facts: what was written along. ValueError if the file is cut short or no index.
+    Attributes:
+        facts: JSON content given to `IndexWriter.write`.
+
+    Raises:
+        ValueError: the file is truncated or no index.
     """
 
     def __init__(self, path: Path) -> None:
@@ -154,18 +159,18 @@ class Index:
             self._people_ends = self._arrays.pop("people.ends")
         except (ValueError, KeyError, TypeError, MemoryError, OverflowError) as error:
             raise ValueError(
-                f"{path} is no complete index ({error}); delete it and it is made again"
+                f"{path} is not a complete index ({error}); delete it, and it is made again"
             ) from error
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Index, (self.path,)  # to a worker goes the path, not what is mapped
+        return Index, (self.path,)  # workers get the path, not the mapped content
 
     def __len__(self) -> int:
         return len(self._people_ends)
 
     @property
     def people(self) -> int:
-        """How many people all pictures have together."""
+        """Number of people in all pictures."""
         return int(self._people_ends[-1]) if len(self) else 0
 
     def __getitem__(self, i: int) -> Record:

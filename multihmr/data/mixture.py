@@ -1,7 +1,7 @@
-"""Several data sets as one endless stream in which sample number g is always the same.
+"""Mixture of data sets: an endless stream in which sample number g is always the same.
 
-Nothing is remembered from one number to the next, so that any worker of any process can read any sample, and
-a resumed run sees what an uninterrupted one would have seen.
+It is stateless, so that any worker of any process can read any sample, and a resumed run sees what an
+uninterrupted one would have seen.
 """
 
 from __future__ import annotations
@@ -19,13 +19,18 @@ from .datasets.background import BackgroundImages
 from .sample import Sample
 from .webdataset import Shards
 
-BLOCK = 1000  # samples within which every data set has exactly its share
+BLOCK = 1000  # consecutive samples in which every data set has exactly its share
 
 
 @dataclass(frozen=True)
 class Source:
-    """A data set in a mixture: what messages call it, its samples, and its share of the stream in any unit;
-    without shares every sample of all sources counts the same."""
+    """A data set in a mixture.
+
+    Attributes:
+        name: in messages and names of samples.
+        samples: by number.
+        share: of the stream, in any unit; without shares every sample of all sources counts the same.
+    """
 
     name: str
     samples: Sequence[Sample]
@@ -70,7 +75,7 @@ def _open(name: str, root: Path, joints: bool) -> Sequence[Sample]:
         return RenderedDataset(GenerationConfig(int(folder)))
     if words in ("background", "nobody") and folder:
         return BackgroundImages(folder)
-    # The longest, for "coco-wholebody" is no split of "coco".
+    # The longest match: "coco-wholebody" is not a split of "coco".
     known = max((n for n in DATASETS if f"{words}-".startswith(f"{n}-")), key=len, default="")
     if folder or (known and not Path(name).exists()):
         split = words[len(known) + 1 :] if known else None
@@ -79,12 +84,13 @@ def _open(name: str, root: Path, joints: bool) -> Sequence[Sample]:
 
 
 class Mixture:
-    """Sample number g of an endless stream over data sets, each in its share and in an order of its own.
+    """Sample number g of an endless stream over data sets, each with its share and a shuffled order.
 
-    Within every block of 1000 numbers each data set has exactly its share, spread evenly. All of its samples
-    come before one comes again. A sample's name then begins with that of its data set.
+    In every block of 1000 numbers each data set has exactly its share, spread evenly. All of its samples come
+    before one is repeated. A sample's name begins with that of its data set.
 
-    ValueError: some sources have a share and others not, a share is not positive, or a source is empty.
+    Raises:
+        ValueError: some sources have a share and others not, a share is not positive, or a source is empty.
     """
 
     def __init__(self, sources: Sequence[Source], seed: int = 0) -> None:
@@ -96,14 +102,14 @@ class Mixture:
             given = ", ".join(f"{source.name}: {source.share}" for source in sources)
             raise ValueError(f"each data set needs a positive share, or none has one; got {given}")
         self.seed = seed
-        # A lane is what is gone through in one order: all sources together, or each on its own.
+        # A lane is shuffled as a whole: all sources together, or each on its own.
         self._lanes = [list(sources)] if shares[0] is None else [[source] for source in sources]
         self._lane_at, self._rank_at = _spread([share or 1.0 for share in shares[: len(self._lanes)]])
         self._counts = np.bincount(self._lane_at)
-        self._orders: dict[int, tuple[int, np.ndarray]] = {}  # of each lane the epoch that was read last
+        self._orders: dict[int, tuple[int, np.ndarray]] = {}  # lane -> last epoch and its order
 
     def place(self, g: int) -> tuple[Source, int]:
-        """Which sample number g is: its source and its number there."""
+        """Source of sample number g, and its number there."""
         block, at = divmod(g, BLOCK)
         lane = int(self._lane_at[at])
         turn = block * int(self._counts[lane]) + int(self._rank_at[at])
@@ -137,7 +143,7 @@ class Mixture:
 
 
 def _spread(shares: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-    """For each number of a block: whose it is, and how many of the same stand before it."""
+    """For each number of a block: its lane, and how many of the lane come before it."""
     exact = np.array(shares) / sum(shares) * BLOCK
     counts = np.maximum(np.floor(exact), 1).astype(int)
     while counts.sum() != BLOCK:
@@ -150,13 +156,14 @@ def _spread(shares: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def for_body(sample: Sample, topology: Topology, *, keypoints_only: bool = False) -> Sample:
-    """The sample with as many parameters as a body takes, NaN where it has none.
+    """The sample with the number of parameters that a body takes, NaN where it has none.
 
-    Bodies of linear shape take 0 for the components that a data set did not fit.
+    Bodies of linear shape get 0 for the components that a data set did not fit.
 
     Args:
+        sample: of any body.
         topology: of the body.
-        keypoints_only: take from people of another body their keypoints, and their heads where it knows them.
+        keypoints_only: of people with another body use the keypoints, and the heads where they are known.
 
     Raises:
         ValueError: the people have another body, or more parameters; both are named.
@@ -170,10 +177,11 @@ def for_body(sample: Sample, topology: Topology, *, keypoints_only: bool = False
         if not keypoints_only:
             raise ValueError(
                 f"people of sample '{sample.name}' have body '{sample.body}', the model has "
-                f"'{topology.name}'; train a model of that body, or take their keypoints only"
+                f"'{topology.name}'; train a model with that body, or use only their keypoints "
+                "(--keypoints-only)"
             )
         sample = replace(sample, **{name: getattr(sample, name)[:, :0] for name in wanted})
-    if not sample.pose.shape[1] and sample.anchor != "center":  # nobody knows where the head is from there
+    if not sample.pose.shape[1] and sample.anchor != "center":  # the head is unknown
         sample = replace(sample, translation=np.full_like(sample.translation, np.nan), anchor="center")
     changes: dict[str, Any] = {
         name: _widened(sample, name, shape, topology) for name, shape in wanted.items()

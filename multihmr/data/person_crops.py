@@ -1,4 +1,4 @@
-"""Crops of one person, as networks for one person learn from them: others in the picture are passers-by."""
+"""Person crops for training top-down networks: one person per crop has annotations, others are background."""
 
 from __future__ import annotations
 
@@ -14,18 +14,21 @@ from .augment import LEAST_SIDE, Augmentation, draw_angle, finish
 from .sample import PEOPLE, Sample
 from .transforms import heads_of, on_pelvis, turned_points, warp
 
-LEAST_SEEN = 0.25  # share of a person that is not hidden; of less only a guess can be learned
-ROOM = ((-0.45, -0.25), (0.45, 1.65))  # [m] around the head of a person of whom nothing else is known
-BY_WHAT_IS_SEEN = 0.3  # share of boxes that leave out what is hidden of a person, as those of detectors do
-SCALE, SHIFT = 1.25, 0.08  # how much larger or smaller boxes are drawn, and how far aside [their sides]
+LEAST_SEEN = 0.25  # smallest visible share of a person to learn from
+ROOM = ((-0.45, -0.25), (0.45, 1.65))  # [m] box around the head of a person without keypoints
+BY_WHAT_IS_SEEN = 0.3  # share of boxes around only the visible part of a person, as detectors give them
+SCALE, SHIFT = 1.25, 0.08  # jitter of boxes: factor of their size, and shift in their sides
 
 
 def one_person(
     sample: Sample, size: int, rng: np.random.Generator, topology: Topology, how: Augmentation | None = None
 ) -> Sample:
-    """A crop of `size` x `size` pixels around one of the people, who alone stays in the truth.
+    """A crop of `size` x `size` pixels around one of the people, with the annotations of that person alone.
 
-    Nobody if all are hidden or too small. ValueError: as `see` and `flip`.
+    A random crop without annotations if all people are occluded or too small.
+
+    Raises:
+        ValueError: as `warp` and `flip`.
     """
     how = how or Augmentation()
     return finish(_crops(sample, size, rng, topology, how, 1)[0], rng, topology, how)
@@ -34,7 +37,7 @@ def one_person(
 def one_person_twice(
     sample: Sample, size: int, rng: np.random.Generator, topology: Topology, how: Augmentation | None = None
 ) -> list[Sample]:
-    """Two crops of one person through one camera: boxes, light and patches differ, metres do not."""
+    """Two crops of one person and one camera: boxes, colours and patches differ, 3D annotations do not."""
     how = how or Augmentation()
     crops = _crops(sample, size, rng, topology, how, 2)
     both = dataclasses.replace(how, flip=float(rng.random() < how.flip))  # mirrored, or not
@@ -44,7 +47,7 @@ def one_person_twice(
 def _crops(
     sample: Sample, size: int, rng: np.random.Generator, topology: Topology, how: Augmentation, count: int
 ) -> list[Sample]:
-    """`count` windows on one of the people, or on nobody, whose camera may be turned."""
+    """`count` crops of one of the people, or of the background, with one camera rotation."""
     sample = on_pelvis(sample, topology)
     angle = draw_angle(rng, how)
     boxes = person_boxes(sample, angle, seen=rng.random() < BY_WHAT_IS_SEEN)
@@ -60,10 +63,10 @@ def _crops(
 
 
 def person_boxes(sample: Sample, angle: float = 0.0, *, seen: bool = False) -> list[np.ndarray | None]:
-    """For each person the box within the picture, once the camera has turned; None where there is none.
+    """The box of each person in the picture, rotated by `angle` [rad]; None for people outside.
 
-    By the keypoints; without any by where the head is. seen: by those that are not hidden, where the sample
-    knows which ones these are and two are left.
+    From the keypoints, or without any from the head position. With `seen` from the visible keypoints, where
+    the sample has their visibility and at least two are visible.
     """
     height, width = sample.image.shape[:2]
     boxes = [_box_of_head(sample, n, head) for n, head in enumerate(heads_of(sample, angle))]
@@ -79,7 +82,7 @@ def person_boxes(sample: Sample, angle: float = 0.0, *, seen: bool = False) -> l
 
 
 def clear_people(sample: Sample, boxes: Sequence[np.ndarray | None]) -> list[int]:
-    """Who is seen well enough to be learned from, and to be measured on."""
+    """Indices of people who are visible enough to be trained and measured on."""
     return [
         n
         for n, box in enumerate(boxes)
@@ -88,7 +91,7 @@ def clear_people(sample: Sample, boxes: Sequence[np.ndarray | None]) -> list[int
 
 
 def only(sample: Sample, person: int | None) -> Sample:
-    """The sample with one of its people, or nobody, in the truth; what tells people's pixels apart goes."""
+    """The sample with the annotations of one person or none, without mask and depth."""
     rows = slice(0, 0) if person is None else slice(person, person + 1)
     people = {name: getattr(sample, name) for name in PEOPLE}
     kept = {name: array[rows] for name, array in people.items() if array is not None}
@@ -100,7 +103,7 @@ def longer_side(box: np.ndarray) -> float:
 
 
 def _box_of_head(sample: Sample, person: int, head: np.ndarray) -> np.ndarray | None:
-    """Around a person of usual size who stands below this head, where that lies in the picture."""
+    """Box of an upright person of average size below this head, clipped to the picture."""
     pixels_a_metre = sample.K[0, 0] / np.maximum(sample.translation[person, 2], 1e-3)
     corners = head + pixels_a_metre * np.array(ROOM)
     low, high = corners.clip(0, np.array(sample.image.shape[1::-1]))
@@ -116,7 +119,7 @@ def _jittered(box: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _somewhere(sample: Sample, rng: np.random.Generator) -> np.ndarray:
-    """A square somewhere in a picture in which nobody can be learned from."""
+    """A random square in a picture without usable people."""
     extent = np.array(sample.image.shape[1::-1], dtype=float)
     side = rng.uniform(0.3, 0.8) * extent.min()
     start = rng.uniform(0, extent - side)

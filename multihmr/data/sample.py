@@ -1,4 +1,4 @@
-"""Sample: one picture with the true people in it, as every data set gives it."""
+"""Sample: a picture with the ground truth of its people, the common form of all data sets."""
 
 from __future__ import annotations
 
@@ -6,32 +6,32 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-# What `translation` is the place of. "center": the joint that networks detect people by (the head).
-# "pelvis": the joint that `pose[:, 0]` turns around. "transl": SMPL's own translation, which is added to the
-# body's rest shape: the pelvis then stands at translation + rest pelvis of the shape.
+# Meaning of `translation`. "center": position of the joint by which networks detect people (the head).
+# "pelvis": of the joint that `pose[:, 0]` rotates about. "transl": SMPL's translation, which is added to the
+# body's vertices: the pelvis is at translation + rest pelvis of the shape.
 ANCHORS = ("center", "pelvis", "transl")
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A picture, its camera and its N people. What is not known is NaN, or None for whole fields.
+    """A picture, its camera and its N people. Unknown values are NaN, unknown fields None.
 
     image            (H, W, 3) uint8
-    K                (3, 3) float32 intrinsics in pixels of this image; NaN where nobody measured them
-    pose             (N, R, 3, 3) float32 of `body`; pose[:, 0] turns the body into the camera frame. Joints
-                     that the data set does not have (hands, say) are NaN
+    K                (3, 3) float32 intrinsics in pixels of this image; NaN if unknown
+    pose             (N, R, 3, 3) float32 of `body`; pose[:, 0] rotates the body into the camera frame.
+                     Joints without annotations (hands, say) are NaN
     shape            (N, S), expression (N, E) float32
-    translation      (N, 3) float32 where `anchor` is in the camera frame [m]
-    visibility       (N,) float32 share of the person's vertices whose pixel shows this person; 1 if unknown
-    name             of the sample in its data set, unique there: messages and result files carry it
-    body             whose parameters these are: "anny", "smplx", "smpl"; with R = 0 there are none
+    translation      (N, 3) float32 position of `anchor` in the camera frame [m]
+    visibility       (N,) float32 visible share of the person's vertices; 1 if unknown
+    name             of the sample, unique in its data set; used in messages and result files
+    body             body model of the parameters: "anny", "smplx", "smpl"; there are none if R = 0
     anchor           one of ANCHORS
     keypoints_2d     (N, M, 2) float32 pixels of this image, keypoints_3d (N, M, 3) camera frame [m], the
-                     points of `keypoint_set`, named as in `bodies.joints.KEYPOINT_SETS` or by the data set
-    joint_visibility (N, J) bool, which joints of `body` are in the picture and not hidden
-    gender           (N,) str: "neutral", "female" or "male", of bodies that have one model for each
-    mask             (H, W) uint8: 0 nobody, n + 1 where person n is seen
-    depth            (H, W) float32 distance along the optical axis [m], NaN where there is nothing
+                     points of `keypoint_set`, named in bodies/keypoint_sets.py or by the data set
+    joint_visibility (N, J) bool, which joints of `body` are in the picture and not occluded
+    gender           (N,) str: "neutral", "female" or "male", for bodies with one model per gender
+    mask             (H, W) uint8: 0 background, n + 1 where person n is visible
+    depth            (H, W) float32 distance along the optical axis [m], NaN where there is no surface
     world_to_camera  (3, 4) float32 rotation and translation [m] from a world whose z points up
 
     Raises:
@@ -80,8 +80,8 @@ class Sample:
         return len(self.translation)
 
 
-PICTURES = ("mask", "depth")  # of the picture's size: they go through windows with it
+PICTURES = ("mask", "depth")  # of the picture's size; cropped with it
 WORDS = ("name", "body", "anchor", "keypoint_set")
 CAMERA = ("K", "world_to_camera")
-# All others have one row a person.
+# All others have one row per person.
 PEOPLE = tuple(f.name for f in fields(Sample) if f.name not in ("image", *WORDS, *PICTURES, *CAMERA))

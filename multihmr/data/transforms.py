@@ -1,7 +1,7 @@
-"""A sample seen otherwise: through a window, by a turned camera, in a mirror, behind a patch; truth follows.
+"""Geometric transforms of samples: crop and rotate (`warp`), mirror (`flip`), occlude; annotations follow.
 
-Pixels move through `Window`, so that K follows. People move only where the camera turns (`see` with an angle)
-or where the world is mirrored (`flip`).
+Pixels move through a `Letterbox`, so that K follows. 3D annotations change only if the camera rotates (`warp`
+with an angle) or the world is mirrored (`flip`).
 """
 
 from __future__ import annotations
@@ -24,17 +24,22 @@ HEAD_POINTS = ("head", "nose", "head_top", "left_eye", "right_eye", "left_ear", 
 
 
 def warp(sample: Sample, letterbox: Letterbox, angle: float = 0.0) -> Sample:
-    """The sample through a window of a camera that is turned by `angle` [rad] about its axis.
+    """Crop a sample, after rotating its camera about the optical axis.
 
-    A positive angle turns the picture clockwise. The window lies on the turned picture. K and all that is
-    given in pixels follow the window; people, in camera coordinates, follow the turn alone. A longer lens is
-    a window around the principal point: it shows all larger, changes K, and moves no metre.
-    `joint_visibility` stays where only the body could tell which joints have left the window.
+    K and everything in pixels follow the crop; people, in camera coordinates, follow only the rotation. A
+    longer focal length is a crop around the principal point. `joint_visibility` is kept where only the body
+    could tell which joints have left the crop.
 
-    ValueError: a window that mirrors (`flip` does that), or a turn of people who stand at SMPL's `transl`.
+    Args:
+        sample: with the anchor "center" or "pelvis" if the camera rotates.
+        letterbox: crop of the rotated picture.
+        angle: [rad]; positive rotates the picture clockwise.
+
+    Raises:
+        ValueError: the letterbox mirrors (`flip` does that), or a sample with SMPL's `transl` is rotated.
     """
     if letterbox.flip:
-        raise ValueError("warp() takes no mirroring window, because people must change sides too; use flip()")
+        raise ValueError("warp() takes no mirroring letterbox: left and right must change too; use flip()")
     turn = _turn_pixels(sample, angle)
     changes: dict[str, Any] = {"image": _pixels(sample.image, letterbox, turn, angle)}
     changes["K"] = letterbox.intrinsics(sample.K.astype(np.float64)).astype(np.float32)
@@ -50,10 +55,16 @@ def warp(sample: Sample, letterbox: Letterbox, angle: float = 0.0) -> Sample:
 
 
 def flip(sample: Sample, topology: Topology) -> Sample:
-    """The sample in a mirror: left and right change places in picture, camera, pose, hands and face.
+    """Mirror a sample: left and right are exchanged in picture, camera, pose, hands and face.
 
-    topology: of the sample's body. People at SMPL's `transl` are off by twice what their pelvis at rest
-    stands beside x = 0, some millimetres. ValueError: a body or a set of keypoints whose sides are unknown.
+    People with SMPL's `transl` are off by twice the x of their rest pelvis, some millimetres.
+
+    Args:
+        sample: any.
+        topology: of the sample's body.
+
+    Raises:
+        ValueError: left and right of the body or of a keypoint set are unknown.
     """
     width = sample.image.shape[1]
     K = sample.K.copy()
@@ -77,10 +88,10 @@ def flip(sample: Sample, topology: Topology) -> Sample:
 
 
 def occlude(sample: Sample, patch: np.ndarray, x0: int, y0: int) -> Sample:
-    """The sample with a patch (h, w, 3) uint8 before it, its top left pixel at (x0, y0).
+    """Occlude a sample by a patch (h, w, 3) uint8 with its top left pixel at (x0, y0).
 
-    Nobody is seen there any more: the mask is 0, the depth unknown. `visibility` follows where there is a
-    mask; `joint_visibility` follows where the joints are among the keypoints, else it is not known any more.
+    There the mask becomes 0 and the depth unknown. `visibility` is updated if there is a mask;
+    `joint_visibility` if the joints are among the keypoints, else it becomes None.
     """
     y1, x1 = y0 + patch.shape[0], x0 + patch.shape[1]
     changes: dict[str, Any] = {"image": sample.image.copy()}
@@ -99,9 +110,9 @@ def occlude(sample: Sample, patch: np.ndarray, x0: int, y0: int) -> Sample:
 
 
 def on_pelvis(sample: Sample, topology: Topology) -> Sample:
-    """People at SMPL's `transl` by the place of their pelvis, which cameras and mirrors can move.
+    """Samples with SMPL's `transl` converted to the anchor "pelvis", which can be rotated and mirrored.
 
-    Only where the body's neutral shapes say how far apart the two are; others stay as they are.
+    Only if the rest pelvis follows from the body's shape; others are returned unchanged.
     """
     numbers = [np.ones((len(sample), 1), np.float32), sample.shape, sample.expression]
     parameters = np.concatenate(numbers, axis=1)
@@ -112,14 +123,14 @@ def on_pelvis(sample: Sample, topology: Topology) -> Sample:
     rest: Any = topology.rest_pelvis
     if parameters.shape[1] != len(rest):
         return sample
-    # A face that nobody measured moves no pelvis.
+    # An unknown expression does not move the pelvis.
     translation = sample.translation + np.nan_to_num(parameters) @ rest
     return dataclasses.replace(sample, translation=translation.astype(np.float32), anchor="pelvis")
 
 
 def heads_of(sample: Sample, angle: float = 0.0) -> np.ndarray:
-    """(N, 2) pixels where the heads are once the camera has turned; without a known head the person's anchor,
-    else NaN."""
+    """(N, 2) head positions in pixels after a camera rotation; for unknown heads that of the anchor, else
+    NaN."""
     turn = _turn_pixels(sample, angle)
     at = project(torch.from_numpy(sample.translation), torch.from_numpy(sample.K)).numpy().astype(float)
     at[~(sample.translation[:, 2] > 0)] = np.nan
@@ -134,14 +145,14 @@ def heads_of(sample: Sample, angle: float = 0.0) -> np.ndarray:
 
 
 def turned_points(sample: Sample, angle: float, points: np.ndarray) -> np.ndarray:
-    """(..., 2) pixels of the picture where they are once the camera has turned."""
+    """(..., 2) pixels after a camera rotation by `angle` [rad]."""
     return _turn(points, _turn_pixels(sample, angle))
 
 
 def _turn_pixels(sample: Sample, angle: float) -> np.ndarray:
-    """(2, 3) how pixels move when the camera turns about its axis: K R K^-1.
+    """(2, 3) affine map of pixels for a camera rotation about its axis: K R K^-1.
 
-    Without a K the picture turns about its middle.
+    Without a K the picture rotates about its centre.
     """
     height, width = sample.image.shape[:2]
     K = np.array([[1, 0, width / 2], [0, 1, height / 2], [0, 0, 1]])
@@ -158,8 +169,8 @@ def _rotation(angle: float) -> np.ndarray:
 def _turn_people(sample: Sample, angle: float) -> Sample:
     if sample.anchor == "transl" and len(sample):
         raise ValueError(
-            f"sample '{sample.name}' places people by SMPL's transl, which does not turn with the camera; "
-            "give the place of the pelvis (anchor 'pelvis'), or augment without roll"
+            f"sample '{sample.name}' places people by SMPL's transl, which cannot be rotated; "
+            "give the position of the pelvis (anchor 'pelvis'), or augment without rotation"
         )
     turn = _rotation(angle).astype(np.float32)
     pose = sample.pose.copy()
@@ -176,10 +187,10 @@ def _turn_people(sample: Sample, angle: float) -> Sample:
 
 
 def _pixels(image: np.ndarray, letterbox: Letterbox, turn: np.ndarray, angle: float) -> np.ndarray:
-    """(size, size, 3): the picture turned, through the window."""
+    """(size, size, 3) the rotated and cropped picture."""
     if not angle:
         return letterbox.apply(image)
-    # First an upright window that holds the turned one, at its scale, which shrinks without aliasing.
+    # First an upright crop that contains the rotated one, at its scale, which shrinks without aliasing.
     corners = letterbox.inverse_points(np.array([[0, 0], [1, 0], [0, 1], [1, 1]]) * float(letterbox.size))
     corners = _turn_back(corners, turn)
     (x0, y0), (x1, y1) = corners.min(0), corners.max(0)
@@ -206,7 +217,7 @@ def _turn_back(xy: np.ndarray, turn: np.ndarray) -> np.ndarray:
 
 
 def _nearest(plane: np.ndarray, letterbox: Letterbox, turn: np.ndarray, *, outside: float) -> np.ndarray:
-    """(size, size) of a plane whose numbers must not be mixed: persons, or depths."""
+    """(size, size) nearest-neighbour crop of a plane of labels or depths."""
     middles = np.arange(letterbox.size) + 0.5
     xy = np.stack(np.meshgrid(middles, middles), axis=-1)
     col, row = np.moveaxis(np.floor(_turn_back(letterbox.inverse_points(xy), turn)).astype(int), -1, 0)
@@ -217,7 +228,7 @@ def _nearest(plane: np.ndarray, letterbox: Letterbox, turn: np.ndarray, *, outsi
 
 
 def _still_seen(sample: Sample, mask: np.ndarray, area: float) -> np.ndarray:
-    """(N,) visibility after the mask became `mask`, in which a pixel of before covers `area` pixels."""
+    """(N,) visibility after the mask changed to `mask`, in which an old pixel covers `area` pixels."""
     assert sample.mask is not None
     count = len(sample) + 1
     before = np.bincount(sample.mask.ravel(), minlength=count)[1:count] * area
@@ -227,7 +238,7 @@ def _still_seen(sample: Sample, mask: np.ndarray, area: float) -> np.ndarray:
 
 
 def _has_joints(sample: Sample) -> bool:
-    """Whether its keypoints are the joints of its body, one by one."""
+    """Whether its keypoints are the joints of its body."""
     joints, points = sample.joint_visibility, sample.keypoints_2d
     return (
         joints is not None
@@ -238,7 +249,7 @@ def _has_joints(sample: Sample) -> bool:
 
 
 def _mark_joints(sample: Sample, x0: int, y0: int, x1: int, y1: int, *, inside: bool) -> Sample:
-    """Joints stay visible only where they lie in the box, or only where they do not."""
+    """Mark joints outside of the box as not visible, or with `inside=False` those in it."""
     if not _has_joints(sample):
         return sample
     points: Any = sample.keypoints_2d
@@ -252,7 +263,7 @@ def _set_names(keypoint_set: str) -> list[str]:
 
 
 def _point_names(sample: Sample, topology: Topology) -> list[str]:
-    """Names of the sample's keypoints, which tell left from right."""
+    """Names of the sample's keypoints, from which left and right follow."""
     points = sample.keypoints_2d if sample.keypoints_2d is not None else sample.keypoints_3d
     if points is None:
         return []
@@ -267,7 +278,7 @@ def _point_names(sample: Sample, topology: Topology) -> list[str]:
 
 
 def _topology_of(sample: Sample, topology: Topology) -> Topology:
-    """The given one, but for SMPL, which has none here: it has names, and no face."""
+    """The given topology, except for SMPL, of which only joint names are known."""
     if sample.body != "smpl":
         return topology
     names = tuple(_set_names("smpl24"))

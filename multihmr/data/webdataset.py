@@ -1,9 +1,9 @@
-"""Rendered pictures on disk: WebDataset tars in which files of one NAME make one Sample.
+"""WebDataset shards: tars in which the files of one NAME are one Sample.
 
 NAME.jpg        the picture
-NAME.npz        the fields of Sample that are arrays or words, by their names, and what else the writer knows
-NAME.mask.png   who is seen where (8 bits), where known
-NAME.depth.png  distance along the optical axis in millimetres (16 bits, 0 is nothing), where known
+NAME.npz        fields of Sample that are arrays or texts, by their names, and extra arrays of the writer
+NAME.mask.png   index of the visible person (8 bits), if known
+NAME.depth.png  distance along the optical axis in millimetres (16 bits, 0 is no surface), if known
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ..storage.atomic import atomic_path
 from .sample import CAMERA, PEOPLE, WORDS, Sample
 
 JPEG_QUALITY = 92
-# What decoding something else than was written ends in.
+# Errors of decoding damaged files.
 _DAMAGES = (OSError, ValueError, TypeError, KeyError, SyntaxError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
@@ -35,9 +35,12 @@ def write_shard(
     samples: Iterable[Sample],
     more: Callable[[Sample], Mapping[str, np.ndarray]] | None = None,
 ) -> None:
-    """A tar with the files of each sample; it gets its name only when it is complete.
+    """Write a shard atomically.
 
-    more: arrays that others than this package may want, by name, for the .npz; not read again here.
+    Args:
+        path: of the tar.
+        samples: its samples.
+        more: extra arrays of a sample for its .npz, by name, for other software.
     """
     path = Path(path)
     with atomic_path(path) as draft, tarfile.open(draft, "w") as tar:
@@ -52,16 +55,20 @@ def write_shard(
 
 
 class Shards(Sequence[Sample]):
-    """All samples of a folder of tars (or of one tar), by number; files are opened only to be read.
+    """The samples of a folder of shards (or of one shard), by number.
 
     Raises:
-        FileNotFoundError: no tar there.
-        ValueError: a tar is cut short or no shard; it is named.
+        FileNotFoundError: there is no shard.
+        ValueError: a file is truncated or no shard.
     """
 
     def __init__(self, root: str | Path, *, planes: bool = False, joints: bool = False) -> None:
-        """planes: read masks and depths too, where there are some. joints: give people without keypoints the
-        2D joints of their body as such, where `multihmr generate` wrote them."""
+        """
+        Args:
+            root: folder of shards, or one shard.
+            planes: also read masks and depths.
+            joints: use the 2D joints that `multihmr generate` wrote as keypoints of people without any.
+        """
         root = Path(root)
         self.planes = planes
         self.joints = joints
@@ -76,7 +83,11 @@ class Shards(Sequence[Sample]):
         return len(self._members)
 
     def __getitem__(self, index):  # type: ignore[no-untyped-def]
-        """ValueError, naming sample and file, for one that is damaged."""
+        """The sample of that number, or a list of samples for a slice.
+
+        Raises:
+            ValueError: it is damaged; the message names sample and file.
+        """
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         path, name, places = self._members[index]
@@ -103,7 +114,7 @@ class Shards(Sequence[Sample]):
 
 
 def _index(path: Path) -> list[tuple[Path, str, dict[str, tuple[int, int]]]]:
-    """Where in the tar each sample's files lie: by their endings, as (offset, size)."""
+    """(offset, size) of each sample's files in the tar, by ending."""
     samples: dict[str, dict[str, tuple[int, int]]] = {}
     length = path.stat().st_size
     try:
@@ -114,10 +125,10 @@ def _index(path: Path) -> list[tuple[Path, str, dict[str, tuple[int, int]]]]:
                 name, _, ending = member.name.partition(".")
                 samples.setdefault(name, {})[ending] = (member.offset_data, member.size)
     except tarfile.TarError as error:
-        raise ValueError(f"{path} is no complete shard: {error}; write it again") from error
+        raise ValueError(f"{path} is not a complete shard: {error}; write it again") from error
     for name, places in samples.items():
         if not {"jpg", "npz"} <= set(places):
-            raise ValueError(f"{path} is no complete shard: {name} lacks its .jpg or .npz; write it again")
+            raise ValueError(f"{path} is not a complete shard: {name} lacks its .jpg or .npz; write it again")
     return [(path, name, places) for name, places in samples.items()]
 
 

@@ -80,5 +80,5 @@ def test_nobody_and_nothing(tmp_path):
 @pytest.mark.parametrize("length", [0, 5, 300, 10_000])
 def test_cut_short(written, tmp_path, length):
     (tmp_path / "short.index").write_bytes(written.read_bytes()[:length])
-    with pytest.raises(ValueError, match=r"short\.index is no complete index"):
+    with pytest.raises(ValueError, match=r"short\.index is not a complete index"):
         Index(tmp_path / "short.index")

@@ -96,7 +96,7 @@ def test_pictures_of_nobody_are_learned_to_show_nobody(tmp_path):
     assert not len(true.centers)
     assert true.heads_B.all()
     assert not true.known.camera_B.any()
-    with pytest.raises(FileNotFoundError, match="could show nobody"):
+    with pytest.raises(FileNotFoundError, match="no pictures"):
         open_sources(f"background@{tmp_path / 'park' / 'empty'}")
 
 

@@ -135,7 +135,7 @@ def test_hard_negatives_are_the_best_scored_others():
 def test_two_people_in_the_truth_of_a_crop_are_refused():
     model = tiny_glnet()
     pixels, true = seen(model, crop_of(people=2))
-    with pytest.raises(ValueError, match="crops with one person"):
+    with pytest.raises(ValueError, match="crops of one person"):
         match(pixels, true, model)
 
 

@@ -130,7 +130,7 @@ def test_a_number_gone_wrong_names_term_and_sample(toy_sample):
     state = state_of()
     batch = collate([toy_sample(0), toy_sample(1)])
     batch.expression_PE[3, 0] = math.inf
-    with pytest.raises(FloatingPointError, match=r"term expression.* because of '000001'; mend"):
+    with pytest.raises(FloatingPointError, match=r"term expression.* because of '000001'; repair"):
         train_step(state, Objective(state.model), [batch])
 
 

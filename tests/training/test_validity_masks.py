@@ -119,7 +119,7 @@ def test_people_stand_alike_by_any_anchor(batch, anchor):
 
 def test_smpl_translations_need_a_body_that_knows_them(batch):
     batch.anchor_P[2] = ANCHORS.index("transl")
-    with pytest.raises(ValueError, match=r"sample '000001' stand at SMPL's translation, which body 'toy'"):
+    with pytest.raises(ValueError, match=r"sample '000001' are placed by SMPL's transl, which body 'toy'"):
         make_targets(batch, ToyBody(), 16)
 
 
@@ -201,5 +201,5 @@ def test_different_keypoint_sets_stand_side_by_side(toy_sample):
 
 def test_a_keypoint_set_that_the_body_does_not_give_is_named(batch):
     foreign = dataclasses.replace(batch, keypoint_sets=(("body25", 0),))
-    with pytest.raises(ValueError, match=r"set 'body25', which body 'toy' does not give; it gives toy, top"):
+    with pytest.raises(ValueError, match=r"set 'body25', which body 'toy' does not have; it has toy, top"):
         make_targets(foreign, ToyBody(), 16)

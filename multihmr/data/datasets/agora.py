@@ -4,8 +4,8 @@ Where        https://agora.is.tue.mpg.de (register, then the page of downloads)
 Licence      non-commercial scientific research
 Files        train_SMPLX.zip, validation_SMPLX.zip (tables with joints and vertices), smplx_gt.zip (fits),
              and the pictures of 1280x720 (or of 3840x2160), those of each zip file in a folder of its name
-Format       SMPLX/train_0_withjv.pkl ..., tables of pandas, one row a picture: imgPath "NAME.png", camYaw,
-             and lists with one entry a person: gt_path_smplx "smplx_gt/SCANS/PERSON.obj", Yaw [degrees],
+Format       SMPLX/train_0_withjv.pkl ..., tables of pandas, one row per picture: imgPath "NAME.png", camYaw,
+             and lists with one entry per person: gt_path_smplx "smplx_gt/SCANS/PERSON.obj", Yaw [degrees],
              gender, kid, occlusion [percent], gt_joints_3d (127, 3) in the camera frame [m]. Not read: X,
              Y, Z, camX, camY, camZ, isValid, age, ethnicity, gt_joints_2d, gt_verts.
              smplx_gt/SCANS/PERSON.pkl, a dict of arrays with one row: betas (10, or 11 of children),
@@ -15,10 +15,10 @@ Format       SMPLX/train_0_withjv.pkl ..., tables of pandas, one row a picture: 
 Splits       "validation", "train" (the truth of the test pictures is not published)
 
 The tables are read without pandas, as pandas 0.25 to 3 store columns of objects and numbers; columns of its
-own kinds of texts (only if somebody saved them anew) are refused by name. Fits are of the gendered bodies:
-`gender` says which, "neutral" for girls, as the authors advise. A child's body is theirs and SMIL's mixed,
-which SMPL-X cannot show: its shape is NaN. People stand where the pelvis of gt_joints_3d is. The way from a
-scan to the camera is made of angles; who is turned otherwise than the hips of gt_joints_3d is left out.
+own text types (only in re-saved files) are refused by name. Fits are of the gendered bodies: `gender` tells
+which, "neutral" for girls, as the authors advise. A child's body is a mixture with SMIL, which SMPL-X cannot
+represent: its shape is NaN. People are placed at the pelvis of gt_joints_3d. The rotation from a scan to the
+camera is computed from angles; people rotated otherwise than the hips of gt_joints_3d are left out.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ from ..dataset import GENDERS, DatasetInfo, PoseDataset, rotvec_to_rotmat, smplx
 from ..index import Fields, Record
 
 SIZES = ("1280x720", "3840x2160")
-SENSOR_MM = 36  # its width
-HIPS_AGREE = 0.8  # cosine; a yaw of the wrong sign misses it nearly always
+SENSOR_MM = 36  # sensor width
+HIPS_AGREE = 0.8  # smallest cosine between hip axes; a yaw of the wrong sign nearly always fails it
 
 # (part of the name, focal length [mm], pitch [degrees], yaw [degrees] or the table's): the authors' rigs
 _RIGS: tuple[tuple[str, int, int, int | None], ...] = (
@@ -52,7 +52,7 @@ _RIGS: tuple[tuple[str, int, int, int | None], ...] = (
 
 
 class Agora(PoseDataset):
-    """SMPL-X with hands and faces, gendered, and true cameras; crowds that hide each other."""
+    """AGORA: gendered SMPL-X with hands and faces, true cameras; crowds with much occlusion."""
 
     about = DatasetInfo(
         name="agora",
@@ -137,25 +137,25 @@ class Agora(PoseDataset):
         }
 
 
-@lru_cache(maxsize=8192)  # a scan stands in some forty pictures
+@lru_cache(maxsize=8192)  # a scan is in some forty pictures
 def _read_fit(path: Path) -> dict[str, Any]:
     return read_pickle(path)
 
 
 def intrinsics(name: str, width: int, height: int) -> np.ndarray:
-    """(3, 3) of the picture `name`; its rig is in the name."""
+    """(3, 3) K of the picture `name`, which contains the name of its rig."""
     focal = _rig(name)[1] / SENSOR_MM * width
     return np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
 
 
 def camera_turn(name: str, yaw_deg: float) -> np.ndarray:
-    """(3, 3) from the world, y down, to the camera: about the vertical, then down by the rig's pitch."""
+    """(3, 3) rotation from the world, y down, to the camera: about the vertical, then by the rig's pitch."""
     _, _, pitch, yaw = _rig(name)
     return about_x(pitch) @ about_y(-(yaw_deg if yaw is None else yaw))
 
 
 def scan_turn(yaw_deg: float) -> np.ndarray:
-    """(3, 3) from a scan's frame, y up, to the world: its yaw counts from another axis, then upside down."""
+    """(3, 3) rotation from a scan's frame, y up, to the world, y down; its yaw has another origin."""
     return np.diag([-1.0, -1.0, 1.0]) @ about_y(-(yaw_deg + 90))
 
 

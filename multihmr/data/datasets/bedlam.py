@@ -5,17 +5,17 @@ Licence      non-commercial scientific research
 Files        for each scene the pictures (png), and the processed labels for training and validation, as the
              script fetch_training_data.sh of github.com/pixelite1201/BEDLAM lays them out; or labels made
              from the raw data by its data_processing/df_full_body.py
-Format       all_npz_12_training/SCENE.npz, one row a person: imgname "seq_000000/seq_000000_0005.png" (rows
+Format       all_npz_12_training/SCENE.npz, one row per person: imgname "seq_000000/seq_000000_0005.png" (rows
              of one name are people of one picture), pose_cam (165,) rotation vectors of SMPL-X's 55 joints
              in its own order with the root in the camera frame and hands relative to the flat hand, shape
-             (11,) of the neutral body, trans_cam (3,), cam_ext (4, 4), cam_int (3, 3). A body stands at
+             (11,) of the neutral body, trans_cam (3,), cam_ext (4, 4), cam_int (3, 3). A body is placed at
              trans_cam plus the last column of cam_ext, which is another one for each person. Not read:
              center, scale, gtkps, proj_verts, pose_world, trans_world, motion_info, gender (of the motion;
              bodies are neutral).
 Splits       "training", "validation"
 
-Pictures of scenes with "closeup" in their name are stored turned by 90 degrees: annotations and cam_int
-are those of the picture turned back, clockwise, as the samples are. Faces have no expression:
+Pictures of scenes with "closeup" in their name are stored rotated by 90 degrees: annotations and cam_int
+belong to the picture rotated back, clockwise, as in the samples. Faces have no expression:
 those of the samples are 0.
 """
 
@@ -45,7 +45,7 @@ _ARRAYS: dict[str, tuple[int, ...]] = {
 
 
 class Bedlam(PoseDataset):
-    """SMPL-X with 11 betas, hands and true cameras; several people in most pictures."""
+    """BEDLAM: SMPL-X with 11 betas and hands, true cameras; several people in most pictures."""
 
     about = DatasetInfo(
         name="bedlam",
@@ -80,7 +80,7 @@ class Bedlam(PoseDataset):
         names, row_of = np.unique(rows["imgname"].astype(str), return_inverse=True)
         folder = self._pictures(path.stem)
         if folder is None:
-            self.skipped["pictures of scenes that are not there"] += len(names)
+            self.skipped["pictures of missing scenes"] += len(names)
             return
         pose = rows["pose_cam"].reshape(-1, 55, 3)[:, POSE53]
         translation = rows["trans_cam"] + rows["cam_ext"][:, :3, 3]
@@ -104,7 +104,7 @@ class Bedlam(PoseDataset):
         return replace(super().sample(record, upright), expression=np.zeros((len(record), 10), np.float32))
 
     def _pictures(self, scene: str) -> str | None:
-        """Where the pictures of a scene lie below the root; its folder may lack the rate of the labels."""
+        """Folder of a scene's pictures below the root; its name may lack the frame rate of the labels."""
         for name in (scene, re.sub(r"_\d+fps$", "", scene)):
             for kind in ("png", "jpg"):
                 if (self.root / f"{self.split}_images" / name / kind).is_dir():

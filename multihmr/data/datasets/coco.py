@@ -208,6 +208,8 @@ def _size(picture: Any) -> tuple[int, int]:
 def _outside(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """(M,) points more than a pixel outside of a picture of known size (height, width)."""
     height, width = size
+    if height < 1 or width < 1:
+        return np.zeros(len(points), bool)
     with np.errstate(invalid="ignore"):
-        beyond = (points < -1) | (points > (width + 1, height + 1))
-    return beyond.any(-1) & (height > 0) & (width > 0)
+        beyond: np.ndarray = (points < -1) | (points > (width + 1, height + 1))
+    return beyond.any(-1)

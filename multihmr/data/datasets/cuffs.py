@@ -1,17 +1,17 @@
-"""CUFFS (Baradel et al. 2024): 60,000 close-ups of rendered full bodies with well seen hands.
+"""CUFFS (Baradel et al. 2024): 60,000 close-ups of rendered full bodies with clearly visible hands.
 
 Where        https://huggingface.co/datasets/naver/CUFFS (agree to the licence), or
              https://download.europe.naverlabs.com/ComputerVision/MultiHMR/CUFFS/
 Licence      NAVER, non-commercial
 Files        cuffs.zip (6 GB)
 Format       the zip file has the pictures, the licence and cuffs_annots_20240905.pkl. That much is
-             published; what the pickle looks like inside is not, and nobody here has seen it. ASSUMED: a
+             published; the content of the pickle is not, and was not available to us. ASSUMED: a
              dict from the picture's path (below the root, or below a folder images/) to a dict with K (3,
-             3), or focal and princpt, and humans, a list with one dict a person: smplx_root_pose (3),
+             3), or focal and princpt, and humans, a list with one dict per person: smplx_root_pose (3),
              smplx_body_pose (21, 3), smplx_left_hand_pose and smplx_right_hand_pose (15, 3), smplx_jaw_pose
              (3), smplx_shape (10 or 11), smplx_transl (3), and smplx_expression (10) where there is one.
              Without the prefix, and by the names of the smplx package (global_orient, betas), they are
-             understood as well; hands are taken to be relative to the flat hand, roots and translations in
+             accepted as well; hands are taken to be relative to the flat hand, roots and translations in
              the camera frame. If the file differs, an error says which keys it has: please report them.
 Splits       "train"
 """
@@ -33,7 +33,7 @@ _POSE = {"root_pose": 1, "body_pose": 21, "left_hand_pose": 15, "right_hand_pose
 
 
 class Cuffs(PoseDataset):
-    """SMPL-X with 11 betas and hands, and true cameras."""
+    """CUFFS: SMPL-X with 11 betas and hands, true cameras."""
 
     about = DatasetInfo(
         name="cuffs",

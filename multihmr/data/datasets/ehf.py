@@ -9,7 +9,7 @@ Format       01_img.jpg (1600x1200, 01_img.png in some copies), 01_align.ply: 10
              OpenPose, no truth).
 Splits       "test"
 
-What is published is the mesh, not the parameters that made it. So a sample has none (R = 0): its truth is
+The mesh is published, not its parameters. So a sample has no parameters (R = 0): its ground truth is
 keypoints_3d (1, 10475, 3) of the set "smplx-vertices", all vertices in the camera frame.
 """
 
@@ -24,7 +24,7 @@ import numpy as np
 from ..dataset import DatasetInfo, PoseDataset, rotvec_to_rotmat
 from ..index import Fields, Record
 
-# EHF_camera.txt: the scanner's frame to the camera's
+# EHF_camera.txt: from the scanner's frame to the camera's
 ROTATION = (-2.98747896, 0.01172457, -0.05704687)
 TRANSLATION = (-0.03609917, 0.43416458, 2.37101226)
 FOCAL, CENTER = 1498.22426237, (790.263706, 578.90334)
@@ -36,7 +36,7 @@ _TYPES |= {"int32": "i4", "uint32": "u4", "float32": "f4", "float64": "f8"}
 
 
 class Ehf(PoseDataset):
-    """The vertices of one person a picture, and the true camera."""
+    """EHF: SMPL-X vertices of one person per picture, and the true camera."""
 
     about = DatasetInfo(
         name="ehf",
@@ -70,12 +70,16 @@ class Ehf(PoseDataset):
 
 
 def read_ply(path: Path) -> np.ndarray:
-    """(V, 3) float32 vertices of a .ply, as text or binary. ValueError if it is cut short or no .ply."""
+    """(V, 3) float32 vertices of a .ply, text or binary.
+
+    Raises:
+        ValueError: it is truncated or no .ply.
+    """
     content = path.read_bytes()
     header, end, body = content.partition(b"end_header\n")
     lines = [line.split() for line in header.decode("ascii", "replace").splitlines()]
     if not end or lines[0] != ["ply"] or lines_of(lines, "element")[0][:2] != ["element", "vertex"]:
-        raise ValueError("it is no .ply file that begins with vertices")
+        raise ValueError("it is not a .ply file that begins with vertices")
     count = int(lines_of(lines, "element")[0][2])
     last = [line for line in lines if line[:1] == ["element"]][1:2]
     properties = lines_of(lines[: lines.index(last[0])] if last else lines, "property")

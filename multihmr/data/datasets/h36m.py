@@ -12,9 +12,9 @@ Format       data: {"images": [{id, file_name, subject, action_idx, subaction_id
 Splits       "test" is subjects 9 and 11, every 64th frame; "train" is 1, 5, 6, 7 and 8, every 5th: protocol 2
              of that code, all four cameras. MPJPE is usually given for "h36m14" of these joints.
 
-In the releases t is once the camera's place, cam = R (world - t), and once the translation, cam = R world +
-t; the reader takes the one that puts people into their boxes. Lens distortion, some pixels at the edges of
-these pictures, is left out as in that code.
+In some releases t is the camera's position, cam = R (world - t), in others the translation, cam = R world +
+t; the reader uses the one that puts people into their boxes. Lens distortion, some pixels at the edges of
+these pictures, is ignored as in that code.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from ..dataset import DatasetInfo, PoseDataset
 from ..index import Fields, Record
 
 SUBJECTS = {"test": (9, 11), "train": (1, 5, 6, 7, 8)}
-STEP = {"test": 64, "train": 5}  # of these frames per picture used
+STEP = {"test": 64, "train": 5}  # frames per used picture
 PELVIS = 0
-_PROBES = 64  # pictures by which the meaning of t is told
+_PROBES = 64  # pictures by which the meaning of t is determined
 
 Camera = tuple[np.ndarray, np.ndarray, np.ndarray]  # R (3, 3), translation (3,) in mm, K (3, 3)
 
 
 class H36M(PoseDataset):
-    """One person a picture, 17 joints, no body parameters."""
+    """Human3.6M: one person per picture, 17 joints, no body parameters."""
 
     about = DatasetInfo(
         name="h36m",
@@ -109,9 +109,9 @@ def _joints(joints: Any, picture: Any) -> np.ndarray:
 
 
 def _cameras(entries: Any, probes: Sequence[tuple[Any, Any]], joints: Any) -> dict[str, Camera]:
-    """Cameras by their number, with t as the translation, whichever way it is written.
+    """Cameras by number, with t as the translation, whichever convention the file has.
 
-    probes: pictures with the boxes (x, y, width, height) that their people are in.
+    probes: pictures with the boxes (x, y, width, height) of their people.
     """
     best: tuple[int, dict[str, Camera]] = (0, {})
     for is_place in (False, True):
@@ -120,7 +120,7 @@ def _cameras(entries: Any, probes: Sequence[tuple[Any, Any]], joints: Any) -> di
         best = max(best, (seen, cameras), key=lambda found: found[0])
     if 2 * best[0] < len(probes):
         raise ValueError(
-            f"its cameras see {best[0]} of {len(probes)} people; R, t, f or c mean something else"
+            f"its cameras show {best[0]} of {len(probes)} people; R, t, f or c have another meaning"
         )
     return best[1]
 

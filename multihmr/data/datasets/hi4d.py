@@ -1,4 +1,4 @@
-"""Hi4D (Yin et al. 2023): two people in close contact before eight cameras, SMPL fitted to 4D scans.
+"""Hi4D (Yin et al. 2023): two people in close contact, eight cameras, SMPL fitted to 4D scans.
 
 Where        https://hi4d.ait.ethz.ch (register, then the archives pairNN_1.zip ... of each pair)
 Licence      non-commercial research of ETH Zurich
@@ -8,11 +8,11 @@ Format       meta.npz: start, end (first and last frame), genders (2,), mono_cam
              benchmark). cameras/rgb_cameras.npz: ids (C,), intrinsics (C, 3, 3), extrinsics (C, 3, 4) world
              to camera [m], dist_coeffs (C, 5) as in OpenCV. smpl/000001.npz: global_orient (2, 3), body_pose
              (2, 69), betas (2, 10), joints_3d (2, 24, 3) in the world [m]. seg/img_seg_mask/CAM/0/000001.png:
-             where person 0 is seen.
+             mask of person 0.
 Splits       "mono" is the camera mono_cam of each sequence, "all" all eight.
 
 Bodies are those of SMPL, one model per gender, moved into the camera frame; the pelvis is joint 0 of
-joints_3d, so that no SMPL file is needed to place them. Pictures and masks are straightened.
+joints_3d, so that no SMPL file is needed to place them. Pictures and masks are undistorted.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from ..sample import Sample
 
 
 class Hi4D(PoseDataset):
-    """SMPL's parameters and 24 joints of both people, and who is seen where if `seg` is there."""
+    """Hi4D: SMPL parameters and 24 joints of both people, and masks if `seg` is there."""
 
     about = DatasetInfo(
         name="hi4d",
@@ -53,7 +53,7 @@ class Hi4D(PoseDataset):
         "*/*/smpl/*.npz": "it comes with the pair",
         "*/*/images/*/*.jpg": "it comes with the pair",
     }
-    people_fields: ClassVar[Fields] = {**SMPL_FIELDS, "person": ("u1",)}  # whose number in the masks it is
+    people_fields: ClassVar[Fields] = {**SMPL_FIELDS, "person": ("u1",)}  # index of the person in the masks
     picture_fields: ClassVar[Fields] = {"lens": ("f4", 5)}
     body = "smpl"
     anchor = "pelvis"
@@ -101,7 +101,7 @@ class Hi4D(PoseDataset):
 
 
 def _seen_by(camera: dict[str, np.ndarray], bodies: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The people in the frame of a camera."""
+    """The people in the camera frame."""
     R, t = camera["Rt"][:, :3], camera["Rt"][:, 3]
     joints = into_camera(bodies["keypoints_3d"], R, t)
     return bodies | {
@@ -113,7 +113,7 @@ def _seen_by(camera: dict[str, np.ndarray], bodies: dict[str, np.ndarray]) -> di
 
 
 def _bodies(path: Path) -> dict[str, np.ndarray]:
-    """The people of one frame in the world."""
+    """The people of one frame in world coordinates."""
     shapes = {"global_orient": (3,), "body_pose": (69,), "betas": (10,), "joints_3d": (24, 3)}
     file = read_npz(path, shapes)
     pose = np.concatenate([file["global_orient"], file["body_pose"]], axis=-1).reshape(-1, 24, 3)
@@ -121,7 +121,7 @@ def _bodies(path: Path) -> dict[str, np.ndarray]:
 
 
 def _cameras(path: Path) -> dict[str, dict[str, np.ndarray]]:
-    """Camera's number -> K (3, 3), lens (5,), Rt (3, 4)."""
+    """Camera number -> K (3, 3), lens (5,), Rt (3, 4)."""
     file = _read(path)
     arrays = zip(file["ids"], file["intrinsics"], file["extrinsics"], file["dist_coeffs"], strict=True)
     return {

@@ -6,7 +6,7 @@ Files        MultiPersonTestSet/TS1 ... TS20, each with img_000000.jpg ..., anno
 Format       MATLAB 5, read through scipy. `annotations` is a cell array (frames, people) of structs: annot2
              (2, 17) pixels; annot3 (3, 17) camera frame [mm]; univ_annot3 (3, 17), the same person scaled to
              the height that all people of the set have in common; isValidFrame. `occlusion_labels` is a cell
-             array of the same size of (1, 17), 1 for a hidden joint. Joints are "mupots17", the pelvis is
+             array of the same size of (1, 17), 1 for an occluded joint. Joints are "mupots17", the pelvis is
              number 14.
 Camera       is not given; K is fitted to annot2 and annot3 of each sequence.
 
@@ -27,13 +27,13 @@ from ..dataset import DatasetInfo, PoseDataset
 from ..index import Fields, Record
 
 PELVIS = 14
-_LOOSE = 5.0  # pixels; a camera that misses the median joint by more is not that of the pictures
+_LOOSE = 5.0  # [pixels] largest median error of a fitted camera
 
 log = logging.getLogger("multihmr")
 
 
 class MuPoTS(PoseDataset):
-    """Joints of all annotated people; `visibility` is the share of a person's joints that are not hidden."""
+    """MuPoTs-3D: joints of all annotated people; `visibility` is the share of unoccluded joints."""
 
     about = DatasetInfo(
         name="mupots",
@@ -70,7 +70,7 @@ class MuPoTS(PoseDataset):
         K = self._camera(path, points[valid], pixels[valid])
         for frame, who in enumerate(valid):
             if not who.any():
-                self.skipped["pictures with nobody annotated"] += 1
+                self.skipped["pictures without annotated people"] += 1
                 continue
             people = {
                 "keypoints_3d": (universal if self.split == "test-universal" else points)[frame, who],
@@ -84,11 +84,11 @@ class MuPoTS(PoseDataset):
         return {**super().unusable(record), "people behind the camera": behind}
 
     def _camera(self, path: Path, points: np.ndarray, pixels: np.ndarray) -> np.ndarray:
-        """K (3, 3); NaN, which is said, if no camera explains the annotations."""
+        """K (3, 3); NaN, with a warning, if no camera fits the annotations."""
         K, error = fit_intrinsics(points.reshape(-1, 3), pixels.reshape(-1, 2))
         if error < _LOOSE:
             return K
-        log.warning("%s: no camera explains annot2 by annot3 (%.0f pixels off); K is unknown", path, error)
+        log.warning("%s: no camera projects annot3 to annot2 (error %.0f pixels); K is unknown", path, error)
         return np.full((3, 3), np.nan)
 
 
@@ -98,7 +98,7 @@ def _annotations(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.nda
     valid = np.array([[bool(_field(cell, "isValidFrame", (1, 1))) for cell in row] for row in cells])
     arrays = []
     for key, rows in (("annot2", 2), ("annot3", 3), ("univ_annot3", 3)):
-        array = np.full((*valid.shape, 17, rows), np.nan)  # where nobody is annotated anything may stand
+        array = np.full((*valid.shape, 17, rows), np.nan)  # arbitrary for people without labels
         for place in np.argwhere(valid):
             array[tuple(place)] = _field(cells[tuple(place)], key, (rows, 17)).T
         arrays.append(array)
@@ -107,7 +107,7 @@ def _annotations(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.nda
 
 
 def _occlusion(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """(F, P, 17), 1 where a joint is hidden."""
+    """(F, P, 17), 1 for occluded joints."""
     cells = _read_mat(path, "occlusion_labels")
     if cells.shape != shape:
         raise ValueError(f"{path} is for {cells.shape} frames and people, annot.mat for {shape}")
@@ -131,5 +131,5 @@ def _read_mat(path: Path, key: str) -> Any:
         return loadmat(path, variable_names=[key])[key]
     except KeyError:
         raise
-    except Exception as error:  # scipy raises whatever its parser stumbles over in a file cut short
-        raise ValueError(f"{path} is no complete MATLAB 5 file ({error})") from error
+    except Exception as error:  # scipy raises anything on a truncated file
+        raise ValueError(f"{path} is not a complete MATLAB 5 file ({error})") from error

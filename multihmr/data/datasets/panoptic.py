@@ -13,7 +13,7 @@ Splits       the four activities that papers report on, by the cameras 16 and 30
              2022); "test" is all of them. Papers take 9600 frames, whose list we did not find; the reader
              takes those whose pictures are in hdImgs.
 
-Pictures are straightened, so that K is all there is to their camera. At the edges some pixels are lost.
+Pictures are undistorted, so that K describes their camera. At the edges some pixels are lost.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ SEQUENCES = {
     "pizza": "160906_pizza1",
 }
 CAMERAS = ("00_16", "00_30")
-SURE = 0.1  # confidence of a joint that counts
-MIN_JOINTS = 6  # in the picture, of a person that counts (ROMP's evaluation)
+SURE = 0.1  # smallest confidence of a joint
+MIN_JOINTS = 6  # in the picture, of a person who is used (as in ROMP's evaluation)
 
 
 class Panoptic(PoseDataset):
-    """Joints of all people of whom at least six are in the picture; a joint that was not found is NaN."""
+    """CMU Panoptic: people with at least six joints in the picture; undetected joints are NaN."""
 
     about = DatasetInfo(
         name="panoptic",
@@ -73,7 +73,7 @@ class Panoptic(PoseDataset):
         return lacking
 
     def annotation_files(self) -> Sequence[Path]:
-        """The folders of joints: one file a frame is too many to ask at every start."""
+        """The folders of joints: one file per frame is too many to check at every start."""
         return [self.root / name / "hdPose3d_stage1_coco19" for name in _sequences(self.split)]
 
     def scan(self, path: Path) -> Iterator[Record]:
@@ -88,7 +88,7 @@ class Panoptic(PoseDataset):
                     continue
                 people = self._people(_bodies(file), cameras[camera])
                 if not len(people["keypoints_3d"]):
-                    self.skipped["pictures with nobody of whom enough is seen"] += 1
+                    self.skipped["pictures without people with enough joints"] += 1
                     continue
                 about = {key: cameras[camera][key] for key in ("K", "lens")}
                 place = picture.relative_to(self.root).as_posix()

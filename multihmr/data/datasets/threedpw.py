@@ -1,18 +1,18 @@
-"""3DPW (von Marcard et al. 2018): one or two people outdoors before a moving phone, SMPL from IMUs and video.
+"""3DPW (von Marcard et al. 2018): one or two people outdoors, a moving phone, SMPL from IMUs and video.
 
 Where        https://virtualhumans.mpi-inf.mpg.de/3DPW/license.html (agree, then download)
 Licence      non-commercial scientific research
 Files        imageFiles.zip, sequenceFiles.zip
-Format       sequenceFiles/test/SEQUENCE.pkl, a pickle of Python 2. A list with one array an actor: poses (F,
+Format       sequenceFiles/test/SEQUENCE.pkl, a pickle of Python 2. A list with one array per actor: poses (F,
              72), trans (F, 3), betas (10,), jointPositions (F, 72) in the world [m], campose_valid (F,),
              genders "m" or "f"; and cam_poses (F, 4, 4) world to camera, cam_intrinsics (3, 3). Frame i is
              the picture imageFiles/SEQUENCE/image_0000i.jpg.
 Splits       "test", "train", "validation"
 
 Bodies are those of SMPL, one model per gender, moved into the camera frame. The pelvis, joint 0 of
-jointPositions, is where they stand, so that no SMPL file is needed: trans could only be moved with the rest
-pelvis of the shape. Who has a campose_valid of 0 in a frame is left out there. Some people in the pictures
-were never annotated.
+jointPositions, is their position, so that no SMPL file is needed: trans could only be moved with the rest
+pelvis of the shape. People with a campose_valid of 0 in a frame are left out there. Some people in the
+pictures were never annotated.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _GENDERS = {"m": GENDERS.index("male"), "f": GENDERS.index("female")}
 
 
 class ThreeDPW(PoseDataset):
-    """SMPL's parameters and 24 joints."""
+    """3DPW: SMPL parameters and 24 joints."""
 
     about = DatasetInfo(
         name="3dpw",
@@ -67,7 +67,7 @@ class ThreeDPW(PoseDataset):
             valid = actors["campose_valid"][:, i].astype(bool)
             self._count("people without a valid camera (campose_valid is 0)", ~valid)
             if not valid.any():
-                self.skipped["pictures without a valid camera for anybody"] += 1
+                self.skipped["pictures without a valid camera"] += 1
                 continue
             joints = into_camera(actors["jointPositions"][valid, i], camera[:3, :3], camera[:3, 3])
             people = {
@@ -83,7 +83,7 @@ class ThreeDPW(PoseDataset):
 
 
 def _actors(sequence: Mapping[str, Any], frames: int) -> dict[str, np.ndarray]:
-    """The arrays of all actors as one each: poses and jointPositions (A, F, 24, 3), campose_valid (A, F)."""
+    """The arrays of all actors, stacked: poses and jointPositions (A, F, 24, 3), campose_valid (A, F)."""
     arrays = {}
     for key, shape in (
         ("poses", (frames, 24, 3)),

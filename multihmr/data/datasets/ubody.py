@@ -13,11 +13,11 @@ Format       annotations/SCENE/keypoint_annotation.json as COCO-WholeBody: image
              splits/intra_scene_test_list.npy: names of videos.
 Splits       "test" (videos of the list, the part before "_Trim"), "train" (all others)
 
-Fits are of the neutral body and count hands from SMPL-X's mean hand (the smplx package's default), so that
-the mean hands of SMPLX_NEUTRAL.npz are needed. The cameras are no measured ones: each is made from the
-person's box, so that depths mean little, and people of one picture have different ones. Such pictures have
-neither K nor translations. Hands and faces that were not seen are NaN. Fits are pseudo truth: good to train
-on.
+Fits are of the neutral body with hands relative to SMPL-X's mean hand (the smplx package's default), so that
+the mean hands of SMPLX_NEUTRAL.npz are needed. The cameras are not measured: each is derived from the
+person's box, so that depths mean little, and people of one picture may have different ones. Such pictures
+have neither K nor translations. Hands and faces that are not visible are NaN. The fits are pseudo ground
+truth, for training.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ LEFT_HAND, RIGHT_HAND, JAW = slice(22, 37), slice(37, 52), slice(52, 53)
 
 
 class UBody(PoseDataset):
-    """SMPL-X with hands and faces where they were seen, and 23 keypoints of COCO-WholeBody."""
+    """UBody: SMPL-X with hands and faces where visible, and 23 keypoints of COCO-WholeBody."""
 
     about = DatasetInfo(
         name="ubody",
@@ -148,6 +148,6 @@ class UBody(PoseDataset):
 
 def _intrinsics(camera: Mapping[str, Any]) -> np.ndarray:
     if "R" in camera or "t" in camera:
-        raise ValueError("its cameras have extrinsics, which those of UBody have not")
+        raise ValueError("its cameras have extrinsics, unlike those of UBody")
     (fx, fy), (cx, cy) = camera["focal"], camera["princpt"]
     return np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], float)

@@ -68,7 +68,7 @@ def test_a_fit_that_is_not_there_is_named(changed, miniature):
 def test_a_table_of_another_form_is_named(changed):
     root = changed()
     (root / TABLE).write_bytes(pickle.dumps({"imgPath": ["a.png"]}))
-    with pytest.raises(ValueError, match=r"train_0_withjv\.pkl has not the format of AGORA: it lacks"):
+    with pytest.raises(ValueError, match=r"train_0_withjv\.pkl does not have the format of AGORA: it lacks"):
         Agora(root, "train")
 
 

@@ -68,7 +68,7 @@ def test_scenes_that_are_not_there_are_counted(labels, tmp_path):
     other = root / "training_labels/all_npz_12_training/20221024_other_6fps.npz"
     np.savez(other, **{key: value for key, value in arrays.items() if key != "motion_info"})
     reader = Bedlam(root)
-    assert (len(reader), reader.skipped["pictures of scenes that are not there"]) == (2, 2)
+    assert (len(reader), reader.skipped["pictures of missing scenes"]) == (2, 2)
 
 
 def test_nan_and_people_behind_the_camera_are_counted(labels):

@@ -78,7 +78,7 @@ def test_bad_annotations_are_named(root):
     with pytest.raises(ValueError, match=r"points must be those of COCO, .*got \['nose'\]"):
         Coco(root)
     (root / "annotations/person_keypoints_val2017.json").write_text('{"images": [', encoding="utf-8")
-    with pytest.raises(ValueError, match=r"person_keypoints_val2017.json has not the format"):
+    with pytest.raises(ValueError, match=r"person_keypoints_val2017.json does not have the format"):
         Coco(root)
 
 

@@ -32,7 +32,7 @@ def test_ply(tmp_path, as_text):
 def test_what_is_no_ply(tmp_path, content):
     (tmp_path / "1_img.png").touch()
     (tmp_path / "1_align.ply").write_bytes(content)
-    with pytest.raises(ValueError, match=r"1_align\.ply has not the format of EHF"):
+    with pytest.raises(ValueError, match=r"1_align\.ply does not have the format of EHF"):
         Ehf(tmp_path)
 
 
@@ -44,5 +44,5 @@ def test_meshes_of_other_bodies_and_cut_short(tmp_path):
         Ehf(tmp_path)
     whole = (tmp_path / "1_align.ply").read_bytes()
     (tmp_path / "1_align.ply").write_bytes(whole[:9000])
-    with pytest.raises(ValueError, match=r"1_align\.ply has not the format"):
+    with pytest.raises(ValueError, match=r"1_align\.ply does not have the format"):
         Ehf(tmp_path)

@@ -40,7 +40,7 @@ def test_joints_projected_with_K_fall_on_the_subject_whichever_way_t_is_written(
 
 def test_cameras_that_see_nobody_are_refused(root):
     change(root, "camera", lambda cameras: cameras["1"].update(c=[900, 900]))
-    with pytest.raises(ValueError, match=r"subject9_data.json .*its cameras see 0 of 2 people"):
+    with pytest.raises(ValueError, match=r"subject9_data.json .*its cameras show 0 of 2 people"):
         H36M(root)
 
 

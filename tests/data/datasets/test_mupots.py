@@ -60,7 +60,7 @@ def test_a_camera_that_explains_nothing_is_unknown(root, caplog):
         for person in range(2):
             change(root, "annot2", rng.uniform(0, 200, (2, 17)), frame=frame, person=person)
     assert np.isnan(MuPoTS(root)[0].K).all()
-    assert "no camera explains annot2 by annot3" in caplog.text
+    assert "no camera projects annot3 to annot2" in caplog.text
 
 
 def test_other_shapes_and_damaged_files_are_named(root):
@@ -68,7 +68,7 @@ def test_other_shapes_and_damaged_files_are_named(root):
     with pytest.raises(ValueError, match=r"TS1/annot.mat .*annot3 must be \(3, 17\), got \(3, 14\)"):
         MuPoTS(root)
     (root / "TS1/annot.mat").write_bytes((root / "TS1/annot.mat").read_bytes()[:900])
-    with pytest.raises(ValueError, match=r"annot.mat is no complete MATLAB 5 file"):
+    with pytest.raises(ValueError, match=r"annot.mat is not a complete MATLAB 5 file"):
         MuPoTS(root)
     (root / "TS1/occlusion.mat").unlink()
     with pytest.raises(FileNotFoundError, match=r"it comes in MultiPersonTestSet.zip"):

@@ -45,7 +45,7 @@ def test_frames_and_people_without_a_valid_camera_are_left_out_and_counted(root)
     assert reader[1].gender.tolist() == ["female"]
     assert reader.skipped == {
         "people without a valid camera (campose_valid is 0)": 3,
-        "pictures without a valid camera for anybody": 1,
+        "pictures without a valid camera": 1,
     }
 
 

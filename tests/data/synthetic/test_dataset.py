@@ -106,7 +106,7 @@ def test_shards_are_read_as_they_were_written_and_kept_on_resuming(tmp_path, bar
     assert [p.stat().st_mtime_ns for p in paths] == made
     cut = paths[0].read_bytes()[:3000]
     paths[0].write_bytes(cut)
-    with pytest.raises(ValueError, match="no complete shard"):
+    with pytest.raises(ValueError, match="not a complete shard"):
         Shards(paths[0])
 
 
