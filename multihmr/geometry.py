@@ -22,7 +22,7 @@ def fov_to_focal(fov: Tensor | float, size: Tensor | float) -> Tensor:
 
 
 def focal_to_fov(focal: Tensor | float, size: Tensor | float) -> Tensor:
-    """Angle [rad] seen over `size` pixels with a focal length of `focal` pixels."""
+    """Angle of view [rad] over `size` pixels with a focal length of `focal` pixels."""
     return 2 * torch.atan(torch.as_tensor(size) / (2 * torch.as_tensor(focal)))
 
 
@@ -39,7 +39,7 @@ def intrinsics(focal: Tensor | float, center: Tensor) -> Tensor:
 
 
 def default_intrinsics(height: int, width: int, fov_deg: float = DEFAULT_FOV_DEG) -> Tensor:
-    """(3, 3) float32 intrinsics of an image whose longer side is seen under `fov_deg` degrees."""
+    """(3, 3) float32 intrinsics of an image whose longer side spans `fov_deg` degrees."""
     focal = fov_to_focal(math.radians(fov_deg), max(height, width))
     return intrinsics(focal, torch.tensor([width / 2, height / 2]))
 
@@ -87,14 +87,14 @@ def rotmat_to_rot6d(rotmat: Tensor) -> Tensor:
 def depth_to_code(depth: Tensor, focal: Tensor, size: Tensor | float) -> Tensor:
     """log of the depth [m] that the person would have if the image of side `size` pixels showed 60 degrees.
 
-    A picture does not tell a near person with a short lens from a far one with a long lens; dividing the
-    focal length out leaves what the pixels do tell (Multi-HMR, focal normalisation).
+    An image does not distinguish a near person with a short lens from a far one with a long lens; dividing
+    the focal length out leaves what the pixels do show (Multi-HMR, focal normalisation).
     """
     return torch.log(depth.clamp(min=1e-3) * _reference_focal(size) / focal)
 
 
 def code_to_depth(code: Tensor, focal: Tensor, size: Tensor | float) -> Tensor:
-    """Inverse of `depth_to_code`; codes are clamped to what stands between 1 cm and 10 km."""
+    """Inverse of `depth_to_code`; codes are clamped to depths from 1 cm to 10 km."""
     return torch.exp(code.clamp(-4.6, 9.2)) * focal / _reference_focal(size)
 
 
@@ -111,10 +111,10 @@ def _reference_focal(size: Tensor | float) -> Tensor:
 
 
 def same_place(translation_P3: Tensor, nms_3d_distance: tuple[float, float]) -> Tensor:
-    """(..., P, 3) heads [m] -> (..., P, P) whether two are too near each other to be two people's.
+    """(..., P, 3) heads [m] -> (..., P, P) whether two are too near each other to be of two people.
 
-    apart: people's heads are so far from each other across the line of sight [m], or their depths have a
-    ratio that differs from 1 by so much.
+    nms_3d_distance: heads of two people are at least so far from each other across the line of sight [m], or
+    their depths have a ratio that differs from 1 by at least so much.
     """
     across, along = nms_3d_distance
     rays_P2 = translation_P3[..., :2] / translation_P3[..., 2:]
@@ -123,5 +123,5 @@ def same_place(translation_P3: Tensor, nms_3d_distance: tuple[float, float]) -> 
     across_PP = (rays_P2[..., None, :] - rays_P2[..., None, :, :]).norm(dim=-1) * shorter_PP
     along_PP = (depth_P[..., None] / depth_P[..., None, :]).log().abs()
     same_PP = (across_PP < across) & (along_PP < math.log(1 + along))
-    same_PP |= across_PP < min(HEAD_RADIUS, across)  # a head right behind another would not be seen
+    same_PP |= across_PP < min(HEAD_RADIUS, across)  # a head right behind another is hidden
     return same_PP

@@ -1,15 +1,15 @@
-"""How the time of a prediction grows with people, with tokens and with pictures at once: JSON and plots.
+"""Measure how the time of a prediction grows with people, tokens and batch size: JSON and plots.
 
     python scripts/measure_speed.py OUT [--threads 2] [--rounds 3] [--device cuda] [--small]
 
 Writes OUT/people.json, OUT/tokens.json and OUT/batch.json, one after the other, then OUT/speed_people.png,
-OUT/speed_tokens.png and OUT/speed_batch.png. What is there is kept: a run that was stopped goes on, and plots
+OUT/speed_tokens.png and OUT/speed_batch.png. What is there is kept: a stopped run resumes, and plots
 can be drawn anew without measuring. Every point is a run of `multihmr.evaluation.speed.benchmark.bench` with
 its own reference and the machine's own matrix products; `--small` is a rehearsal of seconds.
 
 Two models: the bundled one, and Multi-HMR on DINOv2 ViT-S/14 with random weights, as fast as with others. The
-picture is noise of 1280x720. So that exactly as many people are predicted as asked, nobody is taken for
-anybody else; the bundled model then regresses four cells for each person, the most that it ever does.
+picture is noise of 1280x720. So that exactly as many people are predicted as requested, none are
+suppressed; the bundled model then regresses four cells for each person, the most that it ever does.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from multihmr.evaluation.speed.benchmark import bench
 from multihmr.evaluation.speed.machine import noise_picture, threads
 from multihmr.evaluation.speed.models import (
     VIT_S,
-    Contender,
+    Config,
     Plan,
     files_of,
     load,
@@ -39,8 +39,8 @@ from multihmr.evaluation.speed.models import (
 from multihmr.hub.releases import DEFAULT
 
 VIT = random_name(*VIT_S)
-PEOPLE_SIZE = 448  # of the window in which people are counted: the bundled model's own has 196 cells
-NOBODY_ALIKE = (1e-6, 1e-6)  # metres and ratio of depths: MultiHMRConfig.apart
+PEOPLE_SIZE = 448  # of the input in which people are counted: the bundled model's own has 196 cells
+NO_SUPPRESSION = (1e-6, 1e-6)  # metres and ratio of depths: MultiHMRConfig.nms_3d_distance
 
 # per measure and model: what is varied
 FULL = {
@@ -58,8 +58,8 @@ COLOURS = {DEFAULT: "#ec6e54", VIT: "#4898d6"}
 NOT_TIMED = (math.nan,) * 3
 TITLES = {
     "people": "people in the picture",
-    "tokens": "tokens (patches of the window)",
-    "batch": "pictures at once",
+    "tokens": "tokens (patches of the input)",
+    "batch": "images at once",
 }
 
 
@@ -85,7 +85,7 @@ def main() -> None:
                         f"{name} {value}",
                         lambda m=measure, n=name, v=value: point(
                             m,
-                            contender(m, n, v, files[n], device=args.device, folder=Path(folder)),
+                            config_of(m, n, v, files[n], device=args.device, folder=Path(folder)),
                             v,
                             args.rounds,
                         ),
@@ -95,10 +95,10 @@ def main() -> None:
 
 
 def once(file: Path, key: str, measure: Callable[[], dict[str, Any]]) -> None:
-    """Adds what is measured to the JSON under that key, if it is not there already."""
+    """Add a measurement to the JSON under its key, if it is not there already."""
     known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     if key in known:
-        say(f"{file.stem} {key}: measured before")
+        report(f"{file.stem} {key}: measured before")
         return
     start = time.perf_counter()
     known[key] = measure()
@@ -106,23 +106,21 @@ def once(file: Path, key: str, measure: Callable[[], dict[str, Any]]) -> None:
     part.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
     part.replace(file)
     ends = known[key]["timing"]["stages_ms"]["end to end"]
-    say(f"{file.stem} {key}: {ends[1]:.1f} ms; took {time.perf_counter() - start:.0f} s")
+    report(f"{file.stem} {key}: {ends[1]:.1f} ms; took {time.perf_counter() - start:.0f} s")
 
 
-def contender(
-    measure: str, name: str, value: int, file: str | None, *, device: str, folder: Path
-) -> Contender:
+def config_of(measure: str, name: str, value: int, file: str | None, *, device: str, folder: Path) -> Config:
     """The model, in the size that this point needs."""
     size = {"people": PEOPLE_SIZE, "tokens": value, "batch": None}[measure]
     model = load(file if size is None else resized(file, size, folder), device=device)
     if model.config.nms_3d_distance is not None and measure == "people":
-        model.config = dataclasses.replace(model.config, nms_3d_distance=NOBODY_ALIKE)
+        model.network.config = dataclasses.replace(model.config, nms_3d_distance=NO_SUPPRESSION)
     elif measure == "people":
-        model.config = dataclasses.replace(model.config, nms_kernel=1)
-    return Contender(name, model.config.image_size, "float32", "eager", model, model)
+        model.network.config = dataclasses.replace(model.config, nms_kernel=1)
+    return Config(name, model.config.image_size, "float32", "eager", model, model)
 
 
-def point(measure: str, model: Contender, value: int, rounds: int) -> dict[str, Any]:
+def point(measure: str, model: Config, value: int, rounds: int) -> dict[str, Any]:
     """One point of a plot: a timing, and what the machine did meanwhile."""
     people = value if measure == "people" else 3
     batch = value if measure == "batch" else 1
@@ -150,7 +148,7 @@ def plot(points: dict[str, Any], measure: str, out: Path) -> None:
             axes.plot(x, y, style, color=COLOURS[name], label=f"{name}, {stage}", markersize=4, linewidth=1.2)
     axes.set_yscale("log")
     if measure == "people":
-        axes.set_ylim(bottom=1)  # nobody's body costs microseconds
+        axes.set_ylim(bottom=1)  # the body of no people costs microseconds
     else:
         axes.set_xscale("log", base=2)
     facts = next(iter(points.values()))
@@ -164,7 +162,7 @@ def plot(points: dict[str, Any], measure: str, out: Path) -> None:
     pyplot.close(figure)
 
 
-def say(line: str) -> None:
+def report(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 

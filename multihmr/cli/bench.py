@@ -1,4 +1,4 @@
-"""multihmr bench: how fast a model is."""
+"""multihmr bench: measure the speed of a model."""
 
 from __future__ import annotations
 
@@ -12,32 +12,38 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--people",
         type=people,
         default="1,10",
-        help="numbers of people to force; 'found': as many as the model finds; default: %(default)s",
+        help="numbers of people to force; 'found': as many as the model finds (default: %(default)s)",
     )
-    parser.add_argument("--batch", type=ints, default="1", help="pictures at once; default: %(default)s")
-    parser.add_argument("--size", type=ints, help="sides of the window [pixels]; default: the model's own")
+    parser.add_argument("--batch", type=ints, default="1", help="images at once (default: %(default)s)")
     parser.add_argument(
-        "--dtype", type=words, help="float32, float16, bfloat16; default: float16 on a GPU, else float32"
+        "--size", type=ints, help="sides of the square input in pixels (default: the model's own)"
     )
     parser.add_argument(
-        "--backend", type=words, default="eager", help="as load_model takes it; default: %(default)s"
+        "--dtype", type=words, help="float32, float16, bfloat16 (default: float16 on a GPU, else float32)"
     )
-    parser.add_argument("--calibrate", metavar="FOLDER", help="of pictures, for --backend openvino-int8")
-    parser.add_argument("--rounds", type=int, default=20, help="how often each; default: %(default)s")
-    parser.add_argument("--threads", type=int, help="of torch; default: as torch picks them")
-    parser.add_argument("--image", metavar="PATH", help="default: noise of 640x480")
+    parser.add_argument(
+        "--backend", type=words, default="eager", help="as load_model takes it (default: %(default)s)"
+    )
+    parser.add_argument("--calibrate", metavar="FOLDER", help="of images, for --backend openvino-int8")
+    parser.add_argument(
+        "--rounds", type=int, default=20, help="how often each is timed (default: %(default)s)"
+    )
+    parser.add_argument("--threads", type=int, help="of torch (default: as torch chooses)")
+    parser.add_argument("--image", metavar="PATH", help="image to predict (default: noise of 640x480)")
     parser.add_argument(
         "--vit",
         type=vits,
         default="dinov2_vits14@448",
         metavar="BACKBONE@SIZE",
-        help="with commas: Multi-HMR with random weights to time, too; default: %(default)s",
+        help="Multi-HMR with random weights to time, too, joined by commas (default: %(default)s)",
     )
-    parser.add_argument("--no-vit", action="store_const", const=[], dest="vit", help="none of these")
-    parser.add_argument("--no-draw", action="store_true", help="leave out drawing")
+    parser.add_argument(
+        "--no-vit", action="store_const", const=[], dest="vit", help="time no model with random weights"
+    )
+    parser.add_argument("--no-draw", action="store_true", help="do not time drawing")
     parser.add_argument("--no-memory", action="store_true", help="do not measure memory")
-    parser.add_argument("--json", metavar="FILE", help="write what was measured")
-    parser.add_argument("--compare", metavar="FILE", help="say what got slower since that --json")
+    parser.add_argument("--json", metavar="FILE", help="write the result as JSON")
+    parser.add_argument("--compare", metavar="FILE", help="compare with the result of an earlier --json")
     model_flags(parser)
 
 

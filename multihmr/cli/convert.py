@@ -1,4 +1,4 @@
-"""multihmr convert: an official checkpoint into one of ours."""
+"""multihmr convert: convert an official checkpoint into a file that load_model reads."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from pathlib import Path
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("official", type=Path, metavar="OFFICIAL.pt", help="a checkpoint of naver/multi-hmr")
-    parser.add_argument("out", type=Path, metavar="OUT.safetensors", help="what load_model reads")
+    parser.add_argument(
+        "out", type=Path, metavar="OUT.safetensors", help="the file to write, which load_model reads"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Turn an official checkpoint into ours; its body is not needed for that."""
+    """Convert an official checkpoint; its body model is not needed for that."""
     from ..hub.checkpoint import write_checkpoint
     from ..hub.official_converter import read_official
 

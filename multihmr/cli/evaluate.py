@@ -1,4 +1,4 @@
-"""multihmr evaluate: the table of benchmarks."""
+"""multihmr evaluate: measure a model on benchmarks."""
 
 from __future__ import annotations
 
@@ -17,27 +17,31 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--data",
         type=words,
         default=SYNTH_TEST,
-        help=f"some of {','.join((*BENCHMARKS, SYNTH_TEST))} or folders of shards; default: %(default)s",
+        help=f"some of {','.join((*BENCHMARKS, SYNTH_TEST))} or folders of shards (default: %(default)s)",
     )
-    parser.add_argument("--root", type=Path, metavar="DIR", help="where data sets lie, each in DIR/NAME")
+    parser.add_argument("--root", type=Path, metavar="DIR", help="folder of the data sets, each in DIR/NAME")
     parser.add_argument(
         "--assets",
         type=Path,
         metavar="DIR",
-        help="MakeHuman's assets and captured poses that synth-test is rendered from; default: shared/assets "
-        "beside the checkout, if it is there",
+        help="MakeHuman's assets and captured poses that synth-test is rendered from (default: shared/assets "
+        "beside the checkout, if it is there)",
     )
-    parser.add_argument("--count", type=int, metavar="N", help="only the first N pictures of each")
-    parser.add_argument("--every", type=int, default=1, metavar="N", help="only every N-th picture")
+    parser.add_argument(
+        "--count", type=int, metavar="N", help="only the first N images of each (default: all)"
+    )
+    parser.add_argument(
+        "--every", type=int, default=1, metavar="N", help="only every N-th image (default: all)"
+    )
     parser.add_argument(
         "--out",
         type=Path,
         metavar="DIR",
-        help="for tables, people and the worst pictures; the same again goes on with what is not done",
+        help="for tables, people and the worst images; an interrupted run resumes there",
     )
-    parser.add_argument("--threshold", type=float, help="least score of a person; default: the model's own")
+    parser.add_argument("--threshold", type=float, help="least score of a person (default: the model's own)")
     tiles_flag(parser)
-    parser.add_argument("--predict-camera", action="store_true", help="do not tell the model the true camera")
+    parser.add_argument("--predict-camera", action="store_true", help="let the model predict the camera, too")
     model_flags(parser)
 
 
@@ -47,23 +51,23 @@ def run(args: argparse.Namespace) -> int:
     from ..evaluation.runner import Plan, Protocol, devices_of, measure
 
     protocol = Protocol(given_camera=not args.predict_camera, threshold=args.threshold, tiles=args.tiles)
-    scores, failed = [], []
+    results, failed = [], []
     for data in args.data:
         plan = Plan(data, args.root, args.count, args.every, protocol, args.assets)
         out = args.out and args.out / plan.name
         devices = devices_of(args.device)
         try:
-            scores.append(measure(args.model, plan, out=out, devices=devices, progress=sys.stderr.isatty()))
+            results.append(measure(args.model, plan, out=out, devices=devices, progress=sys.stderr.isatty()))
         except EXPECTED as error:
             if len(args.data) == 1:
                 raise
             failed.append(f"{data}: {sentence(error)}")
-    if scores:
-        print(in_encoding(table(scores), sys.stdout.encoding))
+    if results:
+        print(in_encoding(table(results), sys.stdout.encoding))
         if args.out:
-            save_all(scores, args.out)
+            save_all(results, args.out)
     if failed:
-        fail(f"{len(scores)} of {len(args.data)} measured; these were not:")
+        fail(f"{len(results)} of {len(args.data)} measured; these were not:")
         for line in failed:
             print(clean(f"  {line}"), file=sys.stderr)
     return 1 if failed else 0

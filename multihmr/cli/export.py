@@ -1,4 +1,4 @@
-"""multihmr export: a model as one file, from pixels to people, for programs without this package."""
+"""multihmr export: write a model as one file, from pixels to people, for programs without this package."""
 
 from __future__ import annotations
 
@@ -8,26 +8,35 @@ from pathlib import Path
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--model", help="name of a release, path, or hf:owner/repo; default: the bundled model"
+        "--model", help="name of a release, path, or hf:owner/repo (default: the bundled model)"
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help=".onnx, .xml or .pt2")
-    parser.add_argument("--format", help="onnx, openvino or torch-export; default: as FILE ends")
+    parser.add_argument("--format", help="onnx, openvino or torch-export (default: by the ending of FILE)")
     parser.add_argument(
-        "--people", type=int, default=20, metavar="N", help="at most in one picture; default: %(default)s"
-    )
-    parser.add_argument("--threshold", type=float, help="least score of a person, 0 to 1, fixed in the file")
-    parser.add_argument("--vertices", action="store_true", help="meshes too, not joints and parameters alone")
-    parser.add_argument(
-        "--int8", action="store_true", help="a backbone of 8 bits (openvino); needs --calibrate"
+        "--people", type=int, default=20, metavar="N", help="at most in one image (default: %(default)s)"
     )
     parser.add_argument(
-        "--calibrate", type=Path, metavar="DIR", help="pictures or shards like what the file will see"
+        "--threshold",
+        type=float,
+        help="least score of a person, 0 to 1, fixed in the file (default: the model's)",
+    )
+    parser.add_argument(
+        "--vertices", action="store_true", help="write meshes, too, not joints and parameters alone"
+    )
+    parser.add_argument(
+        "--int8", action="store_true", help="quantise the backbone to 8 bits (openvino); needs --calibrate"
+    )
+    parser.add_argument(
+        "--calibrate",
+        type=Path,
+        metavar="DIR",
+        help="images or shards like those it will predict, for --int8",
     )
     parser.add_argument("--smplx", metavar="PATH", help="your SMPLX_NEUTRAL.npz, for models with that body")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the file, and say what lies in it."""
+    """Write the file and print what it holds."""
     from ..model import load_model
     from ..runtime.export import export_model, format_of
 
@@ -45,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     )
     size = model.config.image_size
     print(
-        f"{path}: {format}, windows of {size}x{size} pixels, at most {args.people} people a picture, "
+        f"{path}: {format}, input of {size}x{size} pixels, at most {args.people} people an image, "
         f"{'with' if args.vertices else 'without'} vertices; {model.licence}"
     )
     return 0

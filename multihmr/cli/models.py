@@ -1,4 +1,4 @@
-"""multihmr models: what is known by name."""
+"""multihmr models: list the models known by name."""
 
 from __future__ import annotations
 

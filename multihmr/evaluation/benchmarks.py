@@ -1,7 +1,7 @@
 """Benchmarks by name: data set and split, rules of matching, points that are compared, figures of the table.
 
 Each is measured as its papers do; where the model's body or a missing file does not allow that, what both
-have in common is compared and `Comparison.notes` tells so.
+have in common is compared and `Comparison.notes` names it.
 """
 
 from __future__ import annotations
@@ -41,25 +41,37 @@ _MESH = ("pve", "pa_pve", "hand_pve", "hand_pa_pve", "face_pve", "face_pa_pve", 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A name for commands, the data set and split, the figures of the table and how people are counted.
+    """A published benchmark.
 
-    compare: (model's body, files of the user, a sample with people) -> Comparison.
+    Attributes:
+        name: for commands.
+        dataset, split: of the data.
+        figures: of the table.
+        description: what is compared, below the table.
+        compare: (model's body, files of the user, a sample with people) -> Comparison.
+        rules: how people are counted.
     """
 
     name: str
     dataset: str
     split: str
     figures: tuple[str, ...]
-    says: str
+    description: str
     compare: Callable[[Body, ProtocolFiles, Sample], Comparison]
     rules: Rules = field(default_factory=Rules)
 
 
 def compare_meshes(body: Body, files: ProtocolFiles, sample: Sample, *, regress: bool = False) -> Comparison:
-    """People given by parameters of a body: as meshes if it is the model's, else by the joints of both.
+    """A comparison of people given by parameters of a body: as meshes if it is the model's, else by joints.
 
-    regress: take the joints of both sides from their vertices, which then are SMPL-X's.
-    FileNotFoundError or ImportError, saying what to get, if that body cannot be had.
+    Args:
+        body: the model's.
+        files: of the user.
+        sample: with people.
+        regress: take the joints of both sides from their vertices, which then are SMPL-X's.
+
+    Raises:
+        FileNotFoundError, ImportError: the body of the truth is not there; the message names it.
     """
     if sample.body == "smpl":
         return comparison.smpl_people(body, files)
@@ -194,7 +206,7 @@ def open_samples(
     if data == SYNTH_TEST:
         from ..data.synthetic.dataset import SyntheticScenes
 
-        # clothes, skins and motions that nobody trains on
+        # clothes, skins and motions that are not trained on
         scenes = SyntheticScenes(
             SYNTH_TEST_SEED, count=count or SYNTH_TEST_COUNT, split="test", assets=assets
         )
@@ -219,7 +231,7 @@ def data_fingerprint(data: str, assets: Path | None = None) -> str:
 
 
 def about_data(data: str, assets: Path | None = None) -> tuple[str, ...]:
-    """What to tell of data that are not what published figures were measured on; one sentence each."""
+    """Warnings on data that published figures were not measured on; one sentence each."""
     if data != SYNTH_TEST:
         return ()
     from ..data.synthetic.dataset import find_assets
@@ -239,8 +251,8 @@ def _open_reader(benchmark: Benchmark, root: Path | None) -> PoseDataset:
 
 
 def first_with_people(samples: Sequence[Sample], tries: int = 1000) -> Sample:
-    """The first sample that can be read and has somebody in it; ValueError if there is none."""
-    reason = "there is nobody in them"
+    """The first sample that can be read and has people; ValueError if there is none."""
+    reason = "they have no people"
     for index in range(min(len(samples), tries)):
         try:
             sample = samples[index]

@@ -1,7 +1,7 @@
-"""What the truth of a sample and a prediction have in common: points of both that may be compared.
+"""Corresponding points of true and predicted people: meshes of one body, or joints that two bodies share.
 
-A data set speaks of one body, a model perhaps of another. Where both are the same, meshes are compared; where
-they are not, only the joints that both have by name, and a note says what that leaves out.
+A data set has one body, a model perhaps another. Where both are the same, meshes are compared; where they are
+not, only the joints that both have by name, and a note tells what that leaves out.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class Points:
 
     joints (N, J, 3); root (N, 3) on which each is centred. With a mesh: vertices (N, V, 3), mesh_root (N, 3)
     on which they are centred, and part_roots (N, 3, 3), those of left hand, right hand and face.
-    placed (N,) whether it is known where they stand; if not, they stand around the camera. None: all are.
-    outline (N, J, 3): where the joints roughly are, NaN or not, to tell who is who. None: `joints`.
+    placed (N,) whether their place is known; if not, they are around the camera. None: all are known.
+    outline (N, J, 3): where the joints roughly are, NaN or not, to match people by. None: `joints`.
     joints_2d (N, J, 2) pixels for the same, if the data set gives them.
     head (N, 3): the joint that the model places people by, where both sides have the same body.
     """
@@ -320,7 +320,7 @@ def panoptic(body: Body, files: ProtocolFiles) -> Comparison:
 
 def mesh_parts(topology: Topology, files: ProtocolFiles) -> tuple[Parts | None, tuple[str, ...]]:
     """Hands, face and the rest: of SMPL-X by the lists of its authors where the user has them, else by the
-    skinning weights, which a note says."""
+    skinning weights, which a note tells."""
     if topology.skin_weights is None:
         return None, ()
     count = len(topology.skin_weights)

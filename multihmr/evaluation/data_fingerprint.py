@@ -54,7 +54,7 @@ def fingerprint_shards(path: Path) -> str:
 
 
 def about_assets(folder: Path | None) -> str:
-    """What to tell of pictures rendered with these assets, if they are not the reference; else ""."""
+    """A warning on pictures rendered with these assets, if they are not the reference; else ""."""
     if folder is None:
         return (
             "the test pictures are rendered without MakeHuman's assets and captured motions, as no assets "

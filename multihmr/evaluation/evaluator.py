@@ -133,7 +133,7 @@ class Evaluator:
         return table, Counts(len(pred), len(matched.missed), len(excused.false), int((~counted).sum()))
 
     def _person_columns(self, sample: Sample, truth: Points, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """`PERSON` of these rows of the sample, everybody missed so far."""
+        """`PERSON` of these rows of the sample, all of them missed so far."""
         roots = (
             truth.root if truth.placed is None else torch.where(truth.placed[:, None], truth.root, torch.nan)
         )

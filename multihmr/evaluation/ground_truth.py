@@ -1,4 +1,4 @@
-"""The true people of a sample in the camera frame, from the parameters that the data set gives."""
+"""Pose the true people of a sample in the camera frame, from the parameters of the data set."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..data.transforms import on_pelvis
 
 class Posed(NamedTuple):
     """True people: vertices (N, V, 3), joints (N, J, 3), NaN where not known; the joints with the mean in
-    place of that; placed (N,) whether it is known where they stand, else with the pelvis in the origin."""
+    place of that; placed (N,) whether their place is known, else the pelvis is in the origin."""
 
     vertices: Tensor
     joints: Tensor
@@ -32,7 +32,7 @@ def true_people(body: Body, sample: Sample) -> Posed:
 
     An expression that is not known is neutral. ValueError where the parameters are not those of the body.
     """
-    if not len(sample.translation):  # pictures of nobody may come without the body's trailing shapes
+    if not len(sample.translation):  # images without people may lack the body's trailing shapes
         return Posed(*(points[:0] for points in mean_person(body)))
     if sample.anchor == "transl":
         sample = on_pelvis(sample, body.topology)
@@ -98,6 +98,8 @@ def _lost(topology: Topology, unknown: np.ndarray) -> tuple[np.ndarray, np.ndarr
         if parent >= 0:
             moved[:, joint] = turned[:, parent] | moved[:, parent]
     if topology.skin_indices is None or topology.skin_weights is None:
-        raise ValueError(f"topology {topology.name!r} has no skinning weights to tell what NaN joints move")
+        raise ValueError(
+            f"topology {topology.name!r} has no skinning weights, so what NaN joints move is unknown"
+        )
     follows = (turned | moved)[:, topology.skin_indices] * topology.skin_weights
     return follows.sum(axis=-1) > 1e-3, moved

@@ -1,4 +1,4 @@
-"""Who is who: predicted against true people of one image."""
+"""Matching of predicted with true people of one image."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ MUPOTS_PIXELS = 40.0
 class Match:
     """Pairs and what is left over, as indices into the predicted and the true people of one image.
 
-    pairs (M, 2) of (predicted, true), by increasing cost; false (F,) predicted people who are nobody;
-    missed (L,) true people whom nobody found. Both in increasing order.
+    pairs (M, 2) of (predicted, true), by increasing cost; false (F,) predicted people who match no true one;
+    missed (L,) true people who were not found. Both in increasing order.
     """
 
     pairs: np.ndarray
@@ -31,7 +31,7 @@ def match(pred_xy: np.ndarray, true_xy: np.ndarray, *, iou_threshold: float = IO
     boxes (around the joints) with an intersection over union of at least `iou_threshold`. Each is used once.
     Source: Patel et al., "AGORA", CVPR 2021, without the quirk of its code that a rejected pair shortens the
     search. True joints that are NaN are unknown: they count neither in cost nor in box. Predictions that are
-    not finite match nobody.
+    not finite match no one.
     """
     _check_people(pred_xy, true_xy)
     cost = pair_costs(pred_xy, true_xy, iou_threshold)

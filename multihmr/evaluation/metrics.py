@@ -5,7 +5,7 @@ caller decides over whom to average. Points are always (..., points, 3): no shap
 That guess made the widely copied PA-MPJPE wrong for two or three people (TRACE, PMPJPE_BUG_REPORT.md).
 
 A true point that is NaN is not known and takes no part. A prediction that is NaN where the truth is known is
-infinitely far away: nobody gets better by leaving out what is difficult.
+infinitely far away: leaving out what is difficult improves no figure.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MM = 1000.0
 PCK_THRESHOLD = 150.0  # [mm], about half a head: Mehta et al., "Monocular 3D human pose estimation", 3DV 2017
 AUC_THRESHOLDS = tuple(range(0, 151, 5))  # [mm], of the same benchmark's mpii_compute_3d_pck
 PCDR_THRESHOLD = 0.2  # [m]
-PCDR_FINE = 0.3  # how many wrong pairs somebody missed stands for
+PCDR_FINE = 0.3  # how many wrong pairs a missed person counts as
 
 
 # --- errors of points ------------------------------------------------------------------------------------
@@ -110,7 +110,7 @@ def hand_pa_pve(pred: Tensor, true: Tensor, hand_masks: Tensor) -> Tensor:
     return _mean_of_known([pa_pve(pred, true, mask) for mask in hand_masks], true)
 
 
-# --- where people stand ----------------------------------------------------------------------------------
+# --- places in front of the camera -----------------------------------------------------------------------
 
 
 def position_error(pred: Tensor, true: Tensor) -> Tensor:
@@ -197,22 +197,22 @@ def binned(errors: Tensor, values: Tensor, edges: Sequence[float]) -> tuple[Tens
 
 
 def depth_relations(depth: Tensor, layer: Tensor, threshold: float = PCDR_THRESHOLD) -> Tensor:
-    """(N, N) of 1 right, 0 wrong, -1 not asked: whether pairs of one picture stand in the right order.
+    """(N, N) of 1 right, 0 wrong, -1 not compared: whether pairs of one image have the right depth order.
 
     depth (N,) predicted [m]; layer (N,) true depth layers, smaller is nearer, negative is unknown. People of
     one layer must differ by less than `threshold` [m], those of two by more, in that direction; each pair is
-    asked once, above the diagonal.
+    compared once, above the diagonal.
     Source: Sun et al., "Putting people in their place", CVPR 2022 (Relative Human).
     """
     difference = depth[None, :] - depth[:, None]
     order = (layer[None, :] - layer[:, None]).sign()
     right = torch.where(order == 0, difference.abs() < threshold, order * difference > threshold)
-    asked = (layer[None, :] >= 0) & (layer[:, None] >= 0)
-    return torch.where(asked.triu(diagonal=1), right.long(), -1)
+    compared = (layer[None, :] >= 0) & (layer[:, None] >= 0)
+    return torch.where(compared.triu(diagonal=1), right.long(), -1)
 
 
 def pcdr(right: int, wrong: int, missed: int = 0) -> float:
-    """Percentage of correct depth relations as a share, where a person missed stands for 0.3 wrong pairs.
+    """Percentage of correct depth relations as a share, where a missed person counts as 0.3 wrong pairs.
 
     Of an age group: the pairs with at least one such person, and those missed of that age.
     """
@@ -237,17 +237,17 @@ def auc(errors: Tensor, thresholds: Sequence[float] = AUC_THRESHOLDS) -> Tensor:
 
 
 def precision(found: int, false: int) -> float:
-    """Share of the predicted people who exist, unrounded; nan where nobody was predicted."""
+    """Share of the predicted people who exist, unrounded; nan without predictions."""
     return found / (found + false) if found + false else math.nan
 
 
 def recall(found: int, missed: int) -> float:
-    """Share of the true people who were found, unrounded; nan where nobody was there."""
+    """Share of the true people who were found, unrounded; nan without true people."""
     return found / (found + missed) if found + missed else math.nan
 
 
 def f1(found: int, false: int, missed: int) -> float:
-    """Harmonic mean of precision and recall, unrounded; nan where nobody was there and nobody predicted."""
+    """Harmonic mean of precision and recall, unrounded; nan without true people and predictions."""
     total = 2 * found + false + missed
     return 2 * found / total if total else math.nan
 
@@ -298,12 +298,12 @@ def align_similarity(pred: Tensor, true: Tensor) -> Tensor:
     there = known(true)[..., None]
     usable = (pred.isfinite() | ~there).all(dim=-1).all(dim=-1)[..., None, None]
     count = there.sum(dim=-2, keepdim=True).clamp(min=1)
-    asked = there & usable
-    pred_mean = torch.where(asked, pred, 0).sum(dim=-2, keepdim=True) / count
-    true_mean = torch.where(asked, true, 0).sum(dim=-2, keepdim=True) / count
+    used = there & usable
+    pred_mean = torch.where(used, pred, 0).sum(dim=-2, keepdim=True) / count
+    true_mean = torch.where(used, true, 0).sum(dim=-2, keepdim=True) / count
     # What is not known becomes the middle, where it pulls nothing anywhere.
-    x = torch.where(asked, pred - pred_mean, 0)
-    y = torch.where(asked, true - true_mean, 0)
+    x = torch.where(used, pred - pred_mean, 0)
+    y = torch.where(used, true - true_mean, 0)
     R, scale = roma.rigid_vectors_registration(x, y, compute_scaling=True)
     # Points that all coincide have no scale (0 / 0); the best place for them is the middle.
     scale = torch.where(x.square().sum(dim=(-2, -1)) > 0, scale, 0)

@@ -1,6 +1,6 @@
-"""The files of benchmarks that users bring themselves: body models and the matrices between them.
+"""Licensed files of benchmarks that users bring themselves: body models and the matrices between them.
 
-They are licensed by their authors. Where one is missing, what needs it is left out and said.
+Where one is missing, what needs it is left out, and a note names the file and where to get it.
 """
 
 from __future__ import annotations

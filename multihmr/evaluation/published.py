@@ -135,6 +135,6 @@ PUBLISHED: tuple[Published, ...] = (
 
 
 def published(benchmark: str, figure: str, method: str) -> Published | None:
-    """What stands in the table for this method: its first figure here."""
+    """The figure that the table shows for this method: its first one here."""
     found = (p for p in PUBLISHED if (p.benchmark, p.figure, p.method) == (benchmark, figure, method))
     return next(found, None)

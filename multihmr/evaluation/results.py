@@ -125,30 +125,30 @@ class BenchmarkResult:
                 )
 
 
-def save_all(scores: Sequence[BenchmarkResult], folder: Path) -> None:
+def save_all(results: Sequence[BenchmarkResult], folder: Path) -> None:
     """Writes table.md and results.json of several benchmarks."""
-    (folder / "table.md").write_text(table(scores) + "\n", encoding="utf-8")
-    results = [score.to_dict() for score in scores]
+    (folder / "table.md").write_text(table(results) + "\n", encoding="utf-8")
+    dicts = [result.to_dict() for result in results]
     (folder / "results.json").write_text(
-        json.dumps(results, indent=2, allow_nan=False) + "\n", encoding="utf-8"
+        json.dumps(dicts, indent=2, allow_nan=False) + "\n", encoding="utf-8"
     )
 
 
-def table(scores: Sequence[BenchmarkResult]) -> str:
-    """All scores beside the published figures, as markdown that is also readable as plain text."""
+def table(results: Sequence[BenchmarkResult]) -> str:
+    """All results beside the published figures, as markdown that is also readable as plain text."""
     lines = [
         "| benchmark | figure | ours | " + " | ".join(METHODS) + " |",
         "|---" * (3 + len(METHODS)) + "|",
     ]
     sources: dict[str, int] = {}
-    for score in scores:
-        for figure in figures_of(score):
-            lines.append(_row(score, figure, sources))
-    lines += ["", *(line for score in scores for line in _about(score))]
+    for result in results:
+        for figure in figures_of(result):
+            lines.append(_row(result, figure, sources))
+    lines += ["", *(line for result in results for line in _footnotes(result))]
     if sources:
         lines += ["", "Published figures, as printed there, not measured by us:"]
         lines += [f"[{number}] {source}" for source, number in sources.items()]
-    details = [result_table(score.result) for score in scores if score.result is not None]
+    details = [result_table(result.result) for result in results if result.result is not None]
     return "\n".join(lines + [part for text in details for part in ("", text)])
 
 
@@ -163,22 +163,22 @@ def in_encoding(text: str, encoding: str | None) -> str:
         return replaced.encode("ascii", "backslashreplace").decode("ascii")
 
 
-def figures_of(score: BenchmarkResult) -> tuple[str, ...]:
+def figures_of(result: BenchmarkResult) -> tuple[str, ...]:
     """Those that the table shows: the benchmark's own, and where it is none, whatever there is of ours."""
-    if score.data in BENCHMARKS:
-        return BENCHMARKS[score.data].figures
-    return tuple(name for name in _OWN_FIGURES if np.isfinite(score.figures.get(name, np.nan)))
+    if result.data in BENCHMARKS:
+        return BENCHMARKS[result.data].figures
+    return tuple(name for name in _OWN_FIGURES if np.isfinite(result.figures.get(name, np.nan)))
 
 
-def _row(score: BenchmarkResult, name: str, sources: dict[str, int]) -> str:
+def _row(result: BenchmarkResult, name: str, sources: dict[str, int]) -> str:
     figure = FIGURES[name]
     arrow = "↓" if figure.lower_is_better else "↑"
-    value = score.figures.get(name, np.nan) * figure.scale
+    value = result.figures.get(name, np.nan) * figure.scale
     digits = 3 if figure.unit in ("", "m") else 1
-    cells = [score.data, f"{figure.label} {figure.unit}".strip() + f" {arrow}"]
+    cells = [result.data, f"{figure.label} {figure.unit}".strip() + f" {arrow}"]
     cells.append(f"**{value:.{digits}f}**" if np.isfinite(value) else "–")
     for method in METHODS:
-        entry = published(score.data, name, method)
+        entry = published(result.data, name, method)
         if entry is None:
             cells.append("")
             continue
@@ -187,27 +187,27 @@ def _row(score: BenchmarkResult, name: str, sources: dict[str, int]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def _about(score: BenchmarkResult) -> list[str]:
-    """What the figures of a score stand for."""
-    c = score.counts
-    camera = "given" if score.settings.get("protocol", {}).get("given_camera", True) else "predicted"
+def _footnotes(result: BenchmarkResult) -> list[str]:
+    """Lines below the table: counts, camera, notes and skipped images."""
+    c = result.counts
+    camera = "given" if result.settings.get("protocol", {}).get("given_camera", True) else "predicted"
     lines = [
-        f"{score.data}: model `{score.model}`, {score.images} pictures, {c.found} people found, "
+        f"{result.data}: model `{result.model}`, {result.images} pictures, {c.found} people found, "
         f"{c.missed} missed, {c.false} false, {c.ignored} that need not be found; camera {camera}."
     ]
-    if score.data in BENCHMARKS:
-        lines[0] += f" {BENCHMARKS[score.data].says}."
-    lines += [f"- {note}." for note in score.notes]
-    if "mpjpe" in score.columns:
-        found, errors = (score.table[:, score.columns.index(name)] for name in ("found", "mpjpe"))
+    if result.data in BENCHMARKS:
+        lines[0] += f" {BENCHMARKS[result.data].description}."
+    lines += [f"- {note}." for note in result.notes]
+    if "mpjpe" in result.columns:
+        found, errors = (result.table[:, result.columns.index(name)] for name in ("found", "mpjpe"))
         unknown = int((np.isnan(errors) & (found > 0)).sum())
         if unknown:
             lines.append(
                 f"- {unknown} of the people found count as such, but their true joints are not known."
             )
-    if score.skipped:
-        first = score.skipped[0]
-        lines.append(f"- {len(score.skipped)} pictures skipped; the first, {first.name}: {first.skipped}")
+    if result.skipped:
+        first = result.skipped[0]
+        lines.append(f"- {len(result.skipped)} pictures skipped; the first, {first.name}: {first.skipped}")
     return lines
 
 

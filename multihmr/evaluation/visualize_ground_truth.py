@@ -1,4 +1,4 @@
-"""Samples of a data set with their truth drawn over them, to be looked at before anything learns from it."""
+"""Draw the ground truth of samples over their images, to check a data set before training on it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FAR = 1e5  # pixels; what is farther away is not drawn
 
 
 class Bodies:
-    """Bodies of samples, by name, gender and number of betas; `lacking` says which could not be built."""
+    """Bodies of samples, by name, gender and number of betas; `lacking`: those that could not be built."""
 
     def __init__(self, folder: Path, *folders: Path) -> None:
         """folder, folders: in which, or in whose bodies/, smplx/ and smpl/, the licensed files may lie."""
@@ -79,7 +79,7 @@ def draw_truth(sample: Sample, bodies: Bodies) -> np.ndarray:
         if sample.keypoints_3d.shape[1] > 500:  # a mesh
             picture = _with_dots(picture, sample.keypoints_3d, sample.K)
         else:
-            _draw_rings(picture, _seen(sample.keypoints_3d, sample.K))
+            _draw_rings(picture, _visible_pixels(sample.keypoints_3d, sample.K))
     if sample.keypoints_2d is not None:
         _draw_rings(picture, sample.keypoints_2d)
     return np.asarray(picture)
@@ -97,7 +97,7 @@ def save_truth(samples: Sequence[Sample], out: Path, bodies: Bodies, count: int 
     return paths
 
 
-def _seen(points: np.ndarray, K: np.ndarray) -> np.ndarray:
+def _visible_pixels(points: np.ndarray, K: np.ndarray) -> np.ndarray:
     """(..., 3) points in the camera frame -> (..., 2) pixels, NaN for what is behind the camera."""
     return np.where(points[..., 2:] > NEAR, project(points, K), np.nan)
 
@@ -107,7 +107,7 @@ def _with_dots(picture: Image.Image, points: np.ndarray, K: np.ndarray) -> Image
     pixels = np.array(picture)
     distance = [np.nanmedian(person[:, 2]) if np.isfinite(person).any() else 0 for person in points]
     for person in np.argsort(distance)[::-1]:
-        xy = _seen(points[person], K)
+        xy = _visible_pixels(points[person], K)
         xy = np.floor(xy[np.isfinite(xy).all(1)])
         inside = ((xy >= 0) & (xy < picture.size)).all(1)
         columns, rows = np.unique(xy[inside].astype(int), axis=0).T
@@ -120,7 +120,7 @@ def _draw_bones(
 ) -> None:
     pen = ImageDraw.Draw(picture)
     width = max(1, round(max(picture.size) / 700))
-    for person, xy in enumerate(_seen(joints, K)):
+    for person, xy in enumerate(_visible_pixels(joints, K)):
         color = tuple(channel // 2 + 127 for channel in COLORS[person % len(COLORS)])
         for joint, parent in bones:
             ends = xy[[joint, parent]]

@@ -1,4 +1,4 @@
-"""Boxes around people: those that users give, with a sentence for each mistake, and those around points."""
+"""Boxes around people: checks of those that users give, and boxes around points."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def check_boxes(boxes: Any, height: int, width: int) -> np.ndarray:
 
 
 def box_of_points(points: np.ndarray, height: int, width: int) -> np.ndarray | None:
-    """(M, 2) pixels -> (4,) the box of those within the image, a tenth larger on each side for the flesh
+    """(M, 2) pixels -> (4,) the box of those within the image, a tenth larger on each side for the body
     around them, cut to the image; None if there are none."""
     limit = np.array([width, height])
     inside = points[((points >= 0) & (points < limit)).all(-1)]

@@ -10,7 +10,7 @@ from PIL import Image, features
 
 from .color import to_srgb
 
-MAX_MEGAPIXELS = 178  # Pillow's own limit; asked before a pixel is allocated
+MAX_MEGAPIXELS = 178  # Pillow's own limit; checked before pixels are allocated
 
 # What may come as a file. Not EPS and its kind: Pillow opens those by starting Ghostscript.
 _FORMATS = (

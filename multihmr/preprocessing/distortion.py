@@ -158,8 +158,8 @@ def undistort_image(
 
     Returns:
         An image of the same size that shows all of the original, up to 60 degrees from its middle, grey where
-        there is nothing; and its camera matrix (3, 3). The camera stands where it stood and looks where it
-        looked, so that 3D points are the same.
+        there is nothing; and its camera matrix (3, 3). The camera's pose is unchanged, so that 3D points are
+        the same.
     """
     height, width = image.pixels.shape[:2]
     new_K = _matching_intrinsics(height, width, np.asarray(K, np.float64), distortion)

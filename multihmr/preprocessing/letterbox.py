@@ -11,13 +11,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-PADDING = 128  # grey around the image in a window, in all three channels
-
-
-PERSON_ROOM = 1.25  # side of a window on one person, in longer sides of their box
-
-
-SMALLEST_CROP = 8.0  # [pixels of the image]: of less nothing is seen
+PADDING = 128  # grey around the image, in all three channels
+PERSON_CONTEXT = 1.25  # side of a person's crop, in longer sides of their box
+SMALLEST_CROP = 8.0  # [pixels of the image]: less shows nothing
 
 
 Array = TypeVar("Array", np.ndarray, Tensor)
@@ -25,11 +21,19 @@ Array = TypeVar("Array", np.ndarray, Tensor)
 
 @dataclass(frozen=True)
 class Letterbox:
-    """A square view of `size` pixels onto an image: scale * image + shift, then mirrored if `flip`.
+    """Transform of an image into a square of `size` pixels: scale * image + shift, then mirrored if `flip`.
 
-    Pixels move, metres do not: with `intrinsics(K)` a 3D point falls where `points` moves its pixel. In a
-    mirrored window that holds for the mirrored world, in which every x has the other sign. `scale` is (x, y);
-    the two differ by less than a window pixel over the image, and only in `released` windows.
+    Pixels move, metres do not: with `intrinsics(K)` a 3D point falls where `points` moves its pixel. When
+    mirrored, that holds for the mirrored world, in which every x has the other sign.
+
+    Attributes:
+        scale: (x, y); the two differ by less than a pixel of the square over the image, and only in
+            `official_2024`.
+        shift: (x, y) in pixels of the square.
+        size: side of the square [pixels].
+        flip: mirror left and right.
+        padding: level of all channels where the image does not reach.
+        reducing_gap: of Pillow's resize: large images are first shrunk by whole pixels, quicker and as good.
     """
 
     scale: tuple[float, float]
@@ -37,11 +41,11 @@ class Letterbox:
     size: int
     flip: bool = False
     padding: int = PADDING
-    reducing_gap: float | None = 3.0  # large pictures are first shrunk by whole pixels: quicker, as good
+    reducing_gap: float | None = 3.0
 
     @classmethod
     def whole(cls, height: int, width: int, size: int) -> Letterbox:
-        """The whole image, undistorted, in the middle of the window."""
+        """The whole image, with its aspect ratio, in the middle of the square."""
         return cls.box(0, 0, width, height, size)
 
     @classmethod
@@ -59,7 +63,7 @@ class Letterbox:
         side = max(x1 - x0, y1 - y0)
         if not (x1 > x0 and y1 > y0 and math.isfinite(side)) or size < 1:
             raise ValueError(
-                f"a window needs x1 > x0, y1 > y0, size >= 1; got {(x0, y0, x1, y1)}, size {size}"
+                f"a letterbox needs x1 > x0, y1 > y0, size >= 1; got {(x0, y0, x1, y1)}, size {size}"
             )
         scale = size / side
         shift = (size / 2 - scale * (x0 + x1) / 2, size / 2 - scale * (y0 + y1) / 2)
@@ -67,14 +71,14 @@ class Letterbox:
 
     @classmethod
     def person(cls, x0: float, y0: float, x1: float, y1: float, size: int) -> Letterbox:
-        """A person's box with room around it, as networks for one person look at it: 1.25 times its longer
-        side, at least `SMALLEST_CROP` pixels of the image."""
-        half = max(PERSON_ROOM * max(x1 - x0, y1 - y0), SMALLEST_CROP) / 2
+        """A person's box with context around it, the input of top-down networks: 1.25 times its longer side,
+        at least `SMALLEST_CROP` pixels of the image."""
+        half = max(PERSON_CONTEXT * max(x1 - x0, y1 - y0), SMALLEST_CROP) / 2
         x, y = (x0 + x1) / 2, (y0 + y1) / 2
         return cls.box(x - half, y - half, x + half, y + half, size)
 
     def to_tensor(self, image: np.ndarray) -> Tensor:
-        """(H, W, 3) uint8 -> (3, size, size) float32 in [0, 1]: `picture` as networks take it."""
+        """(H, W, 3) uint8 -> (3, size, size) float32 in [0, 1]: `apply` as networks take it."""
         return torch.from_numpy(self.apply(image)).permute(2, 0, 1).float().div(255).contiguous()
 
     def apply(self, image: np.ndarray) -> np.ndarray:
@@ -97,7 +101,7 @@ class Letterbox:
         return np.ascontiguousarray(canvas[:, ::-1]) if self.flip else canvas
 
     def span(self, length: int, axis: int) -> tuple[int, int, float, float]:
-        """Along one side: the window pixels that the image fills, and the image pixels that they show."""
+        """Along one side: pixels of the square that the image fills, and the image pixels that they show."""
         scale, shift = self.scale[axis], self.shift[axis]
         first = max(0, math.ceil(shift - 1e-6))
         last = min(self.size, math.floor(shift + scale * length + 1e-6))
@@ -105,7 +109,7 @@ class Letterbox:
         return first, last, max(start, 0.0), min(end, float(length))
 
     def intrinsics(self, K: Array) -> Array:
-        """(..., 3, 3) intrinsics of the image -> of the window; the only place where K follows pixels."""
+        """(..., 3, 3) intrinsics of the image -> of the square; the only place where K follows pixels."""
         moved = K * 1.0  # a copy, for arrays and tensors alike
         moved[..., 0, :] = moved[..., 0, :] * self.scale[0]
         moved[..., 1, :] = moved[..., 1, :] * self.scale[1]
@@ -117,7 +121,7 @@ class Letterbox:
         return moved
 
     def image_intrinsics(self, K: Array) -> Array:
-        """(..., 3, 3) intrinsics of the window -> of the image: the inverse of `intrinsics`."""
+        """(..., 3, 3) intrinsics of the square -> of the image: the inverse of `intrinsics`."""
         moved = K * 1.0
         if self.flip:
             moved[..., 0, 1] *= -1
@@ -129,7 +133,7 @@ class Letterbox:
         return moved
 
     def points(self, xy: Array) -> Array:
-        """(..., 2) pixels of the image -> pixels of the window."""
+        """(..., 2) pixels of the image -> of the square."""
         moved = xy * 1.0
         moved[..., 0] = moved[..., 0] * self.scale[0] + self.shift[0]
         moved[..., 1] = moved[..., 1] * self.scale[1] + self.shift[1]
@@ -138,7 +142,7 @@ class Letterbox:
         return moved
 
     def inverse_points(self, xy: Array) -> Array:
-        """(..., 2) pixels of the window -> pixels of the image."""
+        """(..., 2) pixels of the square -> of the image."""
         moved = xy * 1.0
         if self.flip:
             moved[..., 0] = self.size - moved[..., 0]

@@ -1,4 +1,4 @@
-"""Pictures with boxes of people -> crops for a network of one person, a bounded number at a time."""
+"""Crops of people for top-down networks, a bounded number at a time."""
 
 from __future__ import annotations
 
@@ -17,9 +17,14 @@ from .letterbox import Letterbox
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture, its camera, and the N boxes that are looked at in it.
+    """An image, its camera, and N boxes of people in it.
 
-    scores (N,) of people that somebody found; None for boxes that were given.
+    Attributes:
+        photo: the image.
+        K: (3, 3) its intrinsics.
+        K_source: where they come from.
+        boxes: (N, 4) x0, y0, x1, y1 in pixels.
+        scores: (N,) of people that a detector found; None for boxes that were given.
     """
 
     image: LoadedImage
@@ -33,17 +38,17 @@ def boxes_of(humans: Humans) -> np.ndarray:
     """(N, 4) around the joints of people within the image, as `box_of_points` makes them for training."""
     height, width = humans.image_size
     boxes = [box_of_points(points, height, width) for points in humans.joints_2d]
-    # Whose joints are all outside, an elbow perhaps reaching in, is looked at where the skin is.
+    # People whose joints are all outside, an elbow perhaps reaching in, are cropped where the skin is.
     there = [box if box is not None else skin for box, skin in zip(boxes, humans.boxes, strict=True)]
     return np.array(there, dtype=np.float64).reshape(-1, 4)
 
 
 def crops(scenes: Sequence[Scene], size: int, count: int) -> Iterator[tuple[Tensor, Tensor]]:
     """The boxes of all scenes, one after the other, as (images_B3HW, K_B33), at most `count` at a time."""
-    everyone = [(scene, box) for scene in scenes for box in scene.boxes]
-    for start in range(0, len(everyone), count):
+    people = [(scene, box) for scene in scenes for box in scene.boxes]
+    for start in range(0, len(people), count):
         images, cameras = [], []
-        for scene, box in everyone[start : start + count]:
+        for scene, box in people[start : start + count]:
             x0, y0, x1, y1 = box.tolist()
             letterbox = Letterbox.person(x0, y0, x1, y1, size)
             images.append(letterbox.to_tensor(scene.image.pixels))

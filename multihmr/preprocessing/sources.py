@@ -67,7 +67,7 @@ def read_url(
         max_bytes: more are not read.
         timeout: seconds until everything must be there.
         public_only: refuse addresses of this machine and of local networks, after each redirection too. For
-            servers that read what strangers name.
+            servers that read untrusted addresses.
 
     Raises:
         ValueError: the address is malformed or refused, or has more than `max_bytes`.

@@ -15,7 +15,7 @@ from toys import tiny_anny_model, tiny_glnet, tiny_model, tiny_network
 from multihmr import load_model
 from multihmr.bodies.skinning import cut, joined
 from multihmr.evaluation.speed.machine import difference_mm
-from multihmr.evaluation.speed.stages import Trial
+from multihmr.evaluation.speed.stages import Run
 from multihmr.preprocessing.letterbox import Letterbox
 from multihmr.runtime import cuda_graphs
 from multihmr.runtime.backends import check_backend
@@ -253,8 +253,8 @@ def test_what_cannot_be_recorded_is_refused():
 def test_its_time_counts_to_the_backbone():
     model = tiny_model()
     model.runtime = CudaGraphRuntime(model.network)
-    seconds = Trial(model, pictures(1)[0], people=2, batch=1)()
-    assert set(seconds) == {"decode", "window", "backbone", "end to end"}
+    seconds = Run(model, pictures(1)[0], people=2, batch=1)()
+    assert set(seconds) == {"decode", "letterbox", "backbone", "end to end"}
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")

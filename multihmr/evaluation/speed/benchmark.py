@@ -1,9 +1,9 @@
-"""How long a prediction takes, end to end and by stages, beside the bare backbone of timm in the same run.
+"""Benchmark of speed: predictions end to end and by stages, beside timm's bare backbone in the same run.
 
 A machine's speed drifts (other processes, heat, clock), so nothing is compared across runs: every round times
-every candidate once, in an order drawn anew, and a ratio is the median of the ratios within rounds. What is
-timed takes the picture as a user gives it, decodes it each time, and says in the end how far its vertices are
-from those of eager float32.
+every candidate once, in an order drawn anew, and a ratio is the median of the ratios within rounds. A timed
+call takes the image as a user gives it and decodes it each time; the distance of its vertices from those of
+eager float32 stands beside its time.
 """
 
 from __future__ import annotations
@@ -34,35 +34,35 @@ from .machine import (
     operations,
     seconds_of,
 )
-from .memory import Asked, peak_of_prediction
-from .models import EAGER, FLOAT32, VIT_S, Contender, Plan
+from .memory import Request, peak_of_prediction
+from .models import EAGER, FLOAT32, VIT_S, Config, Plan
 from .report import Speed, Spread, Timing
-from .stages import Trial
+from .stages import Run
 
 WARM_UP_ROUNDS = 2
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A trial, and what is known of it besides its time."""
+    """A timed call, and what is known of it besides its time."""
 
-    contender: Contender
-    trial: Trial
+    config: Config
+    run: Run
     found: float  # people in a picture
     difference: tuple[float, float, int]
     operations: dict[str, float]
     memory_mb: dict[str, float] | None
 
     def timing(self, rows: Sequence[dict[str, float]], reference: np.ndarray) -> Timing:
-        """Of what it took in each round [s], with what the reference took."""
+        """From its seconds in each round and those of the reference."""
         seconds = {stage: np.array([row[stage] for row in rows]) for stage in rows[0]}
         return Timing(
-            name=self.contender.name,
-            size=self.contender.size,
-            dtype=self.contender.dtype,
-            backend=self.contender.backend,
-            batch=len(self.trial.images),
-            people=self.trial.people,
+            name=self.config.name,
+            size=self.config.size,
+            dtype=self.config.dtype,
+            backend=self.config.backend,
+            batch=len(self.run.images),
+            people=self.run.people,
             found=self.found,
             stages_ms={stage: Spread.of(1000 * values) for stage, values in seconds.items()},
             ratio=Spread.of(seconds["end to end"] / reference),
@@ -81,12 +81,18 @@ def run(
     image: str | None = None,
     vits: Sequence[tuple[str, int]] = (VIT_S,),
 ) -> Speed:
-    """`bench` of a model (what `load_model` takes; None is the default), and of Multi-HMR with random weights
-    on each of `vits` (backbone and side of the window [pixels]), against the bare ViT-S/14 at 448.
+    """`bench` of a model, and of Multi-HMR with random weights, against the bare ViT-S/14 at 448.
+
+    Args:
+        model: what `load_model` takes; None is the default.
+        plan: what is timed.
+        device: as `load_model` takes it.
+        image: path of an image; None is noise of 640x480.
+        vits: (backbone, side of the square input [pixels]) of the models with random weights.
 
     Raises:
-        ValueError: the plan, or the model in it, cannot be; the sentence says why.
-        FileNotFoundError: there is no such picture or model.
+        ValueError: the plan, or the model in it, cannot be timed; the message tells why.
+        FileNotFoundError: there is no such image or model.
     """
     plan = plan or Plan()
     if device is None and set(plan.backends) & set(CPU_BACKENDS):
@@ -98,40 +104,40 @@ def run(
         folder = Path(name)
         plan = replace(plan, dtypes=plan.dtypes or (default,))
         files = speed_models.files_of(model, vits, folder=folder)
-        found = speed_models.contenders(files, plan, device=device, folder=folder)
+        found = speed_models.configs(files, plan, device=device, folder=folder)
         return bench(list(found), plan, image=image)
 
 
 def bench(
-    contenders: Sequence[Contender] | Mapping[str, Model],
+    configs: Sequence[Config] | Mapping[str, Model],
     plan: Plan | None = None,
     *,
     image: Any = None,
     reference: tuple[str, Callable[[], object]] | None = None,
 ) -> Speed:
-    """Times predict_batch of each contender for all people and batches of the plan, interleaved.
+    """Time predict_batch of each config for all people and batches of the plan, interleaved.
 
     Args:
-        contenders: models in eval mode on one device, as `speed_models.contenders` gives them, or by name.
-        plan: of which sizes, precisions and backends are the contenders' own here.
-        image: what `predict` takes; None is a noise picture of 640x480 as an array, so nothing is decoded.
+        configs: models on one device, as `speed.models.configs` gives them, or by name.
+        plan: whose sizes, precisions and backends are ignored: the configs have their own.
+        image: what `predict` takes; None is noise of 640x480 as an array, so nothing is decoded.
         reference: name and function to divide by; None is the bare forward of timm's DINOv2 ViT-S/14 at 448.
     """
     plan = plan or Plan()
-    if isinstance(contenders, Mapping):
-        contenders = [_eager(name, model) for name, model in contenders.items()]
-    if not contenders:
+    if isinstance(configs, Mapping):
+        configs = [_eager(name, model) for name, model in configs.items()]
+    if not configs:
         raise ValueError("bench needs a model at least")
-    device = contenders[0].model.device
+    device = configs[0].model.device
     image = noise_picture() if image is None else image
     reference_name, reference_call = reference or bare_backbone(device)
-    candidates = _candidates(contenders, plan, image)
-    dtypes = list(dict.fromkeys([FLOAT32, *(contender.dtype for contender in contenders)]))
+    candidates = _candidates(configs, plan, image)
+    dtypes = list(dict.fromkeys([FLOAT32, *(config.dtype for config in configs)]))
     products = {dtype: matrix_multiply(device, DTYPES[dtype]) for dtype in dtypes}
 
     plain = [reference_call, *(call for _, call in products.values())]
     timed = [partial(_seconds, call, device) for call in plain]
-    rows = interleaved([*timed, *(candidate.trial for candidate in candidates)], plan.rounds)
+    rows = interleaved([*timed, *(candidate.run for candidate in candidates)], plan.rounds)
     columns = list(zip(*rows, strict=True))
     whole = [np.array([row["end to end"] for row in column]) for column in columns[: len(plain)]]
     peaks = {
@@ -155,14 +161,14 @@ def bench(
 
 
 def interleaved(calls: Sequence[Callable[[], dict[str, float]]], rounds: int) -> list[list[dict[str, float]]]:
-    """What each call says (columns) in each round (rows), in an order that every round draws anew."""
+    """Results of each call (columns) in each round (rows), in an order that every round draws anew."""
     order = list(range(len(calls)))
     shuffle = random.Random(0).shuffle
     rows: list[list[dict[str, float]]] = []
     for _ in range(rounds + WARM_UP_ROUNDS):
         shuffle(order)
-        said = {i: calls[i]() for i in order}
-        rows.append([said[i] for i in range(len(calls))])
+        results = {i: calls[i]() for i in order}
+        rows.append([results[i] for i in range(len(calls))])
     return rows[WARM_UP_ROUNDS:]
 
 
@@ -170,68 +176,68 @@ def _seconds(call: Callable[[], object], device: torch.device) -> dict[str, floa
     return {"end to end": seconds_of(call, device)}
 
 
-def _eager(name: str, model: Model) -> Contender:
+def _eager(name: str, model: Model) -> Config:
     half, truth = model.backbone.half_dtype, model
     if half is not None:
         truth = copy.deepcopy(model)
         truth.backbone.half_dtype = None
     dtype = str(half or torch.float32).removeprefix("torch.")
-    return Contender(name, model.config.image_size, dtype, EAGER, model, truth)
+    return Config(name, model.config.image_size, dtype, EAGER, model, truth)
 
 
-def _candidates(contenders: Sequence[Contender], plan: Plan, image: Any) -> list[Candidate]:
+def _candidates(configs: Sequence[Config], plan: Plan, image: Any) -> list[Candidate]:
     found = []
-    for contender in contenders:
+    for config in configs:
         for people in plan.people:
-            truth = Trial(contender.truth, image, people=people, batch=1)
+            truth = Run(config.truth, image, people=people, batch=1)
             expected = truth.predict()
-            whole, seen = operations(truth.predict, f"{type(truth.model.network).__name__}.backbone")
+            whole, of_backbone = operations(truth.predict, f"{type(truth.model.network).__name__}.backbone")
             for batch in plan.batches:
-                trial = Trial(contender.model, image, people=people, batch=batch, draw=plan.draw)
-                got, risen = _predicted(trial)
+                run = Run(config.model, image, people=people, batch=batch, draw=plan.draw)
+                got, risen = _predicted(run)
                 found.append(
                     Candidate(
-                        contender,
-                        trial,
+                        config,
+                        run,
                         found=sum(map(len, got)) / batch,
                         difference=difference_mm(expected * batch, got),
-                        operations={"end to end": batch * whole, "backbone": batch * seen},
-                        memory_mb=_memory(contender, trial, risen) if plan.memory else None,
+                        operations={"end to end": batch * whole, "backbone": batch * of_backbone},
+                        memory_mb=_memory(config, run, risen) if plan.memory else None,
                     )
                 )
     return found
 
 
-def _predicted(trial: Trial) -> tuple[list[Humans], float]:
-    """What it predicts, and by how many megabytes the tensors on a GPU grew meanwhile; elsewhere 0."""
-    device = trial.model.device
+def _predicted(run: Run) -> tuple[list[Humans], float]:
+    """Its predictions, and by how many megabytes the tensors on a GPU grew meanwhile; elsewhere 0."""
+    device = run.model.device
     if device.type != "cuda":
-        return trial.predict(), 0.0
+        return run.predict(), 0.0
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
-    found = trial.predict()
+    found = run.predict()
     return found, (torch.cuda.max_memory_allocated(device) - before) / 1e6
 
 
-def _memory(contender: Contender, trial: Trial, risen: float) -> dict[str, float] | None:
-    """Megabytes at most: of the model and its tensors on a GPU, or of a process of its own on a CPU; None
+def _memory(config: Config, run: Run, risen: float) -> dict[str, float] | None:
+    """Peak memory [MB]: of the model and its tensors on a GPU, or of a process of its own on a CPU; None
     where unknown.
     """
-    model = contender.model
+    model = config.model
     if model.device.type == "cuda":
         loaded = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers())) / 1e6
         return {"loaded": loaded, "predict": loaded + risen}
-    known = contender.file is not None or contender.name == speed_models.DEFAULT
-    if not known or contender.model.device.type != "cpu":
+    known = config.file is not None or config.name == speed_models.DEFAULT
+    if not known or config.model.device.type != "cpu":
         return None
-    picture = trial.images[0]
+    picture = run.images[0]
     return peak_of_prediction(
-        Asked(
-            file=contender.file,
-            dtype=contender.dtype,
-            backend=contender.backend,
-            people=trial.people,
-            batch=len(trial.images),
+        Request(
+            file=config.file,
+            dtype=config.dtype,
+            backend=config.backend,
+            people=run.people,
+            batch=len(run.images),
             threads=torch.get_num_threads(),
             image=picture if isinstance(picture, str) else None,
         )

@@ -1,4 +1,4 @@
-"""What a machine can do: name, its own matrix-multiply peak, operations counted, and what to divide by."""
+"""The machine's name and matrix-multiply peak, operation counts, and the reference to divide by."""
 
 from __future__ import annotations
 
@@ -16,16 +16,14 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from ...humans import Humans
 
-REFERENCE = (
-    "vit_small_patch14_dinov2"  # timm's name of DINOv2 ViT-S/14; random weights: speed needs no others
-)
+REFERENCE = "vit_small_patch14_dinov2"  # timm's name of DINOv2 ViT-S/14; random weights are as fast
 REFERENCE_SIZE = 448
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _SAME_PERSON = 1 / 3  # of the longer side of a box: how far joints may lie apart, on average, in the picture
 
 
 def device_name(device: torch.device) -> str:
-    """What figures belong to: the GPU's name, or "cpu: " and the processor's."""
+    """The GPU's name, or "cpu: " and the processor's."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{device.type}: {_processor()}"
@@ -53,7 +51,7 @@ def threads(count: int | None) -> Iterator[None]:
 
 
 def wait_for(device: torch.device) -> None:
-    """Until all that was asked of the device is done: before that, no clock says anything."""
+    """Wait until the device has done all queued work, without which times mean nothing."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -61,7 +59,7 @@ def wait_for(device: torch.device) -> None:
 
 
 def seconds_of(call: Callable[[], object], device: torch.device) -> float:
-    """How long it takes until it is done on the device, too."""
+    """Duration of a call, including its work on the device."""
     wait_for(device)
     start = time.perf_counter()
     call()
@@ -104,7 +102,7 @@ def matrix_multiply(device: torch.device, dtype: torch.dtype) -> tuple[float, Ca
 def operations(call: Callable[[], object], part: str = "") -> tuple[float, float]:
     """Floating-point operations of a call in eager mode, and of a module within it ("MultiHMR.backbone").
 
-    Products and convolutions are counted, also those that attention stands for.
+    Products and convolutions are counted, including those within attention.
     """
     fused = any("flash_attention_for_cpu" in str(kernel) for kernel in flop_registry)
     known = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION] if fused else []
@@ -121,7 +119,7 @@ def noise_picture(height: int = 480, width: int = 640) -> np.ndarray:
 
 
 def difference_mm(expected: Sequence[Humans], got: Sequence[Humans]) -> tuple[float, float, int]:
-    """(largest, mean) distance between vertices [mm], and how many people are in one of the two alone.
+    """(largest, mean) distance between vertices [mm], and how many people only one of the two has.
 
     People of a picture are the same if their joints lie near each other in it; vertices are compared in the
     frame of the camera, so that depth counts.
@@ -140,12 +138,12 @@ def difference_mm(expected: Sequence[Humans], got: Sequence[Humans]) -> tuple[fl
 
 def _same_people(one: Humans, other: Humans) -> list[tuple[int, int]]:
     """Pairs of the nearest, each person once."""
-    apart = np.linalg.norm(one.joints_2d[:, None] - other.joints_2d[None], axis=-1).mean(-1)
+    distances = np.linalg.norm(one.joints_2d[:, None] - other.joints_2d[None], axis=-1).mean(-1)
     sides = np.maximum(one.boxes[:, 2] - one.boxes[:, 0], one.boxes[:, 3] - one.boxes[:, 1])
     pairs: list[tuple[int, int]] = []
-    for flat in apart.argsort(axis=None):
+    for flat in distances.argsort(axis=None):
         i, j = divmod(int(flat), len(other))
         free = all(i != a and j != b for a, b in pairs)
-        if free and apart[i, j] <= max(_SAME_PERSON * sides[i], 1.0):
+        if free and distances[i, j] <= max(_SAME_PERSON * sides[i], 1.0):
             pairs.append((i, j))
     return pairs

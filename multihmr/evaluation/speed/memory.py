@@ -1,8 +1,8 @@
-"""How much memory a prediction takes at most: resident, in a process of its own that has done nothing else.
+"""Peak memory of a prediction: resident, in a process of its own that has done nothing else.
 
     python -m multihmr.evaluation.speed.memory '{"file": null, "dtype": "float32", ...}'
 
-writes one line of JSON. Imports nothing heavy by itself, so that what torch takes can be told.
+writes one line of JSON. Imports nothing heavy by itself, so that torch's own share can be measured.
 """
 
 from __future__ import annotations
@@ -16,8 +16,17 @@ from pathlib import Path
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A prediction. file: what load_model takes; image: path of a picture, None is noise of 640x480."""
+class Request:
+    """A prediction whose memory is measured.
+
+    Attributes:
+        file: what load_model takes.
+        dtype, backend: names, as load_model takes them.
+        people: how many to force; None leaves it to the model.
+        batch: images at once.
+        threads: of torch.
+        image: path of an image; None is noise of 640x480.
+    """
 
     file: str | None
     dtype: str
@@ -28,13 +37,23 @@ class Asked:
     image: str | None = None
 
 
-def peak_of_prediction(asked: Asked) -> dict[str, float] | None:
-    """Megabytes (1e6 bytes) resident at most in a fresh process on the CPU, up to each of: "torch" imported,
-    model "loaded", two times "predict". None where the system does not tell.
+def peak_of_prediction(request: Request) -> dict[str, float] | None:
+    """Measure the peak memory of a prediction in a fresh process on the CPU.
+
+    Args:
+        request: the prediction.
+
+    Returns:
+        Megabytes (1e6 bytes) resident at most up to each of: "torch" imported, model "loaded", two times
+        "predict". None where the system does not provide it.
+
+    Raises:
+        RuntimeError: the process failed; its last output is in the message.
     """
-    image = None if asked.image is None else str(Path(asked.image).absolute())
-    file = str(Path(asked.file).absolute()) if asked.file and Path(asked.file).exists() else asked.file
-    facts = json.dumps(asdict(replace(asked, image=image, file=file)))
+    image = None if request.image is None else str(Path(request.image).absolute())
+    is_file = request.file and Path(request.file).exists()
+    file = str(Path(str(request.file)).absolute()) if is_file else request.file
+    facts = json.dumps(asdict(replace(request, image=image, file=file)))
     command = [sys.executable, "-m", __name__, facts]
     above = Path(__file__).parents[3]  # where this very package is imported from
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=above, encoding="utf-8")
@@ -45,7 +64,7 @@ def peak_of_prediction(asked: Asked) -> dict[str, float] | None:
 
 
 def highest_mb() -> float | None:
-    """The most that this process ever held in memory [1e6 bytes].
+    """Peak memory of this process so far [1e6 bytes].
 
     Not getrusage's ru_maxrss: on Linux that begins with what the process held that started this one.
     """
@@ -60,24 +79,24 @@ def highest_mb() -> float | None:
     return None
 
 
-def _measure(asked: Asked) -> dict[str, float | None]:
+def _measure(request: Request) -> dict[str, float | None]:
     import torch
 
-    torch.set_num_threads(asked.threads)
+    torch.set_num_threads(request.threads)
     peaks = {"torch": highest_mb()}
     from .machine import noise_picture
     from .models import load
-    from .stages import Trial
+    from .stages import Run
 
-    model = load(asked.file, asked.dtype, asked.backend, device="cpu")
+    model = load(request.file, request.dtype, request.backend, device="cpu")
     peaks["loaded"] = highest_mb()
-    image = noise_picture() if asked.image is None else asked.image
-    trial = Trial(model, image, people=asked.people, batch=asked.batch)
+    image = noise_picture() if request.image is None else request.image
+    run = Run(model, image, people=request.people, batch=request.batch)
     for _ in range(2):
-        trial.predict()
+        run.predict()
     return peaks | {"predict": highest_mb()}
 
 
 if __name__ == "__main__":
-    measured = _measure(Asked(**json.loads(sys.argv[1])))
+    measured = _measure(Request(**json.loads(sys.argv[1])))
     sys.stdout.write(json.dumps(None if None in measured.values() else measured) + "\n")

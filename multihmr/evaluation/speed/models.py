@@ -1,4 +1,4 @@
-"""The models that are timed: as files, in other sizes of window, with random weights, loaded in every way."""
+"""Models to time: as files, at other input sizes, with random weights, in every precision and backend."""
 
 from __future__ import annotations
 
@@ -26,18 +26,20 @@ EAGER, FLOAT32, INT8 = "eager", "float32", "openvino-int8"
 
 @dataclass(frozen=True)
 class Plan:
-    """What is timed: every combination of these, `rounds` times after two rounds of warming up.
+    """What is timed: every combination of these, `rounds` times after two warm-up rounds.
 
-    people    numbers of people to force, by taking the best-scored cells whatever their score; None: those
-              that the model finds by itself
-    batches   pictures at once
-    sizes     of the window [pixels]; None: the model's own
-    dtypes    precisions of the backbone, of "float32", "float16", "bfloat16"; none: float16 on cuda, else
-              float32
-    backends  as load_model takes them
-    calibrate for "openvino-int8": a folder of pictures, as load_model takes it
-    draw      whether to draw an overlay of each, too
-    memory    whether to measure the memory on a CPU, for which each model is run in a process of its own
+    Attributes:
+        people: numbers of people to force, by taking the best-scored cells whatever their score; None: those
+            that the model finds by itself.
+        batches: images at once.
+        sizes: of the network's square input [pixels]; None: the model's own.
+        dtypes: precisions of the backbone, of "float32", "float16", "bfloat16"; none: float16 on cuda, else
+            float32.
+        backends: as load_model takes them.
+        calibrate: for "openvino-int8", a folder of images, as load_model takes it.
+        rounds: how often each is timed.
+        draw: whether to draw an overlay of each, too.
+        memory: whether to measure the memory on a CPU, for which each model is run in a process of its own.
     """
 
     people: tuple[int | None, ...] = (1, 10)
@@ -62,11 +64,11 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Contender:
-    """A model, loaded in one way. `truth` is the same in eager float32, whose results are to be met."""
+class Config:
+    """A model loaded in one way; `truth` is the same in eager float32, whose results it is compared with."""
 
     name: str
-    size: int  # of its window [pixels]
+    size: int  # of its square input [pixels]
     dtype: str
     backend: str
     model: Model
@@ -74,12 +76,16 @@ class Contender:
     file: str | None = None  # what load_model takes
 
 
-def contenders(
+def configs(
     files: Mapping[str, str | None], plan: Plan, *, device: str | None, folder: Path
-) -> Iterator[Contender]:
-    """Each of the `files` (name -> what load_model takes) in each size, precision and backend of the plan.
+) -> Iterator[Config]:
+    """Each model in each size, precision and backend of the plan.
 
-    `folder` is where models of another size are written.
+    Args:
+        files: name -> what load_model takes.
+        plan: sizes, precisions and backends.
+        device: as load_model takes it.
+        folder: where models of another size are written.
     """
     for (name, file), size in product(files.items(), plan.sizes):
         of_size = file if size is None else resized(file, size, folder)
@@ -89,7 +95,7 @@ def contenders(
             same = (dtype, backend) == (FLOAT32, EAGER)
             calibrate = plan.calibrate if backend == INT8 else None
             model = truth if same else load(of_size, dtype, backend, device=device, calibrate=calibrate)
-            yield Contender(name, pixels, dtype, backend, model, truth, of_size)
+            yield Config(name, pixels, dtype, backend, model, truth, of_size)
 
 
 def load(
@@ -105,10 +111,15 @@ def load(
 
 
 def files_of(model: str | None, vits: Sequence[tuple[str, int]], *, folder: Path) -> dict[str, str | None]:
-    """What to time, by the name that tables show: the model, and Multi-HMR with random weights on each of
-    `vits` (backbone, side of the window [pixels]), the same in every run.
+    """Models to time, by their names in tables.
+
+    Args:
+        model: what load_model takes; None is the default.
+        vits: (backbone, side of the square input [pixels]) of Multi-HMR with random weights, which are the
+            same in every run.
+        folder: where these are written.
     """
-    # A path without the rest of the way to it: tables are read by others, too.
+    # The file's name alone: tables are read by others, too.
     name = DEFAULT if model is None else model.rpartition(os.sep)[2]
     files = {name: model}
     for backbone, size in vits:
@@ -118,15 +129,15 @@ def files_of(model: str | None, vits: Sequence[tuple[str, int]], *, folder: Path
 
 
 def random_name(backbone: str, size: int) -> str:
-    """What tables call Multi-HMR with random weights on it: "random dinov2_vits14@448"."""
+    """Name in tables of Multi-HMR with random weights: "random dinov2_vits14@448"."""
     return f"random {backbone}@{size}"
 
 
 def random_model(config: MultiHMRConfig, folder: Path) -> str:
-    """The path of a model with that config and random weights, written into `folder`; always the same.
+    """Write a model with random weights, always the same, into `folder`; its path.
 
     Layer scales, which begin at 1e-5 before DINOv2 learns, are 1: else what the blocks compute would not
-    count, and no precision would be seen to move anybody.
+    count, and no precision would change the result.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -139,10 +150,13 @@ def random_model(config: MultiHMRConfig, folder: Path) -> str:
 
 
 def resized(file: str | None, size: int, folder: Path) -> str:
-    """The path of the same model with a window of `size` pixels, written into `folder`.
+    """Write the same model with a square input of `size` pixels into `folder`; its path.
 
-    What belongs to rows, columns or patches is stretched. That is enough to tell how long it takes, not for
-    good results, which need training at that size. ValueError: the network cannot have this size.
+    What belongs to rows, columns or patches is stretched. That is enough to measure its time, not for good
+    results, which need training at that size.
+
+    Raises:
+        ValueError: the network cannot have this size.
     """
     source = load(file, device="cpu")
     if not isinstance(source.network, MultiHMR):

@@ -1,4 +1,4 @@
-"""What a run of `multihmr bench` measured: as tables, as JSON, and against an earlier run."""
+"""Result of `multihmr bench`: as tables, as JSON, and compared with an earlier run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Key = tuple[str, int, str, str, int, int | None]
 
 
 class Spread(NamedTuple):
-    """Median and quartiles of what was measured in all rounds."""
+    """Median and quartiles over the rounds."""
 
     low: float
     median: float
@@ -30,13 +30,19 @@ class Spread(NamedTuple):
 
 @dataclass(frozen=True)
 class Timing:
-    """How fast one thing was.
+    """Timing of one configuration.
 
-    people: as asked; None: as found. found: how many were really predicted, in a picture; a heatmap with few
-    peaks may keep it below what was asked. stages_ms: also of "end to end", for the whole batch. ratio: end
-    to end to the reference. operations: floating-point ones, of the batch. difference_mm: largest and mean
-    between its vertices and those of eager float32; people_alone: how many only one of the two has.
-    memory_mb: at most held; on a CPU also once torch was imported and the model loaded.
+    Attributes:
+        name, size, dtype, backend: of the configuration; size is the side of the network's input [pixels].
+        batch: images at once.
+        people: requested number; None: as found.
+        found: number that was predicted in an image; a heatmap with few peaks may keep it below `people`.
+        stages_ms: of each stage and "end to end", for the whole batch.
+        ratio: end to end to the reference.
+        operations: floating-point ones, of the batch.
+        difference_mm: largest and mean between its vertices and those of eager float32.
+        people_alone: people that only one of the two has.
+        memory_mb: peak; on a CPU also once torch was imported and the model loaded.
     """
 
     name: str
@@ -60,12 +66,12 @@ class Timing:
     @property
     def label(self) -> list[str]:
         """The first cells of its row."""
-        asked = "found" if self.people is None else self.people
-        people = f"{self.found:g}" if asked == self.found else f"{self.found:g} ({asked})"
+        requested = "found" if self.people is None else self.people
+        people = f"{self.found:g}" if requested == self.found else f"{self.found:g} ({requested})"
         return [self.name, str(self.size), self.dtype, self.backend, str(self.batch), people]
 
     def gflops(self, stage: str) -> float | None:
-        """Billions of floating-point operations in a second of that stage; None if it was not timed apart."""
+        """Billions of floating-point operations a second of a stage; None if it was not timed by itself."""
         if stage not in self.stages_ms or stage not in self.operations:
             return None
         return self.operations[stage] / self.stages_ms[stage].median / 1e6
@@ -73,7 +79,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Speed:
-    """The timings of one run and the circumstances that they hold for."""
+    """Timings of one run, with machine and settings."""
 
     timings: tuple[Timing, ...]
     reference: str
@@ -89,12 +95,17 @@ class Speed:
         return {"format": FORMAT, **asdict(self)}
 
     def save(self, path: str | Path) -> None:
-        """Writes JSON."""
+        """Write JSON."""
         Path(path).write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | Path) -> Speed:
-        """Reads what `save` wrote. FileNotFoundError: nothing is there. ValueError: it is something else."""
+        """Read what `save` wrote.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it is something else.
+        """
         try:
             facts = json.loads(Path(path).read_text(encoding="utf-8"))
             if facts.pop("format") != FORMAT:
@@ -115,11 +126,11 @@ def _timing(row: dict[str, Any]) -> Timing:
     return Timing(**row)
 
 
-_LABEL = ["model", "window", "precision", "backend", "batch", "people"]
+_LABEL = ["model", "size", "precision", "backend", "batch", "people"]
 
 
 def table(speed: Speed) -> str:
-    """What was measured, as markdown that is also readable as plain text."""
+    """The result as markdown that is also readable as plain text."""
     peaks = ", ".join(f"{peak:.0f} GFLOP/s in {dtype}" for dtype, peak in speed.peak_gflops.items())
     return "\n".join(
         [
@@ -138,7 +149,7 @@ def table(speed: Speed) -> str:
 
 
 def _ends(speed: Speed) -> list[str]:
-    heads = ["end to end ms", "quartiles ms", "pictures/s", "ratio", "GFLOP/s (of peak)"]
+    heads = ["end to end ms", "quartiles ms", "images/s", "ratio", "GFLOP/s (of peak)"]
     heads += ["backbone GFLOP/s", "off eager float32, mm: most, mean", "memory MB"]
     rows = []
     for timing in speed.timings:
@@ -192,10 +203,10 @@ def compared(old: Speed, new: Speed) -> str:
     """What got slower and what faster since an earlier run, as a table.
 
     Ratios to the reference are compared, not times, so that a machine that is busier today does not count.
-    Where the quartiles of the two ratios overlap there is no telling.
+    Where the quartiles of the two ratios overlap, the difference is noise.
 
     Raises:
-        ValueError: the two runs are not of the same machine, threads, picture and reference, or have nothing
+        ValueError: the two runs are not of the same machine, threads, image and reference, or have nothing
             in common.
     """
     for field in ("device", "threads", "image", "reference"):
@@ -208,7 +219,7 @@ def compared(old: Speed, new: Speed) -> str:
     both = [timing for timing in new.timings if timing.key in before]
     if not both:
         raise ValueError(
-            "the two runs have nothing in common: no model was timed in both with the same window, "
+            "the two runs have nothing in common: no model was timed in both with the same input size, "
             "precision, backend, batch and people"
         )
     heads = ["ratio was", "is", "change", "noise", "verdict"]
@@ -235,7 +246,7 @@ def _change(was: Timing, now: Timing) -> list[str]:
 
 
 def _left_out(old: Speed, new: Speed) -> list[str]:
-    """What was timed in one run alone."""
+    """Lines on what only one of the runs timed."""
     first, second = ([timing.key for timing in speed.timings] for speed in (old, new))
     alone = [f"only then: {_words(key)}" for key in first if key not in second]
     alone += [f"only now: {_words(key)}" for key in second if key not in first]

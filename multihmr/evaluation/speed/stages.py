@@ -1,7 +1,7 @@
-"""Where the time of one prediction goes: marks at the borders of a network's parts, set by hooks.
+"""Time of each stage of a prediction, measured by hooks at the borders of a network's modules.
 
-The parts run as they always do; nothing of a network is written a second time here. On a GPU a mark waits for
-the device, so that the stages of a GPU together take longer than the undisturbed prediction.
+The modules run as they always do; nothing of a network is written a second time here. On a GPU a mark waits
+for the device, so that the stages of a GPU together take longer than the undisturbed prediction.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from ...model import Model
 from ...preprocessing.image import load_image
 from .machine import seconds_of, wait_for
 
-STAGES = ("decode", "window", "backbone", "detection", "head", "body", "to numpy", "draw")
-"""In their order. decode: file to pixels. window: pixels to what the network looks at. detection: the heatmap
-of heads, and the people in it. head: from there to pose, shape and place. to numpy: bodies before the camera,
-and `Humans` of them. draw: the overlay of one picture, after predict."""
+STAGES = ("decode", "letterbox", "backbone", "detection", "head", "body", "to numpy", "draw")
+"""In their order. decode: file to pixels. letterbox: pixels to the network's input. detection: heatmap of
+heads and its peaks. head: from there to pose, shape and place. to numpy: posed bodies to `Humans`. draw: the
+overlay of one image, after predict."""
 
 # Modules with whose beginning the head begins, in whatever family has them.
 _HEAD_BEGINS = ("rays", "to_token", "head")
@@ -30,29 +30,27 @@ _AFTER = {"backbone": "detection", "body": "to numpy"}
 
 
 class Marks:
-    """When which stage began, in one prediction."""
+    """Start times of the stages of one prediction."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._marks: list[tuple[str, float]] = []
 
     def begin(self, stage: str) -> None:
-        """From now on it is this stage; marks that were set already stay."""
+        """A stage starts now; the first start of a stage counts."""
         if all(stage != name for name, _ in self._marks):
             wait_for(self._device)
             self._marks.append((stage, time.perf_counter()))
 
     def seconds(self) -> dict[str, float]:
-        """Of each stage but the last mark, which is the end. What could not be told apart counts to the
-        stage before it.
-        """
+        """Duration of each stage; the last mark is the end. Stages without a mark count to the one before."""
         pairs = zip(self._marks, self._marks[1:], strict=False)
         return {stage: end - start for (stage, start), (_, end) in pairs}
 
 
 @contextmanager
 def hooked(model: Model, marks: Marks) -> Iterator[None]:
-    """Within it, the parts of the model set marks. What is recorded has none, and counts to the backbone."""
+    """Within it, modules of the model set marks. Recorded graphs have none: all counts to the backbone."""
     network = getattr(model.runtime, "network", None)
     if network is None:
         marks.begin("backbone")
@@ -90,11 +88,16 @@ def _setting(marks: Marks, part: nn.Module, stage: str) -> Callable[..., None]:
     return hook
 
 
-class Trial:
-    """One thing to time: predict_batch of a model on `batch` times the same picture.
+class Run:
+    """A timed call: predict_batch of a model on `batch` times the same image.
 
-    people: how many to force, by taking the best-scored cells whatever their score; None leaves it to the
-    model. draw: whether to draw an overlay afterwards.
+    Args:
+        model: the model.
+        image: what `predict` takes.
+        people: how many to force, by taking the best-scored cells whatever their score; None leaves it to the
+            model.
+        batch: how often the image is in the batch.
+        draw: whether to draw an overlay afterwards.
     """
 
     def __init__(
@@ -106,7 +109,7 @@ class Trial:
         self.draw = draw
 
     def predict(self, images: Sequence[Any] | None = None) -> list[Humans]:
-        """Humans of each picture; the camera is given, so that it is the same in every precision."""
+        """Humans of each image; the camera is given, so that it is the same in every precision."""
         return self.model.predict_batch(
             self.images if images is None else images,
             fov=60.0,
@@ -116,12 +119,12 @@ class Trial:
         )
 
     def __call__(self) -> dict[str, float]:
-        """Seconds of each stage, and "end to end": from the picture as given to `Humans` in numpy."""
+        """Seconds of each stage, and "end to end": from the image as given to `Humans` in numpy."""
         device = self.model.device
         marks = Marks(device)
         marks.begin("decode")
         photos = [load_image(image) for image in self.images]  # predict takes these as they are
-        marks.begin("window")
+        marks.begin("letterbox")
         with hooked(self.model, marks):
             found = self.predict(photos)
         marks.begin("end")

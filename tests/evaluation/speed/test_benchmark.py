@@ -23,7 +23,7 @@ from multihmr.evaluation.speed import memory as speed_memory
 from multihmr.evaluation.speed import models as speed_models
 from multihmr.evaluation.speed.machine import difference_mm
 from multihmr.evaluation.speed.report import Speed, Spread, Timing, compared, table
-from multihmr.evaluation.speed.stages import STAGES, Marks, Trial, hooked
+from multihmr.evaluation.speed.stages import STAGES, Marks, Run, hooked
 from multihmr.model import Model
 from multihmr.networks.configs import MultiHMRConfig
 from multihmr.networks.multihmr import MultiHMR
@@ -87,7 +87,7 @@ def test_every_round_calls_everything_once_and_warm_up_does_not_count() -> None:
 def test_stages_are_told_apart_and_add_up(measured: Speed) -> None:
     three = measured.timings[1]
     assert set(three.stages_ms) == {*STAGES, "end to end"} - {"draw"}
-    parts = Trial(tiny(), speed.noise_picture(), people=2, batch=2)()
+    parts = Run(tiny(), speed.noise_picture(), people=2, batch=2)()
     whole = parts.pop("end to end")
     assert whole == pytest.approx(sum(parts.values()))
     assert min(parts.values()) >= 0
@@ -184,16 +184,16 @@ def test_another_size_keeps_what_was_learned(tmp_path: Path) -> None:
     source = str(speed_models.save_model(MultiHMR(config, Anny()), tmp_path / "tiny.safetensors"))
     larger = speed_models.load(speed_models.resized(source, 320, tmp_path), device="cpu")
     assert larger.config.image_size == 320
-    head = larger.head.get_parameter("query_rows")
-    old = speed_models.load(source, device="cpu").head.get_parameter("query_rows")
+    head = larger.network.head.get_parameter("query_rows")
+    old = speed_models.load(source, device="cpu").network.head.get_parameter("query_rows")
     assert head.shape[0] == 20
     assert head.mean().item() == pytest.approx(old.mean().item(), abs=1e-3)
     assert len(larger.predict(speed.noise_picture(), threshold=0, max_people=2)) == 2
 
 
 def test_memory_is_measured_in_a_process_of_its_own() -> None:
-    asked = speed_memory.Asked(None, "float32", "eager", people=1, batch=1, threads=1)
-    memory = speed_memory.peak_of_prediction(asked)
+    request = speed_memory.Request(None, "float32", "eager", people=1, batch=1, threads=1)
+    memory = speed_memory.peak_of_prediction(request)
     if memory is None:
         pytest.skip("this system does not tell how much memory a process held")
     assert 50 < memory["torch"] < memory["loaded"] <= memory["predict"]
@@ -255,8 +255,8 @@ def test_a_picture_without_people_leaves_early(make: Callable[[], Model]) -> Non
     whole = model(picture, threshold=1.0)
     with torch.inference_mode():
         early = model(picture, threshold=1.0)
-        seconds = Trial(model, speed.noise_picture(), people=0, batch=1)()
-    assert set(seconds) == {"decode", "window", "backbone", "detection", "body", "to numpy", "end to end"}
+        seconds = Run(model, speed.noise_picture(), people=0, batch=1)()
+    assert set(seconds) == {"decode", "letterbox", "backbone", "detection", "body", "to numpy", "end to end"}
     for name, expected in early.of_image(0).items():
         assert expected.shape == whole.of_image(0)[name].shape, name
     torch.testing.assert_close((early.logits_Bhw, early.K_B33), (whole.logits_Bhw, whole.K_B33))
