@@ -30,7 +30,6 @@ def test_there_are_twenty_terms() -> None:
     assert {paper for paper, *_ in TERMS} == {"Multi-HMR", "GLNet"}
 
 
-@pytest.mark.xfail(strict=False, reason="docstrings are being rewritten: remove this mark when all pass")
 @pytest.mark.parametrize(("term", "file"), [(term, file) for _, _, term, file in TERMS])
 def test_the_docstring_of_the_file_has_the_term(term: str, file: str) -> None:
     path = PACKAGE / file

@@ -131,6 +131,63 @@ PAST = {
 }
 if "def in_frame" in (PACKAGE / "humans.py").read_text(encoding="utf-8"):
     PAST[r"humans\.to\(\""] = "humans.in_frame("
+# files that still have some; what is clean stays clean
+PENDING = {
+    "bodies/anny_base.py",
+    "bodies/keypoint_sets.py",
+    "bodies/smplx.py",
+    "cli/evaluate.py",
+    "cli/fit.py",
+    "cli/main.py",
+    "cli/predict.py",
+    "cli/video.py",
+    "cluster/run.py",
+    "cluster/worker.py",
+    "cluster/writer.py",
+    "data/synthetic/backgrounds.py",
+    "demo/app.py",
+    "demo/sessions.py",
+    "demo/video.py",
+    "evaluation/benchmarks.py",
+    "evaluation/ground_truth.py",
+    "evaluation/matching.py",
+    "evaluation/metrics.py",
+    "evaluation/speed/benchmark.py",
+    "evaluation/speed/machine.py",
+    "evaluation/speed/memory.py",
+    "evaluation/speed/models.py",
+    "evaluation/speed/stages.py",
+    "fitting/point_sets.py",
+    "fitting/state.py",
+    "hub/huggingface.py",
+    "hub/releases.py",
+    "io/parquet.py",
+    "io/save.py",
+    "model.py",
+    "networks/backbones/hybrid.py",
+    "networks/base.py",
+    "networks/configs.py",
+    "networks/detection.py",
+    "networks/glnet.py",
+    "networks/glnet_parameters.py",
+    "networks/glnet_stages.py",
+    "networks/human_perception_head.py",
+    "networks/multihmr.py",
+    "networks/multihmr_anny.py",
+    "networks/refinement.py",
+    "postprocessing/tiling.py",
+    "preprocessing/sources.py",
+    "runtime/cuda_graphs.py",
+    "runtime/devices.py",
+    "runtime/export.py",
+    "runtime/int8.py",
+    "runtime/trace.py",
+    "training/config.py",
+    "training/targets.py",
+    "video/reader.py",
+    "video/tracker.py",
+    "visualization/draw.py",
+}
 _PROSE = [(re.compile(rf"\b(?:{pattern})\b", re.IGNORECASE), to) for pattern, to in PROSE.items()]
 _PAST = [(re.compile(pattern), to) for pattern, to in PAST.items()]
 
@@ -189,10 +246,12 @@ def test_pages_have_no_private_words(path: Path) -> None:
     assert not in_page(path)
 
 
-@pytest.mark.xfail(strict=False, reason="names are being changed: remove this mark when all pass")
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
 def test_sources_have_no_private_words(path: Path) -> None:
-    assert not in_source(path)
+    found = in_source(path)
+    if found and path.relative_to(PACKAGE).as_posix() in PENDING:
+        pytest.xfail("\n".join(found))
+    assert not found
 
 
 def test_the_patterns_find_what_they_should_and_nothing_else(tmp_path: Path) -> None:
