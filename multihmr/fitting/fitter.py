@@ -13,10 +13,11 @@ from torch import Tensor
 
 from multihmr.bodies.anny import Anny
 from multihmr.fitting.initialization import Candidates, triangulate
-from multihmr.fitting.inputs import Inputs, read_inputs
+from multihmr.fitting.inputs import FEWEST_POINTS, Inputs, read_inputs
 from multihmr.fitting.point_sets import FINGERS, find_points
 from multihmr.fitting.prior import PosePrior, load_prior
 from multihmr.fitting.results import FittedHumans, assemble
+from multihmr.fitting.sequence import best_path, smooth
 from multihmr.fitting.skeleton import PointSkeleton, RestPose, rotation_matrix
 from multihmr.fitting.solver import Energy, PoseModel, ShapePrior, minimise
 from multihmr.fitting.state import Observations, State
@@ -61,6 +62,7 @@ def fit(
     image_size: tuple[int, int] | None = None,
     sigma: Any = None,
     sigma_3d: Any = None,
+    fps: float | None = None,
     progress: Progress | None = None,
 ) -> FittedHumans:
     """Meshes of people whose keypoints are known, in pixels, in space, or both.
@@ -87,6 +89,8 @@ def fit(
         sigma: how far off the points are [pixels], one standard deviation, or one (N, V) for each person and
             view; None takes 0.75 % of a person's extent in the picture.
         sigma_3d: the same of points in space [m], one or (N,); None takes 5 mm.
+        fps: the rows are not several people but one person at so many frames a second: the shape is the same
+            in all, the motion smooth, and frames may have no points.
         progress: is called with the number of people that are done, and of all.
 
     Returns:
@@ -109,23 +113,30 @@ def fit(
         sigma=sigma,
         sigma_3d=sigma_3d,
         image_size=image_size,
+        sequence=_check_fps(fps),
     )
     people = len(inputs.seen.xyz_PM3)
     if init is not None:
         _check_init(init, people, fitter.body)
-    states: list[State] = []
-    for start in range(0, people, AT_ONCE):
-        rows = torch.arange(start, min(start + AT_ONCE, people))
-        begin = None if init is None else _state_of(init, rows, fitter)
-        states.append(_fit_people(fitter, inputs.seen.rows(rows), begin))
+    found: list[tuple[State, Tensor]] = []
+    rows = torch.arange(people)[_enough_points(inputs.seen)]
+    for chunk in rows.split(AT_ONCE) if people else ():
+        begin = None if init is None else _state_of(init, chunk, fitter)
+        found.append(_fit_people(fitter, inputs.seen.rows(chunk), begin))
         if progress is not None:
-            progress(int(rows[-1]) + 1, people)
-    return _humans(fitter, states, inputs)
+            progress(int(chunk[-1]) + 1, people)
+    if not found:
+        return _humans(fitter, None, inputs)
+    state, energies = _joined([state for state, _ in found]), torch.cat([values for _, values in found])
+    if fps is not None:
+        return _humans(fitter, _in_sequence(fitter, inputs.seen, state, energies, rows, fps), inputs)
+    winner = energies.argmin(1) + torch.arange(people) * energies.shape[1]
+    return _humans(fitter, state.rows(winner), inputs)
 
 
 @torch.no_grad()
-def _fit_people(fitter: Fitter, seen: Observations, begin: State | None) -> State:
-    """The best state of each person."""
+def _fit_people(fitter: Fitter, seen: Observations, begin: State | None) -> tuple[State, Tensor]:
+    """(P * C) best states of each person, and their energies (P, C)."""
     people = len(seen.xyz_PM3)
     upright = bool(seen.weight_PVM.shape[1] == 1) and not bool((seen.weight_PM > 0).any())
     state = begin if begin is not None else _starts(fitter, seen)
@@ -145,8 +156,38 @@ def _fit_people(fitter: Fitter, seen: Observations, begin: State | None) -> Stat
     for _ in range(ROUNDS):
         energy.expand(state.shape_PS.float())
         state, values = minimise(energy, state, steps=ROUND_STEPS, switch=True)
-    winner = values.view(people, finalists).argmin(1) + torch.arange(people) * finalists
-    return state.rows(winner)
+    return state, values.view(people, finalists)
+
+
+@torch.no_grad()
+def _in_sequence(
+    fitter: Fitter, seen: Observations, state: State, energies: Tensor, rows: Tensor, fps: float
+) -> State:
+    """One person's states in all frames; `rows` are those with points, each with several candidates."""
+    frames, count = energies.shape
+    upright = bool(seen.weight_PVM.shape[1] == 1) and not bool((seen.weight_PM > 0).any())
+    owner = rows.repeat_interleave(count)
+    energy = Energy(fitter.skeleton, fitter.model, fitter.shape_prior, seen.rows(owner), upright=upright)
+    energy.expand(state.shape_PS.float())
+    points, _ = energy.points(state)
+    chosen = best_path(points.unflatten(0, (frames, count)), energies, 1 / fps)
+    state = state.rows(chosen + torch.arange(frames) * count)
+    # A frame without points begins with the nearest that has some.
+    every = torch.arange(len(seen.xyz_PM3))
+    state = state.rows((every[:, None] - rows).abs().argmin(1))
+    energy = Energy(fitter.skeleton, fitter.model, fitter.shape_prior, seen, upright=upright)
+    energy.robust = ROBUST_SCALE_LAST
+    return smooth(energy, state, 1 / fps)
+
+
+def _enough_points(seen: Observations) -> Tensor:
+    """(P,) who has the points that a fit needs; of a sequence frames may have none."""
+    in_views = (seen.weight_PVM > 0).any(1).sum(1) if seen.weight_PVM.shape[1] else 0
+    return torch.maximum((seen.weight_PM > 0).sum(1), torch.as_tensor(in_views)) >= FEWEST_POINTS
+
+
+def _joined(states: Sequence[State]) -> State:
+    return State(*(torch.cat([getattr(s, name) for s in states]) for name in _FIELDS))
 
 
 ROBUST_SCALE_LAST = 4.0
@@ -170,7 +211,7 @@ def _starts(fitter: Fitter, seen: Observations) -> State:
         else:
             view = (seen.weight_PVM[i] > 0).sum(1).argmax()[None]
             found.append(fitter.candidates.from_view(seen.rows(row), view, STARTS))
-    return State(*(torch.cat([getattr(s, name) for s in found]) for name in _FIELDS))
+    return _joined(found)
 
 
 _FIELDS = ("root_P33", "pelvis_P3", "pose_PD", "shape_PS", "component_P")
@@ -189,22 +230,21 @@ def _check_in_front(seen: Observations, weight_twice: Tensor) -> None:
             )
 
 
-def _humans(fitter: Fitter, states: Sequence[State], inputs: Inputs) -> FittedHumans:
+def _humans(fitter: Fitter, state: State | None, inputs: Inputs) -> FittedHumans:
     body, seen = fitter.body, inputs.seen
     count = len(body.topology.pose_names)
-    if not states:
+    if state is None:
         empty = torch.zeros(0)
         return assemble(
             body, empty.view(0, count, 3, 3), torch.zeros(0, body.shape_count), empty.view(0, 3),
             K=inputs.K, K_source=inputs.K_source, image_size=inputs.image_size, scores=np.zeros(0),
             unpredicted=(), errors_px=np.zeros(0), errors_mm=np.zeros(0),
         )  # fmt: skip
-    state = State(*(torch.cat([getattr(s, name) for s in states]) for name in _FIELDS))
     energy = Energy(fitter.skeleton, fitter.model, fitter.shape_prior, seen, upright=False)
     energy.expand(state.shape_PS.float())
     points_PM3, _ = energy.points(state)
     weights = torch.cat([seen.weight_PVM.flatten(1), seen.weight_PM], 1)
-    scores = weights.sum(1) / (weights > 0).sum(1)
+    scores = weights.sum(1) / (weights > 0).sum(1).clamp(min=1)
     return assemble(
         body,
         pose_of(fitter, state),
@@ -262,6 +302,12 @@ def _unknown(fitter: Fitter, state: State, seen: Observations) -> tuple[str, ...
     known = fitter.skeleton.known_bones(moved_J, given.any(0))
     topology = fitter.body.topology
     return (*(name for name in topology.pose_names if name not in known), *topology.expression_names)
+
+
+def _check_fps(fps: float | None) -> bool:
+    if fps is not None and not 0 < fps < 10_000:
+        raise ValueError(f"fps must be the number of frames a second, above 0, got {fps}")
+    return fps is not None
 
 
 def _check_body(body: Any) -> Anny:

@@ -44,6 +44,7 @@ def read_inputs(
     sigma: Any,
     sigma_3d: float | None,
     image_size: tuple[int, int] | None,
+    sequence: bool = False,
 ) -> Inputs:
     """names: of the points that are used; kept: their places among those given. See `fit` for the rest."""
     if keypoints_2d is None and keypoints_3d is None:
@@ -62,7 +63,7 @@ def read_inputs(
         xyz, weight_3d = np.zeros((people, 1, len(kept), 3)), np.zeros((people, 1, len(kept)))
     _check_values(xy, weight, "keypoints_2d", names)
     _check_values(xyz, weight_3d, "keypoints_3d", names)
-    _check_counts(weight, weight_3d, people)
+    _check_counts(weight, weight_3d, people, sequence)
     behind = (weight_3d[:, 0] > 0) & ~(xyz[:, 0, :, 2] > 0) & (len(cameras) == 1)
     if behind.any():
         person, point = np.argwhere(behind)[0]
@@ -150,9 +151,11 @@ def _check_values(points: np.ndarray, weight: np.ndarray, name: str, names: tupl
         )
 
 
-def _check_counts(weight: np.ndarray, weight_3d: np.ndarray, people: int) -> None:
+def _check_counts(weight: np.ndarray, weight_3d: np.ndarray, people: int, sequence: bool) -> None:
     known = (weight > 0).any(1).sum(1) if weight.shape[1] else np.zeros(people, int)
     known = np.maximum(known, (weight_3d[:, 0] > 0).sum(1))
+    if sequence and (known >= FEWEST_POINTS).any():
+        return  # frames may have none
     for person in np.flatnonzero(known < FEWEST_POINTS):
         raise ValueError(
             f"person {person} has {known[person]} points with a confidence above 0; a fit needs "

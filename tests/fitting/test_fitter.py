@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 from fitting.people import SIZE, K, Truth, mean_pa_mpjpe, people
 
 from multihmr.bodies.anny import Anny
+from multihmr.bodies.body_parts import body_joints
 from multihmr.fitting import fit
 from multihmr.fitting.prior import load_prior
 from multihmr.fitting.skeleton import rotation_matrix
@@ -209,3 +212,67 @@ def test_fingers_follow_their_points(body: Anny) -> None:
     assert error.mean() < 0.012
     assert "finger2-1.L" not in humans.unpredicted
     assert "finger2-1.R" in humans.unpredicted
+
+
+@torch.no_grad()
+def motion(body: Anny, frames: int) -> Truth:
+    """Somebody who goes from one captured pose to another, to the right, at 20 frames a second."""
+    names, prior = list(body.topology.pose_names), load_prior()
+    start, end = prior.exemplars[[11, 60]]
+    share = np.linspace(0, 1, frames)[:, None] * 0.5
+    pose = body.mean_pose_R33.repeat(frames, 1, 1, 1)
+    vectors = torch.from_numpy(prior.rotation_vectors(start + share * (end - start)))
+    pose[:, [names.index(bone) for bone in prior.bones]] = rotation_matrix(vectors).float()
+    output = body(pose, body.mean_shape_S.expand(frames, -1), torch.zeros(frames, body.expression_count))
+    place = np.array([0.0, 0.1, 4.0]) + share[:, None] * (1.0, 0, 0)
+    joints = output.joints_PJ3.numpy() + place
+    points = body.topology.keypoint_sets["coco17"].points(output.vertices_PV3.numpy() + place, joints)
+    own = [names.index(name) for name in body_joints(body.topology)]
+    return Truth(points, joints[:, own], [np.eye(3, 4)])
+
+
+def test_a_sequence_is_smooth_keeps_its_shape_and_bridges_gaps(body: Anny) -> None:
+    truth = motion(body, 9)
+    noise = np.random.default_rng(0).normal(0, 4, (9, 17, 2))
+    confidence = np.ones((9, 17))
+    confidence[4] = 0
+    xy = truth.pixels() + noise
+    humans = fit(xy, K, confidence=confidence, fps=20, body=body, image_size=SIZE)
+    seen = confidence[:, 0] > 0
+    alone = fit(xy[seen], K, body=body, image_size=SIZE)
+    assert len(humans) == 9
+    assert np.ptp(humans.shape, axis=0).max() == 0
+    assert mean_pa_mpjpe(humans[seen], dataclasses.replace(truth, joints=truth.joints[seen])) < (
+        mean_pa_mpjpe(alone, dataclasses.replace(truth, joints=truth.joints[seen])) + 1
+    )
+    own = [humans.topology.joint_names.index(name) for name in ("wrist.L", "foot.R", "head")]
+    bend = np.abs(np.diff(humans.joints[:, own], 2, axis=0)).mean()
+    assert bend < 0.5 * np.abs(np.diff(alone.joints[:, own], 2, axis=0)).mean()
+    # the frame without points lies between its neighbours
+    between = (humans.joints[3, own] + humans.joints[5, own]) / 2
+    assert np.abs(humans.joints[4, own] - between).max() < 0.02
+    with pytest.raises(ValueError, match="fps must be the number of frames a second, above 0, got 0"):
+        fit(xy, K, fps=0, body=body)
+
+
+def test_banded_systems_are_solved() -> None:
+    from multihmr.fitting.sequence import _solve_band
+
+    torch.manual_seed(0)
+    for frames in (1, 2, 5, 6):
+        size = 3
+        dense = torch.zeros(frames * size, frames * size, dtype=torch.float64)
+        for k in range(max(frames - 2, 1)):
+            block = torch.randn(4, min(3, frames) * size, dtype=torch.float64)
+            at = slice(k * size, (k + min(3, frames)) * size)
+            dense[at, at] += block.T @ block
+        dense += torch.eye(frames * size, dtype=torch.float64)
+        blocks = dense.view(frames, size, frames, size).transpose(1, 2)
+        zero = torch.zeros(size, size, dtype=torch.float64)
+        beside = []
+        for k in (0, 1, 2):
+            rows = [blocks[t, t + k] if t + k < frames else zero for t in range(frames)]
+            beside.append(torch.stack(rows))
+        right = torch.randn(frames, size, 2, dtype=torch.float64)
+        solved = _solve_band(*beside, right)
+        torch.testing.assert_close(dense @ solved.flatten(0, 1), right.flatten(0, 1))
