@@ -212,9 +212,8 @@ def measure_rendered(assets: Path, count: int) -> None:
                 fused = fuse_views(predictions[:views], extrinsics[:views], body=model.body, least_views=2)
                 people = fused.views[0]
             rows[views] += _compare(people, scene, extrinsics[0], counts[views])
-    print(
-        "| views | people found | false | PA-MPJPE [mm] | place [mm] | place, median |\n|---|---|---|---|---|---|"
-    )
+    print("| views | people found | false | PA-MPJPE [mm] | place [mm] | place, median |")
+    print("|---|---|---|---|---|---|")
     for views, found in rows.items():
         true, right, false = counts[views]
         pa, place = np.array(found).reshape(-1, 2).T

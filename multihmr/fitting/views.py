@@ -16,8 +16,13 @@ from multihmr.humans import Humans
 
 # Points that tell people apart and are fitted: every network gives all of them, whether hidden or not.
 POINTS = "coco17"
+NEAREST = 0.1  # people are farther from a camera than this [m]
 LEAST_WEIGHT = 0.05  # of a person in a view, whatever the score
-SAME_ANGLE = 0.05  # rad: rays to the points of one person pass each other at most so far, in the mean
+# How much two predictions of one person differ, one standard deviation each: the angle at which rays to the
+# same points pass each other [rad], the ratio of predicted and triangulated distances (log), points about
+# their middle [m].
+ANGLE_SIGMA, DISTANCE_SIGMA, POSE_SIGMA = 0.02, 0.2, 0.12
+SAME_PERSON = 12.0  # sum of the three squares up to which two predictions may be of one person
 NETWORK_SIGMA = 0.02  # of a person's extent: how far off the points are that networks see
 SPACE_SIGMA = 0.08  # how far off their points in space are, relative to the pelvis [m]
 
@@ -97,29 +102,32 @@ def fuse_views(
 def match_views(predictions: Sequence[Humans], cameras: Sequence[np.ndarray]) -> list[np.ndarray]:
     """(V,) indices of one person in each view, -1 where they are not seen; every prediction is in one group.
 
-    Rays to the same points of one person meet. The cost of a pair is the mean angle at which those of 17
-    points pass each other. Pairs are joined from the least on, while no view is in a group twice and all
-    pairs of the joined groups agree.
+    Two predictions are of one person if the rays to their points meet, at the distances that were predicted,
+    and their poses are alike: between cameras of one height the rays to any two standing people nearly meet.
+    Pairs are joined from the most alike on, while no view is in a group twice and all pairs of the joined
+    groups agree in the mean.
     """
-    people = [(v, i) for v, humans in enumerate(predictions) for i in range(len(humans))]
-    rays = [_world_rays(humans, cameras[v]) for v, humans in enumerate(predictions)]
-    centers = [-camera[:, :3].T @ camera[:, 3] for camera in cameras]
+    people = [
+        (v, i, _sight(humans, i, cameras[v]))
+        for v, humans in enumerate(predictions)
+        for i in range(len(humans))
+    ]
     costs = np.full((len(people), len(people)), np.inf)
-    for a, (v, i) in enumerate(people):
-        for b, (w, j) in enumerate(people[:a]):
+    for a, (v, _, one) in enumerate(people):
+        for b, (w, _, other) in enumerate(people[:a]):
             if v != w:
-                costs[a, b] = costs[b, a] = ray_angle(centers[v], rays[v][i], centers[w], rays[w][j])
+                costs[a, b] = costs[b, a] = difference(one, other)
     group = list(range(len(people)))
     members = {a: [a] for a in group}
     order = np.dstack(np.unravel_index(np.argsort(costs, axis=None, kind="stable"), costs.shape))[0]
     for a, b in order:
-        if costs[a, b] > SAME_ANGLE:
+        if costs[a, b] > SAME_PERSON:
             break
         one, other = group[a], group[b]
         if one == other:
             continue
         pairs = costs[np.ix_(members[one], members[other])]
-        if np.isfinite(pairs).all() and pairs.mean() <= SAME_ANGLE:  # no view twice, and all agree
+        if np.isfinite(pairs).all() and pairs.mean() <= SAME_PERSON:
             members[one] += members.pop(other)
             for member in members[one]:
                 group[member] = one
@@ -127,34 +135,50 @@ def match_views(predictions: Sequence[Humans], cameras: Sequence[np.ndarray]) ->
     for mine in members.values():
         row = np.full(len(predictions), -1)
         for member in mine:
-            view, index = people[member]
+            view, index, _ = people[member]
             row[view] = index
         found.append(row)
     return found
 
 
-def ray_angle(center_a: np.ndarray, rays_a: np.ndarray, center_b: np.ndarray, rays_b: np.ndarray) -> float:
-    """Mean angle [rad] at which (M, 3) unit rays of two cameras pass; inf if they meet behind one."""
-    base = center_b - center_a
-    cos = (rays_a * rays_b).sum(1)
+@dataclass(frozen=True)
+class _Sight:
+    """One prediction in the world: camera center (3,), unit rays to points (M, 3), points (M, 3) [m]."""
+
+    center: np.ndarray
+    rays: np.ndarray
+    points: np.ndarray
+
+
+def _sight(humans: Humans, i: int, camera: np.ndarray) -> _Sight:
+    keypoints = humans[i].keypoints(POINTS)
+    R, t = camera[:, :3], camera[:, 3]
+    flat = np.concatenate([keypoints.xy[0], np.ones((len(keypoints.names), 1))], 1)
+    rays = np.linalg.solve(humans.K.astype(np.float64), flat.T).T @ R
+    rays /= np.linalg.norm(rays, axis=1, keepdims=True)
+    return _Sight(-R.T @ t, rays, (keypoints.xyz[0] - t) @ R)
+
+
+def difference(one: _Sight, other: _Sight) -> float:
+    """How unlike two predictions are: three squares, about 3 for one person; inf if rays meet behind."""
+    base = other.center - one.center
+    cos = (one.rays * other.rays).sum(1)
     sine2 = np.maximum(1 - cos**2, 1e-6)
-    along_a = (rays_a @ base - cos * (rays_b @ base)) / sine2
-    along_b = (cos * (rays_a @ base) - rays_b @ base) / sine2
-    if np.median(along_a) < 0.1 or np.median(along_b) < 0.1:
+    along_one = (one.rays @ base - cos * (other.rays @ base)) / sine2
+    along_other = (cos * (one.rays @ base) - other.rays @ base) / sine2
+    middle_one, middle_other = np.median(along_one), np.median(along_other)
+    if min(middle_one, middle_other) < NEAREST:
         return float("inf")
-    gap = center_a + along_a[:, None] * rays_a - center_b - along_b[:, None] * rays_b
-    nearer = np.maximum(np.minimum(along_a, along_b), 0.1)
-    return float((np.linalg.norm(gap, axis=1) / nearer).clip(max=1).mean())
-
-
-def _world_rays(humans: Humans, camera: np.ndarray) -> np.ndarray:
-    """(N, M, 3) unit directions in the world from the camera to the points of each person."""
-    xy = humans.keypoints(POINTS).xy.astype(np.float64)
-    flat = (
-        np.concatenate([xy, np.ones((*xy.shape[:2], 1))], -1) @ np.linalg.inv(humans.K.astype(np.float64)).T
-    )
-    rays = flat @ camera[:, :3]
-    return rays / np.linalg.norm(rays, axis=-1, keepdims=True)
+    gap = one.center + along_one[:, None] * one.rays - other.center - along_other[:, None] * other.rays
+    angle = np.median(np.linalg.norm(gap, axis=1)) / min(middle_one, middle_other)
+    ratios = [
+        np.log(middle / np.median(np.linalg.norm(sight.points - sight.center, axis=1)))
+        for middle, sight in ((middle_one, one), (middle_other, other))
+    ]
+    about = [sight.points - sight.points.mean(0) for sight in (one, other)]
+    pose = np.linalg.norm(about[0] - about[1], axis=1).mean()
+    distance = np.mean(np.square(ratios)) / DISTANCE_SIGMA**2
+    return float((angle / ANGLE_SIGMA) ** 2 + distance + (pose / POSE_SIGMA) ** 2)
 
 
 def _fit_groups(

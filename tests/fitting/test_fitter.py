@@ -218,7 +218,7 @@ def test_fingers_follow_their_points(body: Anny) -> None:
 def motion(body: Anny, frames: int) -> Truth:
     """Somebody who goes from one captured pose to another, to the right, at 20 frames a second."""
     names, prior = list(body.topology.pose_names), load_prior()
-    start, end = prior.exemplars[[11, 60]]
+    start, end = prior.exemplars[[30, 200]]
     share = np.linspace(0, 1, frames)[:, None] * 0.5
     pose = body.mean_pose_R33.repeat(frames, 1, 1, 1)
     vectors = torch.from_numpy(prior.rotation_vectors(start + share * (end - start)))
