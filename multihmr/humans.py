@@ -18,6 +18,7 @@ import numpy as np
 from .bodies.topology import Topology, _frozen
 
 if TYPE_CHECKING:
+    from .bodies.measurements import Measurements
     from .io.coordinate_frames import InFrame
     from .visualization.notebook import Html
 
@@ -256,6 +257,22 @@ class Humans:
         points = {name: camera_to_frame(getattr(self, name), frame) for name in names}
         mirrored = bool(np.linalg.det(matrix) < 0)
         return InFrame(name=frame, **points, faces=faces[:, ::-1] if mirrored else faces, matrix=matrix)
+
+    def measurements(self, *, height: float | np.ndarray | None = None, body: Any = None) -> Measurements:
+        """Height, chest, waist, hip, inseam and arm length of each person [m], from the shape at rest.
+
+        Args:
+            height: how tall the people are [m], one for all or (N,), where that is known: a picture tells
+                proportions better than size, and all lengths are scaled to it.
+            body: the one that the people were predicted with (`model.body`); None loads the one they name.
+
+        Raises:
+            ValueError: the body is not Anny; or a height is not positive.
+        """
+        from .bodies.loading import load_body
+        from .bodies.measurements import measure
+
+        return measure(load_body(self.body) if body is None else body, self.shape, height=height)
 
     def to_supervision(self, keypoints: str = "coco17") -> tuple[Any, Any]:
         """(Detections, KeyPoints) of the supervision library, which draws, filters and tracks them.

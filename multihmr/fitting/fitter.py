@@ -30,7 +30,9 @@ STARTS, FINALISTS = 12, 4  # hypotheses that are tried, and that are fitted to t
 ROBUST_SCALES = ((1e3, 6), (10.0, 6))  # of the first stage, with the number of steps
 ROUNDS, ROUND_STEPS = 3, 6  # of the last stage: rest tables are made anew in each round
 AT_ONCE = 32  # people that are fitted side by side; more need memory, not less time
-LEVER = 0.02  # a bone whose turn moves given points by less than this [m/rad] stays unknown
+# A bone whose turn moves given points by less than this [m/rad] stays unknown; a hip moves by 0.032, a knee
+# by 0.021 when the bone below it turns. Of fingers the last bones are short.
+LEVER, FINGER_LEVER = 0.035, 0.008
 
 Progress = Callable[[int, int], None]
 
@@ -298,7 +300,8 @@ def _unknown(fitter: Fitter, state: State, seen: Observations) -> tuple[str, ...
     posed = fitter.skeleton.pose(fitter.skeleton.chain(local), energy.rest(state.shape_PS))
     levers = fitter.skeleton.turn_derivative(posed).norm(dim=-1)
     given = (seen.weight_PVM > 0).any(1) | (seen.weight_PM > 0)
-    moved_J = (levers * given[..., None]).amax((0, 1)) > LEVER
+    least = [FINGER_LEVER if bone.startswith("finger") else LEVER for bone in fitter.skeleton.bones]
+    moved_J = (levers * given[..., None]).amax((0, 1)) > torch.tensor(least, dtype=torch.float64)
     known = fitter.skeleton.known_bones(moved_J, given.any(0))
     topology = fitter.body.topology
     return (*(name for name in topology.pose_names if name not in known), *topology.expression_names)

@@ -16,7 +16,7 @@ from multihmr.humans import Humans
 from multihmr.humans import project as project_points
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class FittedHumans(Humans):
     """`Humans` that were fitted to points.
 

@@ -80,3 +80,15 @@ def test_what_cannot_be_measured_is_refused(body: Anny) -> None:
         measure(body, np.zeros((1, 5)))
     with pytest.raises(ValueError, match="a body with all its vertices"):
         measure(body.with_vertices([0, 1, 2]), SHAPES)
+
+
+def test_people_measure_themselves(body: Anny) -> None:
+    """The method of Humans, of fitted people."""
+    from fitting.people import K, people
+
+    from multihmr.fitting import fit
+
+    humans = fit(people(body, 1, seed=3).pixels(), K, body=body)
+    own = humans.measurements(body=body)
+    np.testing.assert_array_equal(own.chest, measure(body, humans.shape).chest)
+    assert humans.measurements(height=1.9).height == pytest.approx(1.9)
