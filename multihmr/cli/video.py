@@ -203,7 +203,7 @@ def _write(model: Model, video: Video, pieces: Pieces, args: argparse.Namespace)
         if "bvh" in args.format:
             save(track, name.with_suffix(".bvh"), bones=args.bones, body=model.body)
     if "mot" in args.format:
-        (args.out / FORMATS["mot"]).write_text("".join(mot_lines(tracks)))
+        (args.out / FORMATS["mot"]).write_text("".join(mot_lines(tracks)), encoding="utf-8")
     if "glb" in args.format and tracks:
         save(tracks, args.out / FORMATS["glb"], bones=args.bones, body=model.body)
     return tracks

@@ -51,7 +51,7 @@ class Pieces:
 
     def _read_note(self) -> dict[str, Any]:
         try:
-            return json.loads(self._note.read_text())
+            return json.loads(self._note.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return {}
         except ValueError as error:

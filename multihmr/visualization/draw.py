@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -14,9 +14,6 @@ from ..bodies.topology import Topology
 from ..humans import Humans, project
 from ..preprocessing.image import read_image
 from .rasterizer import Mesh, paint, rasterize, resolve
-
-if TYPE_CHECKING:
-    from ..humans import Humans
 
 NEAR = 0.05  # metres; what is nearer to the camera is not drawn
 SAMPLES = 2  # per pixel and direction, averaged: clean edges

@@ -88,8 +88,8 @@ def test_bad_pictures_are_listed_and_the_rest_is_done(
     model: StubModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write(tmp_path / "in" / "a.png", tmp_path / "in" / "c.png")
-    (tmp_path / "in" / "b.png").write_text("no picture")
-    (tmp_path / "in" / "notes.txt").write_text("not asked for")
+    (tmp_path / "in" / "b.png").write_text("no picture", encoding="utf-8")
+    (tmp_path / "in" / "notes.txt").write_text("not asked for", encoding="utf-8")
     (tmp_path / "empty").mkdir()
     paths = [tmp_path / "in", tmp_path / "missing.jpg", tmp_path / "empty", tmp_path / "*.gif"]
     assert cli.run(["predict", *map(str, paths), "--out", str(tmp_path / "out"), "--format", "glb"]) == 1

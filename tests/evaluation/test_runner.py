@@ -264,13 +264,15 @@ def test_a_killed_evaluation_goes_on_and_gives_the_same(score: Any, body: Body, 
     network.__class__.__name__ = "ToyModel"
     with pytest.raises(KeyboardInterrupt):
         measure(network, plan, out=out)
-    with next(out.glob("done-*.jsonl")).open("a") as file:
+    with next(out.glob("done-*.jsonl")).open("a", encoding="utf-8") as file:
         file.write('{"batch": 1, "pictures": [{"na')  # killed while it wrote
     again: Any = ToyModel(body, MESHES, answer)
     resumed = measure(again, plan, out=out)
     assert again.asked[0] == 3  # the first batch was done; the rest are drawings
     np.testing.assert_equal(resumed.figures, whole.figures)
-    assert (out / "people.csv").read_text() == (tmp_path / "whole/people.csv").read_text()
+    assert (out / "people.csv").read_text(encoding="utf-8") == (tmp_path / "whole/people.csv").read_text(
+        encoding="utf-8"
+    )
 
 
 def test_shares_of_several_processes_make_the_whole(score: Any, body: Body, tmp_path: Path) -> None:
@@ -338,7 +340,7 @@ def test_pictures_that_cannot_be_read_are_counted_and_told(score: Any, body: Bod
     result = score("bedlam-val", truth(body), Broken(MESHES), out=tmp_path)
     assert (result.images, result.counts.found, len(result.skipped)) == (3, 5, 1)
     assert "1 pictures skipped; the first" in table([result])
-    assert "cut short" in (tmp_path / "pictures.csv").read_text()
+    assert "cut short" in (tmp_path / "pictures.csv").read_text(encoding="utf-8")
 
 
 def test_files_of_a_score(score: Any, body: Body, tmp_path: Path) -> None:
@@ -346,15 +348,15 @@ def test_files_of_a_score(score: Any, body: Body, tmp_path: Path) -> None:
         return truth(body)(sample)[: 1 if sample.name == "TS2/1" else None]
 
     score("ehf", worse, out=tmp_path)
-    facts = json.loads((tmp_path / "result.json").read_text())
+    facts = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))
     assert facts["counts"]["missed"] == 2
     assert facts["figures"]["pck"] is None
     assert {p["method"] for p in facts["published"]} == {"Multi-HMR", "OSX", "Hand4Whole"}
-    rows = list(csv.DictReader((tmp_path / "pictures.csv").read_text().splitlines()))
+    rows = list(csv.DictReader((tmp_path / "pictures.csv").read_text(encoding="utf-8").splitlines()))
     assert [row["missed"] for row in rows] == ["0", "0", "0", "2"]
-    assert len((tmp_path / "people.csv").read_text().splitlines()) == 1 + 6
+    assert len((tmp_path / "people.csv").read_text(encoding="utf-8").splitlines()) == 1 + 6
     assert min(path.name for path in (tmp_path / "worst").iterdir()) == "00_TS2_1.jpg"
-    assert "| ehf | PVE mm ↓ | **0.0** | 44.2 [1] |" in (tmp_path / "table.md").read_text()
+    assert "| ehf | PVE mm ↓ | **0.0** | 44.2 [1] |" in (tmp_path / "table.md").read_text(encoding="utf-8")
 
 
 def test_the_result_tells_label_unit_and_scale_of_its_figures(score: Any, body: Body, tmp_path: Path) -> None:
@@ -422,8 +424,8 @@ def test_our_own_protocol_keeps_its_baseline_and_groups(score: Any, body: Body, 
     assert result.result.baseline_all.mpjpe > 50
     assert result.figures["mpjpe"] < 0.01
     assert result.figures["f1"] == 1
-    assert "mean pose at the true place" in (tmp_path / "table.md").read_text()
-    assert "own" in json.loads((tmp_path / "result.json").read_text())
+    assert "mean pose at the true place" in (tmp_path / "table.md").read_text(encoding="utf-8")
+    assert "own" in json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))
 
 
 def test_the_command_measures_what_it_can_and_tells_the_rest(
@@ -439,7 +441,7 @@ def test_the_command_measures_what_it_can_and_tells_the_rest(
     assert "| ehf | PVE mm ↓ | **0.0** |" in shown.out
     assert "1 of 2 measured; these were not:" in shown.err
     assert "agora-val: give the folder of agora-val with --root DIR" in shown.err
-    assert len(json.loads((tmp_path / "results.json").read_text())) == 1
+    assert len(json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))) == 1
     assert cli.run(["evaluate", "--data", "agora-val"]) == 1
 
 

@@ -75,7 +75,9 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, str], St
     with open_stand_in() as stand_in:
         command = [sys.executable, "-c", SCRIPT, str(Path(__file__).parents[1])]
         environment = {**kept, **own, "HF_ENDPOINT": stand_in.url}
-        run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        run = subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=False, encoding="utf-8"
+        )
     assert run.returncode == 0, run.stderr
     return json.loads(run.stdout), stand_in
 
@@ -124,7 +126,7 @@ def test_a_folder_comes_back(make, tmp_path: Path) -> None:
     assert type(again) is type(model)
     for key, value in own_state(model.network).items():
         torch.testing.assert_close(own_state(again.network)[key], value, rtol=0, atol=0)
-    described = json.loads((folder / "config.json").read_text())
+    described = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     assert described["config"] == json.loads(json.dumps(dataclasses.asdict(model.config)))
     assert described["architectures"] == [type(model.network).__name__]
 
@@ -138,7 +140,7 @@ def test_the_card_has_the_figures_that_were_measured(evaluation: Path, tmp_path:
         "recall": 83.6,
     }
     assert card.data.eval_results[0].dataset_name == "synth-test"
-    assert (evaluation / "table.md").read_text() in card.text
+    assert (evaluation / "table.md").read_text(encoding="utf-8") in card.text
     assert (card.data.library_name, card.data.license) == ("multihmr", "unknown")
 
 
@@ -154,10 +156,10 @@ def test_the_bundled_model_goes_with_its_own_card(tmp_path: Path) -> None:
     folder = model.save_pretrained(tmp_path / "mine")
     assert (folder / "model.safetensors").read_bytes() == bundled.read_bytes()
     card = ModelCard.load(folder / "README.md")
-    assert card.text.strip() == bundled.with_name("README.md").read_text().strip()
+    assert card.text.strip() == bundled.with_name("README.md").read_text(encoding="utf-8").strip()
     assert card.data.license == "apache-2.0"
     next(model.parameters()).data.mul_(1.01)  # another model, of which nothing is known
-    assert "Not measured." in (model.save_pretrained(folder) / "README.md").read_text()
+    assert "Not measured." in (model.save_pretrained(folder) / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -183,7 +185,7 @@ def test_what_is_no_evaluation_is_refused(evaluation: Path, tmp_path: Path) -> N
     model = tiny_model()
     with pytest.raises(FileNotFoundError, match=r"holds no evaluation .* `multihmr evaluate --out"):
         model.save_pretrained(tmp_path / "mine", evaluation=tmp_path)
-    (evaluation / "result.json").write_text('{"data": "ehf"}')
+    (evaluation / "result.json").write_text('{"data": "ehf"}', encoding="utf-8")
     with pytest.raises(ValueError, match=r"result\.json is not what `multihmr evaluate` writes"):
         model.save_pretrained(tmp_path / "mine", evaluation=evaluation)
     assert not (tmp_path / "mine").exists()
@@ -219,7 +221,7 @@ def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
 def test_what_is_lacking_is_said_before_the_weights_are_fetched(
     described: dict[str, str], error: type, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "config.json").write_text(json.dumps(described))
+    (tmp_path / "config.json").write_text(json.dumps(described), encoding="utf-8")
     asked = []
     monkeypatch.setattr(
         "huggingface_hub.hf_hub_download", lambda _, file, **o: asked.append(file) or tmp_path / file

@@ -180,7 +180,7 @@ def test_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         load_model("nobody.safetensors")
     with pytest.raises(IsADirectoryError, match="is a folder"):
         load_model(tmp_path)
-    (tmp_path / hub.DEFAULT).write_text("")
+    (tmp_path / hub.DEFAULT).write_text("", encoding="utf-8")
     with pytest.raises(ValueError, match=f"'release:{hub.DEFAULT}' or './{hub.DEFAULT}'"):
         load_model(hub.DEFAULT)
     with pytest.raises(ValueError, match="is empty"):
@@ -256,7 +256,9 @@ def test_the_official_releases() -> None:
 
 @pytest.mark.parametrize("name", ["smplx_vits_672", "smplx_vitb_672", "smplx_vitl_896", "anny_vitl_672"])
 def test_estimated_sizes_are_those_of_the_tensors(name: str) -> None:
-    table = json.loads((Path(__file__).parents[1] / "parity" / f"state_dict_{name}.json").read_text())
+    table = json.loads(
+        (Path(__file__).parents[1] / "parity" / f"state_dict_{name}.json").read_text(encoding="utf-8")
+    )
     kind, vit, size = name.split("_")
     short = f"{size}_{vit[-1]}" + ("_anny" if kind == "anny" else "")
     release = hub.find_release(short)

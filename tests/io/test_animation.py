@@ -119,7 +119,7 @@ def test_bvh_puts_the_joints_where_they_are(anny, tmp_path):
     path = save(track, tmp_path / "one.bvh", body=anny)
     motion = read_bvh(path)
     assert motion.names[:2] == ("root", "pelvis.L")
-    lines = path.read_text().splitlines()
+    lines = path.read_text(encoding="utf-8").splitlines()
     assert "Frame Time: 0.04" in lines
     roots = np.array([line.split()[:3] for line in lines[-3:]], float)
     where = [anny.topology.joint_names.index(name) for name in motion.names]
@@ -144,7 +144,7 @@ def test_bvh_stands_still_while_away_and_turns_without_jumps(anny, tmp_path):
     pose = track.pose.copy()
     pose[:, 1] = roma.rotvec_to_rotmat(spin)
     path = save(dataclasses.replace(track, pose=pose), tmp_path / "away.bvh", body=anny)
-    rows = np.array([line.split() for line in path.read_text().splitlines()[-5:]], float)
+    rows = np.array([line.split() for line in path.read_text(encoding="utf-8").splitlines()[-5:]], float)
     np.testing.assert_array_equal(rows[1], rows[3])
     assert np.abs(np.diff(rows[:, 6:9], axis=0)).max() < 20  # degrees; 17 and the tilt of its axes
 
@@ -229,6 +229,7 @@ def test_khronos_finds_nothing_to_correct(anny, tmp_path):
     run = subprocess.run(
         ["node", "-e", script, *map(str, files)],
         env={**os.environ, "NODE_PATH": str(modules)}, capture_output=True, text=True, check=True,
+        encoding="utf-8",
     )  # fmt: skip
     assert [(i["numErrors"], i["numWarnings"], i["messages"]) for i in json.loads(run.stdout)] == [
         (0, 0, [])

@@ -181,7 +181,7 @@ def with_coco_names(humans: Humans) -> Humans:
 
 def test_coco_of_one_picture_is_named_after_its_file(make_humans, tmp_path):
     humans = make_humans(*PLACES, track_ids=[3, 1, 8])
-    content = json.loads(humans.save(tmp_path / "street.jpg.coco.json").read_text())
+    content = json.loads(humans.save(tmp_path / "street.jpg.coco.json").read_text(encoding="utf-8"))
     assert content["images"] == [{"id": 1, "file_name": "street.jpg", "height": 120, "width": 160}]
     assert [person["track_id"] for person in content["annotations"]] == [3, 1, 8]
     assert content["categories"][0]["skeleton"] == [[1, 2]]
@@ -217,7 +217,7 @@ def test_a_missing_package_is_named(make_humans, tmp_path, monkeypatch, package,
 
 def test_json_names_every_number(make_humans, tmp_path):
     humans = make_humans(*PLACES)
-    content = json.loads(save(humans, tmp_path / "people.json").read_text())
+    content = json.loads(save(humans, tmp_path / "people.json").read_text(encoding="utf-8"))
     person = content["people"][1]
     np.testing.assert_allclose(person["translation"], humans.translation[1], atol=1e-4)
     np.testing.assert_allclose(person["joints"]["head"]["xy"], humans.joints_2d[1, 1], atol=0.01)

@@ -380,7 +380,7 @@ def test_releases_run_at_their_size(table: str, fake_smplx_file: Path) -> None:
 
 def empty_release(table: str, device: str) -> Checkpoint:
     """A release with its shapes and made-up numbers, converted."""
-    shapes = json.loads((HERE / f"state_dict_{table}.json").read_text())
+    shapes = json.loads((HERE / f"state_dict_{table}.json").read_text(encoding="utf-8"))
     if device == "meta":
         constant = ("encoder.fov_max", "useful_rotmat")  # whose numbers conversion looks at
         state = {k: torch.ones(s, device="cpu" if k in constant else device) for k, s in shapes.items()}

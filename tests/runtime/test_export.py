@@ -164,7 +164,7 @@ def test_the_example_needs_no_torch(onnx_file, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [str(example), str(onnx_file)])
     runpy.run_path(str(example))
     assert "people" in capsys.readouterr().out
-    assert "torch" not in example.read_text().replace("without_torch", "")
+    assert "torch" not in example.read_text(encoding="utf-8").replace("without_torch", "")
 
 
 def test_pictures_to_calibrate_with_come_from_files_and_shards(tmp_path):

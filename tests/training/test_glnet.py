@@ -272,7 +272,9 @@ def test_training_goes_through_the_same_door(tmp_path: Path):
     with safe_open(path, "pt") as file:
         assert file.metadata()["family"] == "glnet"
         assert json.loads(file.metadata()["config"])["positives"] == 4
-    notes = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
+    notes = [
+        json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     assert notes[-1]["local_joints"] > 0
     assert notes[-1]["pair"] > 0
 

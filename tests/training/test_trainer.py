@@ -29,7 +29,7 @@ def state_of(**flags) -> TrainState:
 
 def losses(config) -> list[float]:
     """The total at each step; steps that were done twice count as they were done last."""
-    lines = (Path(config.out) / "log.jsonl").read_text().splitlines()
+    lines = (Path(config.out) / "log.jsonl").read_text(encoding="utf-8").splitlines()
     notes = {note["step"]: note["total"] for note in map(json.loads, lines)}
     return [notes[step] for step in sorted(notes)]
 
@@ -93,7 +93,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(config, start):
     [process] = start(killed)
     expected = learn(config("whole", steps=10))
     log, enough = Path(killed.out) / "log.jsonl", np.random.default_rng().integers(2, 7)
-    while not log.exists() or len(log.read_text().splitlines()) < enough:
+    while not log.exists() or len(log.read_text(encoding="utf-8").splitlines()) < enough:
         time.sleep(0.002)
         assert process.poll() is None
     process.send_signal(signal.SIGKILL)
@@ -196,7 +196,7 @@ def test_recomputing_changes_no_gradient(toy_sample):
 
 def test_the_journal_notes_speed_and_waiting(config):
     learn(config())
-    last = json.loads((Path(config().out) / "log.jsonl").read_text().splitlines()[-1])
+    last = json.loads((Path(config().out) / "log.jsonl").read_text(encoding="utf-8").splitlines()[-1])
     assert last["step"] == 3
     assert last["pictures_per_second"] > 0
     assert 0 < last["waiting"] < 1

@@ -167,7 +167,7 @@ def test_what_has_no_pictures_says_so(film, tmp_path):
         container.mux(stream.encode(sound))
         container.mux(stream.encode(None))
     (tmp_path / "empty.mp4").touch()
-    (tmp_path / "text.mp4").write_text("no film")
+    (tmp_path / "text.mp4").write_text("no film", encoding="utf-8")
     (tmp_path / "cut.mp4").write_bytes(film.read_bytes()[:500])
     (tmp_path / "folder").mkdir()
     sentences = {
@@ -344,7 +344,7 @@ def command(film, tmp_path, monkeypatch) -> Callable[..., tuple[int, StandIn]]:
 
 def test_the_command_writes_every_file(command, tmp_path, capsys, monkeypatch):
     def save(people: Any, path: Path, *, bones: str | None, body: ToyBody) -> None:
-        path.write_text(f"{len(people)} {bones} {body.name}")
+        path.write_text(f"{len(people)} {bones} {body.name}", encoding="utf-8")
 
     monkeypatch.setattr("multihmr.io.save.save", save)  # the toy body has no rig
     assert command("--bones", "mixamo")[0] == 0
@@ -354,8 +354,8 @@ def test_the_command_writes_every_file(command, tmp_path, capsys, monkeypatch):
     assert names == {"overlay.mp4", "tracks.txt", "people.glb", "predictions"} | people
     assert len(load_track(out / "person_002.npz", ToyBody())) == 20
     assert [frame.photo.pixels.shape for frame in open_video(out / "overlay.mp4")] == [(48, 64, 3)] * 20
-    assert (out / "people.glb").read_text() == "2 mixamo toy"
-    lines = [line.split(",") for line in (out / "tracks.txt").read_text().splitlines()]
+    assert (out / "people.glb").read_text(encoding="utf-8") == "2 mixamo toy"
+    lines = [line.split(",") for line in (out / "tracks.txt").read_text(encoding="utf-8").splitlines()]
     assert [line[:2] for line in lines[:3]] == [["1", "1"], ["1", "2"], ["2", "1"]]
     assert {len(line) for line in lines} == {10}
     assert "20 frames, 2 people" in capsys.readouterr().out

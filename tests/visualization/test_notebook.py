@@ -24,7 +24,7 @@ def test_the_page_holds_the_picture_and_the_people(make_humans, tmp_path):
     model = base64.b64decode(re.search(r"base64_data=&quot;([^&]+)&quot;", page.html)[1])
     assert model == humans_to_view(humans)
     assert page._repr_html_() == page.html
-    assert page.html in page.save(tmp_path / "people.html").read_text()
+    assert page.html in page.save(tmp_path / "people.html").read_text(encoding="utf-8")
 
 
 def test_the_page_asks_nothing_of_the_internet(make_humans):

@@ -144,7 +144,7 @@ def oriented(root, orientation, size, points, **annotated):
         "categories": [{"id": 1, "keypoints": list(keypoint_names("coco17"))}],
         "annotations": [{"image_id": 1, "iscrowd": 0, "keypoints": marks.ravel().tolist()}],
     }
-    (root / "annotations/person_keypoints_default.json").write_text(json.dumps(content))
+    (root / "annotations/person_keypoints_default.json").write_text(json.dumps(content), encoding="utf-8")
     return Coco(root, "default")
 
 

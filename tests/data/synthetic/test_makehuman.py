@@ -62,12 +62,12 @@ def test_keywords_may_stand_anywhere_and_lines_end_as_on_windows(path: Path) -> 
     [("17\n19", [17, 19]), ("17 - 20", [17, 18, 19, 20]), ("3 5-7 9\n1", [1, 3, 5, 6, 7, 9]), ("", [])],
 )
 def test_hidden_vertices_are_single_or_ranges(lines: str, hidden: list[int], path: Path) -> None:
-    path.write_text(f"verts 0\n1\ndelete_verts\n{lines}\n")
+    path.write_text(f"verts 0\n1\ndelete_verts\n{lines}\n", encoding="utf-8")
     assert read_mhclo(path).delete_vertices.tolist() == hidden
 
 
 def test_a_lone_index_is_the_vertex_itself(path: Path) -> None:
-    path.write_text("verts 0\n 12\n13 14 15 .5 .25 .25 0 1e-2 -.1\n")
+    path.write_text("verts 0\n 12\n13 14 15 .5 .25 .25 0 1e-2 -.1\n", encoding="utf-8")
     assert read_mhclo(path).bindings.tolist() == [
         [12, 12, 12, 1, 0, 0, 0, 0, 0],
         [13, 14, 15, 0.5, 0.25, 0.25, 0, 0.01, -0.1],
@@ -76,10 +76,12 @@ def test_a_lone_index_is_the_vertex_itself(path: Path) -> None:
 
 @pytest.mark.parametrize("prefix", ["", "l_", "r_"])
 def test_shear_scales_as_the_coordinates_it_names_lie_apart(prefix: str, path: Path) -> None:
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     for axis in "xyz":
         text = text.replace(f"{axis}_scale", f"# {axis}_scale")
-    path.write_text(text.replace("verts 0", f"{prefix}shear_y 791 881 -0.5 2.0\nverts 0", 1))
+    path.write_text(
+        text.replace("verts 0", f"{prefix}shear_y 791 881 -0.5 2.0\nverts 0", 1), encoding="utf-8"
+    )
     clothes = read_clothes(path)
     assert clothes.scale_lengths.tolist() == [0, 2.5, 0]
     assert clothes.scale_vertices[1].tolist() == [791, 881]
@@ -90,7 +92,8 @@ def test_corners_of_an_obj(tmp_path: Path) -> None:
     vertices = "".join(f"v {k} 0 0\n" for k in range(5))
     path.write_text(
         vertices
-        + "vt 0 1\nvt 1 0\nf 1/1 2/2 3/1 4/2\nf 1//1 2//1 3//1\nf -1/-1 -2 -3/-2/7 1\nf 1 2 3 4 \\\n5\n"
+        + "vt 0 1\nvt 1 0\nf 1/1 2/2 3/1 4/2\nf 1//1 2//1 3//1\nf -1/-1 -2 -3/-2/7 1\nf 1 2 3 4 \\\n5\n",
+        encoding="utf-8",
     )
     obj = read_obj(path)
     assert obj.quads.tolist() == [[0, 1, 2, 3], [0, 1, 2, 2], [4, 3, 2, 0], [0, 1, 2, 3], [0, 3, 4, 4]]
@@ -130,8 +133,10 @@ HOSTILE = {
 def test_hostile_clothes_are_refused_by_name(kind: str, path: Path) -> None:
     ending, (before, after), sentence = HOSTILE[kind]
     file = path.with_suffix(ending)
-    assert before in file.read_text()
-    file.write_text(file.read_text().replace(before, after, -1 if before == "f " else 1))
+    assert before in file.read_text(encoding="utf-8")
+    file.write_text(
+        file.read_text(encoding="utf-8").replace(before, after, -1 if before == "f " else 1), encoding="utf-8"
+    )
     with pytest.raises(ValueError, match=sentence) as error:
         read_clothes(path)
     assert "vest" in str(error.value)
@@ -161,7 +166,7 @@ def test_a_broken_npz_is_refused_by_name(tmp_path: Path) -> None:
     arrays = dataclasses.asdict(patch(range(8)))
     np.savez(tmp_path / "a.npz", **(arrays | {"bind_indices": arrays["bind_indices"] + 19155}))
     np.savez(tmp_path / "b.npz", vertices=arrays["vertices"])
-    (tmp_path / "c.npz").write_text("nothing")
+    (tmp_path / "c.npz").write_text("nothing", encoding="utf-8")
     for name, sentence in (
         ("a", "bind_indices from 19155 to 19162"),
         ("b", "not a prepared"),
@@ -176,13 +181,14 @@ def test_materials(tmp_path: Path) -> None:
     path.write_text(
         "# comment\n// comment\nname x\ntag Female\ndiffuseColor 0.2 0.4 1.5\ntransparent True\n"
         "backfaceCull False\ndiffuseTexture my cloth.png\naomapTexture\tao.png\nnormalmapTexture n.png\n"
-        "shaderParam diffuse 1\n"
+        "shaderParam diffuse 1\n",
+        encoding="utf-8",
     )
     material = read_mhmat(path)
     assert material.pictures == {"diffuse": "my cloth.png", "ao": "ao.png", "normal": "n.png"}
     assert material.color == (0.2, 0.4, 1.0)
     assert (material.alpha, material.two_sided, material.tags) == (True, True, ("Female",))
-    path.write_text("diffuseColor 1 nan 1")
+    path.write_text("diffuseColor 1 nan 1", encoding="utf-8")
     with pytest.raises(ValueError, match=r"a\.mhmat has a number that is not finite"):
         read_mhmat(path)
 
@@ -224,29 +230,32 @@ def turned(axis: int, degrees: float) -> np.ndarray:
 
 def test_rotations_follow_the_order_of_the_channels(tmp_path: Path) -> None:
     path = tmp_path / "a.bvh"
-    path.write_text(bvh_text(RIG, one_frame(head=(30, 40, 50))))
+    path.write_text(bvh_text(RIG, one_frame(head=(30, 40, 50))), encoding="utf-8")
     rotations = rig_rotations(path, NAMES, reference())
     assert np.allclose(rotations[0, 2], turned(0, 30) @ turned(1, 40) @ turned(2, 50), atol=1e-6)
     others = np.delete(rotations[0], 2, axis=0)  # the toe, which the file does not have, among them
     assert np.allclose(others, np.eye(3))
     path.write_text(
-        path.read_text().replace("3 Xrotation Yrotation Zrotation", "3 Zrotation Xrotation Yrotation")
+        path.read_text(encoding="utf-8").replace(
+            "3 Xrotation Yrotation Zrotation", "3 Zrotation Xrotation Yrotation"
+        ),
+        encoding="utf-8",
     )
     assert np.allclose(read_bvh(path).rotations[0, 2], turned(2, 30) @ turned(0, 40) @ turned(1, 50))
 
 
 def test_files_with_y_up_give_the_same_poses(tmp_path: Path) -> None:
     path = tmp_path / "a.bvh"
-    path.write_text(bvh_text(RIG, one_frame(head=(30, 0, 0), wrist_L=(0, 0, 20))))
+    path.write_text(bvh_text(RIG, one_frame(head=(30, 0, 0), wrist_L=(0, 0, 20))), encoding="utf-8")
     upright = rig_rotations(path, NAMES, reference())
     tipped = [(name, depth, (x, z, -y)) for name, depth, (x, y, z) in RIG]
-    path.write_text(bvh_text(tipped, one_frame(head=(30, 0, 0), wrist_L=(0, 20, 0))))
+    path.write_text(bvh_text(tipped, one_frame(head=(30, 0, 0), wrist_L=(0, 20, 0))), encoding="utf-8")
     assert np.allclose(rig_rotations(path, NAMES, reference()), upright, atol=1e-6)
 
 
 def test_long_motions_are_thinned(tmp_path: Path) -> None:
     path = tmp_path / "a.bvh"
-    path.write_text(bvh_text(RIG, np.tile(one_frame(), (200, 1))))
+    path.write_text(bvh_text(RIG, np.tile(one_frame(), (200, 1))), encoding="utf-8")
     assert len(read_bvh(path).rotations) == 64
 
 
@@ -263,7 +272,7 @@ def test_long_motions_are_thinned(tmp_path: Path) -> None:
 )
 def test_other_motions_are_refused_by_name(before: str, after: str, sentence: str, tmp_path: Path) -> None:
     path = tmp_path / "wrong.bvh"
-    path.write_text(bvh_text(RIG, one_frame(head=(30, 0, 0))).replace(before, after, 1))
+    path.write_text(bvh_text(RIG, one_frame(head=(30, 0, 0))).replace(before, after, 1), encoding="utf-8")
     with pytest.raises(ValueError, match=f"wrong.bvh .*{sentence}"):
         rig_rotations(path, NAMES, reference())
 

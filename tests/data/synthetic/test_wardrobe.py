@@ -63,7 +63,7 @@ def skin(folder: Path, *lines: str) -> None:
     write_picture(folder.parent / "textures/skin.png")
     folder.mkdir(parents=True)
     material = ["diffuseTexture ../textures/skin.png", *lines]
-    (folder / f"{folder.name}.mhmat").write_text("\n".join(material))
+    (folder / f"{folder.name}.mhmat").write_text("\n".join(material), encoding="utf-8")
 
 
 # --- sorting
@@ -117,7 +117,7 @@ def test_skins_and_irises_are_materials(tmp_path: Path, topology: Any) -> None:
     skin(tmp_path / "skins/old_asian_male", "tag Hobby")
     skin(tmp_path / "skins/plain", "tag Young", "tag Caucasian")
     write_picture(tmp_path / "eyes/materials/blue.png")
-    (tmp_path / "eyes/materials/blue.mhmat").write_text("diffuseTexture blue.png")
+    (tmp_path / "eyes/materials/blue.mhmat").write_text("diffuseTexture blue.png", encoding="utf-8")
     w = wardrobe(tmp_path, topology)
     man = w.entries["skins/old_asian_male/old_asian_male"]
     assert [man[k] for k in ("gender", "age", "tone")] == ["male", "old", "asian"]
@@ -136,7 +136,7 @@ def test_textures_are_the_picture_or_the_colour(tmp_path: Path, topology: Any, a
         ("blue", "diffuseColor 0 0 1"),
         ("gone", "diffuseTexture x.png"),
     ):
-        (tmp_path / f"clothes/{name}_top/m.mhmat").write_text(f"{line}\ntransparent True")
+        (tmp_path / f"clothes/{name}_top/m.mhmat").write_text(f"{line}\ntransparent True", encoding="utf-8")
     w = wardrobe(tmp_path, topology)
     colors = {}
     for name, entry in w.entries.items():
@@ -165,10 +165,11 @@ def test_one_bad_asset_is_refused_by_name_and_the_rest_is_used(
     write_clothes(tmp_path / "clothes/good_top", top, "tag Male")
     for name, material in (("bomb", "bomb.png"), ("thief", "../../../secret.png"), ("script", "script.png")):
         write_clothes(tmp_path / f"clothes/{name}_top", top, "tag Male", "material m.mhmat")
-        (tmp_path / f"clothes/{name}_top/m.mhmat").write_text(f"diffuseTexture {material}")
+        (tmp_path / f"clothes/{name}_top/m.mhmat").write_text(f"diffuseTexture {material}", encoding="utf-8")
     write_bomb(tmp_path / "clothes/bomb_top/bomb.png", side)
     (tmp_path / "clothes/script_top/script.png").write_text(
-        "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"
+        "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
+        encoding="utf-8",
     )
     (tmp_path / "clothes/binary").mkdir()
     (tmp_path / "clothes/binary/binary.mhclo").write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0")
@@ -187,7 +188,9 @@ def test_a_picture_that_breaks_off_costs_its_colours(tmp_path: Path, topology: A
     for name in ("a", "b"):
         folder = tmp_path / "skins" / f"{name}_young_asian_male"
         folder.mkdir(parents=True)
-        (folder / "x.mhmat").write_text(f"diffuseTexture x.{'png' if name == 'a' else 'jpg'}")
+        (folder / "x.mhmat").write_text(
+            f"diffuseTexture x.{'png' if name == 'a' else 'jpg'}", encoding="utf-8"
+        )
         picture = folder / f"x.{'png' if name == 'a' else 'jpg'}"
         Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(picture)
         picture.write_bytes(picture.read_bytes()[:-600])
@@ -204,7 +207,7 @@ def test_broken_packs_are_refused_by_name(tmp_path: Path, topology: Any) -> None
         ("b", '{"assets": [{"name": "hat", "category": "hats", "mesh": "../x.npz"}]}'),
     ):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "index.json").write_text(index)
+        (tmp_path / name / "index.json").write_text(index, encoding="utf-8")
     with pytest.warns(UserWarning, match="unusable assets in .*: 2 "):
         w = wardrobe(tmp_path, topology)
     assert "not the index of a prepared pack" in w.refused["a/index.json"]
@@ -249,7 +252,9 @@ def test_people_wear_strangers_clothes_and_their_own_eyes(tmp_path: Path, topolo
 def test_triangles_of_a_garment_are_drawn_once(rig: Rig, at: Any, tmp_path: Path) -> None:
     path = write_clothes(tmp_path / "x", patch(at["torso"]))
     mesh = path.with_suffix(".obj")
-    mesh.write_text(mesh.read_text().replace("f 1/1 2/2 4/4 3/3", "f 1/1 2/2 4/4"))
+    mesh.write_text(
+        mesh.read_text(encoding="utf-8").replace("f 1/1 2/2 4/4 3/3", "f 1/1 2/2 4/4"), encoding="utf-8"
+    )
     faces = Garment(read_clothes(path), {"name": "x", "category": "hair"}, rig).faces
     assert faces.tolist() == [[0, 1, 3], [2, 3, 5], [4, 5, 7], [2, 5, 4], [4, 7, 6]]
 
@@ -315,8 +320,10 @@ def test_bvh_files_become_poses(tmp_path: Path, topology: Any, reference: np.nda
         offset = reference[k] - (reference[parent] if k else 0)
         joints.append((topology.joint_names[k], depth[k], tuple(offset)))
     (tmp_path / "poses").mkdir()
-    (tmp_path / "poses/standing7.bvh").write_text(bvh_text(joints, np.full((2, 3 + 3 * 104), 9.0)))
-    (tmp_path / "poses/other.bvh").write_text("nothing")
+    (tmp_path / "poses/standing7.bvh").write_text(
+        bvh_text(joints, np.full((2, 3 + 3 * 104), 9.0)), encoding="utf-8"
+    )
+    (tmp_path / "poses/other.bvh").write_text("nothing", encoding="utf-8")
     with pytest.warns(UserWarning, match=r"unusable poses .*: 1 .*other\.bvh"):
         sampler = PoseSampler(topology.joint_names, reference, tmp_path)
     assert sampler._posed_names == ["standing7", "standing7"]
