@@ -18,17 +18,26 @@ HEAD_RADIUS = 0.12  # metres
 
 def fov_to_focal(fov: Tensor | float, size: Tensor | float) -> Tensor:
     """Focal length in pixels that shows the angle `fov` [rad] over `size` pixels."""
-    return torch.as_tensor(size) / (2 * torch.tan(torch.as_tensor(fov) / 2))
+    return _tensor(size, like=fov) / (2 * torch.tan(_tensor(fov, like=size) / 2))
 
 
 def focal_to_fov(focal: Tensor | float, size: Tensor | float) -> Tensor:
     """Angle of view [rad] over `size` pixels with a focal length of `focal` pixels."""
-    return 2 * torch.atan(torch.as_tensor(size) / (2 * torch.as_tensor(focal)))
+    return 2 * torch.atan(_tensor(size, like=focal) / (2 * _tensor(focal, like=size)))
+
+
+def _tensor(value: Tensor | float, *, like: Tensor | float) -> Tensor:
+    """`value` as a tensor; a number with dtype and device of `like`, or float32 on the CPU."""
+    if isinstance(value, Tensor):
+        return value
+    if isinstance(like, Tensor):
+        dtype = like.dtype if like.is_floating_point() else torch.float32
+        return torch.as_tensor(value, dtype=dtype, device=like.device)
+    return torch.as_tensor(value, dtype=torch.float32, device="cpu")
 
 
 def intrinsics(focal: Tensor | float, center: Tensor) -> Tensor:
     """(..., 3, 3) intrinsics with square pixels: focal (...,), principal point (..., 2) [pixels]."""
-    center = torch.as_tensor(center)
     focal = torch.as_tensor(focal, dtype=center.dtype, device=center.device).expand(center.shape[:-1])
     K = torch.zeros(*center.shape[:-1], 3, 3, dtype=center.dtype, device=center.device)
     K[..., 0, 0] = focal
@@ -41,7 +50,7 @@ def intrinsics(focal: Tensor | float, center: Tensor) -> Tensor:
 def default_intrinsics(height: int, width: int, fov_deg: float = DEFAULT_FOV_DEG) -> Tensor:
     """(3, 3) float32 intrinsics of an image whose longer side spans `fov_deg` degrees."""
     focal = fov_to_focal(math.radians(fov_deg), max(height, width))
-    return intrinsics(focal, torch.tensor([width / 2, height / 2]))
+    return intrinsics(focal, torch.tensor([width / 2, height / 2], dtype=torch.float32, device="cpu"))
 
 
 def project(points: Tensor, K: Tensor) -> Tensor:

@@ -378,7 +378,7 @@ class Model(NetworkHandle):
     ) -> list[Humans]:
         """The people of a batch of images, each of which goes through the network once."""
         letterboxes = [self.network.letterbox(*image.pixels.shape[:2]) for image in images]
-        unknown_33 = torch.full((3, 3), math.nan)
+        unknown_33 = torch.full((3, 3), math.nan, dtype=torch.float32, device="cpu")
         K_B33 = torch.stack(
             [
                 unknown_33 if K is None else letterbox.intrinsics(K)
@@ -401,7 +401,7 @@ class Model(NetworkHandle):
     def _predict_tiles(self, image: LoadedImage, whole: Humans, options: _Options) -> Humans:
         """The people of an image, each once: those of the `whole` and those of its tiles."""
         tiles = tiles_of(*whole.image_size, options.tiles)
-        K = torch.tensor(whole.K)
+        K = torch.tensor(whole.K, device="cpu")
         parts: list[Humans] = []
         for start in range(0, len(tiles), options.batch_size):
             some = tiles[start : start + options.batch_size]
@@ -686,7 +686,8 @@ class TopDownModel(Model):
     def _in_scene(self, found: Sequence[dict[str, np.ndarray]], scene: Scene, options: _Options) -> Humans:
         """One per box, in their order; people that were detected: nearest first, with their own scores."""
         size = self.config.image_size
-        parts = found or [self(torch.zeros(1, 3, size, size, device=self.device)).of_image(1)]  # of length 0
+        nothing = torch.zeros(1, 3, size, size, dtype=torch.float32, device=self.device)
+        parts = found or [self(nothing).of_image(1)]  # of length 0
         people = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         if scene.scores is not None:
             people["scores"] = scene.scores

@@ -112,3 +112,30 @@ def test_a_fingerprint_changes_with_weights_and_config():
     torch.nn.init.zeros_(model.bias)
     model.config = MultiHMRConfig()
     assert fingerprint(model) != before
+
+
+@pytest.fixture(params=["before loading", "after loading"])
+def foreign_defaults(request):
+    """What a host program may set: float64, and a device on which nothing can be computed."""
+    yield request.param, lambda: (torch.set_default_dtype(torch.float64), torch.set_default_device("meta"))
+    torch.set_default_dtype(torch.float32)
+    torch.set_default_device(None)
+
+
+def test_defaults_of_the_host_program_change_nothing(foreign_defaults, astronaut, tmp_path):
+    when, set_defaults = foreign_defaults
+    expected = multihmr.load_model(device="cpu").predict(astronaut)
+    if when == "before loading":
+        set_defaults()
+    model = multihmr.load_model(device="cpu")
+    if when == "after loading":
+        set_defaults()
+    humans = model.predict(astronaut)
+    np.testing.assert_array_equal(humans.vertices, expected.vertices)
+    with_fov, tiled = model.predict(astronaut, fov=60.0), model.predict(astronaut, tiles=2)
+    assert (with_fov.K.dtype, len(tiled)) == (np.float32, 1)
+    assert len(model.predict(np.zeros((64, 64, 3), np.uint8))) == 0
+    again = multihmr.load_humans(humans.save(tmp_path / "people.npz"))
+    np.testing.assert_allclose(again.vertices, humans.vertices, atol=1e-5)
+    assert humans.save(tmp_path / "people.glb", rigged=True).stat().st_size > 100_000
+    assert torch.get_default_dtype() == torch.float64

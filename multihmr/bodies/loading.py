@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import torch
 
 from ..storage.paths import cache_folder
 
@@ -15,6 +19,22 @@ if TYPE_CHECKING:
 SMPLX_FILE = "SMPLX_NEUTRAL.npz"
 
 
+@contextmanager
+def float32_on_cpu() -> Iterator[None]:
+    """Within it, tensors and modules are made as torch does by default, whatever the host program set.
+
+    Modules cannot name the dtype and device of every tensor that they are made of; all else does.
+    """
+    dtype = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.device("cpu"):
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
+
+
+@float32_on_cpu()
 def load_body(
     name: str, *, shape_count: int | None = None, smplx: str | os.PathLike[str] | None = None
 ) -> Body:

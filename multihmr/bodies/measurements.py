@@ -78,7 +78,9 @@ def measure(body: Any, shape: np.ndarray, *, height: np.ndarray | float | None =
     shape_NS = shape_NS.to(body.mean_shape_S.device)
     face = shape_NS.new_zeros(len(shape_NS), body.expression_count)
     rest = body.rest(shape_NS, face).cpu().numpy()
-    pose = torch.eye(3, device=shape_NS.device).expand(len(shape_NS), body.rotation_count, 3, 3)
+    pose = torch.eye(3, dtype=shape_NS.dtype, device=shape_NS.device).expand(
+        len(shape_NS), body.rotation_count, 3, 3
+    )
     joints = body(pose, shape_NS, face).joints_PJ3.cpu().numpy()
     tape = _Tape(body)
     rows = [tape.measure(vertices, points) for vertices, points in zip(rest, joints, strict=True)]

@@ -84,7 +84,7 @@ class SMPL(Body):
             places.append(places[parent] + (turns[parent] @ bone_P31)[..., 0])
             turns.append(turns[parent] @ pose_PR33[:, joint])
         turns_PJ33, joints_PJ3 = torch.stack(turns, 1), torch.stack(places, 1)
-        bent_PK = (pose_PR33[:, 1:] - torch.eye(3).to(pose_PR33)).flatten(1)
+        bent_PK = (pose_PR33[:, 1:] - torch.eye(3, dtype=pose_PR33.dtype, device=pose_PR33.device)).flatten(1)
         flat_PV3 = self._template_V3 + torch.einsum("vcs,ps->pvc", self._directions_V3S, shape_PS)
         flat_PV3 = flat_PV3 + torch.einsum("kvc,pk->pvc", self._corrections_KV3, bent_PK)
         shift_PJ3 = joints_PJ3 - (turns_PJ33 @ rest_PJ3[..., None])[..., 0]

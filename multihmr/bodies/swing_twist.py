@@ -186,7 +186,9 @@ class Limbs(nn.Module):
                 places = places.index_select(1, level.above) + _turned(turns_above, offsets)
             else:
                 places = goals_PJ3.index_select(1, self._joints[: len(level.order)])
-                turns_above = torch.eye(3).to(places).expand(*places.shape[:2], 3, 3)
+                turns_above = torch.eye(3, dtype=places.dtype, device=places.device).expand(
+                    *places.shape[:2], 3, 3
+                )
             own = []
             if len(level.swings):
                 ways = goals_PJ3.index_select(1, level.ends) - places.index_select(1, level.swings)

@@ -17,7 +17,7 @@ import os
 from pathlib import Path
 from types import NoneType
 
-from ..bodies.loading import find_smplx, load_body
+from ..bodies.loading import find_smplx, float32_on_cpu, load_body
 from ..networks.base import Network
 from ..networks.registry import FAMILIES
 from ..storage.download import download, locked
@@ -214,6 +214,7 @@ def _check_release(checkpoint: Checkpoint, release: Release) -> None:
         )
 
 
+@float32_on_cpu()
 def _build(checkpoint: Checkpoint, smplx: str | os.PathLike[str] | None) -> tuple[Network, str]:
     """The network that a checkpoint describes, with its weights and its body, on the CPU."""
     network_class, config_class = FAMILIES[checkpoint.family]()

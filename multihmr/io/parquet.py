@@ -185,7 +185,7 @@ def _posed(rows: dict[str, np.ndarray], body: Body) -> dict[str, np.ndarray]:
 
     from ..bodies.posing import posed
 
-    rotvec = torch.tensor(rows["pose"]).reshape(len(rows["score"]), -1, 3)
+    rotvec = torch.tensor(rows["pose"], device="cpu").reshape(len(rows["score"]), -1, 3)
     pose = roma.rotvec_to_rotmat(rotvec).numpy()
     vertices, joints = posed(body, pose, rows["shape"], rows["expression"], rows["translation"])
     return {

@@ -31,8 +31,8 @@ class RayEmbedding(nn.Module):
 
     def forward(self, K_B33: Tensor, height: int, width: int, patch: int) -> Tensor:
         """(B, self.width, height, width) for a grid of height x width patches of `patch` pixels."""
-        rows = (torch.arange(height, device=K_B33.device) + 0.5) * patch
-        cols = (torch.arange(width, device=K_B33.device) + 0.5) * patch
+        rows = (torch.arange(height, device=K_B33.device, dtype=torch.float32) + 0.5) * patch
+        cols = (torch.arange(width, device=K_B33.device, dtype=torch.float32) + 0.5) * patch
         v, u = torch.meshgrid(rows, cols, indexing="ij")
         centers_N2 = torch.stack([v, u] if self.swapped else [u, v], dim=-1).flatten(0, 1).to(K_B33.dtype)
         rays_BN2 = pixel_rays(centers_N2.expand(K_B33.shape[0], -1, -1), K_B33)

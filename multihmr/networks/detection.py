@@ -47,7 +47,7 @@ class Centers:
 
     def heads(self, offset_P2: Tensor) -> Tensor:
         """(P, 2) where the heads are [cells], by their offsets (x, y) from the middles of the cells."""
-        return torch.stack([self.col_P, self.row_P], dim=-1) + 0.5 + offset_P2
+        return torch.stack([self.col_P, self.row_P], dim=-1).to(offset_P2.dtype) + 0.5 + offset_P2
 
 
 @dataclass(frozen=True)

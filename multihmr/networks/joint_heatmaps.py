@@ -112,7 +112,7 @@ class JointHead(nn.Module):
 
 def patch_middles(height: int, width: int, device: torch.device) -> Tensor:
     """(height, width, 2) the middles (x, y) of the patches, in sides of the window."""
-    rows = (torch.arange(height, device=device) + 0.5) / height
-    cols = (torch.arange(width, device=device) + 0.5) / width
+    rows = (torch.arange(height, device=device, dtype=torch.float32) + 0.5) / height
+    cols = (torch.arange(width, device=device, dtype=torch.float32) + 0.5) / width
     y, x = torch.meshgrid(rows, cols, indexing="ij")
     return torch.stack([x, y], dim=-1)

@@ -61,10 +61,10 @@ def to_humans(
         outline = project(torch.from_numpy(people["vertices"]), K)
     if len(people["scores"]):
         boxes = torch.cat([outline.amin(1), outline.amax(1)], dim=1)
-        limit = torch.tensor([width, height, width, height])
+        limit = torch.tensor([width, height, width, height], device="cpu")
         boxes = torch.minimum(boxes.clamp(min=0), limit)
     else:
-        boxes = torch.zeros(0, 4)
+        boxes = torch.zeros(0, 4, dtype=torch.float32, device="cpu")
     return Humans(
         **people,
         joints_2d=joints_2d.numpy(),

@@ -131,7 +131,7 @@ class SmoothRotations:
     def __init__(self, setting: OneEuro) -> None:
         self.setting = setting
         self.value: torch.Tensor | None = None
-        self.speed = torch.zeros(())
+        self.speed = torch.zeros((), dtype=torch.float32, device="cpu")
 
     def __call__(self, value: np.ndarray, seconds: float) -> np.ndarray:
         """The filtered rotations, `seconds` after those before."""
@@ -157,7 +157,7 @@ def _share(cutoff: Any, seconds: float) -> Any:
 def between(before: np.ndarray, after: np.ndarray, share: float) -> np.ndarray:
     """(..., 3, 3) rotations `share` of the way from `before` to `after`, on the shortest way."""
     ends = [torch.from_numpy(np.array(end, np.float32)) for end in (before, after)]
-    return roma.rotmat_slerp(*ends, torch.tensor(share)).numpy()
+    return roma.rotmat_slerp(*ends, torch.tensor(share, dtype=torch.float32, device="cpu")).numpy()
 
 
 def to_ray(point: np.ndarray) -> np.ndarray:

@@ -246,10 +246,12 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 def sine_positions(height: int, width: int, channels: int, device: torch.device) -> Tensor:
     """(height * width, channels) sines and cosines of where each patch is in the picture."""
-    rows = (torch.arange(height, device=device) + 0.5) * 2 / height - 1
-    cols = (torch.arange(width, device=device) + 0.5) * 2 / width - 1
+    rows = (torch.arange(height, device=device, dtype=torch.float32) + 0.5) * 2 / height - 1
+    cols = (torch.arange(width, device=device, dtype=torch.float32) + 0.5) * 2 / width - 1
     count = channels // 4
-    frequencies = torch.logspace(math.log10(0.5), math.log10(24), count, device=device) * math.pi
+    frequencies = (
+        torch.logspace(math.log10(0.5), math.log10(24), count, device=device, dtype=torch.float32) * math.pi
+    )
     row_phase = (rows[:, None] * frequencies)[:, None].expand(height, width, count)
     col_phase = (cols[:, None] * frequencies)[None].expand(height, width, count)
     table = [row_phase.sin(), row_phase.cos(), col_phase.sin(), col_phase.cos()]
