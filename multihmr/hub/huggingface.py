@@ -17,6 +17,7 @@ import os
 import re
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from .checkpoint import config_of, own_state, read_metadata, read_safetensors
 from .loading import save_network, say_licence
 from .releases import RELEASES, Release, find_release
 
+PATIENCE = 2.0  # seconds to wait for a first answer of the Hub; each of two files may be asked for
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 
 # Those that the Hub knows by these names; any other is "other" there, with its name beside it.
@@ -127,6 +129,10 @@ def push_to_hub(
             "nobody may use a model without a licence: set one before it is published, as "
             "model.licence = 'CC-BY-4.0', or keep the repository private with private=True"
         )
+    try:
+        _check_reachable()
+    except ConnectionError as error:
+        raise ConnectionError(f"cannot upload to '{repository}': {error}") from None
     api = HfApi(token=token)
     with tempfile.TemporaryDirectory() as folder:
         _write(network, licence, Path(folder), repository, evaluation, half)
@@ -328,13 +334,46 @@ def _fetch(repository: str, file: str, revision: str | None, token: str | None) 
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
+    options: dict[str, Any] = {"revision": revision, "token": token, "cache_dir": repository_cache()}
     try:
-        path = hf_hub_download(repository, file, revision=revision, token=token, cache_dir=repository_cache())
-        return Path(path)
+        _check_reachable()
+    except ConnectionError as error:  # what was fetched before does without
+        try:
+            return Path(hf_hub_download(repository, file, local_files_only=True, **options))
+        except (OSError, ValueError):
+            raise ConnectionError(f"cannot get {file} of 'hf:{repository}': {error}") from None
+    try:
+        return Path(hf_hub_download(repository, file, **options))
     except (OSError, ValueError, EntryNotFoundError) as error:
         if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
             return None
         raise ConnectionError(f"cannot get {file} of 'hf:{repository}': {_why(error, repository)}") from error
+
+
+def _check_reachable() -> None:
+    """ConnectionError, after `PATIENCE` seconds at most, if the Hub does not answer.
+
+    Without it huggingface_hub tries each file five times, for 47 s in all.
+    """
+    from huggingface_hub import constants, get_session
+
+    problem = ["it did not answer"]
+
+    def ask() -> None:
+        try:
+            status = get_session().head(constants.ENDPOINT, timeout=PATIENCE).status_code
+            problem[:] = [f"HTTP status {status}"] if status >= 500 or status == 407 else []
+        except Exception as error:  # of whatever library huggingface_hub asks with
+            problem[:] = [(str(error).strip() or type(error).__name__).splitlines()[0]]
+
+    asking = threading.Thread(target=ask, daemon=True)  # names are resolved without a limit of time
+    asking.start()
+    asking.join(PATIENCE)
+    if problem:
+        raise ConnectionError(
+            f"the Hugging Face Hub cannot be reached at {constants.ENDPOINT} ({problem[0]}); "
+            "check the network and the proxy"
+        )
 
 
 def _check_name(repository: str, sentence: str) -> None:

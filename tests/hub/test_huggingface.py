@@ -3,8 +3,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -58,8 +60,12 @@ print(json.dumps(said))
 """
 
 
+ASK_THE_HUB = sharing._check_reachable
+
+
 @pytest.fixture(autouse=True)
 def toy_body(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sharing, "_check_reachable", lambda: None)  # hf_hub_download is replaced as well
     monkeypatch.setattr(
         hub, "load_body", lambda name, **o: REAL_LOAD_BODY(name, **o) if name == "anny" else ToyBody()
     )
@@ -245,3 +251,25 @@ def test_a_repository_without_config_json_still_loads(
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
     assert load_model("hf:someone/people", device="cpu").config == tiny_model().config
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["http://no-such-host.invalid", "http://127.0.0.1:9", "http://10.255.255.1"]
+)
+def test_without_a_network_one_sentence_comes_soon(
+    endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharing, "_check_reachable", ASK_THE_HUB)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", endpoint)
+    monkeypatch.setattr(sharing, "repository_cache", lambda: tmp_path)
+    for act in (
+        lambda: Model.from_pretrained("me/people"),
+        lambda: tiny_model().push_to_hub("a/b", private=True),
+    ):
+        start = time.monotonic()
+        with pytest.raises(
+            ConnectionError, match=f"Hub cannot be reached at {re.escape(endpoint)}"
+        ) as caught:
+            act()
+        assert "\n" not in str(caught.value)
+        assert time.monotonic() - start < 5 + 3  # the second for what a busy machine does besides

@@ -40,6 +40,7 @@ OFFICIAL = b"PK\x03\x04 and the rest of a zip"  # what the fake converter takes 
 
 @pytest.fixture(autouse=True)
 def toy_body(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("multihmr.hub.huggingface._check_reachable", lambda: None)
     monkeypatch.setattr(hub, "load_body", lambda name, **_: ToyBody())
 
 
