@@ -109,13 +109,13 @@ def _matched(
         by_name |= {path.stem: path, path.name: path}
     for entry in pictures:
         name = Path(entry.picture.replace("\\", "/"))
-        path = by_name.get(name.name) or by_name.get(name.stem)
-        if path is None and name.stem.isdigit():  # COCO's results name pictures by their numbers
-            path = by_name.get(f"{int(name.stem):012d}")
-        if path is None:
+        found = by_name.get(name.name) or by_name.get(name.stem)
+        if found is None and name.stem.isdigit():  # COCO's results name pictures by their numbers
+            found = by_name.get(f"{int(name.stem):012d}")
+        if found is None:
             skipped["pictures that are not there"] += 1
         else:
-            yield path, entry
+            yield found, entry
 
 
 def _fitted(
@@ -145,15 +145,15 @@ def _fit_one(
     """Fit one picture and write its files; None if nobody is left."""
     from ..fitting import fit
     from ..geometry import default_intrinsics
-    from ..preprocessing.camera import resolve_camera
     from ..preprocessing.image import load_image
 
     photo = load_image(path)
-    size = photo.pixels.shape[:2]
+    height, width = photo.pixels.shape[:2]
+    size = (height, width)
     if entry.size is not None and entry.size != size:
         skipped["pictures of another size than the file says"] += 1
         return None
-    K, source = resolve_camera(*size, args.K, fov=args.fov, exif_focal=photo.focal)
+    K, source = photo.camera(args.K, fov=args.fov)
     if K is None:
         K, source = default_intrinsics(*size), "assumed"
     people = fit(entry.xy, K, confidence=entry.confidence, names=entry.names, image_size=(size[0], size[1]))

@@ -170,13 +170,13 @@ def _intrinsics(
     if K is None:
         if views:
             raise ValueError("K is missing: give the (3, 3) intrinsics in pixels that the points are in")
-        size = image_size or DEFAULT_SIZE
-        return default_intrinsics(*size).numpy()[None].astype(np.float64), "assumed", size
+        assumed = image_size or DEFAULT_SIZE
+        return default_intrinsics(*assumed).numpy()[None].astype(np.float64), "assumed", assumed
     array = _numbers(K, "K")
     array = np.repeat(array[None], max(views, 1), 0) if array.ndim == 2 else array
     if array.shape != (max(views, 1), 3, 3):
         raise ValueError(f"K must be (3, 3), or one a view ({max(views, 1)}, 3, 3), got {array.shape}")
-    size = image_size
+    size: tuple[int, int] | None = image_size
     if size is None and np.isfinite(array[0]).all():  # the middle is where cameras look
         size = (max(round(2 * array[0, 1, 2]), 1), max(round(2 * array[0, 0, 2]), 1))
     for i, one in enumerate(array):

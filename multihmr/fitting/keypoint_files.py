@@ -168,7 +168,7 @@ def _coco_person(entry: Mapping[str, Any]) -> dict[str, tuple[float, float, floa
     for part, (start, end) in slices.items():
         if len(rows) == 17 and entry.get(f"{part}_kpts") and entry.get(f"{part}_valid", True):
             parts.append((list(whole[start:end]), _triples(entry[f"{part}_kpts"])))
-    person = {}
+    person: dict[str, Any] = {}
     for part_names, points in parts:
         flags = np.isin(points[:, 2], (0, 1, 2)).all() and (points[:, 2] == 2).any()
         confidence = np.select([points[:, 2] >= 2, points[:, 2] >= 1], [1.0, OCCLUDED], 0.0)

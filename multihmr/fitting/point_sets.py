@@ -81,7 +81,7 @@ def _hand_points(body: Anny, joints: dict[str, int], rows: dict[str, _Row]) -> d
         for number, finger in enumerate(FINGERS, 1):
             for k in (1, 2, 3):
                 found[f"{side}_{finger}{k}"] = ({}, {joints[f"finger{number}-{k}.{letter}"]: 1.0})
-            tip = ({tips[f"finger{number}-3.{letter}"]: 1.0}, {})
+            tip: _Row = ({tips[f"finger{number}-3.{letter}"]: 1.0}, {})
             found[f"{side}_{finger}4"] = found[f"{side}_{finger}"] = tip
     return found
 
@@ -112,7 +112,7 @@ def _weights(indices: np.ndarray, weights: np.ndarray) -> dict[int, float]:
 
 
 def _joined_rows(names: Sequence[str], rows: dict[str, _Row]) -> KeypointSet:
-    tables = []
+    tables: list[np.ndarray] = []
     for part in (0, 1):
         width = max(max(len(rows[name][part]) for name in names), 1)
         indices, weights = np.zeros((len(names), width), np.int64), np.zeros((len(names), width), np.float32)

@@ -61,8 +61,8 @@ class PointSkeleton:
         mean_V3, basis_KV3, skin_VB = (table.double() for table in joined(few._patches))
         self._vertices_MV = torch.zeros(len(points.names), len(mean_V3), dtype=torch.float64)
         if len(used):
-            at = np.searchsorted(used, points.vertex_indices).clip(max=len(used) - 1)
-            self._vertices_MV.scatter_add_(1, torch.from_numpy(at), _doubles(points.vertex_weights))
+            columns = np.searchsorted(used, points.vertex_indices).clip(max=len(used) - 1)
+            self._vertices_MV.scatter_add_(1, torch.from_numpy(columns), _doubles(points.vertex_weights))
         on_joints_MB = torch.zeros(len(points.names), len(names), dtype=torch.float64)
         if points.joint_indices is not None and points.joint_weights is not None:
             at = torch.from_numpy(points.joint_indices.copy())

@@ -221,7 +221,7 @@ def _mean_in_space(
     seen_V = ~np.isnan(space[..., 0, 0])
     mean = np.zeros(space.shape[1:])
     for n in range(space.shape[1]):
-        mine = np.flatnonzero(seen_V[:, n])
+        mine = np.flatnonzero(seen_V[:, n]).tolist()
         about = space[mine, n] - space[mine, n].mean(1, keepdims=True)
         middle = space[mine, n].mean(1).mean(0)
         if len(mine) > 1:

@@ -212,4 +212,4 @@ def _outside(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         return np.zeros(len(points), bool)
     with np.errstate(invalid="ignore"):
         beyond: np.ndarray = (points < -1) | (points > (width + 1, height + 1))
-    return beyond.any(-1)
+    return np.asarray(beyond.any(-1))
