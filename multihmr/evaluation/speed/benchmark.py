@@ -28,11 +28,11 @@ from .machine import (
     DTYPES,
     bare_backbone,
     device_name,
-    difference_mm,
     matrix_multiply,
     noise_picture,
     operations,
     seconds_of,
+    vertex_distances,
 )
 from .memory import Request, peak_of_prediction
 from .models import EAGER, FLOAT32, VIT_S, Config, Plan
@@ -49,12 +49,26 @@ class Candidate:
     config: Config
     run: Run
     found: float  # people in a picture
-    difference: tuple[float, float, int]
+    distances: np.ndarray  # (P, V) [mm] to the vertices of eager float32
+    people_alone: int
     operations: dict[str, float]
     memory_mb: dict[str, float] | None
 
-    def timing(self, rows: Sequence[dict[str, float]], reference: np.ndarray) -> Timing:
-        """From its seconds in each round and those of the reference."""
+    @property
+    def eager_key(self) -> tuple[str, int, int | None, int]:
+        """The same for all precisions and backends of one model."""
+        return self.config.name, self.config.size, self.run.people, len(self.run.images)
+
+    @property
+    def is_eager(self) -> bool:
+        """Whether it is what the others of its `eager_key` are compared with."""
+        return (self.config.dtype, self.config.backend) == (FLOAT32, EAGER)
+
+    def timing(
+        self, rows: Sequence[dict[str, float]], reference: np.ndarray, eager: np.ndarray | None
+    ) -> Timing:
+        """From its seconds in each round, those of the reference, and those of eager float32."""
+        known = self.distances.size > 0
         seconds = {stage: np.array([row[stage] for row in rows]) for stage in rows[0]}
         return Timing(
             name=self.config.name,
@@ -67,9 +81,13 @@ class Candidate:
             stages_ms={stage: Spread.of(1000 * values) for stage, values in seconds.items()},
             ratio=Spread.of(seconds["end to end"] / reference),
             operations=self.operations,
-            difference_mm=self.difference[:2],
-            people_alone=self.difference[2],
+            difference_mm=(float(self.distances.max()), float(self.distances.mean()))
+            if known
+            else (0.0, 0.0),
+            people_alone=self.people_alone,
             memory_mb=self.memory_mb,
+            speedup=None if eager is None else Spread.of(eager / seconds["end to end"]),
+            difference_99_mm=float(np.percentile(self.distances, 99)) if known else None,
         )
 
 
@@ -144,10 +162,16 @@ def bench(
         dtype: count / float(np.median(seconds)) / 1e9
         for (dtype, (count, _)), seconds in zip(products.items(), whole[1:], strict=True)
     }
+    timed_candidates = list(zip(candidates, columns[len(plain) :], strict=True))
+    eager = {
+        candidate.eager_key: np.array([row["end to end"] for row in column])
+        for candidate, column in timed_candidates
+        if candidate.is_eager
+    }
     return Speed(
         timings=tuple(
-            candidate.timing(column, whole[0])
-            for candidate, column in zip(candidates, columns[len(plain) :], strict=True)
+            candidate.timing(column, whole[0], eager.get(candidate.eager_key))
+            for candidate, column in timed_candidates
         ),
         reference=reference_name,
         reference_ms=Spread.of(1000 * whole[0]),
@@ -195,12 +219,14 @@ def _candidates(configs: Sequence[Config], plan: Plan, image: Any) -> list[Candi
             for batch in plan.batches:
                 run = Run(config.model, image, people=people, batch=batch, draw=plan.draw)
                 got, risen = _predicted(run)
+                distances, alone = vertex_distances(expected * batch, got)
                 found.append(
                     Candidate(
                         config,
                         run,
                         found=sum(map(len, got)) / batch,
-                        difference=difference_mm(expected * batch, got),
+                        distances=distances,
+                        people_alone=alone,
                         operations={"end to end": batch * whole, "backbone": batch * of_backbone},
                         memory_mb=_memory(config, run, risen) if plan.memory else None,
                     )

@@ -124,16 +124,21 @@ def difference_mm(expected: Sequence[Humans], got: Sequence[Humans]) -> tuple[fl
     People of a picture are the same if their joints lie near each other in it; vertices are compared in the
     frame of the camera, so that depth counts.
     """
+    distances, alone = vertex_distances(expected, got)
+    if not len(distances):
+        return 0.0, 0.0, alone
+    return float(distances.max()), float(distances.mean()), alone
+
+
+def vertex_distances(expected: Sequence[Humans], got: Sequence[Humans]) -> tuple[np.ndarray, int]:
+    """(P, V) distances between vertices [mm] of the P people whom both have, and how many only one has."""
     distances: list[np.ndarray] = []
     alone = 0
     for one, other in zip(expected, got, strict=True):
         pairs = _same_people(one, other)
         alone += len(one) + len(other) - 2 * len(pairs)
         distances += [np.linalg.norm(one.vertices[i] - other.vertices[j], axis=-1) for i, j in pairs]
-    if not distances:
-        return 0.0, 0.0, alone
-    together = 1000 * np.stack(distances)
-    return float(together.max()), float(together.mean()), alone
+    return (1000 * np.stack(distances) if distances else np.zeros((0, 0))), alone
 
 
 def _same_people(one: Humans, other: Humans) -> list[tuple[int, int]]:

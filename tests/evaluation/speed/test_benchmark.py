@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from toys import ToyBody, tiny_anny_model, tiny_model
+from toys import ToyBody, random_humans, tiny_anny_model, tiny_model
 
 from multihmr.bodies.anny import Anny
 from multihmr.cli import bench as bench_command
@@ -270,3 +270,41 @@ def test_the_page_on_speed_tells_the_stages_and_commands_as_they_are() -> None:
     parser = argparse.ArgumentParser()
     bench_command.add_flags(parser)
     assert len([parser.parse_args(shlex.split(flags)) for flags in commands]) >= 6
+
+
+def test_every_way_of_computing_stands_beside_eager_float32(tmp_path: Path) -> None:
+    model = tiny()
+    other = speed_models.Config("tiny", 64, "bfloat16", "eager", model, model)
+    eager = speed_models.Config("tiny", 64, "float32", "eager", model, model)
+    plan = speed_models.Plan(people=(2,), rounds=3, draw=False, memory=False)
+    measured = speed.bench([other, eager], plan, reference=NOTHING)
+    first, second = measured.timings
+    assert second.speedup == Spread(1.0, 1.0, 1.0)
+    assert first.speedup is not None
+    assert 0.2 < first.speedup.median < 5  # the same work
+    assert (first.difference_mm, first.difference_99_mm) == ((0.0, 0.0), 0.0)
+    shown = table(measured)
+    assert "| times eager float32" in shown
+    assert "1.00 [1.00, 1.00]" in shown
+    measured.save(tmp_path / "speed.json")
+    assert Speed.load(tmp_path / "speed.json").timings[0].speedup == first.speedup
+    alone = speed.bench([other], plan, reference=NOTHING)
+    assert alone.timings[0].speedup is None
+
+
+def test_results_of_earlier_versions_are_read(tmp_path: Path) -> None:
+    facts = of(timing(1.0)).to_dict()
+    for row in facts["timings"]:
+        del row["speedup"], row["difference_99_mm"]
+    (tmp_path / "old.json").write_text(json.dumps(facts), encoding="utf-8")
+    assert Speed.load(tmp_path / "old.json").timings[0].speedup is None
+
+
+def test_distances_of_vertices_have_a_percentile() -> None:
+    humans = random_humans(ToyBody(), 2)
+    moved = dataclasses.replace(humans, vertices=humans.vertices + np.float32([0.003, 0, 0]))
+    distances, alone = speed_machine.vertex_distances([humans], [moved])
+    assert distances.shape == humans.vertices.shape[:2]
+    np.testing.assert_allclose(distances, 3, atol=1e-3)
+    assert alone == 0
+    assert speed_machine.vertex_distances([humans], [moved[:1]])[1] == 1
