@@ -87,7 +87,7 @@ class PhenotypeBody(Body):
     def forward(self, pose_PR33: Tensor, shape_PS: Tensor, expression_PE: Tensor) -> BodyOutput:
         """Vertices and joints in the frame of the body [m]; ValueError for parameters of a wrong shape."""
         self.check_parameters(pose_PR33, shape_PS, expression_PE)
-        if not (torch.is_grad_enabled() or pose_PR33.shape[0]):  # nobody
+        if not (torch.is_grad_enabled() or pose_PR33.shape[0]):  # no people
             counts = len(self.base_vertices), len(self.topology.joint_names)
             return BodyOutput(*(pose_PR33.new_zeros(0, count, 3, dtype=torch.float32) for count in counts))
         with torch.autocast(pose_PR33.device.type, enabled=False):
@@ -214,7 +214,7 @@ def _chain(parents: Sequence[int]) -> dict[str, Tensor]:
     """The tree as tensors: parents (root: itself), ancestors 1, 2, 4 ... bones up, paths from the root."""
     joints = len(parents)
     parent = torch.tensor([*parents, joints])
-    parent[parent < 0] = joints  # one past the end: nobody
+    parent[parent < 0] = joints  # one past the end: no joint
     jumps = []
     above = parent
     while (above[:-1] < joints).any():

@@ -157,7 +157,7 @@ def keypoint_names(name: str) -> tuple[str, ...]:
 def keypoint_sets(
     joint_names: Sequence[str], surface: KeypointSet | None = None, head_top: int | None = None
 ) -> dict[str, KeypointSet]:
-    """Those of `KEYPOINT_SETS` that a body can give: all but "coco133", for nobody has points along the jaw.
+    """Those of `KEYPOINT_SETS` that a body can give: all but "coco133": no body has points along the jaw.
 
     joint_names: of SMPL-X or Anny. surface: points on the body's skin by COCO's names; without them all are
     joints. head_top: index of the vertex highest on the head.

@@ -105,7 +105,7 @@ class SMPLX(Body):
     def forward(self, pose_PR33: Tensor, shape_PS: Tensor, expression_PE: Tensor) -> BodyOutput:
         """Vertices and joints in the frame of the body [m]; ValueError for parameters of a wrong shape."""
         self.check_parameters(pose_PR33, shape_PS, expression_PE)
-        if not len(pose_PR33):  # which the package's chain cannot do in torch 2.5: pose somebody, keep nobody
+        if not len(pose_PR33):  # which the package's chain cannot do in torch 2.5: pose one person, keep none
             somebody = (self.mean_pose_R33[None], self.mean_shape_S[None], shape_PS.new_zeros(1, EXPRESSIONS))
             given = (pose_PR33, shape_PS, expression_PE)
             posed = self(*(torch.cat(pair) for pair in zip(given, somebody, strict=True)))

@@ -17,7 +17,7 @@ class Release:
     """A published checkpoint, and what its file must hold to be the one of that name.
 
     file        in `weights/` of this package, or behind `urls`, which are asked in order
-    sha256      of that file; "" where nobody has published it
+    sha256      of that file; "" if it is not published
     size        of that file in bytes; where sha256 is "", an estimate from the network's tensors
     family, backbone, image_size [pixels], body: what the file of an official name must hold
     card        of a file in `weights/`: the model card beside it

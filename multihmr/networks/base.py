@@ -40,7 +40,7 @@ class Predictions:
     logits_Bhw: Tensor  # of the heatmap of heads
     fov_B: Tensor  # that the network sees over the side of its window [rad]
     K_B33: Tensor  # that was used
-    reading: JointReading | None = None  # of networks that read joints off the patches
+    reading: JointReading | None = None  # of networks with a joint heatmap head
     coarse_PJ3: Tensor | None = None  # of networks that look twice: the joints of the first answer
 
     def of_image(self, index: int) -> dict[str, np.ndarray]:
@@ -135,7 +135,7 @@ class Network(nn.Module):
         )
 
     def empty(self, centers: Centers, *, K_B33: Tensor, logits_Bhw: Tensor, fov_B: Tensor) -> Predictions:
-        """Predictions of pictures in which nobody was found; `centers` is empty."""
+        """Predictions of pictures without people; `centers` is empty."""
         body, zeros = self.body, logits_Bhw.new_zeros
         counts = (body.rotation_count, 3, 3), (body.shape_count,), (body.expression_count,)
         pose_PR33, shape_PS, expression_PE = (zeros(0, *count) for count in counts)

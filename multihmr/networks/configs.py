@@ -51,23 +51,23 @@ class MultiHMRConfig:
     read_joints: tuple[int, ...] = ()  # of the body, that the head reads off the patches; () for none
     read_keypoints: bool = False  # tell the head the keypoints that a MoveNet backbone sees
     align: bool = False  # turn limbs until the body lies on these keypoints; not in training
-    refine: bool = False  # look again around the joints of what was regressed, and correct it
-    nms_kernel: int = 3  # cells around a better-scored one are nobody, unless:
-    # how far [m] across the line of sight, or in which ratio - 1 of depths, two cells stand apart that show
-    # two people (centers.nms_3d); None leaves it to nms_kernel. The paper's design cannot tell
-    # people in neighbouring cells apart; after regression it can be seen where they stand.
+    refine: bool = False  # local refinement: features around the regressed joints correct the estimate
+    nms_kernel: int = 3  # cells around a better-scored one are suppressed, unless:
+    # Distance [m] across the line of sight, or ratio - 1 of depths, from which two cells are two people
+    # (detection.nms_3d); None leaves it to nms_kernel. The paper's design cannot distinguish people in
+    # neighbouring cells; after regression their positions can.
     nms_3d_distance: tuple[float, float] | None = None
     threshold: float = 0.3  # score above which a cell is a person, when the caller does not say
     # Compute as the SMPL-X checkpoints of 2024 do, where weights cannot make up for the difference: rays with
-    # rows and columns swapped, people who look at each other first, no norm at the end, the focal length in
+    # rows and columns swapped, self-attention before cross-attention, no norm at the end, the focal length in
     # the exponent of the depth, no camera of the network's own (60 degrees), their own resizing of pictures.
     released: bool = False
     unpredicted: tuple[str, ...] = ()  # joints and facial actions that never moved in training
     # What the paper's ablations change
-    head: str = "perception"  # or "iterative": a regressor that sees a person's own cell alone (heads.py)
+    head: str = "perception"  # or "iterative": a regressor of a person's own cell alone
     iterations: int = 3  # of that regressor
-    people_attention: bool = True  # whether people look at each other
-    camera_embedding: str = "fourier"  # of rays, "linear" (rays as they are), or "none" (rays.py)
+    people_attention: bool = True  # self-attention among people
+    camera_embedding: str = "fourier"  # of rays, "linear" (rays as they are), or "none"
 
     def __post_init__(self) -> None:
         for field, known in (("head", HEADS), ("camera_embedding", CAMERA_EMBEDDINGS)):
@@ -128,7 +128,7 @@ class GLNetConfig:
     local: bool = True  # 2D-keypoint-guided local encoding
     guidance: str = "keypoints"  # or "roi": squares of fixed size around them, without learned places
     decomposed: bool = False  # rotations follow from joints and twists (bodies/swing_twist.py)
-    layout: bool = False  # the second look is told how the keypoints lie to each other (not in the paper)
+    layout: bool = False  # the local stage gets the offsets between keypoints (not in the paper)
     candidates: int = 1  # best pixels that look around before the best one speaks
     # How pixels are chosen in training (training/glnet_loss.py)
     matching: str = "adaptive"  # or "fixed": those near the middle of the person

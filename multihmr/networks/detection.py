@@ -42,7 +42,7 @@ class Centers:
         return pad_people(x_PD, self.image_index_P, image_count)
 
     def mask_invalid(self, x_PD: Tensor) -> Tensor:
-        """x_PD with zeros in the rows of nobody; here every row is somebody."""
+        """x_PD with zeros in rows without a person; here every row is a person."""
         return x_PD
 
     def heads(self, offset_P2: Tensor) -> Tensor:

@@ -1,9 +1,9 @@
-"""GLNet: a crop of one person, every pixel a guess, the best one looks again around its own keypoints.
+"""GLNet: global stage of every pixel of a crop, local stage around the keypoints of the best one.
 
 "Global-to-Pixel Regression for Human Mesh Recovery" (Xiao, He, Yu, ECCV 2024); there is no public code, and
-the poster, which holds where texts differ, is silent about much. Chosen here, and said where it is chosen:
-the grid of stride 8, how features become global (stages.py), the parts (bodies/parts.py), what a row of
-numbers holds (theta.py), that only the pixels that are asked say more than a score and keypoints, and how
+the poster, which holds where texts differ, leaves much open. Chosen here, with a comment at each place:
+the grid of stride 8, how features become global (glnet_stages.py), the parts (training/glnet_parts.py), the
+row of parameters (glnet_parameters.py), that only the pixels that are asked say more than a score and keypoints, and how
 people stand in camera space.
 
 Legend of shape suffixes: B crops, Q pixels that are asked in each, N = B Q, D features, h w grid, M
@@ -36,7 +36,7 @@ class GLNetOutput(NamedTuple):
 
 
 class GLNet(Network):
-    """A backbone, a glance of every pixel, a second look of the best one, and the body.
+    """A backbone, the global stage of every pixel, the local stage of the best one, and the body.
 
     Args:
         config: its sizes.
@@ -69,9 +69,9 @@ class GLNet(Network):
         return self.global_head.stride
 
     def encode(self, images_B3HW: Tensor, K_B33: Tensor | None = None, *, keypoints: bool = True) -> Pixels:
-        """What all pixels say at a glance of crops, RGB in [0, 1]; without K_B33 they show 60 degrees.
+        """Global stage for all pixels of crops, RGB in [0, 1]; without K_B33 they show 60 degrees.
 
-        keypoints: of all pixels; matching needs them, `look_again` finds those of its pixels itself.
+        keypoints: of all pixels; matching needs them, `local_stage` finds those of its pixels itself.
         """
         size = self.config.image_size
         if tuple(images_B3HW.shape[-2:]) != (size, size):

@@ -1,12 +1,12 @@
-"""Theta: all that a pixel says of its person, as one row of numbers, and what these numbers mean.
+"""Theta: the parameters that a pixel predicts for its person, as one row of numbers, and their decoding.
 
-So that a second look can say Theta = Theta_0 + Delta Theta (GLNet), whatever stands in the row: six numbers a
+The local stage predicts Theta = Theta_0 + Delta Theta (GLNet), whatever the row holds: six numbers per
 rotation, shape, expression, depth, the head's place, and with `decomposed` joints and twists, from which
 rotations follow as in HybrIK (bodies/swing_twist.py).
 
 Pixels of a crop do not tell where in the picture it lies, but that changes what is seen: a person at the edge
-shows their side. So the rotation of the whole person and the joints are said for a camera that looks at the
-middle of the crop, and are turned into the true camera here.
+shows their side. So the rotation of the whole person and the joints are predicted for a camera directed at
+the middle of the crop, and are rotated into the true camera here.
 """
 
 from __future__ import annotations

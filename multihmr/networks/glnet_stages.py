@@ -33,7 +33,7 @@ ROI_POINTS = 4  # along their sides
 
 @dataclass(frozen=True)
 class Pixels:
-    """What the pixels of a batch of crops say at a glance; the rest of Theta only when they are asked."""
+    """Global stage of the pixels of a batch of crops; the rest of Theta is decoded for queried pixels only."""
 
     features_BDhw: Tensor
     logits_Bhw: Tensor  # that this pixel is one to ask
@@ -198,8 +198,8 @@ class FixedPooling(nn.Module):
         super().__init__()
         self.to_value = nn.ModuleList(nn.Conv2d(width, out_width, 1) for width in value_widths)
         self.to_out = nn.Linear(out_width, out_width)
-        around = (patch_middles(ROI_POINTS, ROI_POINTS, torch.device("cpu")) - 0.5) * ROI_SIDE
-        self.register_buffer("around_N2", around.flatten(0, 1), persistent=False)
+        offsets = (patch_middles(ROI_POINTS, ROI_POINTS, torch.device("cpu")) - 0.5) * ROI_SIDE
+        self.register_buffer("around_N2", offsets.flatten(0, 1), persistent=False)
 
     def forward(self, queries_BQD: Tensor, places_BQ2: Tensor, maps: Sequence[Tensor]) -> Tensor:
         """(B, Q, out_width), as `DeformableAttention.forward`."""

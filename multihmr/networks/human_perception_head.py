@@ -89,11 +89,10 @@ class PerceptionHead(nn.Module):
 
 
 class IterativeHead(nn.Module):
-    """What each person's own cell tells, in a few corrections that begin at the mean person.
+    """Iterative regressor: corrections of the mean person from each person's own cell.
 
-    HMR's regressor (Kanazawa et al., CVPR 2018, section 3.2): a small network sees the cell and the numbers
-    so far, and says by how much they are wrong; the same one each time. Nobody looks at the picture or at
-    others.
+    HMR's regressor (Kanazawa et al., CVPR 2018, section 3.2): one small network gets the cell and the
+    numbers so far and predicts their correction, several times. There is no attention to the image or others.
     """
 
     mean: Tensor

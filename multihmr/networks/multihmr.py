@@ -176,7 +176,7 @@ class MultiHMR(Network):
     def _refine_and_assemble(
         self, seen: _EncodedBatch, guess: CoarseParams, centers: Centers, reading: JointReading | None = None
     ) -> Predictions:
-        """The people of a guess, after the second look, standing in space."""
+        """The people of coarse parameters after local refinement, placed in the camera frame."""
         coarse_PJ3 = None
         if self.refinement is not None:
             coarse_PJ3 = self.refinement.joints_of(guess, self._place(guess, centers, seen.K_B33))

@@ -1,8 +1,8 @@
 """Multi-HMR on the Anny body as released in 2026 (`multiHMR_672_L_anny`), a second design of the same name.
 
-Patches become tokens of 512 numbers with sine positions; those at heads are people, who look at each other
-and at all of them through eight layers. Small networks then read pose, shape, place and depth off each
-person. The camera takes no part in the features, and where none is given the network has its own.
+Patches become tokens of 512 numbers with sine positions; those at heads are people, with
+self-attention among them and cross-attention to all tokens in eight layers. Small networks then regress pose,
+shape, position and depth per person. The camera does not enter the features; the network predicts its own.
 
 Legend of shape suffixes: as in multihmr.py.
 """

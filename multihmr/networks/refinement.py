@@ -1,9 +1,9 @@
-"""A second look at each person: the local stage of GLNet within the single pass of Multi-HMR.
+"""Local refinement of each person: the local stage of GLNet within the single pass of Multi-HMR.
 
-GLNet ("Global-to-Pixel Regression for Human Mesh Recovery", ECCV 2024) predicts a person from what the whole
-picture says, projects the joints of that answer, looks at the features around them, and corrects itself:
-Theta = Theta_0 + Delta Theta. Here Theta_0 is what the Human Perception Head says. Nobody has published the
-two together; what is chosen here is written where it is chosen.
+GLNet ("Global-to-Pixel Regression for Human Mesh Recovery", ECCV 2024) predicts a person from the whole
+crop, projects the joints of that estimate, samples features around them, and predicts a residual:
+Theta = Theta_0 + Delta Theta. Here Theta_0 comes from the Human Perception Head. The combination is not
+published; the choices made here are commented where they are made.
 """
 
 from __future__ import annotations

@@ -81,8 +81,8 @@ class CudaGraphRuntime:
     """The runtime of a `Model` with the backends of `RECORDED`: predictions recorded as CUDA graphs.
 
     One graph is recorded for each number of pictures (a power of two), of slots and each threshold that is
-    asked for. If a picture shows more people than there are slots, a graph with twice as many looks again, so
-    that nobody is lost. On a CPU, where there is nothing to record, all is computed each time: for tests.
+    asked for. If a picture shows more people than there are slots, a graph with twice as many is used, so
+    that no person is lost. On a CPU, where there is nothing to record, all is computed each time: for tests.
 
     network: of family multihmr or multihmr-anny, in its final weights and precision; later ones are not seen.
     compiled: let torch.compile make the kernels that are recorded.

@@ -36,7 +36,7 @@ def backbone_dtype(dtype: torch.dtype | str | None, device: torch.device) -> tor
 
 
 def dtype_of_half(half: torch.dtype | bool, device: torch.device) -> torch.dtype:
-    """What `load_model(half=...)` of version 0.3 means."""
+    """The dtype that version 0.3's argument `half` of `load_model` means."""
     warnings.warn("half is now dtype; the old argument goes in version 0.5", DeprecationWarning, stacklevel=3)
     if half is True:
         return torch.bfloat16 if device.type == "cpu" else torch.float16

@@ -45,9 +45,9 @@ def export_model(
 
     Inputs: "pixels" (B, 3, S, S) float32 in [0, 1], RGB, windows as `Model.window` makes them; "K" (B, 3, 3)
     float32, cameras in pixels of these windows, NaN where the network's own is wanted. Outputs: "mask" (B, N)
-    of the rows that are somebody, best-scored first; for each of the N "scores", "pose", "shape",
+    of the rows that hold a person, best-scored first; for each of the N "scores", "pose", "shape",
     "expression", "translation" (of the head, metres), "joints" (metres) and, if asked for, "vertices";
-    "camera" (B, 3, 3), the one that was used. In rows of nobody stand numbers without meaning.
+    "camera" (B, 3, 3), the one that was used. Rows without a person hold meaningless numbers.
 
     Args:
         model: a `multihmr.Model` of family multihmr or multihmr-anny, on the CPU.

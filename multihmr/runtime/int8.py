@@ -23,7 +23,7 @@ from ..networks.base import Network
 from ..preprocessing.image import load_image
 from .optional_imports import needed, quiet
 
-PICTURES = 200  # seen at most; NNCF takes 300 where nobody says
+PICTURES = 200  # at most; NNCF's own default is 300
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 
 

@@ -66,7 +66,7 @@ class BackboneGraph(nn.Module):
 def trace_people(network: Network, *, people: int, threshold: float | None, vertices: bool) -> Traced:
     """The whole network as a graph.
 
-    ValueError: models of this family have no forward of fixed shapes; or nobody is asked for.
+    ValueError: models of this family have no forward of fixed shapes; or `people` is 0.
     """
     if not hasattr(network, "forward_fixed"):
         raise ValueError(

@@ -193,7 +193,7 @@ class InvertedResidual(nn.Module):
 
 
 class Block(nn.Module):
-    """Of a ViT: tokens look at each other, then each thinks by itself (Dosovitskiy et al., ICLR 2021)."""
+    """Pre-norm ViT block: self-attention, then MLP (Dosovitskiy et al., ICLR 2021)."""
 
     def __init__(self, width: int, head_count: int) -> None:
         super().__init__()
