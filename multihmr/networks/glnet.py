@@ -3,10 +3,10 @@
 "Global-to-Pixel Regression for Human Mesh Recovery" (Xiao, He, Yu, ECCV 2024); there is no public code, and
 the poster, which holds where texts differ, leaves much open. Chosen here, with a comment at each place:
 the grid of stride 8, how features become global (glnet_stages.py), the parts (training/glnet_parts.py), the
-row of parameters (glnet_parameters.py), that only the pixels that are asked say more than a score and keypoints, and how
-people stand in camera space.
+row of parameters (glnet_parameters.py), that only queried pixels predict more than a score and keypoints, and
+how people are placed in camera space.
 
-Legend of shape suffixes: B crops, Q pixels that are asked in each, N = B Q, D features, h w grid, M
+Legend of shape suffixes: B crops, Q queried pixels of each, N = B Q, D features, h w grid, M
 keypoints, C columns of a row of numbers, R rotations.
 """
 

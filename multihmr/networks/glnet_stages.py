@@ -33,7 +33,7 @@ ROI_POINTS = 4  # along their sides
 
 @dataclass(frozen=True)
 class Pixels:
-    """Global stage of the pixels of a batch of crops; the rest of Theta is decoded for queried pixels only."""
+    """Global stage of the pixels of a batch of crops; the rest of Theta is for queried pixels only."""
 
     features_BDhw: Tensor
     logits_Bhw: Tensor  # that this pixel is one to ask
