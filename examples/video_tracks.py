@@ -26,7 +26,7 @@ video = open_video(sys.argv[1]) if sys.argv[1:] else open_video(pan(), fps=10)
 
 people = []
 for frame, humans in zip(video, model.predict_video(video), strict=False):
-    picture = humans.draw(frame.photo, side_views=False)  # (H, W, 3) uint8, colours by track id
+    picture = humans.draw(frame.image, side_views=False)  # (H, W, 3) uint8, colours by track id
     print(
         f"{frame.time:5.2f} s: people {humans.track_ids.tolist()} over {picture.shape[1]}x{picture.shape[0]}"
     )

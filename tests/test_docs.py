@@ -55,7 +55,7 @@ def shorten_video(path: Path) -> None:
 
     with VideoWriter(path, fps=30) as writer:
         for frame in islice(open_video(ROOT / "examples/images/walk.mp4"), 4):
-            writer.write(frame.photo.pixels, frame.time)
+            writer.write(frame.image.pixels, frame.time)
 
 
 @pytest.mark.slow

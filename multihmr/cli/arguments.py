@@ -1,4 +1,4 @@
-"""Flags that several commands share, and how their words are read."""
+"""Flags shared by several commands, and parsers of their values."""
 
 from __future__ import annotations
 
@@ -7,24 +7,54 @@ import dataclasses
 import sys
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 
 def model_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--model", help="name of a release, path, or hf:owner/repo; default: the bundled model"
+        "--model", help="name of a release, path, or hf:owner/repo (default: the bundled model)"
     )
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: the best there is")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1 or mps (default: the best one available)")
+
+
+def model_name(args: argparse.Namespace) -> str:
+    """The name or path of the model that the flags choose."""
+    from ..hub.releases import DEFAULT
+
+    return args.model or DEFAULT
 
 
 def backend_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--backend",
         default="eager",
-        help="what computes: eager, compile, onnxruntime, openvino, cudagraph, cudagraph-compile, or "
-        "cudagraph-float8; default: %(default)s",
+        help="runtime: eager, compile, onnxruntime, openvino, cudagraph, cudagraph-compile or "
+        "cudagraph-float8 (default: %(default)s)",
+    )
+
+
+def smplx_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--smplx", metavar="PATH", help="your SMPLX_NEUTRAL.npz, for models with that body (default: search)"
+    )
+
+
+def camera_flags(parser: argparse.ArgumentParser, pixels: str) -> None:
+    """--K and --fov, of which one may be given; `pixels`: of which image K is."""
+    camera = parser.add_mutually_exclusive_group()
+    camera.add_argument(
+        "--K",
+        type=intrinsics,
+        metavar="FX,FY,CX,CY",
+        help=f"camera intrinsics in pixels {pixels} (default: EXIF, else predicted)",
+    )
+    camera.add_argument(
+        "--fov",
+        type=float,
+        metavar="DEG",
+        help="field of view over the longer side (default: EXIF, else predicted)",
     )
 
 
@@ -34,8 +64,51 @@ def tiles_flag(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=1,
         metavar="N",
-        help="2 or more: also look at so many parts along each picture, for small people; slower",
+        help="also predict N tiles along each image, 2 to 8, for small people; slower (default: %(default)s)",
     )
+
+
+def count_flag(parser: argparse.ArgumentParser, text: str) -> None:
+    """--count N, the number of inputs to process; `text`: of what."""
+    parser.add_argument("--count", type=positive, metavar="N", help=f"{text} (default: all)")
+
+
+def batch_size_flag(parser: argparse.ArgumentParser, items: str) -> None:
+    parser.add_argument(
+        "--batch-size",
+        type=positive,
+        default=8,
+        metavar="N",
+        help=f"{items} per batch (default: %(default)s)",
+    )
+
+
+def output_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="predict anew what is done already (default: go on with the rest)",
+    )
+    parser.add_argument(
+        "--quiet", action="store_true", help="print errors only (default: progress and a summary)"
+    )
+
+
+def prediction_options(args: argparse.Namespace) -> dict[str, Any]:
+    """The flags that `Model.predict_batch` and `predict_video` take."""
+    return {name: getattr(args, name) for name in ("K", "fov", "threshold", "tiles")}
+
+
+def formats(known: Collection[str]) -> Callable[[str], list[str]]:
+    """A parser of names from `known`, joined by commas."""
+
+    def parse(text: str) -> list[str]:
+        names = [name.strip() for name in text.split(",") if name.strip()]
+        if not names or not set(names) <= set(known):
+            raise argparse.ArgumentTypeError(f"got {text!r}, expected some of {','.join(known)}")
+        return list(dict.fromkeys(names))
+
+    return parse
 
 
 def add_fields(parser: argparse.ArgumentParser, config_class: type) -> None:
@@ -45,8 +118,8 @@ def add_fields(parser: argparse.ArgumentParser, config_class: type) -> None:
         flag = flag_of(field.name)
         kind = _plain(hints[field.name])
         required = field.default is dataclasses.MISSING
-        says = field.metadata.get("help", "") + (" (required)" if required else " (default: %(default)s)")
-        shared: dict[str, Any] = {"required": required, "help": says.strip()}
+        text = field.metadata.get("help", "") + (" (required)" if required else " (default: %(default)s)")
+        shared: dict[str, Any] = {"required": required, "help": text.strip()}
         if not required:
             shared["default"] = field.default
         if kind is bool:
@@ -87,6 +160,7 @@ def _plain(hint: Any) -> type:
 
 
 def words(text: str) -> list[str]:
+    """Names joined by commas."""
     words = [word.strip() for word in text.split(",") if word.strip()]
     if not words:
         raise argparse.ArgumentTypeError("got nothing, expected names joined by commas")
@@ -94,6 +168,7 @@ def words(text: str) -> list[str]:
 
 
 def intrinsics(text: str) -> list[list[float]]:
+    """fx,fy,cx,cy -> (3, 3) intrinsics."""
     try:
         fx, fy, cx, cy = map(float, text.split(","))
     except ValueError:
@@ -102,7 +177,15 @@ def intrinsics(text: str) -> list[list[float]]:
 
 
 def ints(text: str) -> list[int]:
+    """Whole numbers joined by commas."""
     try:
         return [int(number) for number in text.split(",")]
     except ValueError:
         raise argparse.ArgumentTypeError(f"got {text!r}, expected whole numbers: 1,10") from None
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1."""
+    if not (text.isascii() and text.isdecimal() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a whole number of at least 1")
+    return int(text)

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from .arguments import model_flags, tiles_flag, words
-from .main import EXPECTED, clean, fail, sentence
+from .main import EXPECTED, clean, fail, format_error
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
         except EXPECTED as error:
             if len(args.data) == 1:
                 raise
-            failed.append(f"{data}: {sentence(error)}")
+            failed.append(f"{data}: {format_error(error)}")
     if results:
         print(in_encoding(table(results), sys.stdout.encoding))
         if args.out:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from ..preprocessing.sources import shorten
 from .arguments import intrinsics
-from .main import EXPECTED, clean, fail, sentence
+from .main import EXPECTED, clean, fail, format_error
 from .predict import FORMATS, find_images, output_names
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def _fitted(
             sample = _fit_one(path, entry, args.out / names[path], args, skipped)
         except EXPECTED as error:
             skipped["pictures with an error"] += 1
-            tqdm.write(clean(f"{path}: {sentence(error)}"), file=sys.stderr)
+            tqdm.write(clean(f"{path}: {format_error(error)}"), file=sys.stderr)
             continue
         if sample is not None:
             done["pictures"] += 1

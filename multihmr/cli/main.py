@@ -1,7 +1,7 @@
-"""The command line: what commands there are, and how they end. Each is a file in multihmr/commands/.
+"""Entry point of the command line: the commands, and how errors become one line and an exit code.
 
-A command is a door: `add_flags(parser)` and `run(args)`, which gives the exit code. Only the one that
-is chosen is imported, so that `multihmr models` is quick and needs no extras.
+A command is a module in this folder with `add_flags(parser)` and `run(args)`, which returns the exit code.
+Only the chosen one is imported, so that `multihmr models` is quick and needs no extras.
 """
 
 from __future__ import annotations
@@ -11,17 +11,19 @@ import importlib
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
+
+from tqdm import tqdm
 
 from .._version import __version__
 from .arguments import current_flags
 
-# name -> what help says of it; a new command is a line here and a file in commands/
+# name -> its help; a new command is a line here and a module in this folder
 COMMANDS = {
-    "predict": "find the people in pictures and write them to files",
+    "predict": "predict the people in images and write them to files",
     "fit": "fit meshes to people whose keypoints are known, and write them as predict and train need them",
-    "video": "follow the people of a video, and write them to files",
+    "video": "track the people of videos and write them to files",
     "models": "list the models that are known by name",
     "convert": "turn an official checkpoint into one of ours",
     "export": "write a model as one file for other programs: ONNX, OpenVINO, torch.export",
@@ -34,9 +36,11 @@ COMMANDS = {
     "bench": "measure how fast a model is",
 }
 RENAMED_COMMANDS = {"synth": "generate"}  # old name, still read -> new name
-# What a user can put right; anything else is a bug and shows its traceback.
+
+
+# Expected errors, which the user can correct; anything else is a bug and shows its traceback.
 EXPECTED = (ValueError, OSError, ImportError, FloatingPointError)
-# a module that is missing -> the extra that brings it
+# missing module -> the extra that installs it
 EXTRAS = {
     "warp": "synthetic",
     "tensorboard": "train",
@@ -45,63 +49,85 @@ EXTRAS = {
     "gradio": "demo",
     "ray": "cluster",
     "pyarrow": "cluster",
+    "pythonosc": "live",
+    "websockets": "live",
 }
 
 
 def main() -> None:
-    """Run the command that the shell gave, and exit."""
+    """Run the command given by the shell, and exit."""
+    for stream in (sys.stdout, sys.stderr):  # text that a terminal cannot show must not end a run
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(run(sys.argv[1:]))
 
 
 def run(argv: Sequence[str]) -> int:
-    """Run one command; the exit code: 0 done, 1 an expected error or a bad input, 130 Ctrl-C.
+    """Run one command and return the exit code: 0 done, 1 expected error or bad input, 130 Ctrl-C.
 
     Wrong flags and --help raise SystemExit, as argparse does.
     """
     chosen = next((word for word in argv if not word.startswith("-")), None)
     if chosen in RENAMED_COMMANDS:
-        argv = [RENAMED_COMMANDS[chosen] if word == chosen else word for word in argv]
+        at = list(argv).index(chosen)
         chosen = RENAMED_COMMANDS[chosen]
+        argv = [*argv[:at], chosen, *argv[at + 1 :]]
     parser = argparse.ArgumentParser(prog="multihmr", description="Every person in a photograph, in 3D.")
     parser.add_argument("--version", action="version", version=f"multihmr {__version__}")
-    parser.add_argument("--traceback", action="store_true", help="show where an error comes from")
+    parser.add_argument("--traceback", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     try:
-        for name, says in COMMANDS.items():
-            command = commands.add_parser(name, help=says, description=says)
+        for name, text in COMMANDS.items():
+            command = commands.add_parser(name, help=text, description=text)
             if name == chosen:  # the flags of train need torch: not for the others
-                door(name).add_flags(command)
-                argv = current_flags(argv, getattr(door(name), "RENAMED_FLAGS", {}))
+                command_module(name).add_flags(command)
+                argv = current_flags(argv, getattr(command_module(name), "RENAMED_FLAGS", {}))
         args = parser.parse_args(argv)
-        return door(args.command).run(args)
+        return command_module(args.command).run(args)
     except KeyboardInterrupt as stop:
         return fail(str(stop) or "stopped", code=130)
-    except BrokenPipeError:  # the reader of our output went away, as in `multihmr models | head`
+    except BrokenPipeError:  # whoever read the output ended, as in `multihmr models | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except EXPECTED as error:
         if "--traceback" in argv:
             traceback.print_exc()
-        return fail(sentence(error))
+        return fail(format_error(error))
 
 
-def door(name: str) -> Any:
-    """The module of a command."""
+def command_module(name: str) -> Any:
+    """The module of the command with this name."""
     return importlib.import_module(f".{name}", __package__)
 
 
-def sentence(error: BaseException) -> str:
-    """One line for the user."""
+def format_error(error: BaseException) -> str:
+    """The message of an error on one line, with the install command if a package is missing."""
     if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
         return f"this needs {error.name}: pip install 'multihmr[{EXTRAS[error.name]}]'"
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def fail(sentence: str, *, code: int = 1) -> int:
-    print(clean(f"multihmr: {sentence}"), file=sys.stderr)
+def fail(message: str, *, code: int = 1) -> int:
+    """Print an error and return the exit code."""
+    print(clean(f"multihmr: {message}"), file=sys.stderr)
     return code
 
 
 def clean(text: str) -> str:
-    """File names may hold bytes that no terminal shows."""
+    """Text without the undecodable bytes that file names may hold, which no terminal can print."""
     return text.encode(errors="backslashreplace").decode()
+
+
+def plural(count: int, noun: str, many: str | None = None) -> str:
+    """ "1 frame", "2 frames"; `many` for nouns that do not add an s ("people")."""
+    return f"{count} {noun if count == 1 else many or noun + 's'}"
+
+
+def people_text(count: int) -> str:
+    """ "nobody", "1 person", "2 people"."""
+    return plural(count, "person", "people") if count else "nobody"
+
+
+def progress_bar(args: argparse.Namespace, items: Iterable[Any] | None = None, **options: Any) -> tqdm[Any]:
+    """Progress with rate and remaining time on stderr; none with --quiet or if that is no terminal."""
+    return tqdm(items, disable=True if args.quiet else None, dynamic_ncols=True, **options)

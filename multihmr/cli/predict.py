@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from ..preprocessing.sources import STDIN, is_elsewhere, read_list, read_stdin, shorten, stem_of
 from .arguments import backend_flag, intrinsics, model_flags, tiles_flag
-from .main import EXPECTED, clean, fail, sentence
+from .main import EXPECTED, clean, fail, format_error
 
 if TYPE_CHECKING:
     from ..humans import Humans
@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
                     tqdm.write(clean(f"{shorten(str(path))}: {found}"))
                     done += 1
                 except EXPECTED as error:
-                    bad.append((shorten(str(path)), sentence(error)))
+                    bad.append((shorten(str(path)), format_error(error)))
         except KeyboardInterrupt:
             bar.close()
             return fail(f"stopped: {done} of {len(images)} pictures are done, in {args.out}", code=130)
@@ -163,7 +163,7 @@ def _without_lists(paths: Iterable[str], bad: list[tuple[str, str]]) -> Iterator
         try:
             yield from read_list(text)
         except (OSError, ValueError) as error:
-            bad.append((text, sentence(error)))
+            bad.append((text, format_error(error)))
 
 
 def output_names(images: Sequence[Source], out: Path, formats: Sequence[str]) -> dict[Source, str]:

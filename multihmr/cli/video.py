@@ -1,33 +1,41 @@
-"""multihmr video: who is in a video, followed from frame to frame, and the files to take away.
+"""multihmr video: track the people of videos and write files: overlay, tracks, motion.
 
-First everything is predicted, in pieces that stay in DIR/predictions: a run that was stopped goes on there,
-and other formats of the same video need no network. Then people are followed, drawn and written.
+First everything is predicted into DIR/predictions, so that a run that was stopped goes on there, and other
+formats of the same video need no network. Then people are tracked, drawn and written.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import itertools
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tqdm import tqdm
-
-from ..io.mot import mot_lines
-from ..visualization.draw import with_ids
-from .arguments import backend_flag, intrinsics, model_flags, tiles_flag
-from .main import clean, fail
+from .arguments import (
+    backend_flag,
+    batch_size_flag,
+    camera_flags,
+    count_flag,
+    formats,
+    model_flags,
+    model_name,
+    output_flags,
+    prediction_options,
+    smplx_flag,
+    tiles_flag,
+)
+from .main import EXPECTED, clean, fail, format_error, people_text, plural, progress_bar
 
 if TYPE_CHECKING:
-    from ..humans import Humans
     from ..model import Model
-    from ..video.prediction_cache import Pieces
-    from ..video.reader import Frame, Video
+    from ..video.prediction_cache import PredictionCache
+    from ..video.reader import Video
     from ..video.tracks import Track
 
-# what --format knows -> what it is
+# what --format accepts -> the file written
 FORMATS = {
     "overlay": "overlay.mp4",
     "npz": "person_001.npz ...",
@@ -35,199 +43,230 @@ FORMATS = {
     "glb": "people.glb",
     "bvh": "person_001.bvh ...",
 }
-OVERLAY_SIDE = 1920  # pixels of its longer side, at most
-LOOKAHEAD = 300  # frames: nobody waits for these, and shapes are the surer
+RENAMED_FLAGS = {"--frames": "--count"}
+LOOKAHEAD = 300  # frames: results are not needed at once, and shapes become more certain
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", help="a video, a folder of pictures, or the index of a webcam, as 0")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the results go")
+    parser.add_argument(
+        "sources",
+        nargs="+",
+        metavar="SOURCE",
+        help="videos, folders of videos or of pictures, addresses (rtsp://, http://), or the index of a "
+        "webcam, as 0",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder for the results; of several videos, one folder each in it (required)",
+    )
     parser.add_argument(
         "--format",
-        type=_formats,
+        type=formats(FORMATS),
         default=",".join(FORMATS),
-        help=f"of {','.join(FORMATS)}; default: all",
+        help=f"of {','.join(FORMATS)} (default: all)",
     )
-    camera = parser.add_mutually_exclusive_group()
-    camera.add_argument("--K", type=intrinsics, metavar="FX,FY,CX,CY", help="camera, in pixels of the video")
-    camera.add_argument("--fov", type=float, metavar="DEG", help="field of view over the longer side")
-    parser.add_argument("--threshold", type=float, help="least score of somebody new, 0 to 1")
-    tiles_flag(parser)
-    parser.add_argument("--fps", type=float, help="frames a second of a folder of pictures; default: 30")
-    parser.add_argument("--frames", type=int, metavar="N", help="only the first N frames")
-    parser.add_argument("--batch-size", type=int, default=8, help="frames at once; default: %(default)s")
-    parser.add_argument("--no-smoothing", action="store_true", help="leave motion as it was predicted")
+    camera_flags(parser, "of the video")
     parser.add_argument(
-        "--bones", metavar="NAMES", help="names of bones in .glb and .bvh: mixamo, vrm, smplx"
+        "--threshold", type=float, help="least score of a new person, 0 to 1 (default: that of the model)"
     )
-    parser.add_argument("--smplx", metavar="PATH", help="your SMPLX_NEUTRAL.npz, for models with that body")
+    tiles_flag(parser)
+    parser.add_argument(
+        "--fps",
+        type=float,
+        help="frames a second (default: the times of a video; 30 for a folder of pictures)",
+    )
+    count_flag(parser, "only the first N frames")
+    batch_size_flag(parser, "frames")
+    parser.add_argument(
+        "--no-smoothing", action="store_true", help="keep the motion as predicted (default: smooth)"
+    )
+    parser.add_argument("--no-sound", action="store_true", help="write the overlay without the video's sound")
+    parser.add_argument(
+        "--bones",
+        metavar="NAMES",
+        help="names of bones in .glb and .bvh: mixamo, vrm, smplx (default: the body's own)",
+    )
+    output_flags(parser)
+    smplx_flag(parser)
     model_flags(parser)
     backend_flag(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Predict, follow and write; what is wrong with the video is said at the end."""
+    """Predict, track and write each video; problems of the videos are listed at the end."""
+    sources = find_sources(args.sources)
+    check_options(args)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        code = _run(args)
-    troubles = list(dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, UserWarning)))
-    for trouble in troubles:
-        fail(trouble)
-    return code or int(bool(troubles))
+        code = _run_all(sources, args)
+    incomplete = 0
+    for category, message in dict.fromkeys((w.category, str(w.message)) for w in caught):
+        if issubclass(category, UserWarning):
+            incomplete |= category.__name__ == "IncompleteVideo"
+            fail(message)
+    return code or int(incomplete)
 
 
-def _run(args: argparse.Namespace) -> int:
+def find_sources(texts: list[str]) -> list[tuple[str | int | Path, str]]:
+    """(source for `open_video`, folder for its results or "") of each video that the arguments name."""
+    from ..video.reader import PICTURES, VIDEOS, is_address, natural_order
+
+    sources: list[str | int | Path] = []
+    in_folder = False
+    for text in texts:
+        path = Path(text)
+        if is_address(text):
+            sources.append(text)
+        elif not path.exists() and text.isascii() and text.isdecimal():
+            sources.append(int(text))
+        elif path.is_dir() and not any(p.suffix.lower() in PICTURES for p in path.iterdir()):
+            videos = [p for p in path.iterdir() if p.suffix.lower() in VIDEOS and not p.name.startswith(".")]
+            videos.sort(key=lambda video: natural_order(video.name))
+            sources += videos or [path]
+            in_folder = in_folder or bool(videos)
+        else:
+            sources.append(path)
+    if len(sources) == 1 and not in_folder:
+        return [(sources[0], "")]
+    return list(zip(sources, _folder_names(sources), strict=True))
+
+
+def _folder_names(sources: list[str | int | Path]) -> list[str]:
+    """A name for the results of each video: its stem, numbered where two would meet."""
+    names: list[str] = []
+    for source in sources:
+        stem = (
+            f"webcam_{source}" if isinstance(source, int) else Path(str(source).rstrip("/")).stem or "video"
+        )
+        name, number = stem, 1
+        while name.lower() in (other.lower() for other in names):
+            number += 1
+            name = f"{stem}_{number}"
+        names.append(name)
+    return names
+
+
+def check_options(args: argparse.Namespace) -> None:
+    """Refuse options that cannot be used before anything is loaded; ValueError."""
+    from ..io.bone_names import STANDARDS
+    from ..model import check_options as check
+
+    check(args.fov, args.threshold, None, args.tiles)
+    if args.bones is not None and args.bones not in STANDARDS:
+        raise ValueError(f"--bones must be one of {', '.join(STANDARDS)}, got {args.bones!r}")
+    if args.fps is not None and not 0 < args.fps < 10_000:
+        raise ValueError(f"--fps must be between 0 and 10000 frames a second, got {args.fps}")
+
+
+def _run_all(sources: list[tuple[str | int | Path, str]], args: argparse.Namespace) -> int:
     from ..model import load_model
-    from ..video.prediction_cache import Pieces
     from ..video.reader import open_video
 
-    source = int(args.source) if args.source.isdigit() else Path(args.source)
-    video = open_video(source, fps=args.fps)
+    if len(sources) == 1:  # said before a model is loaded
+        open_video(sources[0][0], fps=args.fps)
     model = load_model(args.model, device=args.device, smplx=args.smplx, backend=args.backend)
-    args.out.mkdir(parents=True, exist_ok=True)
-    pieces = Pieces(args.out / "predictions", _facts(args, source, model))
-    if video.live and pieces.count:
-        raise ValueError(f"{args.out} already holds a recording; give another --out")
+    failed = 0
+    for source, name in sources:
+        try:
+            code = _run_one(model, source, args.out / name, args)
+        except EXPECTED as error:
+            if len(sources) == 1:
+                raise
+            code, failed = fail(f"{source}: {format_error(error)}"), failed + 1
+        if code == 130:
+            return code
+    if len(sources) > 1 and not args.quiet:
+        print(f"{len(sources) - failed} of {len(sources)} videos done")
+    return int(bool(failed))
+
+
+def _run_one(model: Model, source: str | int | Path, out: Path, args: argparse.Namespace) -> int:
+    from ..video.prediction_cache import PredictionCache, prediction_identity
+    from ..video.reader import open_video
+
+    video = open_video(source, fps=args.fps)
+    out.mkdir(parents=True, exist_ok=True)
+    identity = prediction_identity(model, source, **prediction_options(args), fps=args.fps)
+    notes = {"video": video.name, "model": model_name(args)}
+    cache = PredictionCache(out / "predictions", identity, notes=notes, overwrite=args.overwrite)
+    if video.live and cache.count:
+        raise ValueError(f"{out} already holds a recording; choose another --out")
     try:
-        if not pieces.complete:
-            _predict(model, video, pieces, args)
+        if not cache.has(args.count):
+            _predict(model, video, cache, out, args)
         if video.live:
-            video = open_video(args.out / "recording.mp4")
-        if not pieces.count:
+            video = open_video(out / "recording.mp4")
+        if not cache.count:
             raise ValueError(f"{video.name} has no frames")
-        tracks = _write(model, video, pieces, args)
+        tracks = _write(model, video, cache, out, args)
     except KeyboardInterrupt:
         total = "" if video.count is None else f" of {video.count}"
-        goes_on = f"the same command goes on after {pieces.count}{total} frames"
-        return fail(f"stopped; what is done is kept in {args.out}, {goes_on}", code=130)
-    print(clean(f"{args.source}: {pieces.count} frames, {_people(tracks)}; files in {args.out}"))
+        goes_on = f"the same command goes on after {cache.count}{total} frames"
+        return fail(f"stopped; what is done is kept in {out}, {goes_on}", code=130)
+    frames = cache.count if args.count is None else min(args.count, cache.count)
+    if not args.quiet:
+        print(clean(f"{source}: {plural(frames, 'frame')}, {people_text(len(tracks))}; files in {out}"))
     return 0
 
 
-def _facts(args: argparse.Namespace, source: Any, model: Model) -> dict[str, Any]:
-    """What a prediction depends on."""
-    size = source.stat().st_size if isinstance(source, Path) and source.is_file() else None
-    return {
-        "video": args.source if isinstance(source, int) else str(source.resolve()),
-        "bytes": size,
-        "model": args.model or "default",
-        "body": model.body.name,
-        "K": args.K,
-        "fov": args.fov,
-        "threshold": args.threshold,
-        "tiles": args.tiles,
-        "frames": args.frames,
-    }
+def _predict(model: Model, video: Video, cache: PredictionCache, out: Path, args: argparse.Namespace) -> None:
+    """Predict the frames that are missing, with a progress bar."""
+    from ..video.predict import predict_into_cache
+    from ..video.writer import recorded
 
-
-def _predict(model: Model, video: Video, pieces: Pieces, args: argparse.Namespace) -> None:
-    """What the model sees in the frames that are not done yet; what is done when it stops is kept."""
-    from ..video.predict import predict_frames
-
-    total = video.count if args.frames is None else min(args.frames, video.count or args.frames)
-    bar = tqdm(total=total, initial=pieces.count, unit="frame", disable=None, desc="predict")
-    frames = itertools.islice(_recorded(video, args.out), pieces.count, args.frames)
-    new = model.threshold if args.threshold is None else args.threshold
-    found = predict_frames(
-        model,
-        frames,
-        args.K,
-        fov=args.fov,
-        tiles=args.tiles,
-        threshold=new / 2,  # who is already there may have half the score of somebody new
-        batch_size=1 if video.live else args.batch_size,
-        held=_held(pieces, model),
-    )
+    total = video.count if args.count is None else min(args.count, video.count or args.count)
+    bar = progress_bar(args, total=total, initial=cache.count, unit="frame", desc="predict")
+    if video.live:
+        live = video
+        video = dataclasses.replace(live, frames=lambda: recorded(live, out / "recording.mp4"))
+    options = prediction_options(args)
     try:
-        for frame, humans in found:
-            pieces.add(frame.time, humans)
-            bar.update()
-        pieces.finish()
+        predict_into_cache(
+            model, video, cache, **options, batch_size=args.batch_size, count=args.count, progress=bar.update
+        )
     except OSError as error:
         if not video.live:
-            pieces.flush()
-            done = f"{pieces.count} frames are kept; the same command goes on"
+            done = f"{plural(cache.count, 'frame')} kept; the same command goes on"
             raise OSError(f"{error.strerror or error} ({done})") from error
         fail(str(error))
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # ends a recording
         if not video.live:
             raise
     finally:
         bar.close()
-        pieces.flush()
 
 
-def _held(pieces: Pieces, model: Model) -> dict[tuple[int, int], Any]:
-    """The cameras that the network saw in the frames that are done."""
-    done = (humans for _, humans in pieces.read(model.body.topology))
-    return {humans.image_size: humans.K for humans in done if humans.K_source == "predicted"}
-
-
-def _recorded(video: Video, out: Path) -> Iterator[Frame]:
-    """The frames; those of a webcam are written to a file, because they come but once."""
-    if not video.live:
-        yield from video
-        return
-    from ..video.writer import VideoWriter
-
-    with VideoWriter(out / "recording.mp4", video.fps) as film:
-        for frame in video:
-            film.write(frame.photo.pixels, frame.time)
-            yield frame
-
-
-def _write(model: Model, video: Video, pieces: Pieces, args: argparse.Namespace) -> list[Track]:
-    """Follow the people and write the files."""
-    from ..io.save import save
+def _write(
+    model: Model, video: Video, cache: PredictionCache, out: Path, args: argparse.Namespace
+) -> list[Track]:
+    """Track the people and write the files."""
+    from ..io.metadata import provenance
+    from ..io.track_files import write_tracks
     from ..video.one_euro import Smoothing
     from ..video.tracker import Tracking, follow
-    from ..video.tracks import collect, save_track, with_meshes
+    from ..video.tracks import collect, with_meshes
+    from ..visualization.overlay_video import write_overlay
 
-    smoothing = None if args.no_smoothing else Smoothing()
-    tracking = Tracking(lookahead=LOOKAHEAD, smoothing=smoothing)
-    new = model.threshold if args.threshold is None else args.threshold
+    tracking = Tracking(lookahead=LOOKAHEAD, smoothing=None if args.no_smoothing else Smoothing())
+    threshold = model.threshold if args.threshold is None else args.threshold
     topology = model.body.topology
-    named = follow(pieces.read(topology), tracking, new=new)
-    people: Iterator[Humans] = (with_meshes(humans, model.body) for humans in named)
+    times = [time for time, _ in itertools.islice(cache.read(topology), args.count)]
+    named = follow(itertools.islice(cache.read(topology), args.count), tracking, new=threshold)
+    people: Iterator[Any] = (with_meshes(humans, model.body) for humans in named)
     if "overlay" in args.format:
-        people = _drawn(video, people, args.out / FORMATS["overlay"])
-    bar = tqdm(people, total=pieces.count, unit="frame", disable=None, desc="follow and draw")
-    times = (time for time, _ in pieces.read(topology))
+        sound = Path(video.name) if Path(video.name).is_file() and not args.no_sound else None
+        people = write_overlay(video, people, out / FORMATS["overlay"], sound=sound)
+    bar = progress_bar(args, people, total=len(times), unit="frame", desc="track and draw")
     tracks = collect(bar, video.fps, times=times)
-    for old in (*args.out.glob("person_[0-9][0-9][0-9].npz"), *args.out.glob("person_[0-9][0-9][0-9].bvh")):
-        old.unlink()
-    for track in tracks:
-        name = args.out / f"person_{track.id:03}"
-        if "npz" in args.format:
-            save_track(track, name.with_suffix(".npz"))
-        if "bvh" in args.format:
-            save(track, name.with_suffix(".bvh"), bones=args.bones, body=model.body)
-    if "mot" in args.format:
-        (args.out / FORMATS["mot"]).write_text("".join(mot_lines(tracks)), encoding="utf-8")
-    if "glb" in args.format and tracks:
-        save(tracks, args.out / FORMATS["glb"], bones=args.bones, body=model.body)
+    metadata = provenance(
+        video.name,
+        model_name(args),
+        cache.identity["model fingerprint"],
+        prediction_options(args) | {"smoothing": not args.no_smoothing},
+        threshold=threshold,
+    )
+    write_tracks(tracks, out, args.format, body=model.body, bones=args.bones, metadata=metadata)
     return tracks
-
-
-def _drawn(video: Video, people: Iterable[Humans], path: Path) -> Iterator[Humans]:
-    """The same people, who are drawn over their frames on the way."""
-    from ..video.writer import VideoWriter
-    from ..visualization.draw import draw
-
-    with VideoWriter(path, video.fps) as film:
-        for humans, frame in zip(people, video, strict=False):
-            picture = draw(humans, frame.photo, side_views=False, max_side=OVERLAY_SIDE)
-            film.write(with_ids(picture, humans), frame.time)
-            yield humans
-
-
-def _people(tracks: list[Track]) -> str:
-    return {0: "nobody", 1: "1 person"}.get(len(tracks), f"{len(tracks)} people")
-
-
-def _formats(text: str) -> list[str]:
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    unknown = [name for name in names if name not in FORMATS]
-    if unknown or not names:
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected some of {','.join(FORMATS)}")
-    return list(dict.fromkeys(names))

@@ -393,7 +393,7 @@ def thumbnail(path: Path) -> Image.Image:
     """At most 160 pixels a side; grey for what is no picture."""
     try:
         if path.suffix.lower() in VIDEO_SUFFIXES:
-            photo = next(iter(open_video(path))).photo
+            photo = next(iter(open_video(path))).image
         else:
             photo = load_image(path)
         picture = Image.fromarray(photo.pixels)

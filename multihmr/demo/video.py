@@ -108,7 +108,7 @@ def _draw(film: Film, who: frozenset[int], body: Body, path: Path, progress: Pro
     with VideoWriter(path, film.fps) as writer:
         for number, frame in enumerate(itertools.islice(open_video(film.path), count)):
             humans = film.at(number, who, body)
-            writer.write(draw(humans, frame.photo, side_views=False, max_side=OVERLAY_SIDE), frame.time)
+            writer.write(draw(humans, frame.image, side_views=False, max_side=OVERLAY_SIDE), frame.time)
             progress(0.6 + 0.4 * number / count, f"drawing {number + 1} of {count}")
     return path
 

@@ -1,8 +1,9 @@
-"""People over time, frame by frame: `predict_video`; and video files out, `VideoWriter`."""
+"""Predict a video: people per frame (`predict_frames`), tracked (`predict_video`), or into a cache."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -11,12 +12,12 @@ import numpy as np
 from ..bodies.base import Body
 from ..humans import Humans
 from ..preprocessing.image import LoadedImage
-from .reader import Frame, open_video
+from .prediction_cache import PredictionCache
+from .reader import Frame, Video, VideoSource, open_video
 from .tracker import LIVE, Tracking, follow
 from .tracks import with_meshes
 
 BATCH_MEGAPIXELS = 48  # of one batch: 8 frames of 1080p, one of 8K; memory does not follow the size
-_CLOCK = 90_000  # ticks a second of files that are written: what varies in rate is shown when it happened
 
 
 class Predictor(Protocol):
@@ -48,7 +49,7 @@ class Predictor(Protocol):
 
 def predict_video(
     model: Predictor,
-    source: Any,
+    source: VideoSource,
     K: Any = None,
     *,
     fov: float | None = None,
@@ -57,7 +58,7 @@ def predict_video(
     batch_size: int = 8,
     tracking: Tracking | None = None,
 ) -> Iterator[Humans]:
-    """`Model.predict_video`, which see."""
+    """People of each frame with `track_ids`, as `Model.predict_video` documents."""
     video = open_video(source)
     chosen = tracking or (LIVE if video.live else Tracking())
     new = model.threshold if threshold is None else threshold
@@ -65,6 +66,54 @@ def predict_video(
     predicted = predict_frames(model, video, K, fov=fov, threshold=new / 2, tiles=tiles, batch_size=size)
     named = follow(((frame.time, humans) for frame, humans in predicted), chosen, new=new)
     return (with_meshes(humans, model.body) for humans in named)
+
+
+def predict_into_cache(
+    model: Predictor,
+    video: Video,
+    cache: PredictionCache,
+    K: Any = None,
+    *,
+    fov: float | None = None,
+    threshold: float | None = None,
+    tiles: int = 1,
+    batch_size: int = 8,
+    count: int | None = None,
+    progress: Callable[[], Any] = lambda: None,
+) -> None:
+    """Predict the frames of a video that the cache lacks; those done when it stops for any reason are kept.
+
+    Args:
+        threshold: least score of a new person; predictions of half of it are kept, for people who are
+            tracked already (`follow`).
+        count: only the first `count` frames of the video; None: all.
+        progress: called after each frame.
+    """
+    new = model.threshold if threshold is None else threshold
+    predicted = predict_frames(
+        model,
+        itertools.islice(video, cache.count, count),
+        K,
+        fov=fov,
+        threshold=new / 2,
+        tiles=tiles,
+        batch_size=1 if video.live else batch_size,
+        held=_held_cameras(cache, model),
+    )
+    try:
+        for frame, humans in predicted:
+            cache.add(frame.time, humans)
+            progress()
+    finally:
+        cache.flush()
+    if count is None or cache.count < count:
+        cache.finish()
+
+
+def _held_cameras(cache: PredictionCache, model: Predictor) -> dict[tuple[int, int], Any]:
+    """The cameras that the network predicted in the frames that are done, by image size."""
+    done = (humans for _, humans in cache.read(model.body.topology))
+    return {humans.image_size: humans.K for humans in done if humans.K_source == "predicted"}
 
 
 def predict_frames(
@@ -78,41 +127,41 @@ def predict_frames(
     batch_size: int = 8,
     held: dict[tuple[int, int], np.ndarray] | None = None,
 ) -> Iterator[tuple[Frame, Humans]]:
-    """What the model sees in each frame by itself, without identities; the camera is held.
+    """(frame, people) of each frame by itself, without identities; a predicted camera is held.
 
-    Where the network itself sees the camera, the median of the first batch counts for all frames of the same
-    size: a person who stands still would else come and go with the field of view. `held` has those that are
-    known already, by (height, width).
+    Where the network predicts the camera, the median over the first batch is used for all frames of the same
+    size: else a person at rest would move with the field of view. `held` has the cameras that are known
+    already, by (height, width).
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     held = {} if held is None else held
     for batch in _batches(frames, batch_size):
-        photos = [frame.photo for frame in batch]
+        images = [frame.image for frame in batch]
 
-        def predict(photos: list[LoadedImage] = photos) -> list[Humans]:
-            Ks = [K if K is not None else held.get(photo.pixels.shape[:2]) for photo in photos]
+        def predict(images: list[LoadedImage] = images) -> list[Humans]:
+            Ks = [K if K is not None else held.get(image.pixels.shape[:2]) for image in images]
             options: dict[str, Any] = {"fov": fov, "threshold": threshold, "tiles": tiles}
-            return model.predict_batch(photos, Ks, batch_size=len(photos), **options)
+            return model.predict_batch(images, Ks, batch_size=len(images), **options)
 
         found = predict()
-        seen = [humans for humans in found if humans.K_source == "predicted"]
-        if seen:
-            for size in {humans.image_size for humans in seen}:
-                held[size] = np.median([humans.K for humans in seen if humans.image_size == size], axis=0)
+        own = [humans for humans in found if humans.K_source == "predicted"]
+        if own:
+            for size in {humans.image_size for humans in own}:
+                held[size] = np.median([humans.K for humans in own if humans.image_size == size], axis=0)
             found = predict()
         for frame, humans in zip(batch, found, strict=True):
-            own = K is None and fov is None and humans.image_size in held
-            yield frame, replace(humans, K_source="predicted") if own else humans
+            is_held = K is None and fov is None and humans.image_size in held
+            yield frame, replace(humans, K_source="predicted") if is_held else humans
 
 
 def _batches(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:
-    """As many frames as fit: not more than `size`, and one or `BATCH_MEGAPIXELS`, judged by the last one."""
+    """Lists of at most `size` frames and, if more than one, of at most `BATCH_MEGAPIXELS`."""
     batch: list[Frame] = []
     try:
         for frame in frames:
             batch.append(frame)
-            megapixels = frame.photo.pixels.size / 3e6
+            megapixels = frame.image.pixels.size / 3e6
             if len(batch) == size or (len(batch) + 1) * megapixels > BATCH_MEGAPIXELS:
                 yield batch
                 batch = []

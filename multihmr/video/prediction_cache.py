@@ -1,16 +1,19 @@
-"""What was predicted of a video, on disk in pieces, written as it comes: a run that ended early goes on.
+"""Predictions of a video on disk, written while it is predicted, so that a run that was stopped goes on.
 
-A folder with `source.json` (of what, and whether all of it) and `000000.npz`, `000064.npz` ... named by their
-first frame: people without meshes, as the network saw them, before anybody was followed or smoothed.
+A folder with `source.json` (what was predicted, and whether all of it) and `000000.npz`, `000064.npz` ...
+named by their first frame: people without meshes, as predicted, before tracking and smoothing.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
+import os
+import shutil
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,36 +21,99 @@ import numpy as np
 
 from ..bodies.topology import Topology
 from ..humans import Humans, project
+from ..networks.base import fingerprint
 from ..storage.atomic import write_bytes
+from .live import without_password
+from .reader import VideoSource, is_address, pictures_in
 from .tracks import without_faces, without_meshes
 
-PIECE = 64  # frames
+CHUNK = 64  # frames in a file
 _PEOPLE = ("scores", "boxes", "translation", "pelvis", "pose", "shape", "expression", "joints")
+_BLOCK = 1 << 20  # bytes hashed at a time
 
 
-class Pieces:
-    """The frames of one video that were done so far, in order; a folder that may be there already.
+def source_fingerprint(source: VideoSource) -> str | None:
+    """16 digits that change with the content of a video file or a folder of pictures (names and contents).
 
-    facts: whatever tells one prediction from another (video, model, camera), by name; what json can hold.
-    Raises ValueError when the folder holds predictions of other facts, or is damaged.
+    Addresses and webcams have none but their name; None for pictures in memory.
+    """
+    if isinstance(source, int):
+        return f"webcam {source}"
+    if isinstance(source, str) and is_address(source):
+        return without_password(source)
+    if not isinstance(source, (str, os.PathLike)):
+        return None
+    path = Path(source)
+    digest = hashlib.sha256()
+    for file in pictures_in(path) if path.is_dir() else [path]:
+        if path.is_dir():
+            digest.update(f"\0{file.name}\0{file.stat().st_size}\0".encode(errors="surrogateescape"))
+        with file.open("rb") as content:
+            while block := content.read(_BLOCK):
+                digest.update(block)
+    return digest.hexdigest()[:16]
+
+
+def model_fingerprint(model: Any) -> str:
+    """Digits that change with what a model predicts: weights and configs of its network and its detector."""
+    parts = [model] if getattr(model, "detector", None) is None else [model, model.detector]
+    return "+".join(map(fingerprint, parts))
+
+
+def prediction_identity(model: Any, source: VideoSource, **options: Any) -> dict[str, Any]:
+    """Everything that the predictions of a video depend on: contents of video and model, options by name."""
+    return {
+        "video fingerprint": source_fingerprint(source),
+        "model fingerprint": model_fingerprint(model),
+        "body": model.body.name,
+        **options,
+    }
+
+
+class PredictionCache:
+    """The frames of one video that were predicted so far, in order.
+
+    Args:
+        folder: made if there is none; may hold predictions of an earlier run.
+        identity: whatever tells one prediction from another, by name (`prediction_identity`); values that
+            JSON can hold.
+        notes: what else to record, as the path of the video; not compared.
+        overwrite: delete what the folder holds.
+
+    Raises:
+        ValueError: the folder holds predictions of another identity, or is damaged.
     """
 
-    def __init__(self, folder: Path, facts: dict[str, Any]) -> None:
-        self.folder, self.facts = folder, facts
-        folder.mkdir(parents=True, exist_ok=True)
-        self._note = folder / "source.json"
+    def __init__(
+        self,
+        folder: Path,
+        identity: Mapping[str, Any],
+        *,
+        notes: Mapping[str, Any] | None = None,
+        overwrite: bool = False,
+    ) -> None:
+        self.folder, self.identity, self.notes = Path(folder), dict(identity), dict(notes or {})
+        if overwrite and (self.folder / "source.json").is_file():
+            shutil.rmtree(self.folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._note = self.folder / "source.json"
         stored = self._read_note()
         self.complete = bool(stored.get("complete"))
-        for name, value in facts.items():
-            if stored and stored.get(name) != value:
-                raise ValueError(
-                    f"{folder} holds predictions with {name} {stored.get(name)!r}, not {value!r}: "
-                    "give another --out, or delete the folder to begin anew"
-                )
+        self._check(stored)
         self._waiting: list[tuple[float, Humans]] = []
         self._files = self._whole_files()
         if not stored:
             self._write_note()
+
+    def _check(self, stored: dict[str, Any]) -> None:
+        for name, value in self.identity.items():
+            if not stored or stored.get(name) == value:
+                continue
+            was = f"{name} {stored[name]!r}" if name in stored else f"an unknown {name} (of an older version)"
+            raise ValueError(
+                f"{self.folder} holds predictions with {was}, not {value!r}: choose another --out, or "
+                "--overwrite to start over"
+            )
 
     def _read_note(self) -> dict[str, Any]:
         try:
@@ -55,10 +121,11 @@ class Pieces:
         except FileNotFoundError:
             return {}
         except ValueError as error:
-            raise ValueError(f"{self._note} is damaged: delete {self.folder} to begin anew") from error
+            raise ValueError(f"{self._note} is damaged: delete {self.folder} to start over") from error
 
     def _write_note(self) -> None:
-        write_bytes(self._note, json.dumps(self.facts | {"complete": self.complete}, indent=1).encode())
+        note = {**self.notes, **self.identity, "complete": self.complete}
+        write_bytes(self._note, json.dumps(note, indent=1).encode())
 
     def _whole_files(self) -> list[tuple[Path, int]]:
         """(file, frames in it) as far as each begins where the one before ended."""
@@ -71,17 +138,17 @@ class Pieces:
 
     @property
     def count(self) -> int:
-        """How many frames are safely on disk."""
+        """Number of frames on disk."""
         return sum(frames for _, frames in self._files)
 
     def add(self, time: float, humans: Humans) -> None:
-        """The next frame; written with others when enough have come."""
+        """Append the next frame; frames are written in chunks."""
         self._waiting.append((time, without_meshes(humans)))
-        if len(self._waiting) >= PIECE:
+        if len(self._waiting) >= CHUNK:
             self.flush()
 
     def flush(self) -> None:
-        """Write what has come; OSError where that cannot be, and then it is lost."""
+        """Write the frames that wait; if that fails (OSError) they are dropped."""
         waiting, self._waiting = self._waiting, []
         if waiting:
             path = self.folder / f"{self.count:06}.npz"
@@ -89,13 +156,17 @@ class Pieces:
             self._files.append((path, len(waiting)))
 
     def finish(self) -> None:
-        """The video has no more frames."""
+        """Record that the video has no more frames."""
         self.flush()
         self.complete = True
         self._write_note()
 
+    def has(self, count: int | None) -> bool:
+        """Whether the first `count` frames are there, or all that the video has; None: all."""
+        return self.complete or (count is not None and self.count >= count)
+
     def read(self, topology: Topology) -> Iterator[tuple[float, Humans]]:
-        """(seconds, people without meshes) of each frame; topology: that of the body."""
+        """(seconds, people without meshes) of each frame on disk; topology: that of the body."""
         for path, _ in self._files:
             yield from _unpacked(_read(path), topology)
 

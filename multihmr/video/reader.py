@@ -1,95 +1,88 @@
-"""Frames of video files, webcams, folders and whatever yields pictures, one after the other.
+"""Read frames of video files, streams, webcams, folders of pictures and iterables of images.
 
-Files and webcams are read by PyAV (FFmpeg); folders and pictures in memory need none. Frames stand upright,
-have square pixels and eight bits of ordinary (not HDR) colour.
+Files, streams and webcams are read by PyAV (FFmpeg); folders and images in memory need none. Frames are
+upright 8-bit sRGB with square pixels (frame_pixels.py), and their times rise (frame_times.py).
 """
 
 from __future__ import annotations
 
-import math
 import os
 import re
-import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sized
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sized
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias, Union
 
 import numpy as np
 
 from ..preprocessing.image import LoadedImage, load_image
+from .ffmpeg import DEFAULT_FPS, ffmpeg_reason, frame_clock, frame_rate, open_container, pyav, video_stream
+from .frame import Frame, IncompleteVideo, Video
+from .frame_pixels import FrameConverter
+from .live import open_stream, open_webcam
 
-DEFAULT_FPS = 30.0  # of pictures that say nothing about time
 MAX_BROKEN = 100  # packets in a row that cannot be decoded, after which a file is given up
 PICTURES = (
     ".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".tif", ".tiff",
     ".heic", ".heif", ".avif", ".jp2", ".ppm", ".pgm", ".tga",
 )  # fmt: skip
-_PQ, _HLG = 16, 18  # transfer curves of HDR, ITU-T H.273 table 3
-_UNKNOWN, _BT601, BT709 = 2, 5, 1  # matrices, table 4, and the primaries of BT.709, table 2
-_SRGB = 13
-# where webcams are found -> FFmpeg's name of the door, and of the camera with an index
-_CAMERAS = {
-    "linux": ("v4l2", "/dev/video{}"),
-    "darwin": ("avfoundation", "{}:none"),
-    "win32": ("dshow", ""),
-}
+VIDEOS = (
+    ".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".3gp",
+    ".wmv", ".flv", ".ogv", ".h264", ".264", ".h265", ".265", ".hevc", ".mxf", ".vob", ".gif",
+)  # fmt: skip
 
 
-@dataclass(frozen=True, eq=False)
-class Frame:
-    """One picture of a video: its number from 0, seconds since the first one, and the picture, upright."""
-
-    number: int
-    time: float
-    photo: LoadedImage
+# What `open_video` takes; the items of an iterable are what `load_image` takes.
+VideoSource: TypeAlias = Union[str, "os.PathLike[str]", int, Video, Iterable[Any]]
 
 
-@dataclass(frozen=True, eq=False)
-class Video:
-    """Where frames come from; iterating reads them, from the beginning each time where that is possible.
-
-    name; fps on average; count of frames, None where nobody knows; live: a webcam, which waits for nobody.
-    """
-
-    name: str
-    fps: float
-    count: int | None
-    live: bool
-    frames: Callable[[], Iterator[Frame]]
-
-    def __iter__(self) -> Iterator[Frame]:
-        return self.frames()
+def is_address(source: object) -> bool:
+    """Whether this is text of the form scheme://..., the address of a stream or of a file elsewhere."""
+    return isinstance(source, str) and re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", source) is not None
 
 
-def open_video(source: Any, *, fps: float | None = None) -> Video:
-    """What can be read frame by frame:
+def open_video(source: VideoSource, *, fps: float | None = None) -> Video:
+    """Open a video; frames are decoded while iterating.
 
-    - a path of a video file: FFmpeg's formats, also GIF; rotation, frame times and HDR are respected;
-    - a path of a folder: its pictures in the order of their numbers, `fps` (30) a second;
-    - an int: the webcam with this index;
-    - a Video, or anything that yields what `load_image` takes, `fps` (30) a second.
+    Args:
+        source: one of
 
-    Raises FileNotFoundError; ValueError when there are no pictures in it; ImportError without PyAV. What
-    breaks off while it is read gives the frames until then and a warning; a webcam an OSError.
+            - path of a video file: FFmpeg's formats, also GIF; rotation, mirroring, frame times, colour
+              tags and HDR are respected;
+            - address of a stream or of a file elsewhere: "rtsp://...", "http://...", "srt://...";
+            - path of a folder: its pictures in the order of the numbers in their names;
+            - int: the webcam with this index;
+            - a Video (returned as it is), or an iterable of what `load_image` takes.
+        fps: frames a second; None takes the times of a file, and 30 for pictures. For a file it replaces
+            the times that it holds.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it has no pictures, or `fps` is out of range.
+        ImportError: PyAV is missing.
+        OSError: a webcam or stream cannot be opened.
+
+    While iterating, a file that breaks off gives its frames until there and an IncompleteVideo warning; a
+    webcam or stream that breaks off raises OSError.
     """
     if fps is not None and not 0 < fps < 10_000:
         raise ValueError(f"fps must be between 0 and 10000 frames a second, got {fps}")
     if isinstance(source, Video):
         return source
     if isinstance(source, int):
-        return _open_webcam(source)
+        return open_webcam(source)
+    if isinstance(source, str) and is_address(source):
+        return open_stream(source, fps)
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
         if path.is_dir():
             return _open_folder(path, fps or DEFAULT_FPS)
         if not path.exists():
             raise FileNotFoundError(f"there is no video {path}; a webcam is a number, as in 0")
-        return _open_file(path)
+        return _open_file(path, fps)
     if not isinstance(source, Iterable) or isinstance(source, (bytes, np.ndarray)):
         raise ValueError(
-            "a video must be a path, the index of a webcam or an iterable of pictures, "
+            "a video must be a path, the index of a webcam or an iterable of pictures, or an address, "
             f"got {type(source).__name__}; for one picture use predict"
         )
     rate = fps or DEFAULT_FPS
@@ -102,9 +95,19 @@ def open_video(source: Any, *, fps: float | None = None) -> Video:
     return Video("pictures", rate, count, False, frames)
 
 
+def pictures_in(folder: Path) -> list[Path]:
+    """The picture files of a folder in the order of the numbers in their names: 2.jpg before 10.jpg."""
+    names = [p for p in folder.iterdir() if p.suffix.lower() in PICTURES and not p.name.startswith(".")]
+    return sorted(names, key=lambda path: natural_order(path.name))
+
+
+def natural_order(name: str) -> list[str | int]:
+    """Sort key of a file name in which runs of digits count as numbers."""
+    return [int(word) if word.isdecimal() else word for word in re.split(r"(\d+)", name)]
+
+
 def _open_folder(path: Path, fps: float) -> Video:
-    names = [p for p in path.iterdir() if p.suffix.lower() in PICTURES and not p.name.startswith(".")]
-    names.sort(key=lambda p: [int(word) if word.isdigit() else word for word in re.split(r"(\d+)", p.name)])
+    names = pictures_in(path)
     if not names:
         raise ValueError(f"{path} is a folder without pictures")
 
@@ -112,34 +115,33 @@ def _open_folder(path: Path, fps: float) -> Video:
         read = 0
         for number, name in enumerate(names):
             try:
-                photo = load_image(name)
+                image = load_image(name)
             except (ValueError, OSError) as error:
-                warnings.warn(f"left out: {' '.join(str(error).split())}", stacklevel=2)
+                warnings.warn(f"left out: {' '.join(str(error).split())}", IncompleteVideo, stacklevel=2)
                 continue
             read += 1
-            yield Frame(number, number / fps, photo)
+            yield Frame(number, number / fps, image)
         if not read:
             raise ValueError(f"none of the {len(names)} pictures in {path} can be read")
 
     return Video(str(path), fps, len(names), False, frames)
 
 
-def _open_file(path: Path) -> Video:
-    with _opened(path) as container:
-        stream = _video_stream(container, path)
-        rate = float(stream.average_rate or stream.guessed_rate or 0)
-        fps = rate if 0 < rate < 10_000 else DEFAULT_FPS
-        length = _length(container, stream)
-        count = stream.frames or (max(1, round(length * fps)) if length else None)
+def _open_file(path: Path, fps: float | None) -> Video:
+    with open_container(path) as container:
+        stream = video_stream(container, str(path))
+        rate = fps or frame_rate(stream)
+        length = _duration(container, stream)
+        count = stream.frames or (max(1, round(length * frame_rate(stream))) if length else None)
 
     def frames() -> Iterator[Frame]:
-        with _opened(path) as container:
-            yield from _decoded(container, _video_stream(container, path), path)
+        with open_container(path) as container:
+            yield from _decode(container, video_stream(container, str(path)), path, fps)
 
-    return Video(str(path), fps, count, False, frames)
+    return Video(str(path), rate, count, False, frames)
 
 
-def _length(container: Any, stream: Any) -> float | None:
+def _duration(container: Any, stream: Any) -> float | None:
     """Seconds of pictures that the file promises; None where it does not say, or only with its sound."""
     if stream.duration:
         return float(stream.duration * stream.time_base)
@@ -152,11 +154,12 @@ def _length(container: Any, stream: Any) -> float | None:
     return None
 
 
-def _decoded(container: Any, stream: Any, path: Path) -> Iterator[Frame]:
-    """All frames of a file that can be had; a warning says which cannot."""
+def _decode(container: Any, stream: Any, path: Path, fps: float | None) -> Iterator[Frame]:
+    """All frames of a file that can be decoded; a warning tells which cannot."""
     av = pyav()
-    number, start, time, broken, broken_at = 0, None, -1.0, 0, 0
-    packets, upright = container.demux(stream), _Upright(stream)
+    number, broken, broken_at, time = 0, 0, 0, 0.0
+    packets, convert = container.demux(stream), FrameConverter(stream)
+    clock = frame_clock(container, stream, str(path))
     while True:
         try:
             packet = next(packets)
@@ -165,125 +168,28 @@ def _decoded(container: Any, stream: Any, path: Path) -> Iterator[Frame]:
         except StopIteration:
             break
         except av.error.FFmpegError as error:
-            broken, broken_at, trouble = broken + 1, broken_at + 1, error
+            broken, broken_at = broken + 1, broken_at + 1
             if broken_at > MAX_BROKEN or not isinstance(error, av.error.InvalidDataError):
-                warnings.warn(f"{path} breaks off after frame {number}: {_reason(trouble)}", stacklevel=2)
+                warnings.warn(
+                    f"{path} breaks off after frame {number}: {ffmpeg_reason(error)}",
+                    IncompleteVideo,
+                    stacklevel=2,
+                )
                 break
             continue
         for picture in decoded:
-            now = picture.time if picture.time is not None else time + 1 / 30
-            start = now if start is None else start
-            time = max(now - start, math.nextafter(time, math.inf), 0.0)
-            yield Frame(number, time, LoadedImage(upright(picture), name=path.name))
+            time = clock(picture.time)
+            yield Frame(
+                number, time if fps is None else number / fps, LoadedImage(convert(picture), name=path.name)
+            )
             number += 1
     if not number:
         raise ValueError(f"{path} has no frames that can be read" + ("" if not broken else "; it is damaged"))
-    length = _length(container, stream) or 0.0
+    length = _duration(container, stream) or 0.0
     if broken or time < 0.98 * length - 0.2:
         of = f" of {length:.1f}" if length else ""
         warnings.warn(
             f"{path} is damaged or cut short: {number} frames could be read, {time:.1f}{of} seconds",
+            IncompleteVideo,
             stacklevel=2,
         )
-
-
-def _open_webcam(index: int) -> Video:
-    av = pyav()
-    name = f"webcam {index}"
-    kind, pattern = _CAMERAS.get(sys.platform, _CAMERAS["linux"])
-    if index < 0:
-        raise ValueError(f"a webcam has an index of 0 or more, got {index}")
-    try:
-        device = pattern.format(index) if pattern else _directshow_name(index)
-        container = av.open(device, format=kind)
-    except (OSError, ValueError) as error:
-        raise OSError(f"there is no {name}, or another program uses it: {_reason(error)}") from error
-    stream = container.streams.video[0]
-
-    def frames() -> Iterator[Frame]:
-        start: float | None = None
-        number, upright = -1, _Upright(stream)
-        with container:
-            try:
-                for number, picture in enumerate(container.decode(stream)):
-                    start = picture.time if start is None else start
-                    yield Frame(
-                        number, max(0.0, picture.time - start), LoadedImage(upright(picture), name=name)
-                    )
-            except av.error.FFmpegError as error:
-                raise OSError(
-                    f"{name} gave no more pictures after {number + 1}: is it plugged in?"
-                ) from error
-        raise OSError(f"{name} gave no more pictures after {number + 1}: is it plugged in?")
-
-    return Video(name, float(stream.average_rate or DEFAULT_FPS), None, True, frames)
-
-
-def _directshow_name(index: int) -> str:
-    """Windows knows cameras by name."""
-    found = [d for d in pyav().enumerate_input_devices("dshow") if "video" in d.media_types]
-    if index >= len(found):
-        raise ValueError(f"{len(found)} cameras found")
-    return f"video={found[index].name}"
-
-
-def _opened(path: Path) -> Any:
-    av = pyav()
-    if path.stat().st_size == 0:
-        raise ValueError(f"{path} is empty: 0 bytes")
-    try:
-        return av.open(str(path))
-    except av.error.FFmpegError as error:
-        if isinstance(error, (FileNotFoundError, PermissionError)):
-            raise
-        raise ValueError(f"{path} is no video or is cut short: {_reason(error)}") from error
-
-
-def _video_stream(container: Any, path: Path) -> Any:
-    """The first stream of moving pictures; the cover of a song is none."""
-    cover = pyav().stream.Disposition.attached_pic
-    for stream in container.streams.video:
-        if not stream.disposition & cover and stream.codec_context is not None:
-            stream.thread_type = "AUTO"
-            return stream
-    raise ValueError(
-        f"{path} has sound but no pictures" if container.streams.audio else f"{path} has no pictures"
-    )
-
-
-class _Upright:
-    """Makes (H, W, 3) uint8 sRGB of decoded frames: square pixels, turned as they are to be shown."""
-
-    def __init__(self, stream: Any) -> None:
-        self.aspect = stream.sample_aspect_ratio
-        # one for all frames: to prepare the table for HDR takes seconds, to use it 15 ms (1280 x 720)
-        self.reformatter = pyav().video.reformatter.VideoReformatter()
-
-    def __call__(self, picture: Any) -> np.ndarray:
-        # untagged pictures have the colours of HDTV from 720 lines on, those of DVD below: what players do
-        matrix = picture.colorspace
-        if matrix == _UNKNOWN:
-            matrix = BT709 if picture.height >= 720 else _BT601
-        options: dict[str, Any] = {"format": "rgb24", "src_colorspace": matrix, "dst_color_range": "JPEG"}
-        if self.aspect and self.aspect != 1:
-            options["width"] = max(1, round(picture.width * float(self.aspect)))
-        if picture.color_trc in (_PQ, _HLG):
-            options |= {"dst_color_trc": _SRGB, "dst_color_primaries": BT709}
-        pixels = self.reformatter.reformat(picture, **options).to_ndarray()
-        quarter_turns = round(picture.rotation / 90)
-        return np.ascontiguousarray(np.rot90(pixels, quarter_turns)) if quarter_turns % 4 else pixels
-
-
-def pyav() -> Any:
-    """The package that reads and writes videos."""
-    try:
-        import av
-    except ModuleNotFoundError as error:
-        raise ImportError("videos need PyAV: pip install 'multihmr[video]'") from error
-    return av
-
-
-def _reason(error: BaseException) -> str:
-    """What FFmpeg says, without numbers and repeated names."""
-    text = getattr(error, "strerror", None) or str(error)
-    return " ".join(str(text).split()) or type(error).__name__

@@ -161,7 +161,7 @@ def test_an_expected_error_is_one_line(tmp_path: Path, capsys: pytest.CaptureFix
 
 def test_missing_extras_say_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
     error = ModuleNotFoundError("No module named 'warp'", name="warp")
-    assert cli.sentence(error) == "this needs warp: pip install 'multihmr[synthetic]'"
+    assert cli.format_error(error) == "this needs warp: pip install 'multihmr[synthetic]'"
 
 
 def test_models(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import re
 import sys
@@ -12,49 +11,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from clips import GREY, RED, StandIn, picture, write_film
 from PIL import Image
 from toys import ToyBody, random_humans
 
 from multihmr.cli.main import run
-from multihmr.humans import Humans
 from multihmr.preprocessing.image import LoadedImage
 from multihmr.video.predict import _batches, predict_frames, predict_video
-from multihmr.video.prediction_cache import Pieces
+from multihmr.video.prediction_cache import PredictionCache
 from multihmr.video.reader import Frame, open_video
 from multihmr.video.tracker import Tracking
 from multihmr.video.tracks import collect, load_track
 from multihmr.video.writer import VideoWriter
 
 av = pytest.importorskip("av")
-RED, GREY = (250, 0, 0), (90, 90, 90)
-
-
-def picture(size: tuple[int, int] = (48, 64)) -> np.ndarray:
-    """Grey, the upper left quarter red."""
-    pixels = np.full((*size, 3), GREY, np.uint8)
-    pixels[: size[0] // 2, : size[1] // 2] = RED
-    return pixels
-
-
-def write_film(path: Path, pictures: list[np.ndarray], fps: int = 10, **settings: Any) -> Path:
-    """By PyAV itself; settings: codec, pix_fmt, rotation, color_trc, tags of the stream's codec."""
-    codec, rotation = settings.pop("codec", "libx264"), settings.pop("rotation", 0)
-    pixel_format, source = settings.pop("pix_fmt", "yuv420p"), settings.pop("source", "rgb24")
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=fps)
-        stream.height, stream.width = pictures[0].shape[:2]
-        stream.pix_fmt = pixel_format
-        for name, value in settings.items():
-            setattr(stream.codec_context, name, value)
-        if rotation:
-            stream.set_display_rotation(rotation)
-        for pixels in pictures:
-            frame = av.VideoFrame.from_ndarray(pixels, format=source)
-            space = "bt2020" if "color_trc" in settings else "itu601"
-            frame = frame.reformat(format=pixel_format, dst_colorspace=space, dst_color_range="MPEG")
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -63,38 +33,13 @@ def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_film(tmp_path_factory.mktemp("film") / "film.mp4", [picture()] * 20)
 
 
-class StandIn:
-    """A model that sees the same two people in every picture; keeps what it was asked for."""
-
-    def __init__(self, stop_after: int = 10**9) -> None:
-        self.body, self.config = ToyBody(), SimpleNamespace(threshold=0.3)
-        self.stop_after = stop_after
-        self.sizes: list[tuple[int, int]] = []
-        self.Ks: list[Any] = []
-        self._people = random_humans(self.body, 2)
-
-    def predict_batch(self, photos: list[LoadedImage], Ks: list[Any], **options: Any) -> list[Humans]:
-        return [self._predict(photo, K, options["fov"]) for photo, K in zip(photos, Ks, strict=True)]
-
-    def _predict(self, photo: LoadedImage, K: Any, fov: float | None) -> Humans:
-        if len(self.sizes) >= self.stop_after:
-            raise KeyboardInterrupt
-        self.sizes.append(photo.pixels.shape[:2])
-        self.Ks.append(K)
-        focal = 100.0 + len(self.Ks)
-        camera = {"K": [[focal, 0, 32], [0, focal, 24], [0, 0, 1]], "K_source": "predicted"}
-        if K is not None or fov is not None:
-            camera = {"K": camera["K"] if K is None else K, "K_source": "given"}
-        return dataclasses.replace(self._people, image_size=self.sizes[-1], **camera)
-
-
 def test_a_file_gives_its_frames_times_and_colours(film):
     video = open_video(film)
     frames = list(video)
     assert (video.fps, video.count, len(frames), video.live) == (10, 20, 20, False)
     np.testing.assert_allclose([frame.time for frame in frames], np.arange(20) / 10)
-    np.testing.assert_allclose(frames[3].photo.pixels[10, 10], RED, atol=8)
-    np.testing.assert_allclose(frames[3].photo.pixels[40, 50], GREY, atol=8)
+    np.testing.assert_allclose(frames[3].image.pixels[10, 10], RED, atol=8)
+    np.testing.assert_allclose(frames[3].image.pixels[40, 50], GREY, atol=8)
     assert [frame.number for frame in video] == list(range(20))  # and once again
 
 
@@ -112,7 +57,7 @@ def test_pictures_stand_upright(tmp_path, rotation, corner):
     if not hasattr(av.video.stream.VideoStream, "set_display_rotation"):
         pytest.skip("this PyAV cannot write rotations")
     path = write_film(tmp_path / "film.mp4", [picture()] * 3, rotation=rotation)
-    pixels = next(iter(open_video(path))).photo.pixels
+    pixels = next(iter(open_video(path))).image.pixels
     assert pixels.shape[:2] == ((64, 48) if rotation % 180 else (48, 64))
     np.testing.assert_allclose(pixels[corner], RED, atol=8)
 
@@ -122,14 +67,14 @@ def test_hdr_of_ten_bits_becomes_ordinary_colour(tmp_path):
     white = np.full((48, 64, 3), round(0.58 * 65535), np.uint16)
     settings = {"pix_fmt": "yuv420p10le", "color_trc": 16, "color_primaries": 9, "colorspace": 9}
     path = write_film(tmp_path / "film.mp4", [white] * 3, source="rgb48le", **settings)
-    pixels = next(iter(open_video(path))).photo.pixels  # 3 seconds; all others 15 ms
+    pixels = next(iter(open_video(path))).image.pixels  # 3 seconds; all others 15 ms
     assert pixels.dtype == np.uint8
     assert pixels.min() > 235
 
 
 def test_ten_bits_without_hdr_are_read(tmp_path):
     path = write_film(tmp_path / "film.mp4", [picture()] * 3, pix_fmt="yuv420p10le")
-    np.testing.assert_allclose(next(iter(open_video(path))).photo.pixels[10, 10], RED, atol=8)
+    np.testing.assert_allclose(next(iter(open_video(path))).image.pixels[10, 10], RED, atol=8)
 
 
 def test_a_size_that_changes_midway_is_followed(tmp_path):
@@ -138,14 +83,15 @@ def test_a_size_that_changes_midway_is_followed(tmp_path):
     ]
     path = tmp_path / "film.ts"
     path.write_bytes(b"".join(part.read_bytes() for part in parts))
-    shapes = [frame.photo.pixels.shape[:2] for frame in open_video(path)]
+    with pytest.warns(UserWarning, match="joined end to end"):
+        shapes = [frame.image.pixels.shape[:2] for frame in open_video(path)]
     assert set(shapes[:4]) == {(48, 64)}
     assert set(shapes[-4:]) == {(96, 128)}
 
 
 def test_pixels_that_are_not_square_become_so(tmp_path):
     path = write_film(tmp_path / "film.mp4", [picture()] * 3, sample_aspect_ratio=Fraction(2, 1))
-    assert next(iter(open_video(path))).photo.pixels.shape == (48, 128, 3)
+    assert next(iter(open_video(path))).image.pixels.shape == (48, 128, 3)
 
 
 def test_what_is_cut_short_gives_what_it_has(tmp_path):
@@ -202,7 +148,7 @@ def test_folders_are_read_by_number_and_bad_pictures_left_out(tmp_path):
     assert (video.count, video.fps) == (4, 5)
     with pytest.warns(UserWarning, match=r"left out: .*frame3\.png"):
         frames = list(video)
-    assert [frame.photo.pixels.shape[:2] for frame in frames] == [(10, 40), (10, 20), (30, 20)]
+    assert [frame.image.pixels.shape[:2] for frame in frames] == [(10, 40), (10, 20), (30, 20)]
     assert [frame.time for frame in frames] == [0, 0.2, 0.6]
 
 
@@ -210,7 +156,7 @@ def test_pictures_in_memory_are_a_video():
     assert len(list(open_video([picture()] * 3))) == 3
     endless = open_video(picture() for _ in itertools.count())
     assert endless.count is None
-    assert next(iter(endless)).photo.pixels.shape == (48, 64, 3)
+    assert next(iter(endless)).image.pixels.shape == (48, 64, 3)
     for wrong in (picture(), b"bytes", 3.5):
         with pytest.raises(ValueError, match="a video must be a path, the index of a webcam or an iterable"):
             open_video(wrong)
@@ -311,23 +257,23 @@ def test_a_film_is_written_whole_or_not_at_all(tmp_path):
     with VideoWriter(path, 10) as writer:
         for i, size in enumerate([(47, 63), (48, 64), (20, 90)]):
             writer.write(picture(size), i / 10)
-    assert [frame.photo.pixels.shape for frame in open_video(path)] == [(46, 62, 3)] * 3
+    assert [frame.image.pixels.shape for frame in open_video(path)] == [(46, 62, 3)] * 3
 
 
-def test_pieces_are_read_back_and_go_on(tmp_path):
+def test_a_prediction_cache_is_read_back_and_goes_on(tmp_path):
     people, topology = random_humans(ToyBody(), 2), ToyBody().topology
-    pieces = Pieces(tmp_path / "p", {"video": "a"})
+    cache = PredictionCache(tmp_path / "p", {"video": "a"})
     for i in range(70):
-        pieces.add(i / 10, people if i % 2 else people[[]])
-    assert pieces.count == 64  # in memory: 6
-    pieces.flush()
-    again = Pieces(tmp_path / "p", {"video": "a"})
+        cache.add(i / 10, people if i % 2 else people[[]])
+    assert cache.count == 64  # in memory: 6
+    cache.flush()
+    again = PredictionCache(tmp_path / "p", {"video": "a"})
     assert (again.count, again.complete) == (70, False)
     time, humans = list(again.read(topology))[69]
     assert time == 6.9
     np.testing.assert_array_equal(humans.pose, people.pose)
     with pytest.raises(ValueError, match="holds predictions with video 'a', not 'b'"):
-        Pieces(tmp_path / "p", {"video": "b"})
+        PredictionCache(tmp_path / "p", {"video": "b"})
 
 
 @pytest.fixture
@@ -353,7 +299,7 @@ def test_the_command_writes_every_file(command, tmp_path, capsys, monkeypatch):
     people = {f"person_00{i}.{suffix}" for i in (1, 2) for suffix in ("npz", "bvh")}
     assert names == {"overlay.mp4", "tracks.txt", "people.glb", "predictions"} | people
     assert len(load_track(out / "person_002.npz", ToyBody())) == 20
-    assert [frame.photo.pixels.shape for frame in open_video(out / "overlay.mp4")] == [(48, 64, 3)] * 20
+    assert [frame.image.pixels.shape for frame in open_video(out / "overlay.mp4")] == [(48, 64, 3)] * 20
     assert (out / "people.glb").read_text(encoding="utf-8") == "2 mixamo toy"
     lines = [line.split(",") for line in (out / "tracks.txt").read_text(encoding="utf-8").splitlines()]
     assert [line[:2] for line in lines[:3]] == [["1", "1"], ["1", "2"], ["2", "1"]]
@@ -379,7 +325,7 @@ def test_a_full_disk_says_what_is_kept(command, monkeypatch, capsys):
 
     monkeypatch.setattr("multihmr.video.prediction_cache.write_bytes", full)
     assert command("--format", "npz")[0] == 1
-    assert "No space left on device (0 frames are kept; the same command goes on)" in capsys.readouterr().err
+    assert "No space left on device (0 frames kept; the same command goes on)" in capsys.readouterr().err
 
 
 def test_a_damaged_video_is_done_as_far_as_possible(command, tmp_path, capsys):
@@ -396,4 +342,4 @@ def test_another_video_does_not_overwrite_the_first(command, tmp_path, capsys):
     command("--format", "mot")
     other = write_film(tmp_path / "other.mp4", [picture()] * 3)
     assert command("--format", "mot", source=other)[0] == 1
-    assert "holds predictions with video" in capsys.readouterr().err
+    assert "holds predictions with video fingerprint" in capsys.readouterr().err

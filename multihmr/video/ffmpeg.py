@@ -1,0 +1,68 @@
+"""PyAV (FFmpeg): open containers, choose the stream of pictures, its frame rate and its clock."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from .frame_times import MAX_JUMP, FrameClock
+
+DEFAULT_FPS = 30.0  # of pictures that come without times
+MAX_FPS = 240.0  # a higher rate in a header is a time base, not a frame rate
+_TIMESTAMPS_MAY_JUMP = 0x200  # AVFMT_TS_DISCONT of libavformat
+
+
+def frame_rate(stream: Any) -> float:
+    """Frames a second of a PyAV stream on average; what FFmpeg assumes (25) where nothing tells."""
+    rate = float(stream.average_rate or stream.guessed_rate or 0)
+    return rate if 0 < rate < 10_000 else DEFAULT_FPS
+
+
+def frame_clock(container: Any, stream: Any, name: str) -> FrameClock:
+    """The clock for the frames of a stream."""
+    rates = [float(rate) for rate in (stream.average_rate, stream.base_rate) if rate]
+    highest = max([rate for rate in rates if rate <= MAX_FPS], default=frame_rate(stream))
+    jumps = container.format.flags & _TIMESTAMPS_MAY_JUMP
+    return FrameClock(
+        1 / frame_rate(stream), shortest=1 / highest, max_jump=MAX_JUMP if jumps else None, name=name
+    )
+
+
+def open_container(path: Path) -> Any:
+    """A PyAV container of a file; ValueError says why it is none."""
+    av = pyav()
+    if path.stat().st_size == 0:
+        raise ValueError(f"{path} is empty: 0 bytes")
+    try:
+        return av.open(str(path))
+    except av.error.FFmpegError as error:
+        if isinstance(error, (FileNotFoundError, PermissionError)):
+            raise
+        raise ValueError(f"{path} is no video or is cut short: {ffmpeg_reason(error)}") from error
+
+
+def video_stream(container: Any, name: str) -> Any:
+    """The first stream of moving pictures; the cover of a song is none."""
+    cover = pyav().stream.Disposition.attached_pic
+    for stream in container.streams.video:
+        if not stream.disposition & cover and stream.codec_context is not None:
+            stream.thread_type = "AUTO"
+            return stream
+    raise ValueError(
+        f"{name} has sound but no pictures" if container.streams.audio else f"{name} has no pictures"
+    )
+
+
+def pyav() -> Any:
+    """The package that reads and writes videos."""
+    try:
+        import av
+    except ModuleNotFoundError as error:
+        raise ImportError("videos need PyAV: pip install 'multihmr[video]'") from error
+    return av
+
+
+def ffmpeg_reason(error: BaseException) -> str:
+    """FFmpeg's message without numbers and repeated names."""
+    text = getattr(error, "strerror", None) or str(error)
+    return " ".join(str(text).split()) or type(error).__name__

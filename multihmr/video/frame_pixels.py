@@ -1,0 +1,100 @@
+"""Decoded frames to upright (H, W, 3) uint8 sRGB: display matrix, pixel aspect, colour tags."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+
+from .ffmpeg import pyav
+
+# ITU-T H.273: matrices (table 4), primaries (table 2), transfer curves (table 3)
+_UNKNOWN, _BT601, BT709 = 2, 5, 1
+_SRGB, _PQ, _HLG = 13, 16, 18
+# primaries -> x, y of red, green, blue and white (H.273 table 2); BT.709 and unknown ones are sRGB's
+_D65 = (0.3127, 0.3290)
+_CHROMATICITIES = {
+    5: ((0.64, 0.33), (0.29, 0.60), (0.15, 0.06), _D65),  # BT.601, 625 lines
+    6: ((0.630, 0.340), (0.310, 0.595), (0.155, 0.070), _D65),  # BT.601, 525 lines
+    7: ((0.630, 0.340), (0.310, 0.595), (0.155, 0.070), _D65),  # SMPTE 240M
+    9: ((0.708, 0.292), (0.170, 0.797), (0.131, 0.046), _D65),  # BT.2020
+    12: ((0.680, 0.320), (0.265, 0.690), (0.150, 0.060), _D65),  # Display P3
+}
+_BT709_CHROMATICITIES = ((0.64, 0.33), (0.30, 0.60), (0.15, 0.06), _D65)
+_STEPS = 4095  # of the table from linear light back to 8 bits
+
+
+class FrameConverter:
+    """Makes upright (H, W, 3) uint8 sRGB with square pixels of the decoded frames of one stream.
+
+    Colours without tags are those of BT.709 from 720 lines on and of BT.601 below, as players assume.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self.aspect = stream.sample_aspect_ratio
+        # one for all frames: preparing its table for HDR takes seconds, using it 15 ms (1280 x 720)
+        self.reformatter = pyav().video.reformatter.VideoReformatter()
+
+    def __call__(self, frame: Any) -> np.ndarray:
+        """The pixels of a PyAV VideoFrame."""
+        matrix = frame.colorspace
+        if matrix == _UNKNOWN:
+            matrix = BT709 if frame.height >= 720 else _BT601
+        options: dict[str, Any] = {"format": "rgb24", "src_colorspace": matrix, "dst_color_range": "JPEG"}
+        if self.aspect and self.aspect != 1:
+            options["width"] = max(1, round(frame.width * float(self.aspect)))
+        hdr = frame.color_trc in (_PQ, _HLG)
+        if hdr:
+            options |= {"dst_color_trc": _SRGB, "dst_color_primaries": BT709}
+        primaries = int(frame.color_primaries)
+        pixels = self.reformatter.reformat(frame, **options).to_ndarray()
+        if not hdr and primaries in _CHROMATICITIES:
+            pixels = primaries_to_srgb(pixels, primaries)
+        return upright(pixels, display_matrix(frame))
+
+
+def display_matrix(frame: Any) -> np.ndarray | None:
+    """(2, 2) linear part of a frame's display matrix, from decoded (x, y) to displayed (x, y); None: none."""
+    for data in frame.side_data:
+        if data.type.name == "DISPLAYMATRIX":
+            a, b, _, c, d = np.frombuffer(bytes(data)[:36], np.int32)[:5].tolist()
+            return np.array([[a, c], [b, d]], np.float64)
+    return None
+
+
+def upright(pixels: np.ndarray, matrix: np.ndarray | None) -> np.ndarray:
+    """Pixels (H, W, 3) rotated and mirrored by a display matrix (2, 2), to the nearest of the 8 ways."""
+    if matrix is None:
+        return pixels
+    (a, c), (b, d) = matrix
+    transposed = abs(b) + abs(c) > abs(a) + abs(d)
+    if transposed:
+        pixels, flip_x, flip_y = pixels.swapaxes(0, 1), c < 0, b < 0
+    else:
+        flip_x, flip_y = a < 0, d < 0
+    return np.ascontiguousarray(pixels[:: -1 if flip_y else 1, :: -1 if flip_x else 1])
+
+
+def primaries_to_srgb(pixels: np.ndarray, primaries: int) -> np.ndarray:
+    """(H, W, 3) uint8 of these primaries, coded as sRGB is, -> uint8 sRGB; colours outside are clipped."""
+    to_linear, to_srgb, to_code = _tables(primaries)
+    linear = to_linear[pixels] @ to_srgb.T
+    return to_code[np.clip(linear * _STEPS + 0.5, 0, _STEPS).astype(np.uint16)]
+
+
+@functools.lru_cache
+def _tables(primaries: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Table 8 bits to linear light, (3, 3) matrix of linear light to that of sRGB, table back to 8 bits."""
+    code, light = np.arange(256) / 255, np.arange(_STEPS + 1) / _STEPS
+    to_linear = np.where(code <= 0.04045, code / 12.92, ((code + 0.055) / 1.055) ** 2.4)
+    to_code = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    to_srgb = np.linalg.inv(_rgb_to_xyz(_BT709_CHROMATICITIES)) @ _rgb_to_xyz(_CHROMATICITIES[primaries])
+    return to_linear.astype(np.float32), to_srgb.astype(np.float32), (to_code * 255).round().astype(np.uint8)
+
+
+def _rgb_to_xyz(chromaticities: tuple[tuple[float, float], ...]) -> np.ndarray:
+    """(3, 3) linear RGB -> XYZ of primaries and white given as (x, y) (SMPTE RP 177)."""
+    *colors, white = (np.array([x / y, 1.0, (1 - x - y) / y]) for x, y in chromaticities)
+    matrix = np.stack(colors, 1)
+    return matrix * np.linalg.solve(matrix, white)

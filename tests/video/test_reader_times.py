@@ -1,0 +1,161 @@
+"""Times of frames: files without timestamps, joined files, equal timestamps, and the laws of the clock."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import shutil
+import subprocess
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from multihmr.video.frame_times import FrameClock
+from multihmr.video.reader import IncompleteVideo, open_video
+
+av = pytest.importorskip("av")
+PERIOD = 1 / 25
+
+
+def times_of(timestamps: list[float | None], **options: float) -> list[float]:
+    clock = FrameClock(PERIOD, **options)
+    return [clock(timestamp) for timestamp in timestamps]
+
+
+def encode(path: Path, count: int, *, fps: int = 30, format: str | None = None, **options: str) -> Path:
+    with av.open(str(path), "w", format=format) as container:
+        stream = container.add_stream("libx264", rate=fps, options=options)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for i in range(count):
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 5 * i % 250, np.uint8), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def remux(source: Path, target: Path, **options: str) -> Path:
+    """Copy the stream by ffmpeg, as its users do."""
+    if shutil.which("ffmpeg") is None:
+        pytest.skip("needs the ffmpeg program")
+    command = ["ffmpeg", "-v", "error", "-y", "-i", str(source), "-c", "copy", *options.values(), str(target)]
+    subprocess.run(command, check=True)
+    return target
+
+
+def test_a_raw_stream_has_the_rate_that_ffmpeg_assumes(tmp_path):
+    raw = remux(encode(tmp_path / "walk.mp4", 30, fps=25), tmp_path / "walk.h264")
+    video = open_video(raw)
+    times = [frame.time for frame in video]
+    assert (len(times), video.fps) == (30, 25)
+    np.testing.assert_allclose(times, np.arange(30) / 25)
+    assert times[-1] == pytest.approx(1.16)
+
+
+def test_fps_replaces_the_times_of_a_file(tmp_path):
+    raw = encode(tmp_path / "walk.h264", 30, format="h264")
+    for path in (raw, encode(tmp_path / "walk.mp4", 30)):
+        video = open_video(path, fps=10)
+        assert video.fps == 10
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            np.testing.assert_allclose([frame.time for frame in video], np.arange(30) / 10)
+
+
+def test_time_goes_on_in_a_joined_file(tmp_path):
+    parts = [encode(tmp_path / f"{name}.ts", 24) for name in "ab"]
+    joined = tmp_path / "ab.ts"
+    joined.write_bytes(b"".join(part.read_bytes() for part in parts))
+    with pytest.warns(UserWarning, match="joined end to end") as caught:
+        times = [frame.time for frame in open_video(joined)]
+    assert [warning.category for warning in caught] == [UserWarning]
+    np.testing.assert_allclose(times, np.arange(48) / 30, atol=1e-3)
+    assert times[-1] == pytest.approx(1.567, abs=1e-3)
+
+
+def test_three_joined_files_warn_once(tmp_path):
+    part = encode(tmp_path / "a.ts", 10).read_bytes()
+    (tmp_path / "aaa.ts").write_bytes(3 * part)
+    with pytest.warns(UserWarning, match="joined") as caught:
+        times = [frame.time for frame in open_video(tmp_path / "aaa.ts")]
+    assert len(caught) == 1
+    np.testing.assert_allclose(times, np.arange(30) / 30, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("timestamps", "expected"),
+    [
+        ([0, 0, 1, 2, 3], [0, 1, 1.5, 2, 3]),  # equal at the beginning
+        ([7] * 5, [0, 1, 2, 3, 4]),
+        ([None] * 5, [0, 1, 2, 3, 4]),
+        ([math.nan, 1, 2, None, 4], [0, 1, 2, 3, 4]),
+        ([5, 6, 7, None, None, 10], [0, 1, 2, 3, 4, 5]),
+        ([0, 2, 1, 3, 4], [0, 2, 2.75, 3.5, 4.25]),  # reordered by one
+        ([0, 1, 2, 3, 0, 1, 2, 3], [0, 1, 2, 3, 4, 5, 6, 7]),  # joined
+        ([0, 1, 2, 50, 51], [0, 1, 2, 50, 51]),  # a pause
+        ([0, 1, 2, 1e5, 1e5 + 1], [0, 1, 2, 3, 4]),  # joined, in a format whose timestamps jump
+    ],
+)
+def test_the_clock(timestamps, expected):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        scaled = [None if t is None else t * PERIOD for t in timestamps]
+        np.testing.assert_allclose(times_of(scaled, max_jump=10.0), np.array(expected) * PERIOD, atol=1e-9)
+
+
+def test_a_long_pause_of_a_film_is_no_join():
+    assert times_of([0, PERIOD, 100.0]) == [0, PERIOD, 100.0]
+
+
+def test_incomplete_is_told_from_joined():
+    assert issubclass(IncompleteVideo, UserWarning)
+    with pytest.raises(ValueError, match="period must be a number of seconds greater than 0"):
+        FrameClock(0)
+
+
+def test_times_of_any_timestamps_rise_by_half_to_twice_a_period():
+    """Outside of true gaps; a step ahead of more than twice the typical period is one."""
+    hypothesis = pytest.importorskip("hypothesis")
+    strategies = hypothesis.strategies
+    timestamp = strategies.one_of(
+        strategies.none(),
+        strategies.integers(-50, 500).map(lambda half: half * PERIOD / 2),
+        strategies.floats(-1e3, 1e3),
+        strategies.just(math.nan),
+    )
+
+    @hypothesis.settings(max_examples=300, deadline=None, derandomize=True, database=None)
+    @hypothesis.given(strategies.lists(timestamp, max_size=60), strategies.sampled_from([None, 10.0]))
+    def check(timestamps, max_jump):
+        clock, times, typical = FrameClock(PERIOD, max_jump=max_jump), [], []
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            for timestamp in timestamps:
+                typical.append(clock.period)
+                times.append(clock(timestamp))
+        assert times[:1] in ([], [0.0])
+        for (before, after), period, stamp in zip(
+            itertools.pairwise(times), typical[1:], timestamps[1:], strict=True
+        ):
+            assert after - before >= 0.5 * PERIOD - 1e-9
+            if after - before > 2 * period + 1e-9:  # a gap, told by a timestamp
+                assert stamp is not None
+                assert after - before <= 2e3
+
+    check()
+
+
+def test_regular_timestamps_are_kept_to_the_last_digit():
+    hypothesis = pytest.importorskip("hypothesis")
+    strategies = hypothesis.strategies
+
+    @hypothesis.settings(max_examples=100, deadline=None, derandomize=True, database=None)
+    @hypothesis.given(
+        strategies.lists(strategies.floats(0.5 * PERIOD, 5), max_size=40), strategies.floats(0, 1e4)
+    )
+    def check(steps, start):
+        stamps = list(itertools.accumulate([start, *(step + 1e-6 for step in steps)]))
+        np.testing.assert_allclose(times_of(stamps), np.array(stamps) - start, atol=1e-9)
+
+    check()
