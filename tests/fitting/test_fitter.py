@@ -64,7 +64,9 @@ def test_a_point_that_is_far_off_does_not_count(body: Anny, fitted: FittedHumans
     humans = fit(wrong, K, body=body, image_size=SIZE)
     others = np.arange(17) != 9
     moved = np.linalg.norm(humans.keypoints("coco17").xy - fitted.keypoints("coco17").xy, axis=-1)
-    assert np.median(moved[:, others]) < 5
+    # 292 pixels of people who are 700 high; least squares without the robust function would follow
+    assert moved[:, others].mean() < 10
+    assert np.median(moved[:, 9]) < 60
 
 
 def test_the_same_points_give_the_same_people(body: Anny, fitted: FittedHumans, truth: Truth) -> None:
