@@ -162,7 +162,7 @@ def save_model(
         config=dataclasses.asdict(model.config),
         body=model.body.name,
         licence=metadata.pop("licence", "unknown"),
-        tensors=packed(tensors) if small else tensors,
+        tensors=packed(tensors, model.backbone.exact) if small else tensors,
         body_options={"shape_count": model.body.shape_count} if model.body.name == "smplx" else {},
     )
     return write_checkpoint(checkpoint, path, **metadata)

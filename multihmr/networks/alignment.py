@@ -27,10 +27,10 @@ from .refine import Guess
 STEPS = 4
 SOLVER_STEPS = 20  # of conjugate gradients, for some 40 unknowns
 VERTICES_A_POINT = 24  # of the body's keypoints, each a weighted mean of vertices: the rest weighs little
-NOISE = 0.02  # of seen keypoints, in sizes of the person
-OUTLIER = 0.25  # from there on a keypoint counts less and less, likewise
+NOISE = 0.01  # of seen keypoints, in sizes of the person
+OUTLIER = 0.1  # from there on a keypoint counts less and less, likewise
 LONGEST_STEP, LONGEST_TURN = 0.5, 1.6  # [rad]
-PLACE = (0.10, 0.10, 0.07)  # deviation of the place (x, y, z), in shares of the distance
+PLACE = (0.10, 0.10, 0.20)  # deviation of the place (x, y, z), in shares of the distance
 LEAST_DEPTH = 0.1  # [m]
 
 
@@ -44,14 +44,14 @@ class Bone(NamedTuple):
 
 
 BONES = (
-    Bone(0, -1, 0.15),  # pelvis
+    Bone(0, -1, 0.2),  # pelvis
     Bone(3, 0, 0.12),  # spine
     Bone(12, 1, 0.25),  # neck
-    *(Bone(13, 1, 0.15), Bone(14, 1, 0.15)),  # collar bones
-    *(Bone(16, 3, 0.6), Bone(17, 4, 0.6)),  # upper arms
-    *(Bone(18, 5, 0.6), Bone(19, 6, 0.6)),  # forearms
-    *(Bone(1, 0, 0.45), Bone(2, 0, 0.45)),  # thighs
-    *(Bone(4, 9, 0.5), Bone(5, 10, 0.5)),  # shanks
+    *(Bone(13, 1, 0.2), Bone(14, 1, 0.2)),  # collar bones
+    *(Bone(16, 3, 0.45), Bone(17, 4, 0.45)),  # upper arms
+    *(Bone(18, 5, 0.45), Bone(19, 6, 0.45)),  # forearms
+    *(Bone(1, 0, 0.35), Bone(2, 0, 0.35)),  # thighs
+    *(Bone(4, 9, 0.4), Bone(5, 10, 0.4)),  # shanks
 )
 # Which bone carries each of COCO's keypoints.
 CARRIERS = (2, 2, 2, 2, 2, 3, 4, 5, 6, 7, 8, 0, 0, 9, 10, 11, 12)

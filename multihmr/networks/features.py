@@ -35,6 +35,7 @@ class Backbone(nn.Module):
     width: int
     fine_width: int = 0  # of the features at half the stride
     scale_widths: tuple[int, ...] = ()
+    exact: tuple[str, ...] = ()  # beginnings of names of weights that a small checkpoint keeps as they are
     half_dtype: torch.dtype | None = None
     runtime: Callable[[Tensor], Features] | None = None  # computes it instead where nobody learns (graphs/)
     mean: Tensor
