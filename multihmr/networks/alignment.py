@@ -32,7 +32,7 @@ OUTLIER = 0.1  # from there on a keypoint counts less and less, likewise
 LEAST_SCORE = 0.1  # of a keypoint that counts
 SURENESS = 2  # to which power it counts that these are the keypoints of this person
 LONGEST_STEP, LONGEST_TURN = 0.5, 1.6  # [rad]
-PLACE = (0.10, 0.10, 0.20)  # deviation of the place (x, y, z), in shares of the distance
+PLACE = (0.10, 0.10, 0.10)  # deviation of the place (x, y, z), in shares of the distance
 LEAST_DEPTH = 0.1  # [m]
 
 

@@ -7,7 +7,7 @@ D features, R rotations, S shape, E expression.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -22,7 +22,7 @@ from .backbones import create_backbone
 from .centers import Centers, best_cells, different_people, different_slots, find_centers
 from .features import Features
 from .heads import HEADS
-from .keypoints import KeypointReader, find_keypoints
+from .keypoints import KeypointReader, Keypoints, find_keypoints
 from .movenet import MOVENETS
 from .rays import CAMERA_EMBEDDINGS, RayEmbedding
 from .reader import JointReader, JointReading
@@ -47,6 +47,8 @@ class MultiHMRConfig:
     read_joints: tuple[int, ...] = ()  # of the body, that the head reads off the patches (reader.py); none
     read_keypoints: bool = False  # tell the head the keypoints that a MoveNet backbone sees (keypoints.py)
     align: bool = False  # turn limbs until the body lies on these keypoints (alignment.py); not in training
+    # To which power the keypoints of a person count in the score: who has none in sight is nobody, rather
+    keypoint_score: float = 0.0
     refine: bool = False  # look again around the joints of what was regressed, and correct it (refine.py)
     nms_kernel: int = 3  # cells around a better-scored one are nobody, unless:
     # how far [m] across the line of sight, or in which ratio - 1 of depths, two cells stand apart that show
@@ -160,12 +162,18 @@ class MultiHMR(Model):
             centers = self._find(seen.logits_Bhw, threshold, max_people)
             if not len(centers) and not torch.is_grad_enabled():
                 return self.nobody(centers, K_B33=seen.K_B33, logits_Bhw=seen.logits_Bhw, fov_B=seen.fov_B)
-        guess, reading = self._regress(seen, centers)
+        guess, reading, found = self._regress(seen, centers)
+        if sought and found is not None and self.config.keypoint_score:
+            centers = replace(centers, scores_P=self._scored(centers, found))
+            keep_P = centers.scores_P >= self._rule(threshold)["threshold"]
+            guess, centers, reading = guess.of(keep_P), centers[keep_P], None
+            found = found.of(keep_P)
         if sought and self.config.apart is not None:
             places_P3 = self._place(guess, centers, seen.K_B33)
             keep_P = different_people(places_P3, centers, apart=self.config.apart, at_most=max_people)
-            guess, centers, reading = Guess(*(said[keep_P] for said in guess)), centers[keep_P], None
-        return self._answer(seen, guess, centers, reading)
+            guess, centers, reading = guess.of(keep_P), centers[keep_P], None
+            found = None if found is None else found.of(keep_P)
+        return self._answer(seen, guess, centers, reading, found)
 
     def fixed(
         self,
@@ -187,12 +195,19 @@ class MultiHMR(Model):
             CELLS_A_PERSON * people if apart else people,
             **self._rule(threshold),
         )
-        guess, _ = self._regress(seen, slots)
+        guess, _, found = self._regress(seen, slots)
+        if found is not None and self.config.keypoint_score:
+            scores_BQ = self._scored(slots, found).unflatten(0, slots.mask_BQ.shape)
+            mask_BQ = slots.mask_BQ & (scores_BQ >= self._rule(threshold)["threshold"])
+            slots = replace(slots, scores_P=scores_BQ.flatten(), mask_BQ=mask_BQ)
+            best = torch.where(mask_BQ, scores_BQ, scores_BQ.new_zeros(())).topk(mask_BQ.shape[1], dim=1)
+            slots, kept_P = slots.picked(best.indices, best.values > 0, torch.zeros_like(slots.full_B))
+            guess, found = guess.of(kept_P), found.of(kept_P)
         if apart is not None:
             places_P3 = self._place(guess, slots, seen.K_B33)
             slots, kept_P = different_slots(places_P3, slots, apart=apart, at_most=people)
-            guess = Guess(*(said[kept_P] for said in guess))
-        return self._answer(seen, guess, slots)
+            guess, found = guess.of(kept_P), None if found is None else found.of(kept_P)
+        return self._answer(seen, guess, slots, found=found)
 
     def _see(self, images_B3HW: Tensor, K_B33: Tensor | None) -> _Seen:
         """What is seen before anybody is looked for."""
@@ -204,7 +219,9 @@ class MultiHMR(Model):
         fov_B = self._fov(features.global_BD)
         return _Seen(features, logits_Bhw, fov_B, own_camera(fov_B, K_B33, size))
 
-    def _regress(self, seen: _Seen, centers: Centers) -> tuple[Guess, JointReading | None]:
+    def _regress(
+        self, seen: _Seen, centers: Centers
+    ) -> tuple[Guess, JointReading | None, Keypoints | None]:
         """The people in these cells, at a first look."""
         grid_BDhw = seen.features.grid_BDhw
         rays_BDhw = self.rays(seen.K_B33, *grid_BDhw.shape[-2:], self.backbone.patch)
@@ -214,17 +231,24 @@ class MultiHMR(Model):
         if self.reader is not None:
             heads_P2 = centers.heads(offset_P2).detach() * self.backbone.patch / self.config.image_size
             known_PD, reading = self.reader(grid_BDhw, seen.features.fine_BDhw, centers, heads_P2)
-        if self.keypoint_reader is not None:
+        found = None
+        if self.keypoint_reader is not None or self.alignment is not None:
             heads_P2 = centers.heads(offset_P2).detach() * self.backbone.patch
             found = find_keypoints(seen.features.scales[-1], centers, heads_P2)
+        if self.keypoint_reader is not None and found is not None:
             K_P33 = seen.K_B33[centers.image_index_P]
             told_PD = self.keypoint_reader(found, heads_P2, K_P33, self.config.image_size)
             known_PD = told_PD if known_PD is None else known_PD + told_PD
         pose_PR33, shape_PS, expression_PE, depth_code_P = self.head(context_BDhw, centers, known_PD)
-        return Guess(pose_PR33, shape_PS, expression_PE, depth_code_P, offset_P2), reading
+        return Guess(pose_PR33, shape_PS, expression_PE, depth_code_P, offset_P2), reading, found
 
     def _answer(
-        self, seen: _Seen, guess: Guess, centers: Centers, reading: JointReading | None = None
+        self,
+        seen: _Seen,
+        guess: Guess,
+        centers: Centers,
+        reading: JointReading | None = None,
+        found: Keypoints | None = None,
     ) -> Predictions:
         """The people of a guess, after the second look, standing in space."""
         coarse_PJ3 = None
@@ -232,8 +256,8 @@ class MultiHMR(Model):
             coarse_PJ3 = self.refinement.joints_of(guess, self._place(guess, centers, seen.K_B33))
             places_PJ2 = in_window(coarse_PJ3, seen.K_B33[centers.image_index_P], self.config.image_size)
             guess = self.refinement(guess, coarse_PJ3, places_PJ2, seen.features, centers)
-        if self.alignment is not None and not torch.is_grad_enabled():
-            guess = self._align(seen, guess, centers)
+        if self.alignment is not None and found is not None and not torch.is_grad_enabled():
+            guess = self._align(seen, guess, centers, found)
         return self.stand(
             guess[:3],
             self._depth(guess, centers, seen.K_B33),
@@ -247,14 +271,17 @@ class MultiHMR(Model):
             coarse_PJ3=coarse_PJ3,
         )
 
-    def _align(self, seen: _Seen, guess: Guess, centers: Centers) -> Guess:
+    def _align(self, seen: _Seen, guess: Guess, centers: Centers, found: Keypoints) -> Guess:
         """The people of a guess, moved onto the keypoints that are seen."""
         assert self.alignment is not None
-        patch, size = self.backbone.patch, self.config.image_size
-        found = find_keypoints(seen.features.scales[-1], centers, centers.heads(guess.offset_P2) * patch)
         heads_P3 = self._place(guess, centers, seen.K_B33)
         K_P33 = seen.K_B33[centers.image_index_P]
-        return self.alignment(guess, heads_P3, found, centers, K_P33, patch=patch, size=size)
+        size = self.config.image_size
+        return self.alignment(guess, heads_P3, found, centers, K_P33, patch=self.backbone.patch, size=size)
+
+    def _scored(self, centers: Centers, found: Keypoints) -> Tensor:
+        """(P,) scores of people, less where few of their keypoints are seen."""
+        return centers.scores_P * found.evidence_P.pow(self.config.keypoint_score)
 
     def _depth(self, guess: Guess, centers: Centers, K_B33: Tensor) -> Tensor:
         """(P,) of heads [m]."""
