@@ -31,8 +31,8 @@ from .main import EXPECTED, clean, fail, format_error, people_text, plural, prog
 
 if TYPE_CHECKING:
     from ..model import Model
+    from ..video.frame import Video
     from ..video.prediction_cache import PredictionCache
-    from ..video.reader import Video
     from ..video.tracks import Track
 
 # what --format accepts -> the file written

@@ -13,7 +13,8 @@ import numpy as np
 
 from ..humans import Humans
 from ..io.save import save
-from ..video.reader import Frame, open_video
+from ..video.frame import Frame
+from ..video.reader import open_video
 from ..video.tracks import Track, collect, save_track, with_meshes, without_meshes
 from ..visualization.draw import draw
 

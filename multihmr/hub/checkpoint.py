@@ -122,14 +122,20 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
         ) from None
 
 
-def packed(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def packed(tensors: dict[str, Tensor], kept: tuple[str, ...] = ()) -> dict[str, Tensor]:
     """Matrices and kernels as whole numbers of 8 bits with a scale for each row, the rest as it is.
 
-    A row's largest number becomes 127 of its scale, so that none is off by more than 1/254 of that.
+    A row's largest number becomes 127 of its scale, so that none is off by more than 1/254 of that. Whose
+    names start with one of `kept` stay as they are, too.
     """
     result = {}
     for key, value in tensors.items():
-        if not value.is_floating_point() or value.ndim < 2 or value.numel() < LEAST_PACKED:
+        if (
+            key.startswith(kept)
+            or not value.is_floating_point()
+            or value.ndim < 2
+            or value.numel() < LEAST_PACKED
+        ):
             result[key] = value
             continue
         rows = value.float().flatten(1)

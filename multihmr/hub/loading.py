@@ -81,7 +81,7 @@ def save_network(
         config=dataclasses.asdict(network.config),
         body=network.body.name,
         licence=metadata.pop("licence", "unknown"),
-        tensors=packed(tensors) if small else tensors,
+        tensors=packed(tensors, network.backbone.exact) if small else tensors,
         body_options={"shape_count": network.body.shape_count} if network.body.name == "smplx" else {},
     )
     return write_checkpoint(checkpoint, path, **metadata)

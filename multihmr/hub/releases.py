@@ -81,12 +81,12 @@ RELEASES = {
         Release(
             name=DEFAULT,
             file="multihmr-anny-hybrid.safetensors",
-            sha256="7f492cc61e0c16ea5e19daeaeb88c854db742ba8339047164d9244b83fce6023",
-            size=11131290,
+            sha256="119c368c4c68573641ead9e229b73e516fb6bb9bad75b0eebbfcf2e3fee7dfcc",
+            size=18293566,
             card="README.md",
             body="anny",
             licence="Apache-2.0",
-            description="EfficientNet-Lite and ViT blocks for CPUs, trained on synthetic people only",
+            description="MoveNet and ViT blocks for CPUs, trained on synthetic people and few photographs",
         ),
         Release(
             name="glnet-anny-hybrid",

@@ -51,6 +51,8 @@ class MultiHMRConfig:
     read_joints: tuple[int, ...] = ()  # of the body, that the head reads off the patches; () for none
     read_keypoints: bool = False  # tell the head the keypoints that a MoveNet backbone sees
     align: bool = False  # turn limbs until the body lies on these keypoints; not in training
+    # exponent of a person's keypoint evidence in the score: detections without visible keypoints score less
+    keypoint_score: float = 0.0
     refine: bool = False  # local refinement: features around the regressed joints correct the estimate
     nms_kernel: int = 3  # cells around a better-scored one are suppressed, unless:
     # Distance [m] across the line of sight, or ratio - 1 of depths, from which two cells are two people

@@ -7,6 +7,7 @@ D features, R rotations, S shape, E expression.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -16,7 +17,7 @@ from ..bodies.base import Body
 from ..geometry import DEFAULT_FOV_DEG, code_to_depth, released_code_to_depth
 from ..preprocessing.letterbox import Letterbox
 from .alignment.gauss_newton import Alignment
-from .alignment.keypoints import KeypointReader, find_keypoints
+from .alignment.keypoints import KeypointReader, Keypoints, find_keypoints
 from .backbones.base import Features
 from .backbones.timm_backbones import create_backbone
 from .base import Network, Predictions, own_camera
@@ -108,14 +109,20 @@ class MultiHMR(Network):
             centers = self._find(seen.logits_Bhw, threshold, max_people)
             if not len(centers) and not torch.is_grad_enabled():
                 return self.empty(centers, K_B33=seen.K_B33, logits_Bhw=seen.logits_Bhw, fov_B=seen.fov_B)
-        guess, reading = self._decode(seen, centers)
+        guess, reading, found = self._decode(seen, centers)
+        if sought and found is not None and self.config.keypoint_score:
+            centers = replace(centers, scores_P=self._scored(centers, found))
+            keep_P = centers.scores_P >= self._nms_args(threshold)["threshold"]
+            guess, centers, reading = guess.of(keep_P), centers[keep_P], None
+            found = found.of(keep_P)
         if sought and self.config.nms_3d_distance is not None:
             places_P3 = self._place(guess, centers, seen.K_B33)
             keep_P = nms_3d(
                 places_P3, centers, nms_3d_distance=self.config.nms_3d_distance, at_most=max_people
             )
-            guess, centers, reading = CoarseParams(*(said[keep_P] for said in guess)), centers[keep_P], None
-        return self._refine_and_assemble(seen, guess, centers, reading)
+            guess, centers, reading = guess.of(keep_P), centers[keep_P], None
+            found = None if found is None else found.of(keep_P)
+        return self._refine_and_assemble(seen, guess, centers, reading, found)
 
     def forward_fixed(
         self,
@@ -137,12 +144,19 @@ class MultiHMR(Network):
             CELLS_A_PERSON * people if nms_3d_distance else people,
             **self._nms_args(threshold),
         )
-        guess, _ = self._decode(seen, slots)
+        guess, _, found = self._decode(seen, slots)
+        if found is not None and self.config.keypoint_score:
+            scores_BQ = self._scored(slots, found).unflatten(0, slots.mask_BQ.shape)
+            mask_BQ = slots.mask_BQ & (scores_BQ >= self._nms_args(threshold)["threshold"])
+            slots = replace(slots, scores_P=scores_BQ.flatten(), mask_BQ=mask_BQ)
+            best = torch.where(mask_BQ, scores_BQ, scores_BQ.new_zeros(())).topk(mask_BQ.shape[1], dim=1)
+            slots, kept_P = slots.picked(best.indices, best.values > 0, torch.zeros_like(slots.full_B))
+            guess, found = guess.of(kept_P), found.of(kept_P)
         if nms_3d_distance is not None:
             places_P3 = self._place(guess, slots, seen.K_B33)
             slots, kept_P = nms_3d_fixed(places_P3, slots, nms_3d_distance=nms_3d_distance, at_most=people)
-            guess = CoarseParams(*(said[kept_P] for said in guess))
-        return self._refine_and_assemble(seen, guess, slots)
+            guess, found = guess.of(kept_P), None if found is None else found.of(kept_P)
+        return self._refine_and_assemble(seen, guess, slots, found=found)
 
     def _encode(self, images_B3HW: Tensor, K_B33: Tensor | None) -> _EncodedBatch:
         """What is seen before anybody is looked for."""
@@ -154,7 +168,9 @@ class MultiHMR(Network):
         fov_B = self._fov(features.global_BD)
         return _EncodedBatch(features, logits_Bhw, fov_B, own_camera(fov_B, K_B33, size))
 
-    def _decode(self, seen: _EncodedBatch, centers: Centers) -> tuple[CoarseParams, JointReading | None]:
+    def _decode(
+        self, seen: _EncodedBatch, centers: Centers
+    ) -> tuple[CoarseParams, JointReading | None, Keypoints | None]:
         """The people in these cells, at a first look."""
         grid_BDhw = seen.features.grid_BDhw
         rays_BDhw = self.rays(seen.K_B33, *grid_BDhw.shape[-2:], self.backbone.patch)
@@ -164,17 +180,24 @@ class MultiHMR(Network):
         if self.reader is not None:
             heads_P2 = centers.heads(offset_P2).detach() * self.backbone.patch / self.config.image_size
             known_PD, reading = self.reader(grid_BDhw, seen.features.fine_BDhw, centers, heads_P2)
-        if self.keypoint_reader is not None:
+        found = None
+        if self.keypoint_reader is not None or self.alignment is not None:
             heads_P2 = centers.heads(offset_P2).detach() * self.backbone.patch
             found = find_keypoints(seen.features.scales[-1], centers, heads_P2)
+        if self.keypoint_reader is not None and found is not None:
             K_P33 = seen.K_B33[centers.image_index_P]
             told_PD = self.keypoint_reader(found, heads_P2, K_P33, self.config.image_size)
             known_PD = told_PD if known_PD is None else known_PD + told_PD
         pose_PR33, shape_PS, expression_PE, depth_code_P = self.head(context_BDhw, centers, known_PD)
-        return CoarseParams(pose_PR33, shape_PS, expression_PE, depth_code_P, offset_P2), reading
+        return CoarseParams(pose_PR33, shape_PS, expression_PE, depth_code_P, offset_P2), reading, found
 
     def _refine_and_assemble(
-        self, seen: _EncodedBatch, guess: CoarseParams, centers: Centers, reading: JointReading | None = None
+        self,
+        seen: _EncodedBatch,
+        guess: CoarseParams,
+        centers: Centers,
+        reading: JointReading | None = None,
+        found: Keypoints | None = None,
     ) -> Predictions:
         """The people of coarse parameters after local refinement, placed in the camera frame."""
         coarse_PJ3 = None
@@ -182,8 +205,8 @@ class MultiHMR(Network):
             coarse_PJ3 = self.refinement.joints_of(guess, self._place(guess, centers, seen.K_B33))
             places_PJ2 = in_window(coarse_PJ3, seen.K_B33[centers.image_index_P], self.config.image_size)
             guess = self.refinement(guess, coarse_PJ3, places_PJ2, seen.features, centers)
-        if self.alignment is not None and not torch.is_grad_enabled():
-            guess = self._align(seen, guess, centers)
+        if self.alignment is not None and found is not None and not torch.is_grad_enabled():
+            guess = self._align(seen, guess, centers, found)
         return self.assemble(
             guess[:3],
             self._depth(guess, centers, seen.K_B33),
@@ -197,14 +220,19 @@ class MultiHMR(Network):
             coarse_PJ3=coarse_PJ3,
         )
 
-    def _align(self, seen: _EncodedBatch, guess: CoarseParams, centers: Centers) -> CoarseParams:
+    def _align(
+        self, seen: _EncodedBatch, guess: CoarseParams, centers: Centers, found: Keypoints
+    ) -> CoarseParams:
         """The people of a guess, moved onto the keypoints that are seen."""
         assert self.alignment is not None
-        patch, size = self.backbone.patch, self.config.image_size
-        found = find_keypoints(seen.features.scales[-1], centers, centers.heads(guess.offset_P2) * patch)
         heads_P3 = self._place(guess, centers, seen.K_B33)
         K_P33 = seen.K_B33[centers.image_index_P]
-        return self.alignment(guess, heads_P3, found, centers, K_P33, patch=patch, size=size)
+        size = self.config.image_size
+        return self.alignment(guess, heads_P3, found, centers, K_P33, patch=self.backbone.patch, size=size)
+
+    def _scored(self, centers: Centers, found: Keypoints) -> Tensor:
+        """(P,) scores of people, less where few of their keypoints are seen."""
+        return centers.scores_P * found.evidence_P.pow(self.config.keypoint_score)
 
     def _depth(self, guess: CoarseParams, centers: Centers, K_B33: Tensor) -> Tensor:
         """(P,) of heads [m]."""

@@ -33,6 +33,10 @@ class CoarseParams(NamedTuple):
     depth_code_P: Tensor
     offset_P2: Tensor  # [cells]
 
+    def of(self, people: Tensor) -> CoarseParams:
+        """Only these people: a mask (P,) or their indices."""
+        return CoarseParams(*(said[people] for said in self))
+
 
 class Refinement(nn.Module):
     """Looks where the joints of a guess fall into the picture, and says by how much the guess is wrong.

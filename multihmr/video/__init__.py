@@ -6,10 +6,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .frame import Frame as Frame
+    from .frame import Video as Video
     from .predict import predict_frames as predict_frames
     from .predict import predict_video as predict_video
-    from .reader import Frame as Frame
-    from .reader import Video as Video
     from .reader import open_video as open_video
     from .tracker import Tracking as Tracking
     from .tracks import Track as Track

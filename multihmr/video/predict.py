@@ -12,8 +12,9 @@ import numpy as np
 from ..bodies.base import Body
 from ..humans import Humans
 from ..preprocessing.image import LoadedImage
+from .frame import Frame, Video
 from .prediction_cache import PredictionCache
-from .reader import Frame, Video, VideoSource, open_video
+from .reader import VideoSource, open_video
 from .tracker import LIVE, Tracking, follow
 from .tracks import with_meshes
 

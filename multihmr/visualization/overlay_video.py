@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ..humans import Humans
-from ..video.reader import Video
+from ..video.frame import Video
 from ..video.writer import VideoWriter
 from .draw import draw, with_ids
 

@@ -16,9 +16,10 @@ from PIL import Image
 
 from multihmr.cli.main import run
 from multihmr.video import live
+from multihmr.video.frame import Video
 from multihmr.video.live import latest_frames
 from multihmr.video.predict import predict_video
-from multihmr.video.reader import Video, open_video
+from multihmr.video.reader import open_video
 
 pytest.importorskip("av")
 

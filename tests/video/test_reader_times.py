@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from multihmr.video.frame import IncompleteVideo
 from multihmr.video.frame_times import FrameClock
-from multihmr.video.reader import IncompleteVideo, open_video
+from multihmr.video.reader import open_video
 
 av = pytest.importorskip("av")
 PERIOD = 1 / 25

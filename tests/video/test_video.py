@@ -17,9 +17,10 @@ from toys import ToyBody, random_humans
 
 from multihmr.cli.main import run
 from multihmr.preprocessing.image import LoadedImage
+from multihmr.video.frame import Frame
 from multihmr.video.predict import _batches, predict_frames, predict_video
 from multihmr.video.prediction_cache import PredictionCache
-from multihmr.video.reader import Frame, open_video
+from multihmr.video.reader import open_video
 from multihmr.video.tracker import Tracking
 from multihmr.video.tracks import collect, load_track
 from multihmr.video.writer import VideoWriter

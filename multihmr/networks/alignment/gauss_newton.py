@@ -26,10 +26,12 @@ from .keypoints import Keypoints
 STEPS = 4
 SOLVER_STEPS = 20  # of conjugate gradients, for some 40 unknowns
 VERTICES_A_POINT = 24  # of the body's keypoints, each a weighted mean of vertices: the rest weighs little
-NOISE = 0.02  # of seen keypoints, in sizes of the person
-OUTLIER = 0.25  # from there on a keypoint counts less and less, likewise
+NOISE = 0.01  # of seen keypoints, in sizes of the person
+OUTLIER = 0.1  # from there on a keypoint counts less and less, likewise
+LEAST_SCORE = 0.1  # of a keypoint that counts
+SURENESS = 2  # to which power it counts that these are the keypoints of this person
 LONGEST_STEP, LONGEST_TURN = 0.5, 1.6  # [rad]
-PLACE = (0.10, 0.10, 0.07)  # deviation of the place (x, y, z), in shares of the distance
+PLACE = (0.10, 0.10, 0.10)  # deviation of the place (x, y, z), in shares of the distance
 LEAST_DEPTH = 0.1  # [m]
 
 
@@ -43,14 +45,14 @@ class Bone(NamedTuple):
 
 
 BONES = (
-    Bone(0, -1, 0.15),  # pelvis
-    Bone(3, 0, 0.12),  # spine
+    Bone(0, -1, 0.25),  # pelvis
+    Bone(3, 0, 0.15),  # spine
     Bone(12, 1, 0.25),  # neck
-    *(Bone(13, 1, 0.15), Bone(14, 1, 0.15)),  # collar bones
-    *(Bone(16, 3, 0.6), Bone(17, 4, 0.6)),  # upper arms
-    *(Bone(18, 5, 0.6), Bone(19, 6, 0.6)),  # forearms
-    *(Bone(1, 0, 0.45), Bone(2, 0, 0.45)),  # thighs
-    *(Bone(4, 9, 0.5), Bone(5, 10, 0.5)),  # shanks
+    *(Bone(13, 1, 0.2), Bone(14, 1, 0.2)),  # collar bones
+    *(Bone(16, 3, 0.35), Bone(17, 4, 0.35)),  # upper arms
+    *(Bone(18, 5, 0.35), Bone(19, 6, 0.35)),  # forearms
+    *(Bone(1, 0, 0.25), Bone(2, 0, 0.25)),  # thighs
+    *(Bone(4, 9, 0.3), Bone(5, 10, 0.3)),  # shanks
 )
 # Which bone carries each of COCO's keypoints.
 CARRIERS = (2, 2, 2, 2, 2, 3, 4, 5, 6, 7, 8, 0, 0, 9, 10, 11, 12)
@@ -126,7 +128,8 @@ class Alignment(nn.Module):
                 self.skeleton.center_joint,
             )
             points_PK3, joints_PB3 = self.table_KV @ bare.vertices_PV3, bare.joints_PJ3[:, self.joints]
-            weights_PK = found.scores_PK.square() * found.sure_P[:, None]
+            scores_PK = ((found.scores_PK - LEAST_SCORE) / (1 - LEAST_SCORE)).clamp(min=0)
+            weights_PK = scores_PK.square() * found.sure_P.pow(SURENESS)[:, None]
             weights_PK = weights_PK * (points_PK3[..., 2] > LEAST_DEPTH)
             noise_P = NOISE * found.size_P + 1
             turns_PB33, shift_P3 = self._fit(

@@ -31,6 +31,15 @@ class Keypoints(NamedTuple):
     sure_P: Tensor  # in [0, 1], that there is such a person at all
     size_P: Tensor  # of the person in the picture, as expected from its centre [pixels]
 
+    def of(self, people: Tensor) -> Keypoints:
+        """Only these people: a mask (P,) or their indices."""
+        return Keypoints(*(said[people] for said in self))
+
+    @property
+    def evidence_P(self) -> Tensor:
+        """(P,) in [0, 1]: the mean score of the five keypoints that are seen best."""
+        return self.scores_PK.topk(5, dim=1).values.mean(1)
+
 
 @torch.no_grad()
 def find_keypoints(maps_BChw: Tensor, centers: Centers, heads_P2: Tensor) -> Keypoints:

@@ -34,6 +34,7 @@ class Backbone(nn.Module):
     width: int
     fine_width: int = 0  # of the features at half the stride
     scale_widths: tuple[int, ...] = ()
+    exact: tuple[str, ...] = ()  # beginnings of names of weights that a small checkpoint keeps as they are
     half_dtype: torch.dtype | None = None
     mean: Tensor
     std: Tensor

@@ -154,6 +154,7 @@ class HybridMoveNet(Backbone):
     """
 
     patch = 16
+    exact = ("backbone.stem.",)  # 16 bits hold it without loss
     stem: MoveNet
 
     def __init__(
@@ -269,16 +270,21 @@ def weights_file(kind: str) -> Path:
 
 
 def _published(kind: str) -> dict[str, Tensor]:
-    from safetensors import safe_open
+    """The weights of a MoveNet: the script's file. ValueError: it holds another one."""
+    from safetensors import SafetensorError, safe_open
 
     file = weights_file(kind)
-    with safe_open(file, "pt") as opened:
-        there = {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
-        wanted = {name: tuple(value.shape) for name, value in MoveNet(kind).state_dict().items()}
-        wrong = sorted(name for name in wanted if there.get(name) != wanted[name])
-        if wrong:
+    try:
+        with safe_open(file, "pt") as opened:
+            there = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{file} is no readable safetensors file: {error}") from error
+    wanted = {name: value.shape for name, value in MoveNet(kind).state_dict().items()}
+    for name, shape in wanted.items():
+        found = tuple(there[name].shape) if name in there else "missing"
+        if found != tuple(shape):
             raise ValueError(
-                f"{file} holds no MoveNet {kind}: {wrong[0]} is {there.get(wrong[0], 'missing')}, expected "
-                f"{wanted[wrong[0]]}; write it anew with scripts/convert_movenet.py"
+                f"{file} holds no MoveNet {kind}: {name} is {found}, expected {tuple(shape)}; write it anew "
+                "with scripts/convert_movenet.py"
             )
-        return {name: opened.get_tensor(name).float() for name in wanted}
+    return {name: there[name].float() for name in wanted}
