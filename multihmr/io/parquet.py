@@ -289,7 +289,7 @@ class Parts:
                 self.files.delete_file(unfinished)
             raise
 
-    def mend(self) -> list[int]:
+    def repair(self) -> list[int]:
         """Remove what a run that was killed left half done, and give the parts that are whole."""
         people, pictures = set(self.numbers("people")), set(self.numbers("pictures"))
         with ThreadPoolExecutor(16) as pool:
