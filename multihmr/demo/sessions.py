@@ -51,7 +51,7 @@ _AGES = (
     (math.inf, "old"),
 )  # between Anny's anchors
 _CAMERAS = {
-    "given": "as set",
+    "given": "as you set it",
     "exif": "from the picture's EXIF data",
     "predicted": "estimated by the network",
     "assumed": "assumed",

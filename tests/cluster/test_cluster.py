@@ -23,7 +23,7 @@ from multihmr.cli import main as cli
 from multihmr.cluster import Settings, predict_dataset
 from multihmr.cluster import datasource as inputs
 from multihmr.cluster.datasource import find_inputs
-from multihmr.cluster.run import _RAY_ENVIRONMENT, _ray, _same_as_before
+from multihmr.cluster.run import _RAY_ENVIRONMENT, _locked, _ray, _same_as_before
 from multihmr.cluster.worker import Pool, pack
 from multihmr.cluster.writer import Report, ResultWriter
 from multihmr.io.parquet import BAD, SHARDS, Parts, people_schema, people_table, pictures_table, read_people

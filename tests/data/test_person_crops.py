@@ -66,7 +66,7 @@ def test_whoever_is_hidden_or_tiny_is_not_learned_from():
 def test_turned_cameras_turn_the_box():
     sample, turned = (
         sample_of((0.8, -0.6, 4.0)),
-        Augmentation(**{**vars(PLAIN), "roll": 1.0, "roll_deg": 90.0}),
+        Augmentation(**{**vars(PLAIN), "rotation_prob": 1.0, "roll_deg": 90.0}),
     )
     for seed in range(5):
         points = crop(sample, seed, turned).keypoints_2d[0]
