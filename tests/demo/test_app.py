@@ -149,7 +149,7 @@ def test_two_visitors_share_nothing_and_leave_nothing(tmp_path: Path, picture: P
 def test_idle_visits_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     guests = Sessions(tmp_path)
     folder = guests.of("a").folder
-    now = guests.of("a").seen
+    now = guests.of("a").used
     monkeypatch.setattr(sessions.time, "monotonic", lambda: now + sessions.IDLE + 1)
     guests.of("b")
     guests.end_idle()
