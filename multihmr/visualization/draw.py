@@ -358,3 +358,12 @@ def with_ids(picture: Any, humans: Humans) -> Any:
         text = f"({identity})" if guessed else str(identity)
         pen.text(at, text, tuple(color.tolist()), font, "mb", stroke_width=2, stroke_fill=(20, 20, 20))
     return np.asarray(image)
+
+
+def person_masks(humans: Humans, *, occluded: bool = False) -> np.ndarray:
+    """See `Humans.masks`."""
+    if occluded:
+        masks = [np.isfinite(depth_and_ids(humans[i])[0]) for i in range(len(humans))]
+        return np.stack(masks) if masks else np.zeros((0, *humans.image_size), bool)
+    ids = depth_and_ids(humans)[1]
+    return ids == np.arange(len(humans))[:, None, None]
