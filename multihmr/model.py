@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from .geometry import default_intrinsics
-from .humans import Humans
+from .humans import Humans, nearest_first
 from .networks.base import OF_PEOPLE, Network, Predictions
 from .postprocessing.tiling import merge_tiles, tiles_of
 from .postprocessing.to_humans import to_distorted_image, to_humans
@@ -415,7 +415,7 @@ class Model(NetworkHandle):
             for name in OF_PEOPLE
         }
         best = people["scores"].argsort(kind="stable")[::-1][: options.max_people]
-        best = best[people["translation"][best, 2].argsort(kind="stable")]
+        best = best[nearest_first(people["translation"][best])]
         return self._humans({name: array[best] for name, array in people.items()}, image, K, whole.K_source)
 
     def _humans(
@@ -691,7 +691,7 @@ class TopDownModel(Model):
         people = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         if scene.scores is not None:
             people["scores"] = scene.scores
-            kept = people["translation"][:, 2].argsort(kind="stable")
+            kept = nearest_first(people["translation"])
         else:
             kept = np.flatnonzero(people["scores"] >= (options.threshold or 0))
             best = people["scores"][kept].argsort(kind="stable")[::-1]

@@ -6,7 +6,6 @@ an hour without use. A session cannot be reached from another one.
 
 from __future__ import annotations
 
-import dataclasses
 import html
 import math
 import secrets
@@ -347,15 +346,8 @@ class Sessions:
 
 
 def joined(first: Humans, second: Humans) -> Humans:
-    """The people of both, of the same picture, nearest first."""
-    count = len(first)
-    both: dict[str, Any] = {}
-    for field in dataclasses.fields(Humans):
-        mine = getattr(first, field.name)
-        if isinstance(mine, np.ndarray) and field.name != "K" and mine.shape[:1] == (count,):
-            both[field.name] = np.concatenate([mine, getattr(second, field.name)])
-    people = dataclasses.replace(first, **both)
-    return people[np.argsort(people.translation[:, 2], kind="stable")]
+    """The people of both, who are of the same image, nearest first."""
+    return Humans.concatenate([first, second]).nearest_first()
 
 
 def heights(humans: Humans, body: Body) -> np.ndarray:
