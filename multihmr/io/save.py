@@ -23,11 +23,10 @@ from typing import Any
 
 import numpy as np
 
-from ..bodies.amass import amass_arrays
 from ..humans import Humans, rotmat_to_rotvec
 from ..storage.atomic import write_bytes
 from ..storage.npz import read_npz
-from ..video.tracks import Track
+from ..video.tracks import Track, amass_arrays
 from .animation import humans_to_clips, tracks_to_clips
 from .bvh import clip_to_bvh
 from .fbx import glb_to_fbx
@@ -173,7 +172,7 @@ def load(path: str | os.PathLike[str], body: Any = None) -> Humans:
         >>> bool(np.allclose(again.vertices, humans.vertices, atol=1e-5))
         True
     """
-    from ..bodies.posing import posed  # here, because writing does without torch
+    from ..bodies.base import posed  # here, because writing does without torch
 
     required = {*_PARAMETERS, "K", "K_source", "image_size", "body", "unpredicted"}
     stored = _read(Path(path), required)

@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from ..bodies.amass import amass_arrays
 from ..bodies.topology import Topology
 from ..humans import Humans, project, rotmat_to_rotvec
 from ..storage.atomic import write_bytes
 from ..storage.npz import read_npz
 
+SMPLX_JOINTS = 55  # of the smplx package: root, body, jaw, eyes, hands
 NPZ_FORMAT = "multihmr-track-1"
 
 # Trailing shapes of what a person has in each frame; a letter is any length.
@@ -212,7 +212,7 @@ def with_meshes(humans: Humans, body: Any) -> Humans:
 
     What counts is their pose, shape, expression, translation and the camera; the rest may be of anyone.
     """
-    from ..bodies.posing import posed  # here, because collecting does without torch
+    from ..bodies.base import posed  # here, because collecting does without torch
 
     if body.name != humans.body:
         raise ValueError(f"the people have the body {humans.body!r}, got {body.name!r}; give model.body")
@@ -295,6 +295,41 @@ def _amass(track: Track) -> dict[str, Any]:
         "mocap_frame_rate": track.fps,
         "mocap_start_time": track.times[0] if len(track) else 0.0,
         "mocap_rows": rows,
+    }
+
+
+def amass_arrays(
+    topology: Topology,
+    *,
+    body: str,
+    rotvec: np.ndarray,
+    shape: np.ndarray,
+    expression: np.ndarray,
+    pelvis: np.ndarray,
+) -> dict[str, Any]:
+    """Rows of poses and trans as AMASS's tools read them; camera frame, radians and metres.
+
+    Args:
+        topology: of the body.
+        body: its name. Of "smplx", poses are the 165 numbers of its package, in its order, relative to the
+            flat hand, and trans is what the package adds to its vertices, which it turns about the pelvis of
+            the rest pose. Of other bodies, poses are in the order of `topology.pose_names`, and trans is
+            the pelvis.
+        rotvec: (T, R, 3) axis-angle.
+        shape: (T, S). expression: (T, E). pelvis: (T, 3).
+    """
+    poses, trans = rotvec, pelvis
+    if topology.rest_pelvis is not None and body == "smplx":
+        poses = np.zeros((len(rotvec), SMPLX_JOINTS, 3), np.float32)
+        poses[:, topology.pose_joints] = rotvec
+        numbers = np.concatenate([np.ones((len(rotvec), 1)), shape, expression], axis=1)
+        trans = (pelvis - numbers @ topology.rest_pelvis).astype(np.float32)
+    width = int(np.prod(poses.shape[1:]))
+    return {
+        "poses": poses.reshape(-1, width),
+        "trans": trans,
+        "gender": "neutral",
+        "surface_model_type": body,
     }
 
 

@@ -241,5 +241,5 @@ def test_a_wireframe_shows_edges_and_hides_what_is_behind(make_humans):
 
 
 def test_an_unknown_keypoint_set_is_named(make_humans):
-    with pytest.raises(ValueError, match="no keypoint set .h36m17. for body .ball.; known: "):
+    with pytest.raises(ValueError, match=r"no keypoint set 'h36m17' for body 'ball'; known: "):
         draw(make_humans((0, 0, 2)), GREY, side_views=False, keypoints="h36m17")
