@@ -114,7 +114,7 @@ PROSE = {
     r"passers-by": "other people in the crop",
     r"stood up again|stands? up again": "posed",
     r"\w*reader of joints|joint reader|reads? joints off|read off the patches": "joint heatmap head",
-    r"(?<!-)twins": "paired crops",
+    r"(?<![-\"])twins": "paired crops",
 }
 # calls and options as they are not written any more -> instead
 PAST = {
