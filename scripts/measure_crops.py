@@ -4,9 +4,9 @@
     python scripts/measure_crops.py --data data/test --count 200
 
 First the errors with true boxes and cameras, as in the ablations, of the GLNet and of the mean person. Then
-two crops per person, with boxes up to a quarter larger or smaller and shifted by up to a twelfth of a side: the
-distance of the two predicted heads in % of their depth. Last, on one thread, the time of the network with the
-body and of its backbone alone, for one, four and eight crops, in turns.
+two crops per person, with boxes up to a quarter larger or smaller and shifted by up to a twelfth of a side:
+the distance of the two predicted heads in % of their depth. Last, on one thread, the time of the network with
+the body and of its backbone alone, for one, four and eight crops, in turns.
 """
 
 import argparse
