@@ -31,5 +31,5 @@ tracks = collect(model.predict_video(cuts), fps=30)
 print(save(tracks, "moving.glb", body=model.body))
 
 # Plain meshes in the axes of another program, for what has no importer.
-there = humans.to("unity")
+there = humans.in_frame("unity")
 print(f"heads in Unity's axes: {there.translation.round(2).tolist()}, {len(there.faces)} triangles a person")

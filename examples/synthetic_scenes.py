@@ -4,7 +4,7 @@ python examples/synthetic_scenes.py
 """
 
 from multihmr.bodies.anny import Anny
-from multihmr.bodies.posing import posed
+from multihmr.bodies.base import posed
 from multihmr.data.synthetic.dataset import SyntheticScenes
 from multihmr.humans import project
 

@@ -1,4 +1,4 @@
-"""The people of one image: `Humans`, what predict gives and what everything afterwards knows.
+"""`Humans`: the people of one image, as predict returns them and as every output format takes them.
 
 Camera frame: x right, y down, z forward (OpenCV), metres. Pixels: (x, y) of the image as given, where the
 centre of the top-left pixel is (0.5, 0.5). numpy only.
@@ -7,7 +7,8 @@ centre of the top-left pixel is (0.5, 0.5). numpy only.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,13 +19,16 @@ import numpy as np
 from .bodies.topology import Topology, _frozen
 
 if TYPE_CHECKING:
+    from pandas import DataFrame
+    from trimesh import Scene
+
     from .bodies.measurements import Measurements
     from .io.coordinate_frames import InFrame
     from .visualization.notebook import Html
 
 K_SOURCES = ("given", "exif", "predicted", "assumed")
 
-# Told apart by hue and by lightness; those next to each other, who often stand so too, differ most.
+# Of person 1, 2, ...: neighbours in the list differ most, in hue and in lightness.
 PALETTE = np.array(
     [
         (236, 110, 84),
@@ -60,7 +64,14 @@ _SHAPES: dict[str, tuple[str | int, ...]] = {
 
 @dataclass(frozen=True, eq=False)
 class Keypoints:
-    """A named joint set of N people: xy (N, M, 2) in original pixels, xyz (N, M, 3) in metres, camera."""
+    """A named joint set of N people.
+
+    Attributes:
+        names: M names of the points.
+        xy: (N, M, 2) in pixels of the image as given.
+        xyz: (N, M, 3) in metres, camera frame.
+        edges: pairs of points that form the skeleton.
+    """
 
     names: tuple[str, ...]
     xy: np.ndarray
@@ -68,30 +79,44 @@ class Keypoints:
     edges: tuple[tuple[int, int], ...] = ()
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Humans:
-    """N people of one image; length, iteration and indexing give people: `humans[humans.scores > 0.5]`.
+    """The N people of one image: meshes, joints and body parameters in metres, and the camera.
 
-    scores       (N,)        confidence, 0 to 1
-    vertices     (N, V, 3)   metres, camera frame; triangles in `topology.faces`
-    joints       (N, J, 3)   metres, camera frame; names in `topology.joint_names`
-    joints_2d    (N, J, 2)   `joints` in pixels of the image as given
-    boxes        (N, 4)      x0, y0, x1, y1 in pixels, around the person, within the image
-    translation  (N, 3)      the person's centre (the head) in metres, camera frame
-    pelvis       (N, 3)      metres, camera frame
-    pose         (N, R, 3, 3) rotations; the first orients the whole person in the camera frame
-    shape        (N, S)      named in `topology.shape_names`
-    expression   (N, E)      named in `topology.expression_names`
-    K            (3, 3)      intrinsics in pixels of the image as given
-    K_source     where K came from: "given", "exif", "predicted" or "assumed"
-    image_size   (height, width) in pixels
-    body         name of the body that the parameters belong to
-    track_ids    (N,) int or None; of a video: who is who, from 1
-    filled       (N,) bool or None; of a video: not seen in this frame but put between two others
-    unpredicted  names of joints and expressions that the checkpoint never moves; empty: it predicts all
+    Length, iteration and indexing give people; an image without people has length 0. Predict sorts them by
+    distance, nearest first; indexing keeps the order of the index. Arrays are read-only float32.
 
-    Predict gives the nearest person first; indexing keeps the order that it is asked for. Arrays are
-    read-only float32. A wrong length or shape, or a number that is not finite, raises ValueError by name.
+    Attributes:
+        scores: (N,) confidence, 0 to 1.
+        vertices: (N, V, 3) in metres, camera frame; triangles in `topology.faces`.
+        joints: (N, J, 3) in metres, camera frame; names in `topology.joint_names`.
+        joints_2d: (N, J, 2) `joints` in pixels of the image as given.
+        boxes: (N, 4) x0, y0, x1, y1 in pixels, around the person, within the image.
+        translation: (N, 3) the person's centre (the head joint) in metres, camera frame.
+        pelvis: (N, 3) in metres, camera frame.
+        pose: (N, R, 3, 3) rotations; the first orients the whole person in the camera frame.
+        shape: (N, S) shape parameters, named in `topology.shape_names`.
+        expression: (N, E) face parameters, named in `topology.expression_names`.
+        K: (3, 3) intrinsics in pixels of the image as given.
+        K_source: where K came from: "given", "exif", "predicted" or "assumed".
+        image_size: (height, width) in pixels.
+        body: name of the body model that the parameters belong to.
+        topology: what all people of this body share: faces, joint names, skin.
+        track_ids: (N,) int or None; identities in a video, from 1.
+        unpredicted: names of joints and expressions that the checkpoint never moves; empty: it predicts all.
+        filled: (N,) bool or None; True for a person of a video who was interpolated, not detected, here.
+
+    Raises:
+        ValueError: an array has another length or shape, or numbers that are not finite; it is named.
+
+    Example:
+        >>> model = load_model()
+        >>> humans = model.predict("street.jpg")
+        >>> humans.vertices.shape[0] == humans.scores.shape[0] == len(humans)
+        True
+        >>> confident = humans[humans.scores > 0.5]
+        >>> for person in confident:
+        ...     assert person.vertices.shape[0] == 1
     """
 
     scores: np.ndarray
@@ -158,7 +183,23 @@ class Humans:
         shape_count: int | None = None,
         expression_count: int | None = None,
     ) -> Humans:
-        """Nobody: length 0, trailing shapes as ever. Counts that are not given follow the topology."""
+        """Humans of length 0 with the trailing shapes of the body.
+
+        Args:
+            topology: of the body.
+            K: (3, 3) intrinsics in pixels.
+            K_source: "given", "exif", "predicted" or "assumed".
+            image_size: (height, width) in pixels.
+            body: name of the body; that of the topology if not given.
+            unpredicted: as in `Humans`.
+            vertex_count, rotation_count, shape_count, expression_count: trailing lengths; those of the
+                topology if not given.
+
+        Example:
+            >>> camera = {"K": np.eye(3), "K_source": "given", "image_size": (480, 640)}
+            >>> len(Humans.empty(topology=humans.topology, **camera))
+            0
+        """
         counts = {
             "J": len(topology.joint_names),
             "V": _first(vertex_count, int(topology.faces.max(initial=-1)) + 1),
@@ -180,6 +221,42 @@ class Humans:
             unpredicted=unpredicted,
         )
 
+    @classmethod
+    def concatenate(cls, parts: Sequence[Humans]) -> Humans:
+        """The people of several Humans of one image as one, in the order given.
+
+        Camera, image size, body and the rest of what is not per person are those of the first. `track_ids`
+        and `filled` are kept where all parts have them; they are None where no part has them.
+
+        Args:
+            parts: at least one; all of the same body.
+
+        Raises:
+            ValueError: no parts, other bodies, other image sizes, or only some parts have track_ids.
+
+        Example:
+            >>> len(Humans.concatenate([humans, humans[:1]])) == len(humans) + 1
+            True
+        """
+        if not parts:
+            raise ValueError("Humans.concatenate needs at least one Humans, got none")
+        first, rest = parts[0], parts[1:]
+        for part in rest:
+            if (part.body, part.image_size) != (first.body, first.image_size):
+                raise ValueError(
+                    f"Humans.concatenate takes people of one image and body, got {first!r} and {part!r}"
+                )
+        arrays: dict[str, Any] = {
+            name: np.concatenate([getattr(part, name) for part in parts]) for name in _SHAPES
+        }
+        for name in ("track_ids", "filled"):
+            values = [getattr(part, name) for part in parts if len(part) or part is first]
+            missing = [value is None for value in values]
+            if any(missing) and not all(missing):
+                raise ValueError(f"only some of the parts have {name}; give all of them, or none")
+            arrays[name] = None if all(missing) else np.concatenate(values)
+        return dataclasses.replace(first, **arrays)
+
     def __len__(self) -> int:
         return len(self.scores)
 
@@ -187,7 +264,11 @@ class Humans:
         return (self[i] for i in range(len(self)))
 
     def __getitem__(self, index: int | slice | list[int] | np.ndarray) -> Humans:
-        """The people at an int (length 1), slice, boolean mask (N,) or list of ints, in that order."""
+        """The people at an int (length 1), slice, boolean mask (N,) or list of ints, in that order.
+
+        Raises:
+            IndexError: there is no such person.
+        """
         rows = np.atleast_1d(np.arange(len(self))[np.zeros(0, int) if _is_empty(index) else index])
         chosen: dict[str, Any] = {name: getattr(self, name)[rows] for name in _SHAPES}
         for name in ("track_ids", "filled"):
@@ -196,28 +277,58 @@ class Humans:
 
     def __repr__(self) -> str:
         height, width = self.image_size
-        people = {0: "nobody", 1: "1 person"}.get(len(self), f"{len(self)} people")
+        people = {0: "no people", 1: "1 person"}.get(len(self), f"{len(self)} people")
         near = f", nearest at {self.distances.min():.2f} m" if len(self) else ""
         return f"Humans({people}{near}, body {self.body!r}, {width}x{height} image, K {self.K_source})"
 
     @property
     def distances(self) -> np.ndarray:
-        """(N,) from the camera to each person's head [m]."""
+        """(N,) from the camera to each head [m]; predict sorts people by it, nearest first."""
         return np.linalg.norm(self.translation, axis=-1)
 
     @property
+    def numbers(self) -> np.ndarray:
+        """(N,) int by which pictures, tables and files call a person: the track id, else 1, 2, ..."""
+        return np.arange(1, len(self) + 1) if self.track_ids is None else self.track_ids
+
+    @property
     def colors(self) -> np.ndarray:
-        """(N, 3) uint8 RGB to draw each person in: by track id where there is one, else by index."""
-        ids = np.arange(len(self)) if self.track_ids is None else self.track_ids
-        return PALETTE[ids % len(PALETTE)]
+        """(N, 3) uint8 RGB of each person in pictures, videos and meshes, by `numbers`."""
+        return PALETTE[(self.numbers - 1) % len(PALETTE)]
 
     @cached_property
     def normals(self) -> np.ndarray:
         """(N, V, 3) unit vectors pointing out of the surface; larger triangles count more."""
         return _frozen(vertex_normals(self.vertices, self.topology.faces), np.float32)
 
+    def nearest_first(self) -> Humans:
+        """The same people, sorted by `distances`.
+
+        Example:
+            >>> bool((np.diff(humans.nearest_first().distances) >= 0).all())
+            True
+        """
+        return self[nearest_first(self.translation)]
+
     def keypoints(self, name: str) -> Keypoints:
-        """A named joint set of all people, such as "coco17"; an unknown name lists those there are."""
+        """A named joint set of all people.
+
+        Args:
+            name: "coco17", "openpose25", "h36m17" or another of `topology.keypoint_sets`.
+
+        Returns:
+            Keypoints: M names, xy (N, M, 2) in pixels of the image, xyz (N, M, 3) in metres.
+
+        Raises:
+            ValueError: the body has no such set; the message lists those there are.
+
+        Example:
+            >>> keypoints = humans.keypoints("coco17")
+            >>> keypoints.xyz.shape == (len(humans), 17, 3)
+            True
+            >>> keypoints.names[0]
+            'nose'
+        """
         sets = self.topology.keypoint_sets
         if name not in sets:
             known = ", ".join(sorted(sets)) or "none"
@@ -225,11 +336,35 @@ class Humans:
         xyz = sets[name].points(self.vertices, self.joints)
         return Keypoints(sets[name].names, project(xyz, self.K), xyz, sets[name].edges)
 
+    def masks(self, *, occluded: bool = False) -> np.ndarray:
+        """(N, H, W) bool: the pixels of the image that show each person's mesh.
+
+        Args:
+            occluded: include what is hidden behind other people (amodal masks). By default the nearest
+                person hides those behind, and no pixel belongs to two people.
+
+        Example:
+            >>> masks = humans.masks()
+            >>> masks.shape == (len(humans), *humans.image_size)
+            True
+            >>> int(masks.sum(0).max())
+            1
+        """
+        from .visualization.draw import person_masks
+
+        return person_masks(self, occluded=occluded)
+
     def to_dicts(self) -> list[dict[str, np.ndarray]]:
         """One dict per person, with the keys that users of the first Multi-HMR release know.
 
-        scores (), loc (2,) head in pixels, transl (3,) head, transl_pelvis (3,), rotvec (R, 3) axis-angle,
-        expression (E,), shape (S,), v3d (V, 3), j3d (J, 3), j2d (J, 2).
+        Returns:
+            Of each person: scores (), loc (2,) head in pixels, transl (3,) head and transl_pelvis (3,) in
+            metres, rotvec (R, 3) axis-angle in radians, expression (E,), shape (S,), v3d (V, 3) and j3d
+            (J, 3) in metres, j2d (J, 2) in pixels.
+
+        Example:
+            >>> [person["transl"].shape for person in humans[:1].to_dicts()]
+            [(3,)]
         """
         columns = {
             "scores": self.scores,
@@ -245,18 +380,30 @@ class Humans:
         }
         return [{key: value[i] for key, value in columns.items()} for i in range(len(self))]
 
-    def to(self, frame: str) -> InFrame:
-        """The points in the axes of another program: "opengl", "blender", "unity" (see coordinates.py).
+    def to_pandas(self, keypoints: str | None = "coco17") -> DataFrame:
+        """A table with one row per person: number, score, place, box, shape and named keypoints.
 
-        ValueError for an unknown one.
+        Args:
+            keypoints: the set whose points become columns NAME_x_m, NAME_y_m, NAME_z_m (camera frame) and
+                NAME_x_px, NAME_y_px (image); None, or a default that the body does not have: no keypoints.
+
+        Returns:
+            pandas.DataFrame; units are part of the column names. `humans.save("people.csv")` writes the same.
+
+        Raises:
+            ImportError: pandas is not installed.
+            ValueError: the body has no such keypoint set.
+
+        Example:
+            >>> table = humans.to_pandas()
+            >>> len(table) == len(humans)
+            True
+            >>> list(table.columns[:4])
+            ['person', 'score', 'distance_m', 'head_x_m']
         """
-        from .io.coordinate_frames import InFrame, camera_to_frame, frame_matrix
+        from .io.tables import humans_to_pandas
 
-        matrix, faces = frame_matrix(frame), self.topology.faces
-        names = ("vertices", "joints", "translation", "pelvis")
-        points = {name: camera_to_frame(getattr(self, name), frame) for name in names}
-        mirrored = bool(np.linalg.det(matrix) < 0)
-        return InFrame(name=frame, **points, faces=faces[:, ::-1] if mirrored else faces, matrix=matrix)
+        return humans_to_pandas(self, keypoints)
 
     def measurements(self, *, height: float | np.ndarray | None = None, body: Any = None) -> Measurements:
         """Height, chest, waist, hip, inseam and arm length of each person [m], from the shape at rest.
@@ -274,16 +421,71 @@ class Humans:
 
         return measure(load_body(self.body) if body is None else body, self.shape, height=height)
 
-    def to_supervision(self, keypoints: str = "coco17") -> tuple[Any, Any]:
+    def to_trimesh(self) -> Scene:
+        """The meshes as a trimesh.Scene, one coloured geometry "person_1", ... per person.
+
+        Axes as in glTF and in our mesh files: x right, y up, z to the viewer, metres; the camera is in the
+        origin. `numbers` names the people, score and track id are in the metadata of each mesh.
+
+        Example:
+            >>> scene = humans.to_trimesh()
+            >>> sorted(scene.geometry)[:1]
+            ['person_1']
+            >>> bool(np.allclose(scene.geometry["person_1"].vertices * [1, -1, -1], humans.vertices[0]))
+            True
+        """
+        from .io.meshes import humans_to_scene
+
+        return humans_to_scene(self)
+
+    def in_frame(self, frame: str) -> InFrame:
+        """The points and triangles in the axes of another program.
+
+        Args:
+            frame: "opencv", "opengl", "blender", "unity" (metres) or "unreal" (centimetres).
+
+        Returns:
+            InFrame: vertices, joints, translation and pelvis there, faces that turn outwards there, and the
+            (3, 3) matrix that leads there.
+
+        Raises:
+            ValueError: the frame is unknown; the message lists the known ones.
+
+        Example:
+            >>> there = humans.in_frame("blender")
+            >>> bool(np.allclose(there.vertices[..., 1], humans.vertices[..., 2]))  # depth is Blender's y
+            True
+        """
+        from .io.coordinate_frames import in_frame
+
+        return in_frame(self, frame)
+
+    def to(self, frame: str) -> InFrame:
+        """Deprecated: use `in_frame`."""
+        warnings.warn(
+            "humans.to(frame) is now humans.in_frame(frame); the old name goes in version 0.5",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return self.in_frame(frame)
+
+    def to_supervision(self, keypoints: str = "coco17", *, masks: bool = True) -> tuple[Any, Any]:
         """(Detections, KeyPoints) of the supervision library, which draws, filters and tracks them.
 
-        One row a person, class 0; `data` of the detections has "distance" [m]. `keypoints` names the set;
-        those outside of the picture are not visible. ImportError without supervision, ValueError for an
-        unknown set.
+        One row per person, class 0; `data` of the detections has "distance" [m].
+
+        Args:
+            keypoints: name of the set; those outside of the image are not visible.
+            masks: give the detections the visible pixels of each person, (N, H, W) bool: a byte per pixel
+                and person.
+
+        Raises:
+            ImportError: supervision is not installed.
+            ValueError: the body has no such keypoint set.
         """
         from .io.records import humans_to_supervision
 
-        return humans_to_supervision(self, keypoints)
+        return humans_to_supervision(self, keypoints, masks=masks)
 
     def save(
         self,
@@ -292,31 +494,61 @@ class Humans:
         rigged: bool = False,
         bones: str | Mapping[str, str] | None = None,
         body: Any = None,
+        rest: str | None = None,
     ) -> Path:
-        """Write a file whose suffix says the format: .glb, .npz, .json, .ply, .obj and more; gives its path.
+        """Write the people in the format of the suffix: .glb, .npz, .json, .csv, .ply, .obj, .stl and more.
 
-        `rigged=True`: a .glb with bones, skin and face. `bones` gives the bones other names ("mixamo", "vrm",
-        "smplx" or a dict); `body` is the one to make them with (`model.body`). See export.py.
+        Args:
+            path: of the file; its folder must exist.
+            rigged: a .glb with bones, skin and face.
+            bones: names of the bones: "mixamo", "vrm", "smplx" or a dict from ours to yours.
+            body: the body to make the bones with (`model.body`); None loads it by name.
+            rest: rest pose of a rigged file: "t-pose", "a-pose" or None for that of the body.
+
+        Returns:
+            The path. See `multihmr.save` for the formats and errors.
+
+        Example:
+            >>> humans.save("street.glb").name
+            'street.glb'
         """
         from .io.save import save
 
-        return save(self, path, rigged=rigged, bones=bones, body=body)
+        return save(self, path, rigged=rigged, bones=bones, body=body, rest=rest)
 
     def show(self, image: Any = None) -> Html:
-        """The people over `image` and, beside it, in 3D: as the last line of a notebook's cell.
+        """An HTML view for notebooks: the people over `image` and, beside it, as 3D meshes to turn.
 
-        Elsewhere `humans.show().save("people.html")` writes it for any browser; neither needs the internet.
-        ImportError without trimesh, whose viewer it uses.
+        Args:
+            image: what predict was given; None draws the people before plain paper.
+
+        Returns:
+            Html that a notebook displays; `.save("people.html")` writes a page for any browser. Neither
+            needs the internet.
+
+        Example:
+            >>> page = humans.show("street.jpg").save("people.html")
         """
         from .visualization.notebook import show
 
         return show(self, image)
 
-    def draw(self, image: Any = None, *, side_views: bool = True) -> np.ndarray:
-        """(H', W', 3) uint8 picture: the people over `image`, beside it views from the side and above."""
+    def draw(self, image: Any = None, **options: Any) -> np.ndarray:
+        """(H', W', 3) uint8 picture of the people over `image`; options as in `multihmr.draw`.
+
+        Example:
+            >>> picture = humans.draw("street.jpg", side_views=False, boxes=True)
+            >>> picture.shape == (*humans.image_size, 3)
+            True
+        """
         from .visualization.draw import draw
 
-        return draw(self, image, side_views=side_views)
+        return draw(self, image, **options)
+
+
+def nearest_first(translation: np.ndarray) -> np.ndarray:
+    """(N,) order of heads at (N, 3) [m] by their distance from the camera; equal ones keep their order."""
+    return np.argsort(np.linalg.norm(translation, axis=-1), kind="stable")
 
 
 def project(points: np.ndarray, K: np.ndarray) -> np.ndarray:

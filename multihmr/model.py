@@ -12,15 +12,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from .geometry import default_intrinsics
-from .humans import Humans
+from .humans import Humans, nearest_first
 from .networks.base import OF_PEOPLE, Network, Predictions
+from .postprocessing.quarter_turns import QuarterTurns
 from .postprocessing.tiling import merge_tiles, tiles_of
 from .postprocessing.to_humans import to_distorted_image, to_humans
 from .preprocessing.boxes import check_boxes
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from .preprocessing.types import ChannelOrder, ImageLike, IntrinsicsLike
     from .video.tracker import Tracking
 
+AUTO_TILES = 2  # where nobody is found with tiles="auto"
 CROPS_PER_IMAGE = 4  # a top-down model computes batch_size times as many crops at once; they are small
 Camera = tuple[Tensor | None, str]  # (3, 3) intrinsics in pixels of an image, or None, and their K_source
 
@@ -47,8 +49,9 @@ class _Options:
 
     threshold: float | None
     max_people: int | None
-    tiles: int
+    tiles: int | Literal["auto"]
     batch_size: int
+    any_rotation: bool = False
 
 
 class Model(NetworkHandle):
@@ -74,6 +77,30 @@ class Model(NetworkHandle):
         self.network = network
         self.licence = licence
         self.runtime: Runtime = EagerRuntime(network)
+
+    def __repr__(self) -> str:
+        """The model in some lines; `model.network` prints its layers."""
+        network, config, body = self.network, self.config, self.body
+        count = sum(parameter.numel() for parameter in network.parameters()) / 1e6
+        topology = body.topology
+        dtype = str(network.backbone.half_dtype or torch.float32).removeprefix("torch.")
+        lines = {
+            "network": f"{self.family}, {count:.1f} million parameters",
+            "backbone": f"{config.backbone}, {dtype}, on {self.device}",
+            "input": f"{'one crop per person' if network.top_down else 'letterboxed image'}, "
+            f"{config.image_size} pixels",
+            "body": f"{body.name}, {len(topology.joint_names)} joints, {body.shape_count} shape and "
+            f"{body.expression_count} expression values",
+            "not predicted": f"{len(config.unpredicted)} joints and expressions"
+            if config.unpredicted
+            else "-",
+            "runtime": type(self.runtime).__name__,
+            "licence": self.licence,
+            "fingerprint": self.fingerprint,
+        }
+        width = max(map(len, lines))
+        rows = (f"  {name:<{width}}  {value}" for name, value in lines.items())
+        return "\n".join([f"{type(self).__name__}(", *rows, ")"])
 
     # Loading and saving
 
@@ -190,7 +217,8 @@ class Model(NetworkHandle):
         fov: float | None = None,
         threshold: float | None = None,
         max_people: int | None = None,
-        tiles: int = 1,
+        tiles: int | Literal["auto"] = 1,
+        any_rotation: bool = False,
         distortion: DistortionLike | None = None,
         channels: ChannelOrder = "rgb",
     ) -> Humans:
@@ -209,6 +237,10 @@ class Model(NetworkHandle):
             max_people: keep only the best-scored.
             tiles: 2 predicts the image again in parts, two along its longer side (3: three, up to 8), for
                 people who are small in it; with 2 the network runs three to five times instead of once.
+                "auto" does so with 2 where nobody is found otherwise.
+            any_rotation: where nobody is found, predict the image turned by 90, 180 and 270 degrees as well,
+                and take the turn whose people have the best scores: for pictures that lie on their side and
+                people who lie or hang.
             distortion: of the lens whose camera matrix is K: k1, k2, p1, p2, k3 of OpenCV, or
                 `preprocessing.distortion.Distortion.of_fisheye`. The network gets an undistorted image;
                 `joints_2d` and `boxes` are in pixels of the original.
@@ -222,7 +254,8 @@ class Model(NetworkHandle):
             FileNotFoundError: there is no such file.
         """
         options: dict[str, Any] = {"fov": fov, "threshold": threshold, "max_people": max_people}
-        options |= {"tiles": tiles, "distortion": distortion, "channels": channels}
+        options |= {"tiles": tiles, "any_rotation": any_rotation}
+        options |= {"distortion": distortion, "channels": channels}
         return self.predict_batch([image], [K], [boxes], **options)[0]
 
     def predict_batch(
@@ -234,8 +267,9 @@ class Model(NetworkHandle):
         fov: float | None = None,
         threshold: float | None = None,
         max_people: int | None = None,
-        tiles: int = 1,
+        tiles: int | Literal["auto"] = 1,
         batch_size: int = 8,
+        any_rotation: bool = False,
         distortion: DistortionLike | None = None,
         channels: ChannelOrder = "rgb",
     ) -> list[Humans]:
@@ -249,6 +283,7 @@ class Model(NetworkHandle):
             threshold: as in `predict`, for all images.
             max_people: as in `predict`, for all images.
             tiles: as in `predict`, for all images.
+            any_rotation: as in `predict`, for all images.
             distortion: as in `predict`, for all images.
             channels: as in `predict`, for all images.
             batch_size: images that go through the network at once.
@@ -257,7 +292,7 @@ class Model(NetworkHandle):
             One Humans per image, in their order.
         """
         check_options(fov, threshold, max_people, tiles, batch_size)
-        options = _Options(threshold, max_people, tiles, batch_size)
+        options = _Options(threshold, max_people, tiles, batch_size, any_rotation)
         images = several_images(images)
         Ks, boxes = one_each("Ks", Ks, images), one_each("boxes", boxes, images)
         given = None if boxes is None else [table for table in boxes if table is not None]
@@ -286,7 +321,7 @@ class Model(NetworkHandle):
         *,
         fov: float | None = None,
         threshold: float | None = None,
-        tiles: int = 1,
+        tiles: int | Literal["auto"] = 1,
         batch_size: int = 8,
         tracking: Tracking | None = None,
     ) -> Iterator[Humans]:
@@ -340,11 +375,30 @@ class Model(NetworkHandle):
     ) -> list[Humans]:
         """The people of a batch of images; `boxes` holds one table or None per image."""
         found = self._predict_once(images, cameras, options)
-        if options.tiles > 1:
-            found = [
-                self._predict_tiles(image, whole, options) for image, whole in zip(images, found, strict=True)
-            ]
+        for i, (image, camera) in enumerate(zip(images, cameras, strict=True)):
+            nobody = not len(found[i]) and options.max_people != 0
+            if options.tiles == "auto" and nobody:
+                found[i] = self._predict_tiles(image, found[i], replace(options, tiles=AUTO_TILES))
+            elif options.tiles != "auto" and options.tiles > 1:
+                found[i] = self._predict_tiles(image, found[i], options)
+            if options.any_rotation and nobody and not len(found[i]):
+                found[i] = self._predict_turned(image, camera, found[i], options)
         return found
+
+    def _predict_turned(
+        self, image: LoadedImage, camera: Camera, upright: Humans, options: _Options
+    ) -> Humans:
+        """The people of the turn of an image that shows the best-scored ones; `upright` if none does."""
+        height, width = image.pixels.shape[:2]
+        turns = [QuarterTurns.of(count, height, width) for count in (1, 2, 3)]
+        K, source = camera
+        cameras = [(None if K is None else turn.intrinsics(K), source) for turn in turns]
+        found = self._predict_once([turn.image(image) for turn in turns], cameras, options)
+        best = max(range(len(turns)), key=lambda i: found[i].scores.max(initial=0.0))
+        if not len(found[best]):
+            return upright
+        own_K = turns[best].intrinsics_back(found[best].K) if K is None else K
+        return self._humans(turns[best].people_back(found[best]), image, own_K, found[best].K_source)
 
     def _predict_distorted(
         self,
@@ -400,6 +454,7 @@ class Model(NetworkHandle):
 
     def _predict_tiles(self, image: LoadedImage, whole: Humans, options: _Options) -> Humans:
         """The people of an image, each once: those of the `whole` and those of its tiles."""
+        assert options.tiles != "auto"
         tiles = tiles_of(*whole.image_size, options.tiles)
         K = torch.tensor(whole.K, device="cpu")
         parts: list[Humans] = []
@@ -415,7 +470,7 @@ class Model(NetworkHandle):
             for name in OF_PEOPLE
         }
         best = people["scores"].argsort(kind="stable")[::-1][: options.max_people]
-        best = best[people["translation"][best, 2].argsort(kind="stable")]
+        best = best[nearest_first(people["translation"][best])]
         return self._humans({name: array[best] for name, array in people.items()}, image, K, whole.K_source)
 
     def _humans(
@@ -571,7 +626,8 @@ class TopDownModel(Model):
         fov: float | None = None,
         threshold: float | None = None,
         max_people: int | None = None,
-        tiles: int = 1,
+        tiles: int | Literal["auto"] = 1,
+        any_rotation: bool = False,
         distortion: DistortionLike | None = None,
         channels: ChannelOrder = "rgb",
     ) -> Humans:
@@ -589,6 +645,7 @@ class TopDownModel(Model):
                 those above the detector's own threshold.
             max_people: keep only the best-scored.
             tiles: as in `Model.predict`, for the detector; has no effect with boxes.
+            any_rotation: as in `Model.predict`, for the detector; has no effect with boxes.
             distortion: as in `Model.predict`.
             channels: as in `Model.predict`.
 
@@ -600,7 +657,8 @@ class TopDownModel(Model):
             FileNotFoundError: there is no such file.
         """
         options: dict[str, Any] = {"fov": fov, "threshold": threshold, "max_people": max_people}
-        options |= {"tiles": tiles, "distortion": distortion, "channels": channels}
+        options |= {"tiles": tiles, "any_rotation": any_rotation}
+        options |= {"distortion": distortion, "channels": channels}
         return super().predict(image, K, boxes, **options)
 
     def _check_takes_boxes(self) -> None:
@@ -670,6 +728,7 @@ class TopDownModel(Model):
             threshold=options.threshold,
             max_people=max_people,
             tiles=1 if max_people == 0 else options.tiles,
+            any_rotation=options.any_rotation,
             batch_size=options.batch_size,
         )
 
@@ -691,7 +750,7 @@ class TopDownModel(Model):
         people = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         if scene.scores is not None:
             people["scores"] = scene.scores
-            kept = people["translation"][:, 2].argsort(kind="stable")
+            kept = nearest_first(people["translation"])
         else:
             kept = np.flatnonzero(people["scores"] >= (options.threshold or 0))
             best = people["scores"][kept].argsort(kind="stable")[::-1]

@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def _check_assumptions(full: Any, model: Any) -> None:
-    """What multihmr.bodies.anny takes for granted."""
+    """Assumptions of multihmr.bodies.anny."""
     kept = model.base_mesh_vertex_indices
     shapes = full.stacked_phenotype_blend_shapes_mask.shape[0]
     assert torch.equal(full.blendshapes[:, kept], model.blendshapes)
@@ -137,7 +137,7 @@ def _bake_shapes(full: Any) -> tuple[dict[str, Tensor], float]:
 
 
 def _mean_rotation(covariances: Tensor) -> Tensor:
-    """(corners, J * 9) -> (J, 3, 3): the middle of each bone's rest orientations, where the search starts."""
+    """(corners, J * 9) -> (J, 3, 3): mean of each bone's rest orientations, where the search starts."""
     rotations = roma.special_procrustes(covariances.unflatten(1, (-1, 3, 3)))
     return roma.special_procrustes(rotations.mean(0))
 
@@ -164,7 +164,7 @@ def _quantise(directions: Tensor) -> tuple[dict[str, Tensor], Tensor]:
 
 
 def _bake_expressions(full: Any) -> dict[str, Tensor]:
-    """The facial actions: which vertex moves (one row a vertex and action), and where to."""
+    """The facial actions: moved vertices (one row per vertex and action) and their offsets."""
     shapes = full.stacked_phenotype_blend_shapes_mask.shape[0]
     actions = full.blendshapes[shapes:]
     action, vertex = (actions.abs().amax(-1) > 1e-7).nonzero(as_tuple=True)

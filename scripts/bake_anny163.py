@@ -58,11 +58,11 @@ def main() -> None:
 
 
 def package_model() -> Any:
-    """As the official code makes it, in float64."""
+    """The model as the official code builds it, in float64."""
     import anny
 
     if version("anny") not in ("0.2.0", "0.3.0", "0.3.1"):
-        raise SystemExit(f"anny {version('anny')} has other skinning weights; install 0.3.1 as said above")
+        raise SystemExit(f"anny {version('anny')} has other skinning weights; install 0.3.1 as above")
     return anny.create_fullbody_model(
         remove_unattached_vertices=False, all_phenotypes=True, skinning_method="lbs"
     )
@@ -95,12 +95,12 @@ def _check_mesh(model: Any, shared: dict[str, Tensor]) -> float:
 
 
 def _quads(triangles: Tensor) -> Tensor:
-    """(2 F, 3) triangles, two a quad -> (F, 4) sorted corners of the quads."""
+    """(2 F, 3) triangles, two per quad -> (F, 4) sorted corners of the quads."""
     return torch.stack([pair.unique() for pair in triangles.view(-1, 6)])
 
 
 def _bake_bones(model: Any, coefficients: Tensor) -> dict[str, Tensor]:
-    """Heads and bones at the corners, as a mean and what each direction of the shape adds."""
+    """Heads and bones at the corners, as a mean and one offset per direction of the shape."""
     weights = _corners(model)[1]
     heads = model.template_bone_heads.flatten() + weights @ model.bone_heads_blendshapes.flatten(1)
     tails = model.template_bone_tails.flatten() + weights @ model.bone_tails_blendshapes.flatten(1)

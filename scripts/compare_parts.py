@@ -1,12 +1,12 @@
-"""Where on the body do models err? Two or more Multi-HMRs, on the same people.
+"""Compare the errors of two or more Multi-HMRs by body part, on the same people.
 
     multihmr generate --out data/test --count 400 --seed 20000000 --split test
     python scripts/compare_parts.py plain.safetensors refined.safetensors --data data/test --count 200
 
-Every true person is asked for at the true place of the head, with the true camera, so that all models
-answer for the same people. In mm, means: MPJPE of each part (all joints of the hands, feet with toes, the 22
-of the body), about the pelvis; PA: each hand aligned on its own. Reprojection: how far joints in the picture
-are from the true ones, in % of the longer side of the person's box; of those joints that lie in the window.
+Every true person is predicted at the true head position with the true camera, so that all models are measured
+on the same people. Means in mm: MPJPE of each part (all joints of the hands, feet with toes, the 22 of the
+body), relative to the pelvis; PA: each hand aligned by itself. Reprojection: distance of joints from the true
+ones in % of the longer side of the person's box, over joints in the picture.
 """
 
 import argparse
@@ -36,7 +36,7 @@ def main() -> None:
     )
     parser.add_argument("models", nargs="+", help="names or files, of one body and one image size")
     parser.add_argument("--data", required=True, help="folder of shards")
-    parser.add_argument("--count", type=int, default=200, help="pictures")
+    parser.add_argument("--count", type=int, default=200, help="number of pictures (default: %(default)s)")
     args = parser.parse_args()
     models = {name: load_model(name) for name in args.models}
     body = next(iter(models.values())).body
@@ -71,7 +71,7 @@ def parts_of(topology: Topology) -> dict[str, list[int]]:
 
 
 def batches(folder: str, count: int, size: int) -> Any:
-    """Whole pictures in windows of `size` pixels."""
+    """Whole pictures, letterboxed to `size` pixels."""
     samples = iter(islice(Shards(folder), count))
     while some := list(islice(samples, BATCH)):
         yield collate([warp(s, Letterbox.whole(*s.image.shape[:2], size)) for s in some])
@@ -79,7 +79,7 @@ def batches(folder: str, count: int, size: int) -> Any:
 
 @torch.inference_mode()
 def errors(model: Any, batch: Batch, true: Targets, parts: dict[str, list[int]]) -> torch.Tensor:
-    """(P, FIGURES) of one batch; NaN where nothing of a part lies in the window."""
+    """(P, FIGURES) of one batch; NaN where no joint of a part is in the picture."""
     said = model(batch.images_B3HW(), batch.K_B33, centers=true.centers)
     pelvis = model.body.pelvis_joint
     ours_PJ3 = said.joints_PJ3 - said.joints_PJ3[:, pelvis, None]

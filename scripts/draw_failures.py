@@ -1,4 +1,4 @@
-"""Where the bundled model is wrong: the worst of the held-out pictures, each for one reason.
+"""Draw the failures of the bundled model: the worst held-out pictures of each kind of error.
 
 multihmr generate --out data/test --count 400 --seed 20000000 --split test
 python scripts/draw_failures.py --data data/test --out docs/failures.jpg
@@ -31,8 +31,8 @@ def main() -> None:
     )
     parser.add_argument("--model", default="multihmr-anny-hybrid", help="default: %(default)s")
     parser.add_argument("--data", required=True, help="folder of shards")
-    parser.add_argument("--count", type=int, default=400, help="pictures to look at; default: 400")
-    parser.add_argument("--each", type=int, default=2, help="pictures of each kind; default: 2")
+    parser.add_argument("--count", type=int, default=400, help="number of pictures (default: %(default)s)")
+    parser.add_argument("--each", type=int, default=2, help="pictures per kind (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("docs/failures.jpg"))
     args = parser.parse_args()
     model: Any = load_model(args.model)
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def faults(people: People, missed: int, false: int) -> dict[str, tuple[float, str]]:
-    """By kind: how bad it is, and the words for it. Of poses those of people who are well seen."""
+    """Kind of error -> its size and a caption; pose errors of clearly visible people only."""
     clear = people.found & (people.visibility > 0.7)
     pose = np.nanmax(np.where(clear, people.errors[:, PA], 0), initial=0)
     head = np.nanmax(np.where(people.found, people.errors[:, HEAD], 0), initial=0)
@@ -68,7 +68,7 @@ def faults(people: People, missed: int, false: int) -> dict[str, tuple[float, st
 
 
 def panel(sample: Sample, humans: Humans, words: str) -> Image.Image:
-    """The people over the picture, the picture itself beside it, and what is wrong."""
+    """The overlay, the picture beside it, and a caption."""
     overlay = draw(humans, sample.image, side_views=False, opacity=0.75)
     result = Image.new("RGB", (2 * SIDE, SIDE + CAPTION), (255, 255, 255))
     for i, pixels in enumerate((sample.image, overlay)):

@@ -1,12 +1,12 @@
-"""How good is a GLNet on crops of people whose boxes are known, and does the crop matter?
+"""Measure a GLNet on person crops: errors with true boxes, consistency between crops, and time.
 
     multihmr generate --out data/test --count 400 --seed 20000000 --split test
     python scripts/measure_crops.py --data data/test --count 200
 
 First the errors with true boxes and cameras, as in the ablations, of the GLNet and of the mean person. Then
-everybody is cropped twice, by boxes drawn up to a quarter larger or smaller and a twelfth of a side aside:
-how far the two answers' heads are from each other, in % of the distance. Last, on one thread, the time of the
-network with the body beside that of its backbone alone, for one, four and eight crops, in turns.
+two crops per person, with boxes up to a quarter larger or smaller and shifted by up to a twelfth of a side:
+the distance of the two predicted heads in % of their depth. Last, on one thread, the time of the network with
+the body and of its backbone alone, for one, four and eight crops, in turns.
 """
 
 import argparse
@@ -37,7 +37,7 @@ def main() -> None:
     )
     parser.add_argument("--model", default="glnet-anny-hybrid", help="default: %(default)s")
     parser.add_argument("--data", required=True, help="folder of shards")
-    parser.add_argument("--count", type=int, default=200, help="pictures")
+    parser.add_argument("--count", type=int, default=200, help="number of pictures (default: %(default)s)")
     args = parser.parse_args()
     model: Any = load_model(args.model)
 
@@ -59,7 +59,7 @@ def main() -> None:
 
 
 class MeanPerson:
-    """Says of every box that the mean person is in it; where does not matter to what is shown."""
+    """Predicts the mean person for every box; the position does not matter for root-relative errors."""
 
     def __init__(self, body: Any) -> None:
         self.body = body
@@ -74,7 +74,7 @@ class MeanPerson:
 
 
 def two_crops(model: Any, samples: Iterable[Sample]) -> np.ndarray:
-    """(P,) distances between the heads of two answers for everybody [% of the distance to them]."""
+    """(P,) distance between the heads of two predictions per person [% of the head's distance]."""
     rng = np.random.default_rng(0)
     apart = []
     for sample in samples:
@@ -106,7 +106,7 @@ def times(model: Any, crops: int, rounds: int = 25) -> np.ndarray:
 
 
 def jittered(box: Any, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """The box, a little larger or smaller and aside, as far as it lies in the picture."""
+    """The box, randomly scaled and shifted, clipped to the picture."""
     middle = (box[:2] + box[2:]) / 2 + longer_side(box) * rng.uniform(-SHIFT, SHIFT, 2)
     half = (box[2:] - box[:2]) / 2 * np.exp(rng.uniform(-np.log(SCALE), np.log(SCALE)))
     limit = np.array([shape[1], shape[0]])

@@ -1,11 +1,11 @@
-"""How many pictures of three dressed people can one core render a second?
+"""Measure how many synthetic pictures one core renders per second.
 
     python scripts/measure_rendering.py --assets ../shared/assets
 
-Everything that a picture of a training set costs counts: drawing the scene from its seed, posing and dressing
-the people, tracing with shadows and clean edges, the camera's faults, the truth. Textures that were read and
-clothes that were fitted once are kept, as in any long run, so each picture is made once before. CPU time of
-one process with one thread, so that other work on the machine matters little.
+The whole cost of a picture is measured: sampling the scene, posing and dressing the people, ray tracing with
+shadows and antialiasing, sensor simulation, ground truth. Textures and fitted clothes are cached, as in a
+long run, so each picture is rendered once before. CPU time of one process with one thread, so that other work
+on the machine matters little.
 """
 
 import argparse
@@ -23,10 +23,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--assets", type=Path, help="folder of MakeHuman's assets and captured poses")
-    parser.add_argument("--size", type=int, default=448, help="of the pictures in pixels; default: 448")
-    parser.add_argument("--people", type=int, default=3, help="in each picture; default: 3")
-    parser.add_argument("--count", type=int, default=20, help="pictures; default: 20")
-    parser.add_argument("--rounds", type=int, default=3, help="of which the median is told; default: 3")
+    parser.add_argument("--size", type=int, default=448, help="picture side in pixels (default: %(default)s)")
+    parser.add_argument("--people", type=int, default=3, help="people per picture (default: %(default)s)")
+    parser.add_argument("--count", type=int, default=20, help="number of pictures (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of the median (default: %(default)s)")
     args = parser.parse_args()
     torch.set_num_threads(1)
     scenes = SyntheticScenes(5, args.size, assets=args.assets)

@@ -136,7 +136,7 @@ def test_repr_is_one_line(make_humans):
     assert repr(make_humans(*PLACES)) == (
         "Humans(3 people, nearest at 2.00 m, body 'ball', 160x120 image, K given)"
     )
-    assert "nobody" in repr(make_humans())
+    assert "no people" in repr(make_humans())
 
 
 def test_faulty_topologies_are_refused():
@@ -148,3 +148,89 @@ def test_faulty_topologies_are_refused():
         Topology("t", np.zeros((0, 3)), (), (), {}, ("a", "b"), (), rest_pelvis=np.zeros((2, 3)))
     with pytest.raises(ValueError, match="vertex_indices and vertex_weights must both be"):
         KeypointSet(("a", "b"), np.zeros((1, 3), int), np.zeros((1, 3)))
+
+
+def test_fields_are_given_by_name_alone(make_humans):
+    with pytest.raises(TypeError, match="positional"):
+        Humans(make_humans().scores)
+
+
+def test_concatenated_people_are_the_parts_one_after_the_other(make_humans):
+    humans = make_humans(*PLACES, track_ids=[4, 7, 9])
+    again = Humans.concatenate([humans[2:], humans[:0], humans[:2]])
+    assert again.track_ids.tolist() == [9, 4, 7]
+    np.testing.assert_array_equal(again.vertices, humans[[2, 0, 1]].vertices)
+    assert len(Humans.concatenate([humans[:0]])) == 0
+    assert Humans.concatenate([make_humans(*PLACES)]).track_ids is None
+
+
+def test_people_who_do_not_belong_together_are_refused(make_humans):
+    humans = make_humans(*PLACES)
+    for parts, sentence in (
+        ([], "needs at least one Humans"),
+        ([humans, make_humans(*PLACES, image_size=(100, 100))], "people of one image and body"),
+        ([humans, make_humans(*PLACES, body="other")], "people of one image and body"),
+        ([humans, make_humans(*PLACES, track_ids=[1, 2, 3])], "only some of the parts have track_ids"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            Humans.concatenate(parts)
+
+
+def test_nearest_is_by_distance_not_by_depth(make_humans):
+    humans = make_humans((2.5, 0, 3), (0, 0, 3.2))  # distances 3.91 and 3.2 m
+    assert humans.nearest_first().translation[:, 2].tolist() == pytest.approx([3.2, 3])
+    assert (np.diff(humans.nearest_first().distances) >= 0).all()
+
+
+def test_people_are_numbered_from_one_or_by_track(make_humans):
+    humans = make_humans(*PLACES)
+    assert humans.numbers.tolist() == [1, 2, 3]
+    tracked = make_humans(*PLACES, track_ids=[1, 2, 14])
+    assert tracked.numbers.tolist() == [1, 2, 14]
+    np.testing.assert_array_equal(humans.colors[:2], tracked.colors[:2])  # one palette for both
+    np.testing.assert_array_equal(tracked.colors[2], tracked.colors[1])  # 12 colours
+
+
+def test_the_old_name_of_in_frame_says_so(make_humans):
+    humans = make_humans(*PLACES)
+    with pytest.warns(DeprecationWarning, match=r"humans\.to\(frame\) is now humans\.in_frame\(frame\)"):
+        there = humans.to("unity")
+    np.testing.assert_array_equal(there.vertices, humans.in_frame("unity").vertices)
+
+
+def test_masks_are_the_pixels_of_each_person(make_humans):
+    humans = make_humans((0, 0, 2), (0.1, 0, 3), radius=0.3)  # the nearer hides most of the other
+    near, far = humans.masks()
+    assert near.shape == humans.image_size
+    assert not (near & far).any()
+    assert near.sum() == pytest.approx(np.pi * 15**2, rel=0.05)  # 0.3 m at 2 m with focal 100
+    whole = humans.masks(occluded=True)
+    assert whole[1].sum() == pytest.approx(np.pi * 10**2, rel=0.06)
+    assert (whole[1] & near).sum() == whole[1].sum() - far.sum()
+    assert humans[:0].masks().shape == humans[:0].masks(occluded=True).shape == (0, *humans.image_size)
+
+
+def test_trimesh_has_a_coloured_mesh_for_each_person(make_humans):
+    humans = make_humans(*PLACES, track_ids=[4, 7, 9])
+    scene = humans.to_trimesh()
+    assert sorted(scene.geometry) == ["person_4", "person_7", "person_9"]
+    mesh = scene.geometry["person_7"]
+    np.testing.assert_allclose(mesh.vertices * [1, -1, -1], humans.vertices[1], atol=1e-6)
+    np.testing.assert_array_equal(mesh.visual.vertex_colors[0, :3], humans.colors[1])
+    assert mesh.metadata["track_id"] == 7
+    assert mesh.volume == pytest.approx(4 / 3 * np.pi * 0.3**3, rel=0.1)
+
+
+def test_a_table_has_a_row_for_each_person(make_humans, tmp_path):
+    pandas = pytest.importorskip("pandas")
+    humans = make_humans(*PLACES)
+    table = humans.to_pandas("poles")
+    assert table["person"].tolist() == [1, 2, 3]
+    np.testing.assert_allclose(table["head_z_m"], humans.translation[:, 2])
+    np.testing.assert_allclose(table["distance_m"], humans.distances)
+    points = humans.keypoints("poles")
+    np.testing.assert_allclose(table[f"{points.names[1]}_y_px"], points.xy[:, 1, 1])
+    again = pandas.read_csv(humans.save(tmp_path / "people.csv"))
+    assert list(again.columns) == list(humans.to_pandas().columns)
+    np.testing.assert_allclose(again["pelvis_y_m"], humans.pelvis[:, 1], rtol=1e-6)
+    assert len(pandas.read_csv(humans[:0].save(tmp_path / "people.csv"))) == 0

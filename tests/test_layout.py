@@ -30,6 +30,8 @@ EXTRAS = {
     "pxr": set(),
     "supervision": set(),
     "bpy": set(),
+    "pandas": set(),
+    "rerun": set(),
     "timm": {"networks/backbones/timm_backbones.py"},
     "tensorboard": set(),
     "anny": set(),

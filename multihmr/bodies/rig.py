@@ -28,6 +28,7 @@ class Rig:
     corrections  (9 (R - 1), V, 3)  what the entries of rotation - identity, of all but the root, add to the
                  rest shape; None: nothing
     bone_names, morph_names  B and E; as the topology has them if not given
+    rest_turns   (B, 3, 3)  how the rest pose differs from the body's own (a T-pose, say); None: it does not
     """
 
     topology: Topology
@@ -41,6 +42,7 @@ class Rig:
     corrections: np.ndarray | None = None
     bone_names: tuple[str, ...] = ()
     morph_names: tuple[str, ...] = ()
+    rest_turns: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         bones = len(self.offsets)
@@ -71,7 +73,11 @@ class Rig:
         turned[:, 0] = TO_GLTF[:, None] * (pose[:, 0] @ self.axes[0].T)
         nodes = np.tile(np.eye(3, dtype=np.float32), (len(pose), len(self.parents), 1, 1))
         nodes[:, list(self.topology.pose_joints)] = turned
-        return nodes
+        if self.rest_turns is None:
+            return nodes
+        above = self.rest_turns[np.maximum(self.parents, 0)]
+        above[0] = np.eye(3)
+        return above @ nodes @ self.rest_turns.transpose(0, 2, 1)
 
     def places(self, rotations: np.ndarray, offsets: np.ndarray) -> np.ndarray:
         """(T, B, 3) where the bones begin, of (T, B, 3, 3) rotations and (T, B, 3) offsets of the nodes."""

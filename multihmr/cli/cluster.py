@@ -1,4 +1,4 @@
-"""multihmr cluster: a whole data set into Parquet, on this machine or a cluster."""
+"""multihmr cluster: predict whole data sets into Parquet, on this machine or a Ray cluster."""
 
 from __future__ import annotations
 
@@ -25,16 +25,18 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         metavar="SRC",
         help="pictures, folders, globs, WebDataset shards (.tar), tables (.parquet), or URLs of them (s3://...)",
     )
-    parser.add_argument("--out", required=True, metavar="DST", help="folder or URL for the tables")
     parser.add_argument(
-        "--model", help="name of a release, path, or hf:owner/repo; default: the bundled model"
+        "--out", required=True, metavar="DST", help="output folder or URL of the tables (required)"
     )
-    parser.add_argument("--smplx", metavar="PATH", help="your SMPLX_NEUTRAL.npz, for models with that body")
+    parser.add_argument("--model", help="release, path, or hf:owner/repo (default: the bundled model)")
+    parser.add_argument(
+        "--smplx", metavar="PATH", help="path of SMPLX_NEUTRAL.npz, for models with that body"
+    )
     add_fields(parser, Settings)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Predict what is not done yet. 0: every input has an answer, if only that it is bad."""
+    """Predict what is not done yet; 0 if every input has a result or a reason why not."""
     from ..cluster import Settings, predict_dataset
     from ..model import load_model
 
@@ -53,15 +55,15 @@ def run(args: argparse.Namespace) -> int:
     if report.bad > len(report.reasons):
         print(f"  and {report.bad - len(report.reasons)} more: see {args.out}/bad", file=sys.stderr)
     if report.missing:
-        return fail(f"of {report.missing} inputs no answer came; run the same again to do them")
+        return fail(f"{report.missing} inputs have no result; run the same again to do them")
     return 0
 
 
 def _summary(report: Report) -> str:
     words = f"{report.pictures} pictures, {report.people} people, {report.bad} bad inputs"
     if report.before:
-        words += f"; {report.before} were done before"
+        words += f"; {report.before} were done earlier"
     if report.pictures:
         words += f"; {report.seconds:.0f} s, {report.rate:.2f} pictures per second"
-        words += f", {report.rate_of_worker:.2f} for each of {report.workers} workers while it works"
+        words += f", {report.rate_of_worker:.2f} per working worker of {report.workers}"
     return words

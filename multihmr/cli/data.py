@@ -1,4 +1,4 @@
-"""multihmr data list | check: data sets, and whether one is complete."""
+"""multihmr data list | check: known data sets, and whether a copy of one is complete."""
 
 from __future__ import annotations
 
@@ -12,15 +12,23 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     from ..data import DATASETS
 
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    verbs.add_parser("list", help="the data sets that are known by name, and where to register for them")
-    check = verbs.add_parser("check", help="say what is missing of a data set, else draw some of its samples")
+    verbs.add_parser("list", help="list the known data sets, and where to register for them")
+    check = verbs.add_parser(
+        "check", help="list what is missing of a data set, or else draw some of its samples"
+    )
     check.add_argument("name", metavar="NAME", help=f"one of {', '.join(sorted(DATASETS))}")
-    check.add_argument("root", type=Path, metavar="ROOT", help="the folder with its files")
-    check.add_argument("--split", help="default: the data set's first")
-    check.add_argument("--count", type=int, default=10, help="samples to draw; default: %(default)s")
-    check.add_argument("--out", type=Path, metavar="DIR", help="for the pictures; default: NAME-check")
-    check.add_argument("--cache", type=Path, metavar="DIR", help="for the index; default: ROOT/.multihmr")
-    check.add_argument("--bodies", type=Path, metavar="DIR", help="with your SMPL-X and SMPL files")
+    check.add_argument("root", type=Path, metavar="ROOT", help="folder with its files")
+    check.add_argument("--split", help="split (default: the first of the data set)")
+    check.add_argument(
+        "--count", type=int, default=10, help="number of samples to draw (default: %(default)s)"
+    )
+    check.add_argument("--out", type=Path, metavar="DIR", help="output folder (default: NAME-check)")
+    check.add_argument(
+        "--cache", type=Path, metavar="DIR", help="folder of the index (default: ROOT/.multihmr)"
+    )
+    check.add_argument(
+        "--bodies", type=Path, metavar="DIR", help="folder with SMPL-X and SMPL files (default: ROOT)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -40,14 +48,14 @@ def run(args: argparse.Namespace) -> int:
     from ..evaluation.visualize_ground_truth import Bodies, save_truth
     from ..storage.paths import cache_folder
 
-    reader = kind(args.root, args.split, cache=args.cache)  # its warnings say what was left out
+    reader = kind(args.root, args.split, cache=args.cache)  # warns of what was left out
     print(f"{args.name} {reader.split}: {len(reader)} samples, {reader.records.people} people")
     if not len(reader):
-        return fail(f"{args.name} has no sample that can be used")
+        return fail(f"{args.name} has no usable sample")
     bodies = Bodies(args.bodies or args.root, args.root, cache_folder())
     out = args.out or Path(f"{args.name}-check")
     drawn = save_truth(reader, out, bodies, args.count)
-    print(f"{len(drawn)} pictures with their truth in {out}; look at them")
+    print(f"{len(drawn)} pictures with their ground truth in {out}")
     for body, reason in bodies.lacking.items():
         print(clean(f"  without the mesh of {body}: {reason}"))
     return 0

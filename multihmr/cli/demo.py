@@ -1,4 +1,4 @@
-"""multihmr demo: the page in a browser."""
+"""multihmr demo: serve the web demo."""
 
 from __future__ import annotations
 
@@ -11,18 +11,24 @@ from typing import Any
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--model", help="to start with: a release, path, or hf:owner/repo; default: the bundled model"
+        "--model", help="initial model: release, path, or hf:owner/repo (default: the bundled model)"
     )
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: the best there is")
-    parser.add_argument("--smplx", metavar="PATH", help="your SMPLX_NEUTRAL.npz, for models with that body")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1 or mps (default: the best available)")
+    parser.add_argument(
+        "--smplx", metavar="PATH", help="path of SMPLX_NEUTRAL.npz, for models with that body"
+    )
     parser.add_argument(
         "--host",
         default="127.0.0.1",
-        help="address to listen on; default: %(default)s, this machine alone; 0.0.0.0: the whole network",
+        help="address to listen on; 0.0.0.0 for the whole network (default: %(default)s, this machine only)",
     )
-    parser.add_argument("--port", type=int, help="default: the first free one from 7860 on")
+    parser.add_argument("--port", type=int, help="port (default: the first free one from 7860)")
     parser.add_argument(
-        "--max-upload", type=int, default=100, metavar="MB", help="largest file; default: %(default)s MB"
+        "--max-upload",
+        type=int,
+        default=100,
+        metavar="MB",
+        help="size limit of an upload (default: %(default)s)",
     )
     parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
     parser.add_argument("--share", action="store_true", help=argparse.SUPPRESS)
@@ -33,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     if args.share:
         raise ValueError(
             "--share would send every picture through servers of Gradio, and this page keeps them on the "
-            "machine; in a network that you trust use --host 0.0.0.0, else a tunnel of your own"
+            "machine; use --host 0.0.0.0 in a trusted network, or your own tunnel"
         )
     if args.max_upload < 1:
         raise ValueError(f"--max-upload must be at least 1 MB, got {args.max_upload}")
@@ -45,12 +51,12 @@ def run(args: argparse.Namespace) -> int:
         raise ImportError("the demo needs gradio: pip install 'multihmr[demo]'") from None
     from ..demo.sessions import Models
 
-    signal.signal(signal.SIGTERM, _stop)  # so that pictures are deleted then, too
+    signal.signal(signal.SIGTERM, _stop)  # so that uploads are deleted
     models = Models(args.model, device=args.device, smplx=args.smplx)
     with running(models, host=args.host, port=args.port, largest=args.max_upload) as url:
         print(f"{url}  (Ctrl-C ends it and deletes all pictures)", flush=True)
         if not _is_loopback(args.host):
-            print("Whoever reaches this machine can use the page: there is no password.", flush=True)
+            print("Anyone who can reach this machine can use the page: there is no password.", flush=True)
         if not args.no_browser:
             import webbrowser
 

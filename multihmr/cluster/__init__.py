@@ -1,4 +1,4 @@
-"""Whole data sets on Ray Data: what lies in files, who predicts, who writes, and all of it together."""
+"""Prediction of whole data sets on Ray Data: data source, workers, and the writer of results."""
 
 from .run import Settings as Settings
 from .run import predict_dataset as predict_dataset

@@ -1,8 +1,8 @@
-"""What lies in folders, globs, shards and tables, for Ray: each picture as one row, each bad file apart.
+"""Ray data source for folders, globs, shards and tables: one row per picture, also for unreadable files.
 
-Ray's readers of single formats stop a run at the first file that is damaged, and do not tell rows by name;
-so its reader of files (which knows disks, buckets, retries and how to share out work) is told here what
-is in a picture file, a tar of WebDataset's layout, and a Parquet table with a column of pictures.
+Ray's readers of single formats stop a run at the first damaged file and do not name rows. Its generic file
+reader (disks, buckets, retries, distribution) is extended here by picture files, tars in WebDataset's layout,
+and Parquet tables with a column of pictures.
 """
 
 from __future__ import annotations
@@ -27,31 +27,31 @@ from ray.data.datasource import DefaultFileMetadataProvider, FileBasedDatasource
 
 from ..io.parquet import open_place
 
-# what counts as a picture in a folder or shard; a file that is named is read whatever it is called
+# endings of pictures in folders and shards; a file given by name may have any
 PICTURE_SUFFIXES = {".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"} | {
     ".heic", ".heif", ".avif", ".jp2", ".ppm", ".pgm", ".tga"
 }  # fmt: skip
 SHARD_SUFFIXES = (".tar", ".tgz", ".tar.gz")
 TABLE_SUFFIXES = (".parquet",)
-MAX_BYTES = 256 * 1024**2  # of one picture file: more than any that load_image takes
-ROWS_AT_ONCE = 16  # of a table
+MAX_BYTES = 256 * 1024**2  # size limit of a picture file, above what load_image takes
+ROWS_AT_ONCE = 16  # rows of a table read together
 DAMAGES = (OSError, EOFError, tarfile.TarError, pa.ArrowException, zlib.error, lzma.LZMAError)
 
 ROW = pa.schema(
     [
         ("picture", pa.string()),  # its name; of a shard or table: of the file, "/", of the picture there
-        ("shard", pa.string()),  # the shard or table that it lies in
+        ("shard", pa.string()),  # its shard or table
         ("bytes", pa.binary()),
         ("K", pa.list_(pa.float32())),
-        ("reason", pa.string()),  # why there are no bytes
-        ("count", pa.int64()),  # the last row of a shard: how many pictures it had, also those left out
+        ("reason", pa.string()),  # reason if there are no bytes
+        ("count", pa.int64()),  # in the last row of a shard: its number of pictures, including skipped ones
     ]
 )
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """Files on one file system: paths there, and what stands before them in names ("s3://", nothing)."""
+    """Files on one file system: their paths, and the prefix of their names ("s3://" or none)."""
 
     files: pyarrow.fs.FileSystem
     prefix: str
@@ -59,7 +59,7 @@ class Inputs:
     shards: tuple[str, ...]  # and tables
 
     def without(self, done: pa.Array) -> Inputs:
-        """Without those of these names."""
+        """Without the inputs of these names."""
         return Inputs(self.files, self.prefix, self._left(self.pictures, done), self._left(self.shards, done))
 
     def _left(self, paths: tuple[str, ...], done: pa.Array) -> tuple[str, ...]:
@@ -68,19 +68,23 @@ class Inputs:
 
     @property
     def kinds(self) -> tuple[tuple[str, ...], ...]:
-        """Shards first: they take longest."""
+        """Kinds of files, shards first, which take longest."""
         return self.shards, self.pictures
 
     def name(self, path: str) -> str:
-        """What tables call the file of that path."""
+        """Name of a file in the tables."""
         return self.prefix + path
 
 
 def find_inputs(sources: Iterable[str], *, besides: str = "") -> list[Inputs]:
-    """The picture files, shards and tables that files, folders, globs and URLs mean, each once.
+    """Picture files, shards and tables of the given files, folders, globs and URLs, each once.
 
-    Folders are searched to any depth, without names that begin with "." or "_", and without `besides`.
-    FileNotFoundError: a source is not there, or has nothing in it.
+    Args:
+        sources: folders are searched recursively, without names that begin with "." or "_".
+        besides: folder to leave out.
+
+    Raises:
+        FileNotFoundError: a source does not exist, or has no inputs.
     """
     found: dict[str, tuple[pyarrow.fs.FileSystem, dict[str, None]]] = {}
     for source in sources:
@@ -120,7 +124,7 @@ def _listed(files: pyarrow.fs.FileSystem, folder: str) -> list[str]:
         found = [info.path for info in infos if info.type == pyarrow.fs.FileType.File]
     except UnicodeDecodeError as error:
         raise ValueError(
-            f"{folder} holds a name that is no UTF-8 ({error.object!r}), which tables cannot store: rename it"
+            f"{folder} has a name that is not UTF-8 ({error.object!r}), which tables cannot store: rename it"
         ) from error
     hidden = re.compile("/[._]")
     return sorted(path for path in found if _is_known(path) and not hidden.search(path, len(folder)))
@@ -131,9 +135,9 @@ def _is_known(path: str) -> bool:
 
 
 def _pattern(path: str) -> re.Pattern[str]:
-    """A glob as the shell means it: * within one folder, ** across any number of them."""
+    """Regular expression of a glob: * within one folder, ** across folders."""
     signs = {"**/": "(?:[^/]+/)*", "*": "[^/]*", "?": "[^/]"}
-    pieces = re.split(r"(\*\*/|\*|\?|\[[^\]]+\])", path)  # plain text and signs by turns
+    pieces = re.split(r"(\*\*/|\*|\?|\[[^\]]+\])", path)  # plain text and signs alternate
     for i, piece in enumerate(pieces):
         pieces[i] = signs.get(piece, piece.replace("[!", "[^")) if i % 2 else re.escape(piece)
     return re.compile("".join(pieces))
@@ -144,18 +148,18 @@ def _holds_many(path: str) -> bool:
 
 
 class _Listed(DefaultFileMetadataProvider):
-    """The files as they were found. Ray would look at each again: most of an hour, for ten million."""
+    """The listed files. Ray would stat each again: most of an hour for ten million."""
 
     def __init__(self, paths: Collection[str]) -> None:
         self.paths = paths
 
     def expand_paths(self, paths: list[str], *options: Any, **more: Any) -> Any:
-        listed, self.paths = self.paths, ()  # kept, it would travel with every task
+        listed, self.paths = self.paths, ()  # or it would be sent with every task
         return ((path, None) for path in listed)
 
 
 class _Unreadable:
-    """Takes the place of a file that cannot be opened, until its row is made."""
+    """Stands in for a file that cannot be opened, until its row is made."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error
@@ -168,9 +172,9 @@ class _Unreadable:
 
 
 class PictureSource(FileBasedDatasource):
-    """Rows of `ROW` from files of one file system. done: shard -> its pictures that are not wanted again."""
+    """Rows of `ROW` from files of one file system. done: shard -> pictures to skip."""
 
-    _NUM_THREADS_PER_TASK = 4  # small files in buckets: waiting, not work
+    _NUM_THREADS_PER_TASK = 4  # small files in buckets: latency, not work
 
     def __init__(
         self,
@@ -189,7 +193,7 @@ class PictureSource(FileBasedDatasource):
                 return filesystem.open_input_file(path)
             return filesystem.open_input_stream(path, compression=None)
         except OSError as error:
-            _raise_if_passing(error)
+            _raise_if_transient(error)
             return _Unreadable(error)
 
     def _read_stream(self, file: Any, path: str) -> Iterator[pa.Table]:
@@ -203,18 +207,18 @@ class PictureSource(FileBasedDatasource):
             else:
                 yield from self._read_shard(file, shard)
         except (*DAMAGES, ValueError) as error:
-            _raise_if_passing(error)
+            _raise_if_transient(error)
             what = "cannot be read" if shard is None else "cannot be read, or not to its end"
             yield _row(name, shard, None, f"{what}: {' '.join(str(error).split())}")
 
     def _read_shard(self, file: Any, shard: str) -> Iterator[pa.Table]:
-        """The pictures that are wanted, then how many there were."""
+        """The pictures that are not done, then their total number."""
         done = ray.get(self._done).get(shard, set())
         times: Counter[str] = Counter()
         table = shard.lower().endswith(TABLE_SUFFIXES)
         for member, data, reason, K in _in_table(file, self._column) if table else _in_tar(file):
             times[member] += 1
-            again = f"#{times[member]}" if times[member] > 1 else ""  # names tell pictures apart
+            again = f"#{times[member]}" if times[member] > 1 else ""  # names are unique
             name = f"{shard}/{member}{again}"
             if name not in done:
                 yield _row(name, shard, data, reason, K)
@@ -224,11 +228,11 @@ class PictureSource(FileBasedDatasource):
 
 
 Member = tuple[str, "bytes | None", "str | None", "list[float] | None"]
-"""name in the shard, bytes, else why there are none, K if it is known"""
+"""name in the shard; bytes, or else the reason; K if known"""
 
 
 def _in_tar(file: Any) -> Iterator[Member]:
-    """NAME.jpg and the like. NAME.mask.png is another thing than a picture, by WebDataset's custom."""
+    """NAME.jpg etc. NAME.mask.png is not a picture, by WebDataset's convention."""
     with tarfile.open(fileobj=file, mode="r|*") as tar:
         for member in tar:
             ending = PurePosixPath(member.name).name.partition(".")[2]
@@ -239,7 +243,7 @@ def _in_tar(file: Any) -> Iterator[Member]:
 
 
 def _in_table(file: Any, column: str | None) -> Iterator[Member]:
-    """Row 0, 1, ... with the bytes in `column`, or the only column that holds bytes; K where there is one."""
+    """Rows with the bytes in `column`, or in the only column of bytes; K where there is one."""
     table = pq.ParquetFile(file)
     column = _picture_column(table.schema_arrow, column)
     columns = [column] + ["K"] * ("K" in table.schema_arrow.names)
@@ -253,7 +257,7 @@ def _in_table(file: Any, column: str | None) -> Iterator[Member]:
 
 
 def _picture_column(schema: pa.Schema, wanted: str | None) -> str:
-    """The column of bytes, or of a struct with bytes as the library datasets writes pictures."""
+    """The column of bytes, or of a struct with bytes as Hugging Face datasets writes pictures."""
     holds = [field.name for field in schema if _holds_bytes(field.type)]
     if wanted is not None and wanted not in holds:
         raise ValueError(f"there is no column {wanted!r} of bytes; columns: {', '.join(schema.names)}")
@@ -272,22 +276,22 @@ def _holds_bytes(kind: pa.DataType) -> bool:
 
 
 def _flat(K: Any) -> list[float] | None:
-    """The numbers of a K that is stored flat or as rows."""
+    """The numbers of a K stored flat or as rows."""
     if K is None:
         return None
     return [float(number) for row in K for number in (row if isinstance(row, list) else [row])]
 
 
 def _limited(file: Any) -> tuple[bytes | None, str | None]:
-    """(bytes, None) or (None, why not)."""
+    """(bytes, None) or (None, reason)."""
     data = file.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
         return None, f"it has more than {MAX_BYTES // 1024**2} MB, which no picture should"
     return data, None
 
 
-def _raise_if_passing(error: Exception) -> None:
-    """Let Ray try again what fails now and then."""
+def _raise_if_transient(error: Exception) -> None:
+    """Re-raise transient errors, which Ray retries."""
     if any(sign in str(error) for sign in DataContext.get_current().retried_io_errors):
         raise error
 

@@ -1,4 +1,4 @@
-"""One copy of the model in a process of its own: rows of pictures in, rows for the tables out."""
+"""Ray worker: a model copy in its own process that turns rows of pictures into rows of tables."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from ..humans import Humans
     from ..model import Model
 
-TRIES = 2  # that a picture gets alone after its worker died
+TRIES = 2  # of a single picture after its worker died
 
 
 @dataclass(frozen=True)
 class Pool:
-    """How many workers there are, with how many threads each, and what they need.
+    """Number of workers, their threads, and the resources that they claim.
 
-    On CPUs workers claim nine tenths of theirs from Ray: what reads needs a place to run beside them.
+    On CPUs workers claim nine tenths of theirs from Ray, which leaves room for readers.
     """
 
     workers: int
@@ -41,7 +41,11 @@ class Pool:
 
     @classmethod
     def of(cls, resources: Mapping[str, float], workers: int | None, threads: int | None) -> Pool:
-        """All GPUs with a share of the CPUs each, else all CPUs; ValueError if there are not so many."""
+        """One worker per GPU with a share of the CPUs, else all CPUs.
+
+        Raises:
+            ValueError: Ray has fewer resources than asked for.
+        """
         cpus, gpus = resources.get("CPU", 1.0), int(resources.get("GPU", 0))
         if gpus:
             pool = cls(workers or gpus, threads or max(1, int(cpus // (workers or gpus))), True)
@@ -56,7 +60,7 @@ class Pool:
 
     @property
     def claims(self) -> dict[str, float]:
-        """Of one worker."""
+        """Resources of one worker."""
         return {"num_gpus": 1} if self.gpu else {"num_cpus": 0.9 * self.threads}
 
     @property
@@ -65,38 +69,38 @@ class Pool:
 
 
 @ray.remote
-class Attempts:
-    """Which pictures are being worked on, kept where a worker that dies does not take it along."""
+class RetryTracker:
+    """Tracks which pictures are in work, in an actor that survives a dying worker."""
 
     def __init__(self) -> None:
         self.begun: Counter[str] = Counter()
         self.alone: Counter[str] = Counter()
 
     def begin(self, names: list[str]) -> bool:
-        """Whether one of these was begun before and never ended, or is known to kill."""
+        """Whether one of these was begun before and never ended, or is known to kill workers."""
         again = any(self.begun[name] or self.alone[name] for name in names)
         self.begun.update(names)
         return again
 
     def begin_alone(self, name: str) -> int:
-        """How often this was begun alone before, and never ended."""
+        """How often this picture was begun alone before and never ended."""
         self.alone[name] += 1
         return self.alone[name] - 1
 
     def end(self, names: list[str]) -> None:
         for name in names:
             del self.begun[name]
-            if self.alone[name] <= TRIES:  # what kills is remembered: its batch may have to be done again
+            if self.alone[name] <= TRIES:  # kept for the others: their batch may be repeated
                 del self.alone[name]
 
 
 class Worker:
-    """What Ray Data calls with batches of inputs.ROW; for each, one row of packed tables and the seconds."""
+    """Callable of Ray Data: from a batch of datasource.ROW to one row of packed tables and the seconds."""
 
     def __init__(
-        self, model: Any, attempts: Any, options: dict[str, Any], pool: Pool, backend: str = "eager"
+        self, model: Any, retries: Any, options: dict[str, Any], pool: Pool, backend: str = "eager"
     ) -> None:
-        """model: where Ray keeps it. options: of predict_batch. backend: made here, graphs do not travel."""
+        """model: reference in Ray's store. options: of predict_batch. backend: built in the worker."""
         torch.set_num_threads(pool.threads)
         self.model: Model = ray.get(model)
         if pool.gpu:
@@ -107,21 +111,21 @@ class Worker:
             check_backend(backend, device=self.model.device.type)
             folder = cache_folder() / "graphs"
             self.model.runtime = make_runtime(self.model.network, backend, folder=folder)
-        self.attempts, self.options = attempts, options
+        self.retries, self.options = retries, options
         self.readers = ThreadPoolExecutor(pool.threads)
         self.schema = people_schema(self.model.body, self.model.config.unpredicted)
-        self._look_at_nothing()  # a machine that cannot predict says so now, before any picture is blamed
+        self._warm_up()  # a machine that cannot predict fails now, before a picture is blamed
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         start = time.perf_counter()
         rows = batch.to_pylist()
         given = [row for row in rows if row["bytes"] is not None]
         names = [row["picture"] for row in given]
-        again = bool(given) and ray.get(self.attempts.begin.remote(names))
+        again = bool(given) and ray.get(self.retries.begin.remote(names))
         answers = [self._predict_alone(row) for row in given] if again else self._predict(given)
         tables = self._tables(rows, given, answers)
         if given:
-            ray.get(self.attempts.end.remote(names))
+            ray.get(self.retries.end.remote(names))
         packed = {kind: [pack(table)] for kind, table in tables.items()}
         return pa.table({**packed, "seconds": [time.perf_counter() - start]})
 
@@ -144,7 +148,7 @@ class Worker:
         }
 
     def _predict_alone(self, row: dict[str, Any]) -> Humans | str:
-        tries = ray.get(self.attempts.begin_alone.remote(row["picture"]))
+        tries = ray.get(self.retries.begin_alone.remote(row["picture"]))
         if tries >= TRIES:
             return (
                 f"its worker died {TRIES + 1} times over it: too large for the memory, or a bug in a decoder"
@@ -152,38 +156,38 @@ class Worker:
         return self._predict([row])[0]
 
     def _predict(self, rows: list[dict[str, Any]]) -> list[Humans | str]:
-        """For each row its people, or why there is no answer."""
+        """People of each row, or the reason why there are none."""
         read = list(self.readers.map(_read, rows))
         asked = [i for i, answer in enumerate(read) if not isinstance(answer, str)]
         answers: list[Any] = list(read)
         try:
-            people = self._ask([read[i] for i in asked])
-        except Exception:  # one of them, or all together for the memory of the GPU
-            people = [self._ask_alone(read[i]) for i in asked]
+            people = self._predict_photos([read[i] for i in asked])
+        except Exception:  # one picture, or the GPU's memory for all together
+            people = [self._predict_single(read[i]) for i in asked]
         for i, answer in zip(asked, people, strict=True):
             answers[i] = answer
         return answers
 
-    def _ask(self, photos: list[Any]) -> list[Any]:
+    def _predict_photos(self, photos: list[Any]) -> list[Any]:
         images, Ks = [photo for photo, _ in photos], [K for _, K in photos]
         return self.model.predict_batch(images, Ks, **self.options)
 
-    def _ask_alone(self, photo: Any) -> Any:
+    def _predict_single(self, photo: Any) -> Any:
         try:
-            return self._ask([photo])[0]
+            return self._predict_photos([photo])[0]
         except Exception as error:
             try:
-                self._look_at_nothing()
-            except Exception:  # a GPU that fails once may fail for good: only a new process gets it back
+                self._warm_up()
+            except Exception:  # a failed GPU may need a new process
                 os._exit(1)
             return f"the network failed on it: {type(error).__name__}: {' '.join(str(error).split())}"
 
-    def _look_at_nothing(self) -> None:
+    def _warm_up(self) -> None:
         self.model.predict_batch([np.full((64, 64, 3), 128, np.uint8)])
 
 
 def _read(row: dict[str, Any]) -> tuple[LoadedImage, np.ndarray | None] | str:
-    """A picture, decoded, and its camera, if both can be used; else the reason."""
+    """The decoded picture and its camera; or the reason if one is unusable."""
     try:
         photo, K = load_image(row["bytes"]), row["K"]
         if K is not None:
@@ -194,7 +198,7 @@ def _read(row: dict[str, Any]) -> tuple[LoadedImage, np.ndarray | None] | str:
 
 
 def pack(table: pa.Table) -> bytes:
-    """For the way through Ray, where each row has its own tables."""
+    """A table as bytes, for Ray, where each row has its own tables."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as stream:
         stream.write_table(table)

@@ -1,4 +1,4 @@
-"""Where all results arrive, and the only place that writes: every picture once, part by part."""
+"""ResultWriter: collects the workers' results and alone writes them, each picture once, in parts."""
 
 from __future__ import annotations
 
@@ -16,56 +16,56 @@ from ..io.parquet import BAD, KINDS, SHARDS, Parts
 from .datasource import Inputs
 from .worker import unpack
 
-PART_PICTURES = 2000  # a part is written when it has so many, if not earlier
+PART_PICTURES = 2000  # most pictures of a part
 NAMES = ["picture", "shard"]
-SHOWN = 5  # reasons in a report
+SHOWN = 5  # number of reasons in a report
 
 
 @dataclass
 class Report:
-    """What a run has done so far."""
+    """Progress of a run."""
 
     pictures: int = 0
     people: int = 0
-    bad: int = 0  # inputs that cannot be used
-    before: int = 0  # pictures and bad inputs of earlier runs, left out
-    missing: int = 0  # of which no word came; running again does them
+    bad: int = 0  # unusable inputs
+    before: int = 0  # pictures and bad inputs done by earlier runs
+    missing: int = 0  # inputs without a result; running again does them
     seconds: float = 0.0
-    busy: float = 0.0  # seconds of all workers with pictures, summed
+    busy: float = 0.0  # working seconds of all workers, summed
     workers: int = 0
     reasons: list[str] = field(default_factory=list)  # of the first bad inputs
 
     @property
     def rate(self) -> float:
-        """Pictures per second, with the time that it took to start."""
+        """Pictures per second, including the start."""
         return self.pictures / self.seconds if self.seconds else 0.0
 
     @property
     def rate_of_worker(self) -> float:
-        """Pictures per second of one worker, while it works."""
+        """Pictures per second of one working worker."""
         return self.pictures / self.busy if self.busy else 0.0
 
 
-class Desk:
-    """Takes what workers send, in any order, and knows what earlier runs have done."""
+class ResultWriter:
+    """Collects the workers' results, in any order, and knows what earlier runs have done."""
 
     def __init__(
         self, parts: Parts, watch: Callable[[Report], None] | None = None, *, save_every: float = 60.0
     ) -> None:
-        """save_every: seconds after which a part is written in any case."""
+        """save_every: longest time between parts [s]."""
         self.parts, self.watch, self.save_every, self.report = parts, watch, save_every, Report()
         self.ready: dict[str, list[pa.Table]] = {kind: [] for kind in KINDS}
         self.pictures_ready = 0
-        self.seen: set[int] = set()  # hashes of the names that came in this run
-        self.plain = 0  # pictures in files of their own that are still to come
-        self.shards: set[str] = set()  # that are still to be finished
-        self.sizes: dict[str, int] = {}  # how many pictures a shard has, once it was read to its end
-        whole = parts.mend()
+        self.received: set[int] = set()  # hashes of the names received in this run
+        self.plain = 0  # remaining pictures in files of their own
+        self.shards: set[str] = set()  # unfinished shards
+        self.sizes: dict[str, int] = {}  # number of pictures of each shard that was read completely
+        whole = parts.repair()
         self.done = self._names(whole)
         for number in parts.numbers("shards"):
             table = parts.read("shards", number)
             self.sizes |= dict(zip(table["shard"].to_pylist(), table["pictures"].to_pylist(), strict=True))
-        # a shard that cannot be read is in bad under its own name, which is no picture of it
+        # an unreadable shard is in the table "bad" under its own name
         inside = self.done.filter(pc.fill_null(pc.not_equal(self.done["picture"], self.done["shard"]), False))
         counted = pc.value_counts(inside["shard"].combine_chunks()).to_pylist()
         self.counts = Counter({row["values"]: row["counts"] for row in counted})
@@ -78,14 +78,14 @@ class Desk:
         self.written = self.began
 
     def _names(self, whole: list[int]) -> pa.Table:
-        """All inputs that have an answer, with their shards."""
+        """All inputs with a result, and their shards."""
         jobs = [("pictures", n) for n in whole] + [("bad", n) for n in self.parts.numbers("bad")]
         with ThreadPoolExecutor(16) as pool:
             tables = list(pool.map(lambda job: self.parts.read(job[0], job[1], NAMES), jobs))
         return pa.concat_tables([BAD.empty_table().select(NAMES), *tables]).combine_chunks()
 
     def left(self, inputs: Iterable[Inputs]) -> list[Inputs]:
-        """What of these is still to be done, which is what this run waits for."""
+        """The inputs that are not done, for which this run waits."""
         plain = self.done.filter(pc.is_null(self.done["shard"]))["picture"].to_pylist()
         ended = [shard for shard, size in self.sizes.items() if self.counts[shard] == size]
         left = [group.without(pa.array(plain + ended, pa.string())) for group in inputs]
@@ -94,7 +94,7 @@ class Desk:
         return left
 
     def done_in_shards(self) -> dict[str, set[str]]:
-        """Of the shards that are begun: their pictures that are done."""
+        """Finished pictures of each unfinished shard."""
         begun = self.done.filter(pc.is_in(self.done["shard"], pa.array(sorted(self.shards), pa.string())))
         names: dict[str, set[str]] = {}
         for picture, shard in zip(begun["picture"].to_pylist(), begun["shard"].to_pylist(), strict=True):
@@ -102,7 +102,7 @@ class Desk:
         return names
 
     def take(self, row: dict[str, Any]) -> None:
-        """The answer of a worker to one batch; what came before in this run is dropped."""
+        """Add a worker's result of one batch; pictures that this run has already are dropped."""
         tables = {kind: unpack(row[kind]) for kind in KINDS}
         pictures, bad = self._fresh(tables["pictures"]), self._fresh(tables["bad"])
         people = tables["people"]
@@ -133,12 +133,12 @@ class Desk:
     def _fresh(self, table: pa.Table) -> pa.Table:
         fresh = []
         for name in table["picture"].to_pylist():
-            fresh.append(hash(name) not in self.seen)
-            self.seen.add(hash(name))
+            fresh.append(hash(name) not in self.received)
+            self.received.add(hash(name))
         return table if all(fresh) else table.filter(pa.array(fresh, pa.bool_()))
 
     def _count(self, pictures: pa.Table, bad: pa.Table, sizes: dict[str, int]) -> None:
-        """Tick off what was waited for. The end of a shard may come before the last of its pictures."""
+        """Count finished inputs. The end of a shard may arrive before the last of its pictures."""
         for table in (pictures, bad):
             for name, shard in zip(table["picture"].to_pylist(), table["shard"].to_pylist(), strict=True):
                 if shard is None:
@@ -156,7 +156,11 @@ class Desk:
         self.ready["shards"].append(pa.table(rows, SHARDS))
 
     def write(self) -> None:
-        """Make a part of what is ready. OSError, with what is kept, if that cannot be."""
+        """Write what is ready as a part.
+
+        Raises:
+            OSError: it cannot be written; the message says what is kept.
+        """
         tables = {kind: pa.concat_tables(found) for kind, found in self.ready.items() if found}
         if any(len(table) for table in tables.values()):
             try:
@@ -165,14 +169,14 @@ class Desk:
                 kept = self.report.pictures - self.pictures_ready
                 raise OSError(
                     f"cannot write into {self.parts.root} ({error}); {kept} pictures of this run are kept: "
-                    "make room, and the same again goes on"
+                    "free space, and run the same again to resume"
                 ) from error
             self.next += 1
         self.ready = {kind: [] for kind in KINDS}
         self.pictures_ready, self.written = 0, time.monotonic()
 
     def close(self) -> None:
-        """Write the rest, and count what did not come."""
+        """Write the rest, and count inputs without a result."""
         self.write()
         self.report.missing = self.plain + len(self.shards)
         self.report.seconds = time.monotonic() - self.began

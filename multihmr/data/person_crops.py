@@ -14,9 +14,9 @@ from .augment import LEAST_SIDE, Augmentation, draw_angle, finish
 from .sample import PEOPLE, Sample
 from .transforms import heads_of, on_pelvis, turned_points, warp
 
-LEAST_SEEN = 0.25  # smallest visible share of a person to learn from
+LEAST_VISIBLE = 0.25  # smallest visible share of a person to learn from
 ROOM = ((-0.45, -0.25), (0.45, 1.65))  # [m] box around the head of a person without keypoints
-BY_WHAT_IS_SEEN = 0.3  # share of boxes around only the visible part of a person, as detectors give them
+VISIBLE_BOX_SHARE = 0.3  # share of boxes around only the visible part of a person, as detectors give them
 SCALE, SHIFT = 1.25, 0.08  # jitter of boxes: factor of their size, and shift in their sides
 
 
@@ -41,7 +41,7 @@ def one_person_twice(
     how = how or Augmentation()
     crops = _crops(sample, size, rng, topology, how, 2)
     both = dataclasses.replace(how, flip=float(rng.random() < how.flip))  # mirrored, or not
-    return [finish(seen, rng, topology, both) for seen in crops]
+    return [finish(crop, rng, topology, both) for crop in crops]
 
 
 def _crops(
@@ -50,23 +50,23 @@ def _crops(
     """`count` crops of one of the people, or of the background, with one camera rotation."""
     sample = on_pelvis(sample, topology)
     angle = draw_angle(rng, how)
-    boxes = person_boxes(sample, angle, seen=rng.random() < BY_WHAT_IS_SEEN)
+    boxes = person_boxes(sample, angle, visible=rng.random() < VISIBLE_BOX_SHARE)
     clear = clear_people(sample, boxes)
     one = int(rng.choice(clear)) if clear else None
     sample, chosen = only(sample, one), None if one is None else boxes[one]
-    seen = []
+    crops = []
     for _ in range(count):
         box = _somewhere(sample, rng) if chosen is None else _jittered(chosen, rng)
         x0, y0, x1, y1 = box.tolist()
-        seen.append(warp(sample, Letterbox.person(x0, y0, x1, y1, size), angle))
-    return seen
+        crops.append(warp(sample, Letterbox.person(x0, y0, x1, y1, size), angle))
+    return crops
 
 
-def person_boxes(sample: Sample, angle: float = 0.0, *, seen: bool = False) -> list[np.ndarray | None]:
+def person_boxes(sample: Sample, angle: float = 0.0, *, visible: bool = False) -> list[np.ndarray | None]:
     """The box of each person in the picture, rotated by `angle` [rad]; None for people outside.
 
-    From the keypoints, or without any from the head position. With `seen` from the visible keypoints, where
-    the sample has their visibility and at least two are visible.
+    From the keypoints, or without any from the head position. With `visible` from the visible keypoints,
+    where the sample has their visibility and at least two are visible.
     """
     height, width = sample.image.shape[:2]
     boxes = [_box_of_head(sample, n, head) for n, head in enumerate(heads_of(sample, angle))]
@@ -74,7 +74,7 @@ def person_boxes(sample: Sample, angle: float = 0.0, *, seen: bool = False) -> l
         return boxes
     points = turned_points(sample, angle, sample.keypoints_2d)
     sight = sample.joint_visibility
-    if seen and sight is not None and sight.shape == points.shape[:2]:
+    if visible and sight is not None and sight.shape == points.shape[:2]:
         several = sight.sum(1) > 1
         points = np.where((sight | ~several[:, None])[..., None], points, np.nan)
     known = np.isfinite(points).all(-1).sum(1) > 1
@@ -86,7 +86,7 @@ def clear_people(sample: Sample, boxes: Sequence[np.ndarray | None]) -> list[int
     return [
         n
         for n, box in enumerate(boxes)
-        if box is not None and sample.visibility[n] >= LEAST_SEEN and longer_side(box) >= LEAST_SIDE
+        if box is not None and sample.visibility[n] >= LEAST_VISIBLE and longer_side(box) >= LEAST_SIDE
     ]
 
 

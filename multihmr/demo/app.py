@@ -1,6 +1,6 @@
-"""The page: pictures in, people out, in a browser. It shows what `visits` keeps; needs the extra `demo`.
+"""Web demo: layout and event handlers of the page, for the state in sessions.py; needs the extra `demo`.
 
-`serving` puts it on an address. Nothing comes from elsewhere: no fonts, scripts or analytics.
+server.py serves it. Nothing is loaded from other hosts: no fonts, scripts or analytics.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import html
 import logging
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,25 +18,27 @@ import gradio as gr
 from .sessions import (
     IDLE,
     LEAST_SCORE,
-    Look,
+    Cancelled,
     Models,
+    PredictOptions,
+    Session,
+    Sessions,
     Shown,
-    Visit,
-    Visits,
     field_of_view,
     people_table,
+    remaining_time,
     summary,
     thumbnail,
 )
 
 logger = logging.getLogger(__name__)
 
-Values = dict[Any, Any]  # component -> what the visitor put there
-Update = dict[Any, Any]  # component -> what it shows now
+Values = dict[Any, Any]  # component -> input value
+Update = dict[Any, Any]  # component -> new value
 
-EXPECTED = (ValueError, OSError, ImportError)  # what a visitor can put right, said in a sentence
-BAR = gr.Progress()  # shown for handlers that have it as an argument; knows by itself which visitor waits
-CLOSER = 2  # tiles along the longer side of a picture that is looked at closer
+EXPECTED = (ValueError, OSError, ImportError)  # shown to the visitor as one text
+BAR = gr.Progress()  # shown for handlers that have it as an argument; finds the waiting visitor by itself
+SMALL_PEOPLE_TILES = 2  # per side, for small people
 _HERE = Path(__file__)
 _VIEW = 420  # pixels, height of the overlay and of the 3D view
 _VIEW_HTML = f"""<div class="view3d" style="height: {_VIEW}px"><span>3D, drag to turn</span>
@@ -45,11 +48,11 @@ _EMPTY = "Drop pictures or a video, use the webcam, or try an example."
 
 
 class Page:
-    """The components of the page and what happens when they are used; one object for all visitors."""
+    """Components and event handlers of the page; one object for all visitors."""
 
     def __init__(self, models: Models, folder: Path, examples: list[Path]) -> None:
-        """folder: for the files of visits, within the one that gradio serves."""
-        self.models, self.visits, self.example_files = models, Visits(folder), examples
+        """folder: for the files of sessions, inside the one that gradio serves."""
+        self.models, self.sessions, self.example_files = models, Sessions(folder), examples
         with gr.Blocks(
             title="multihmr", analytics_enabled=False, delete_cache=(600, int(IDLE))
         ) as self.blocks:
@@ -120,8 +123,8 @@ class Page:
                 )
                 self.closer = gr.Checkbox(
                     False,
-                    label="Look closer",
-                    info="For people who are small in the picture; slower",
+                    label="Find small people",
+                    info="Predict tiles of the picture as well; slower",
                     elem_id="closer",
                 )
             with gr.Group():
@@ -136,7 +139,8 @@ class Page:
             self.forget = gr.Button("Delete my pictures", size="sm", variant="secondary", elem_id="forget")
 
     def _build_results(self) -> None:
-        self.status = gr.HTML(_said(_EMPTY), elem_id="status")
+        self.status = gr.HTML(_status(_EMPTY), elem_id="status")
+        self.cancel_button = gr.Button("Cancel", size="sm", visible=False, elem_id="cancel")
         self.strip = gr.Gallery(
             visible=False,
             columns=8,
@@ -152,7 +156,7 @@ class Page:
                 self.overlay = gr.Image(
                     label="People in the picture", height=_VIEW, elem_id="overlay", **shared
                 )
-                self.film = gr.Video(
+                self.video = gr.Video(
                     label="People in the video", height=_VIEW, elem_id="film", visible=False, **shared
                 )
                 with gr.Column(min_width=300):
@@ -179,26 +183,33 @@ class Page:
                 ]
 
     def _connect(self) -> None:
-        settings = {self.threshold, self.fov, self.automatic, self.closer, self.model, self.frame}
+        settings: set[Any] = {self.threshold, self.fov, self.automatic, self.closer, self.model, self.frame}
         shown = [self.status, self.strip, self.results, self.overlay, self.view, self.side, self.above]
         shown += [self.table, *self.downloads, self.files, self.fov, self.automatic, self.threshold]
-        shown += [self.licence, self.film, self.frame]
-        for event, act, given in (
-            (self.files.upload, self.take, {self.files}),
-            (self.webcam.input, self.snap, {self.webcam}),
-            (self.examples.select, self.take_example, set()),
-            (self.strip.select, self.choose, set()),
-            (self.threshold.release, self.look, set()),
-            (self.frame.release, self.look, set()),
-            (self.fov.release, self.set_fov, set()),
-            (self.automatic.input, self.look, set()),
-            (self.closer.input, self.look, set()),
-            (self.model.input, self.change_model, set()),
-            (self.forget.click, self.delete, set()),
+        shown += [self.licence, self.video, self.frame, self.cancel_button]
+        for event, begin, act, given in (
+            (self.files.upload, self.begin_new, self.take, {self.files}),
+            (self.webcam.input, self.begin_new, self.snap, {self.webcam}),
+            (self.examples.select, self.begin_new, self.take_example, set()),
+            (self.strip.select, self.begin_new, self.choose, set()),
+            (self.threshold.release, self.begin_update, self.refresh, set()),
+            (self.frame.release, self.begin_update, self.refresh, set()),
+            (self.fov.release, self.begin_update, self.set_fov, set()),
+            (self.automatic.input, self.begin_update, self.refresh, set()),
+            (self.closer.input, self.begin_update, self.refresh, set()),
+            (self.model.input, self.begin_update, self.change_model, set()),
         ):
             event(
+                begin,
+                None,
+                [self.results, self.cancel_button, self.table],
+                queue=False,
+                show_progress="hidden",
+                api_visibility="private",
+            )
+            event(
                 act,
-                settings | given,  # a set: what is given comes as one dict
+                settings | given,  # a set: values are passed as one dict
                 shown,
                 concurrency_id="network",
                 concurrency_limit=1,
@@ -206,103 +217,132 @@ class Page:
                 show_progress_on=self.status,
                 api_visibility="private",
             )
+        self.forget.click(self.delete, settings, shown, concurrency_id="network", api_visibility="private")
+        self.cancel_button.click(self.cancel, None, self.cancel_button, queue=False, api_visibility="private")
         self.blocks.unload(self.leave)
 
+    def begin_new(self, request: gr.Request) -> Update:
+        """Another file is about to be predicted: hide the results of the last one."""
+        self.sessions.of(_key(request)).allow()
+        hidden = {self.results: gr.update(visible=False), self.table: ""}
+        return hidden | {self.cancel_button: gr.update(visible=True, value="Cancel", interactive=True)}
+
+    def begin_update(self, request: gr.Request) -> Update:
+        """The same file is about to be predicted with other settings."""
+        session = self.sessions.of(_key(request))
+        session.allow()
+        visible = session.has_video
+        return {self.cancel_button: gr.update(visible=visible, value="Cancel", interactive=True)}
+
+    def cancel(self, request: gr.Request) -> Any:
+        """Cancel the visitor's running prediction: a video at its next frame."""
+        self.sessions.of(_key(request)).cancel()
+        return gr.update(value="Cancelling", interactive=False)
+
     def take(self, given: Values, request: gr.Request, bar: Any = BAR) -> Update:
-        """Pictures were dropped."""
+        """Pictures or a video were uploaded."""
         paths = [Path(file) for file in given[self.files] or []]
-        return self._answer(request, given, lambda visit: visit.take(paths))
+        return self._respond(request, given, lambda session: session.take(paths))
 
     def snap(self, given: Values, request: gr.Request) -> Update:
-        """A picture was taken with the webcam."""
+        """A webcam picture was taken."""
         paths = [Path(given[self.webcam])] if given[self.webcam] else []
-        return self._answer(request, given, lambda visit: visit.take(paths))
+        return self._respond(request, given, lambda session: session.take(paths))
 
     def take_example(
         self, given: Values, request: gr.Request, event: gr.SelectData, bar: Any = BAR
     ) -> Update:
         path = self.example_files[int(event.index)]
-        return self._answer(request, given, lambda visit: visit.take([path], keep=True))
+        return self._respond(request, given, lambda session: session.take([path], keep=True))
 
     def choose(self, given: Values, request: gr.Request, event: gr.SelectData, bar: Any = BAR) -> Update:
-        """One of several pictures was clicked."""
-        return self._answer(request, given, lambda visit: setattr(visit, "chosen", int(event.index)))
+        """One of several pictures was selected."""
+        return self._respond(request, given, lambda session: setattr(session, "chosen", int(event.index)))
 
-    def look(self, given: Values, request: gr.Request, bar: Any = BAR) -> Update:
-        """A setting changed: show the same picture anew."""
-        return self._answer(request, given)
+    def refresh(self, given: Values, request: gr.Request, bar: Any = BAR) -> Update:
+        """A setting was changed: update the same picture."""
+        return self._respond(request, given)
 
     def set_fov(self, given: Values, request: gr.Request, bar: Any = BAR) -> Update:
-        """The visitor's own field of view, which ends the automatic one."""
-        return self._answer(request, given | {self.automatic: False}) | {self.automatic: False}
+        """The field of view was set, which ends the automatic one."""
+        return self._respond(request, given | {self.automatic: False}) | {self.automatic: False}
 
     def change_model(self, given: Values, request: gr.Request, bar: Any = BAR) -> Update:
-        """Another model, with its own threshold."""
+        """Another model was selected: use its own threshold."""
         name = given[self.model]
         note = self.models.licence_note(name)
         try:
             threshold = self.models.load(name).threshold
         except EXPECTED as error:
-            return {self.status: _said(str(error), bad=True), self.licence: note}
-        answer = self._answer(request, given | {self.threshold: threshold})
-        return answer | {self.threshold: threshold, self.licence: note}
+            return {self.status: _status(str(error), bad=True), self.licence: note}
+        update = self._respond(request, given | {self.threshold: threshold})
+        return update | {self.threshold: threshold, self.licence: note}
 
     def delete(self, given: Values, request: gr.Request) -> Update:
-        self.visits.end(_key(request))
+        self.sessions.end(_key(request))
         return self._nothing("Your pictures are deleted.")
 
     def leave(self, request: gr.Request) -> None:
-        """The tab was closed."""
-        self.visits.end(_key(request))
+        """The browser tab was closed."""
+        self.sessions.end(_key(request))
 
-    def _answer(
-        self, request: gr.Request, given: Values, act: Callable[[Visit], None] | None = None
+    def _respond(
+        self, request: gr.Request, given: Values, act: Callable[[Session], None] | None = None
     ) -> Update:
-        """What the page shows after `act`: the people in the chosen picture, or one sentence."""
-        visit = self.visits.of(_key(request))
-        with visit.lock:
+        """Update of the page after `act`: the people in the chosen file, or one sentence."""
+        session = self.sessions.of(_key(request))
+        with session.lock:
             try:
                 if act is not None:
-                    act(visit)
-                shown = self._look(visit, given)
+                    act(session)
+                shown = self._predict(session, given)
+            except Cancelled:
+                return self._nothing("Cancelled.", session)
             except EXPECTED as error:
-                return self._nothing(_without_folders(str(error), visit), visit, bad=True)
+                return self._nothing(_for_visitors(error, session), session, bad=True)
             except Exception:
-                logger.exception("the page could not answer")
-                sentence = "Something went wrong; the terminal in which this page was started says what."
-                return self._nothing(sentence, visit, bad=True)
-            update = self._update(shown) | self._strip(visit)
-            seen = round(field_of_view(shown.humans))
-            return update | ({self.fov: seen} if given[self.automatic] else {})
+                logger.exception("a request of the page failed")
+                text = "Something went wrong; the terminal in which this page was started has the details."
+                return self._nothing(text, session, bad=True)
+            update = (
+                self._update(shown) | self._strip(session) | {self.cancel_button: gr.update(visible=False)}
+            )
+            fov = round(field_of_view(shown.humans))
+            return update | ({self.fov: fov} if given[self.automatic] else {})
 
-    def _look(self, visit: Visit, given: Values) -> Shown:
-        """The people in the chosen picture or video, as the settings want them."""
+    def _predict(self, session: Session, given: Values) -> Shown:
+        """The people in the chosen picture or video, with the settings of the page."""
         name, threshold = given[self.model], float(given[self.threshold])
-        look = Look(
+        options = PredictOptions(
             fov=None if given[self.automatic] else float(given[self.fov]),
-            tiles=CLOSER if given[self.closer] else 1,
+            tiles=SMALL_PEOPLE_TILES if given[self.closer] else 1,
         )
         body = self.models.load(name).body
-        if not visit.is_video:
-            return visit.show(visit.people(self.models, name, threshold=threshold, look=look), body)
+        if not session.has_video:
+            people = session.people(self.models, name, threshold=threshold, options=options)
+            session.check_cancelled()
+            return session.show(people, body)
 
-        def progress(done: float, doing: str) -> None:
-            BAR(done, desc=doing)
+        started = time.monotonic()
 
-        film = visit.film(self.models, name, look=look, progress=progress)
-        return visit.show_film(
-            film, body, threshold=threshold, frame=int(given[self.frame]), progress=progress
+        def progress(done: float, text: str) -> None:
+            session.check_cancelled()
+            BAR(done, desc=f"{text}{remaining_time(time.monotonic() - started, done)}")
+
+        result = session.video_result(self.models, name, options=options, progress=progress)
+        return session.show_video(
+            result, body, threshold=threshold, frame=int(given[self.frame]), progress=progress
         )
 
     def _update(self, shown: Shown) -> Update:
-        film = shown.film
+        result = shown.video
         return {
-            self.status: _said(summary(shown)),
+            self.status: _status(summary(shown)),
             self.results: gr.update(visible=True),
-            self.overlay: gr.update(value=None if film else str(shown.overlay), visible=film is None),
-            self.film: gr.update(value=str(shown.overlay) if film else None, visible=film is not None),
-            self.frame: gr.update(maximum=len(film.people) - 1, visible=True)
-            if film
+            self.overlay: gr.update(value=None if result else str(shown.overlay), visible=result is None),
+            self.video: gr.update(value=str(shown.overlay) if result else None, visible=result is not None),
+            self.frame: gr.update(maximum=len(result.people) - 1, visible=True)
+            if result
             else gr.update(value=0, visible=False),
             self.view: shown.glb.as_posix() if shown.glb else "",
             self.side: str(shown.side),
@@ -314,28 +354,39 @@ class Page:
             for button, file in zip(self.downloads, shown.take_away, strict=True)
         }
 
-    def _nothing(self, sentence: str, visit: Visit | None = None, *, bad: bool = False) -> Update:
-        update: Update = {self.status: _said(sentence, bad=bad), self.results: gr.update(visible=False)}
+    def _nothing(self, text: str, session: Session | None = None, *, bad: bool = False) -> Update:
+        update: Update = {self.status: _status(text, bad=bad), self.results: gr.update(visible=False)}
+        update |= {self.cancel_button: gr.update(visible=False)}
         update |= {self.files: None, self.view: "", self.table: ""}
-        return update | (self._strip(visit) if visit else {self.strip: gr.update(value=None, visible=False)})
+        return update | (
+            self._strip(session) if session else {self.strip: gr.update(value=None, visible=False)}
+        )
 
-    def _strip(self, visit: Visit) -> Update:
-        """Small pictures to choose among, where there are several."""
-        several = len(visit.pictures) > 1
-        thumbnails = visit.thumbnails() if several else None
-        return {self.strip: gr.update(value=thumbnails, visible=several, selected_index=visit.chosen)}
+    def _strip(self, session: Session) -> Update:
+        """Thumbnails, if there are several files."""
+        several = len(session.pictures) > 1
+        thumbnails = session.thumbnails() if several else None
+        return {self.strip: gr.update(value=thumbnails, visible=several, selected_index=session.chosen)}
 
 
-def _said(sentence: str, *, bad: bool = False) -> str:
+def _status(text: str, *, bad: bool = False) -> str:
     kind = ' class="bad" role="alert"' if bad else ' role="status"'
-    return f"<div{kind}>{html.escape(sentence)}</div>"
+    return f"<div{kind}>{html.escape(text)}</div>"
 
 
-def _without_folders(sentence: str, visit: Visit) -> str:
-    """The visitor's file has a name, but its place on this machine is nobody's business."""
-    for path in visit.pictures:
-        sentence = sentence.replace(f"{path.parent}{os.sep}", "")
-    return sentence[:1].upper() + sentence[1:]
+def _for_visitors(error: Exception, session: Session) -> str:
+    """One sentence about an error: without folders of this machine, and without advice for its owner."""
+    if isinstance(error, ImportError):
+        logger.warning("the page lacks a package: %s", error)
+        kind = "videos" if session.has_video else "such files"
+        return (
+            f"This page cannot read {kind}: a package is missing on its server, whose owner can install it."
+        )
+    text = str(error)
+    for path in session.pictures:
+        text = text.replace(f"{path.parent}{os.sep}", "")
+    named = any(text.startswith(path.name) for path in session.pictures)
+    return text if named else text[:1].upper() + text[1:]
 
 
 def _key(request: gr.Request) -> str:

@@ -1,7 +1,7 @@
-"""The page on an address of this machine, for as long as a block runs; needs the extra `demo`.
+"""Serve the web demo on an address of this machine; needs the extra `demo`.
 
-Nothing leaves the machine. Uploads lie in a temporary folder that only this user can read, each visitor's
-apart; they go when the browser tab closes, after an hour without use, and all of them in the end.
+Nothing leaves the machine. Uploads are in a temporary folder that only this user can read, with a folder per
+visitor; they are deleted when the browser tab closes, after an hour without use, and when the server ends.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from tempfile import TemporaryDirectory
 import gradio as gr
 
 from .app import Page
-from .sessions import Models, Visits
+from .sessions import Models, Sessions
 from .video import SUFFIXES as VIDEO_SUFFIXES
 
-LARGEST = 100  # megabytes (2**20 bytes) of one upload
+LARGEST = 100  # [MiB] of one upload
 _HERE = Path(__file__)
 
 
 def example_files() -> list[Path]:
-    """Pictures and videos that lie in a checkout beside the package; none in an installed one."""
+    """Example pictures and videos in a checkout; none in an installed package."""
     folder = _HERE.resolve().parents[2] / "examples" / "images"
     shown = (".jpg", ".png", *VIDEO_SUFFIXES)
     return sorted(path for path in folder.glob("*") if path.suffix.lower() in shown)
@@ -35,15 +35,17 @@ def example_files() -> list[Path]:
 def running(
     models: Models, *, host: str = "127.0.0.1", port: int | None = None, largest: int = LARGEST
 ) -> Iterator[str]:
-    """Serve the page until the block ends; gives its address. All files of visitors are deleted then.
+    """Context that serves the page and yields its address; files of visitors are deleted at its end.
 
     Args:
-        models: what it offers; the first is loaded before the page opens.
-        host: who may open it: "127.0.0.1" this machine alone, "0.0.0.0" whoever can reach it.
+        models: offered models; the first is loaded before the page opens.
+        host: "127.0.0.1" for this machine only, "0.0.0.0" for every machine that can reach it.
         port: None takes a free one from 7860 on.
-        largest: megabytes of one upload.
+        largest: size limit of an upload [MiB].
 
-    Raises OSError if the port is taken or the host is none of this machine's, and what `load_model` raises.
+    Raises:
+        OSError: the port is taken, or the host is not an address of this machine.
+        Errors of `load_model`.
     """
     _check_address(host, port)
     with TemporaryDirectory(prefix="multihmr-") as folder, _gradio_keeps_files_in(folder):
@@ -51,16 +53,16 @@ def running(
         over = threading.Event()
         try:
             _launch(page.blocks, host, port, largest)
-            threading.Thread(target=_end_idle_visits, args=(page.visits, over), daemon=True).start()
+            threading.Thread(target=_end_idle_sessions, args=(page.sessions, over), daemon=True).start()
             yield str(page.blocks.local_url)
         finally:
             over.set()
             page.blocks.close(verbose=False)
 
 
-def _end_idle_visits(visits: Visits, over: threading.Event) -> None:
+def _end_idle_sessions(sessions: Sessions, over: threading.Event) -> None:
     while not over.wait(60):
-        visits.end_idle()
+        sessions.end_idle()
 
 
 def _launch(blocks: gr.Blocks, host: str, port: int | None, largest: int) -> None:
@@ -69,6 +71,15 @@ def _launch(blocks: gr.Blocks, host: str, port: int | None, largest: int) -> Non
         neutral_hue="slate",
         font=["system-ui", "sans-serif"],  # none that would be fetched
         font_mono=["ui-monospace", "monospace"],
+    ).set(  # contrast of secondary text at least 4.5:1 (WCAG AA); gradio's slate-400 has 2.6:1
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_300",
+        block_info_text_color="*neutral_600",
+        block_info_text_color_dark="*neutral_300",
+        block_label_text_color="*neutral_700",
+        block_label_text_color_dark="*neutral_200",
+        input_placeholder_color="*neutral_600",
+        input_placeholder_color_dark="*neutral_300",
     )
     blocks.launch(
         server_name=host,
@@ -89,7 +100,7 @@ def _launch(blocks: gr.Blocks, host: str, port: int | None, largest: int) -> Non
 
 
 def _check_address(host: str, port: int | None) -> None:
-    """OSError if nothing can listen there; gradio would try a hundred ports first, and loudly."""
+    """Raise OSError if the address cannot be used; gradio would try a hundred ports first."""
     try:
         family = socket.getaddrinfo(host, port)[0][0]
         with socket.socket(family, socket.SOCK_STREAM) as probe:
@@ -104,7 +115,7 @@ def _check_address(host: str, port: int | None) -> None:
 
 @contextmanager
 def _gradio_keeps_files_in(folder: str) -> Iterator[None]:
-    """Uploads go there; gradio can be told by the environment alone."""
+    """Context in which gradio stores uploads in a folder, which only its environment variable sets."""
     before = os.environ.get("GRADIO_TEMP_DIR")
     os.environ["GRADIO_TEMP_DIR"] = folder
     try:

@@ -1,12 +1,11 @@
-"""What the page keeps of each visitor: pictures, the people in them, files to show. It knows no browser.
+"""State of the web demo per visitor: pictures, predicted people, files to show. Independent of the browser.
 
-Everything of a visitor lies in one folder and one `Visit`; both go when the visit ends, or after an hour
-without a sign of life. Nobody reaches the visit of another.
+All files of a visitor are in one folder and belong to one `Session`; both are deleted when it ends, or after
+an hour without use. A session cannot be reached from another one.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import html
 import math
 import secrets
@@ -31,35 +30,40 @@ from ..storage.paths import cache_folder
 from ..video.reader import open_video
 from ..visualization.draw import draw, draw_plan
 from .video import SUFFIXES as VIDEO_SUFFIXES
-from .video import Film, Progress, watch, write_files
+from .video import Progress, VideoResult, predict_video_file, write_files
 
 if TYPE_CHECKING:
     from ..bodies.base import Body
     from ..model import Model
 
-LEAST_SCORE = 0.1  # below it people are mostly noise
+LEAST_SCORE = 0.1  # detections below it are mostly false
 MOST_PEOPLE = 60
 MOST_PICTURES = 12
 IDLE = 3600.0  # seconds
 OVERLAY_SIDE = 1600  # pixels
 PLAN_SIZE = (720, 480)  # pixels, width and height
 
-_AGES = ((1 / 6, "baby"), (1 / 2, "child"), (5 / 6, "adult"), (math.inf, "old"))  # middles of Anny's anchors
+_AGES = (
+    (1 / 6, "baby"),
+    (1 / 2, "child"),
+    (5 / 6, "adult"),
+    (math.inf, "old"),
+)  # between Anny's anchors
 _CAMERAS = {
     "given": "as you set it",
-    "exif": "told by the picture's EXIF data",
+    "exif": "from the picture's EXIF data",
     "predicted": "estimated by the network",
     "assumed": "assumed",
 }
 
 
 class Models:
-    """The models that the page offers, loaded when asked for; the two used last stay in memory."""
+    """The models that the page offers, loaded on first use; the last two stay in memory."""
 
     def __init__(
         self, first: str | None = None, *, device: str | None = None, smplx: str | None = None
     ) -> None:
-        """first: a release, path or "hf:owner/repo" to start with; the rest as `load_model` takes it."""
+        """first: initial model, a release, path or "hf:owner/repo"; the others as for `load_model`."""
         release = RELEASES[DEFAULT] if first is None else find_release(first)
         self.first = release.name if release else str(first)
         self.names = list(dict.fromkeys([self.first, *RELEASES]))
@@ -68,8 +72,13 @@ class Models:
         self._lock = threading.Lock()
 
     def load(self, name: str) -> Model:
-        """One of `names`; ValueError for any other, else what `load_model` raises."""
-        if name not in self.names:  # a browser may send anything, but must not open any file
+        """The model of that name.
+
+        Raises:
+            ValueError: it is not one of `names`.
+            Errors of `load_model`.
+        """
+        if name not in self.names:  # a request must not open arbitrary files
             raise ValueError(f"no model {name!r} on this page; it offers {', '.join(self.names)}")
         with self._lock:
             if name not in self._loaded:
@@ -80,7 +89,7 @@ class Models:
             return self._loaded[name]
 
     def licence_note(self, name: str) -> str:
-        """Markdown: under which licences the people are that this model finds, and what is fetched for it."""
+        """Licence of a model's weights and body as Markdown, and the size of its download."""
         release = find_release(name)
         if release is None:
             model = self.load(name)
@@ -102,20 +111,20 @@ class Models:
 
 @dataclass
 class Shown:
-    """What the page shows of one picture: people, what they are drawn into, and the files to take away."""
+    """Result of one picture or video frame: people, drawings, and files to download."""
 
     humans: Humans
     heights: np.ndarray
     overlay: Path
     side: Path
     above: Path
-    glb: Path | None  # None: nobody is there
+    glb: Path | None  # None without people
     take_away: tuple[Path | None, ...]  # overlay, GLB, NPZ, JSON
-    film: Film | None = None  # of videos, whose overlay moves
+    video: VideoResult | None = None  # for videos, whose overlay is a video
 
 
-class Look(NamedTuple):
-    """How the network is to look: `fov` and `tiles` of `Model.predict`."""
+class PredictOptions(NamedTuple):
+    """Options of a prediction: `fov` and `tiles` of `Model.predict`."""
 
     fov: float | None = None
     tiles: int = 1
@@ -123,32 +132,38 @@ class Look(NamedTuple):
 
 @dataclass
 class _Found:
-    """The people of one picture, seen by one model in one way: as it finds them, and fainter ones."""
+    """People of one picture, model and options: above its threshold, and those of lower scores."""
 
     humans: Humans
     threshold: float
     fainter: Humans | None = None
 
 
-class Visit:
-    """One visitor: pictures in a folder of their own, one of them chosen, and what was found in it."""
+class Cancelled(Exception):
+    """The visitor cancelled the running video."""
+
+
+class Session:
+    """One visitor: pictures in a folder of their own, the chosen one, and its people."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.pictures: list[Path] = []
         self.chosen = 0
-        self.seen = time.monotonic()
+        self.used = time.monotonic()
         self.lock = threading.RLock()
-        self._found: dict[tuple[Path, str, Look], _Found] = {}
-        self._films: dict[tuple[Path, str, Look], Film] = {}
+        self._found: dict[tuple[Path, str, PredictOptions], _Found] = {}
+        self._videos: dict[tuple[Path, str, PredictOptions], VideoResult] = {}
         self._shown: list[Path] = []
         self._count = 0
+        self._cancelled = threading.Event()
         folder.mkdir(mode=0o700)
 
     def take(self, files: Sequence[Path], *, keep: bool = False) -> None:
-        """These pictures instead of those before; the files move here, or are copied with `keep`.
+        """Replace the pictures; the files are moved here, or copied with `keep`. The first is chosen.
 
-        The first is chosen. ValueError: there are too many, or one is gone.
+        Raises:
+            ValueError: there are too many, or one does not exist.
         """
         if len(files) > MOST_PICTURES:
             for file in [] if keep else files:
@@ -160,41 +175,47 @@ class Visit:
             try:
                 shutil.copyfile(file, into) if keep else shutil.move(file, into)
             except FileNotFoundError:
-                raise ValueError(f"{file.name} did not arrive whole; give it again") from None
+                raise ValueError(f"{file.name} was not uploaded completely; upload it again") from None
             self.pictures.append(into)
             if not keep and not any(file.parent.iterdir()):
                 file.parent.rmdir()  # each upload has a folder of its own
 
     def forget(self) -> None:
-        """Delete every file and all that was found."""
+        """Delete all files and results."""
         self.pictures, self.chosen = [], 0
-        self._found, self._films, self._shown = {}, {}, []
+        self._found, self._videos, self._shown = {}, {}, []
         for path in self.folder.iterdir():
             shutil.rmtree(path, ignore_errors=True)
 
     @property
     def picture(self) -> Path:
-        """The chosen one; ValueError if there is none, as after a long pause."""
+        """The chosen picture.
+
+        Raises:
+            ValueError: there is none, as after an hour without use.
+        """
         if not self.pictures:
             raise ValueError(
-                "There is no picture: give one first. After an hour without use they are deleted."
+                "There is no picture: upload one first. Pictures are deleted after an hour without use."
             )
         return self.pictures[min(self.chosen, len(self.pictures) - 1)]
 
-    def people(self, models: Models, name: str, *, threshold: float | None, look: Look) -> Humans:
-        """Those in the chosen picture who score at least `threshold`; None takes the model's own.
+    def people(
+        self, models: Models, name: str, *, threshold: float | None, options: PredictOptions
+    ) -> Humans:
+        """People in the chosen picture who score at least `threshold`; None is the model's own.
 
-        The network runs once for a picture, a model and a way to look; and once more when the threshold first
-        goes below the model's own. People look at each other in the network, so that a run that lets more of
-        them in moves the others (by 0.14 to 0.17 m in examples/images/astronaut.jpg); here those that the
-        model finds by itself stay where they are, and those who score less join them.
-        `predict(threshold=...)` instead runs the network anew.
+        The network runs once per picture, model and options, and once more when the threshold first goes
+        below the model's own. People interact by self-attention, so that a run with more of them moves the
+        others (by 0.14 to 0.17 m in examples/images/astronaut.jpg); here those above the model's threshold
+        keep their positions, and those of lower scores are added. `predict(threshold=...)` instead runs the
+        network again.
         """
         model = models.load(name)
-        key = (self.picture, name, look)
-        options: dict[str, Any] = {**look._asdict(), "max_people": MOST_PEOPLE}
+        key = (self.picture, name, options)
+        arguments: dict[str, Any] = {**options._asdict(), "max_people": MOST_PEOPLE}
         if key not in self._found:
-            humans = model.predict(self.picture, **options)
+            humans = model.predict(self.picture, **arguments)
             self._found[key] = _Found(humans, model.threshold)
         found = self._found[key]
         if threshold is None or threshold == found.threshold:
@@ -202,37 +223,43 @@ class Visit:
         if threshold > found.threshold:
             return found.humans[found.humans.scores >= threshold]
         if found.fainter is None:
-            more = model.predict(self.picture, threshold=LEAST_SCORE, **options)
+            more = model.predict(self.picture, threshold=LEAST_SCORE, **arguments)
             found.fainter = more[more.scores < found.threshold]
         return joined(found.humans, found.fainter[found.fainter.scores >= threshold])
 
-    def film(self, models: Models, name: str, *, look: Look, progress: Progress) -> Film:
-        """Who is in the chosen video, at which the network looks once for a model and a way to look."""
-        key = (self.picture, name, look)
-        if key not in self._films:
-            film = watch(self.picture, models.load(name), progress=progress, **look._asdict())
-            self._films = {key: film}
-        return self._films[key]
+    def video_result(
+        self, models: Models, name: str, *, options: PredictOptions, progress: Progress
+    ) -> VideoResult:
+        """People in the chosen video, predicted once per model and options."""
+        key = (self.picture, name, options)
+        if key not in self._videos:
+            result = predict_video_file(
+                self.picture, models.load(name), progress=progress, **options._asdict()
+            )
+            self._videos = {key: result}
+        return self._videos[key]
 
     def show(self, humans: Humans, body: Body) -> Shown:
-        """Draw and write these people of the chosen picture, into a new folder of the visit."""
+        """Drawings and files of people in the chosen picture, in a new folder of the session."""
         out = self._folder_to_show()
         photo = load_image(self.picture)
         overlay = draw(humans, photo, side_views=False, max_side=OVERLAY_SIDE)
         written = _write(overlay, out / f"{self.picture.stem}_overlay.jpg")
         return self._shown_in(out, humans, body, written)
 
-    def show_film(self, film: Film, body: Body, *, threshold: float, frame: int, progress: Progress) -> Shown:
-        """One frame of the chosen video in 3D, and the files of all of it.
+    def show_video(
+        self, result: VideoResult, body: Body, *, threshold: float, frame: int, progress: Progress
+    ) -> Shown:
+        """One frame of the chosen video in 3D, and the files of the whole video.
 
-        People are those whose best score reaches the threshold.
+        With the people whose best score reaches the threshold.
         """
-        who = film.who(threshold)
-        if who not in film.files:
-            files = write_files(film, who, body, self._new_folder(), progress)
-        files = film.files[who]
-        shown = self._shown_in(self._folder_to_show(), film.at(frame, who, body), body, files.overlay)
-        shown.film, shown.take_away = film, (files.overlay, files.glb, files.npz, shown.take_away[-1])
+        who = result.who(threshold)
+        if who not in result.files:
+            files = write_files(result, who, body, self._new_folder(), progress)
+        files = result.files[who]
+        shown = self._shown_in(self._folder_to_show(), result.at(frame, who, body), body, files.overlay)
+        shown.video, shown.take_away = result, (files.overlay, files.glb, files.npz, shown.take_away[-1])
         return shown
 
     def _shown_in(self, out: Path, humans: Humans, body: Body, overlay: Path) -> Shown:
@@ -245,19 +272,32 @@ class Visit:
         return shown
 
     @property
-    def is_video(self) -> bool:
-        """Whether the chosen file is called like one."""
-        return self.picture.suffix.lower() in VIDEO_SUFFIXES
+    def has_video(self) -> bool:
+        """Whether the chosen file is a video, by its name."""
+        return bool(self.pictures) and is_video(self.picture)
+
+    def cancel(self) -> None:
+        """Stop the running video at its next frame."""
+        self._cancelled.set()
+
+    def allow(self) -> None:
+        """Forget an earlier `cancel`, before the next prediction."""
+        self._cancelled.clear()
+
+    def check_cancelled(self) -> None:
+        """Raises Cancelled after `cancel`."""
+        if self._cancelled.is_set():
+            raise Cancelled
 
     def _folder_to_show(self) -> Path:
         out = self._new_folder()
         self._shown.append(out)
-        while len(self._shown) > 3:  # the browser may still be fetching what it was shown last
+        while len(self._shown) > 3:  # the browser may still be loading the last ones
             shutil.rmtree(self._shown.pop(0), ignore_errors=True)
         return out
 
     def thumbnails(self) -> list[tuple[Image.Image, str]]:
-        """A small picture and the name of each."""
+        """Thumbnail and name of each file."""
         return [(thumbnail(path), path.name) for path in self.pictures]
 
     def _new_folder(self) -> Path:
@@ -267,58 +307,51 @@ class Visit:
         return folder
 
 
-class Visits:
-    """The visits that go on now, each under the key that its browser session has."""
+class Sessions:
+    """The open sessions, by the key of their browser session."""
 
     def __init__(self, folder: Path) -> None:
-        """folder: where each visit gets a folder with a name that cannot be guessed."""
+        """folder: in which each session gets a folder with an unguessable name."""
         self._folder = folder
-        self._visits: dict[str, Visit] = {}
+        self._sessions: dict[str, Session] = {}
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
-        return len(self._visits)
+        return len(self._sessions)
 
-    def of(self, key: str) -> Visit:
-        """The visit of that key, begun if need be."""
+    def of(self, key: str) -> Session:
+        """The session of that key, opened if needed."""
         with self._lock:
-            if key not in self._visits:
-                self._visits[key] = Visit(self._folder / secrets.token_hex(16))
-            self._visits[key].seen = time.monotonic()
-            return self._visits[key]
+            if key not in self._sessions:
+                self._sessions[key] = Session(self._folder / secrets.token_hex(16))
+            self._sessions[key].used = time.monotonic()
+            return self._sessions[key]
 
     def end_idle(self) -> None:
-        """End those that nobody has used for an hour."""
+        """End sessions without use for an hour."""
         with self._lock:
-            for key, visit in list(self._visits.items()):
-                if time.monotonic() - visit.seen > IDLE:
+            for key, session in list(self._sessions.items()):
+                if time.monotonic() - session.used > IDLE:
                     self._end(key)
 
     def end(self, key: str) -> None:
-        """Forget the visit and delete its files; nothing if there is none."""
+        """End a session and delete its files; without effect if there is none."""
         with self._lock:
             self._end(key)
 
     def _end(self, key: str) -> None:
-        visit = self._visits.pop(key, None)
-        if visit is not None:
-            shutil.rmtree(visit.folder, ignore_errors=True)
+        session = self._sessions.pop(key, None)
+        if session is not None:
+            shutil.rmtree(session.folder, ignore_errors=True)
 
 
 def joined(first: Humans, second: Humans) -> Humans:
-    """The people of both, who are of the same picture, nearest first."""
-    count = len(first)
-    both: dict[str, Any] = {}
-    for field in dataclasses.fields(Humans):
-        mine = getattr(first, field.name)
-        if isinstance(mine, np.ndarray) and field.name != "K" and mine.shape[:1] == (count,):
-            both[field.name] = np.concatenate([mine, getattr(second, field.name)])
-    people = dataclasses.replace(first, **both)
-    return people[np.argsort(people.translation[:, 2], kind="stable")]
+    """The people of both, who are of the same image, nearest first."""
+    return Humans.concatenate([first, second]).nearest_first()
 
 
 def heights(humans: Humans, body: Body) -> np.ndarray:
-    """(N,) from sole to crown [m], of the body that stands upright with this shape."""
+    """(N,) heights from sole to crown [m], of each shape in the upright pose."""
     if not len(humans):
         return np.zeros(0, np.float32)
     with torch.inference_mode():
@@ -330,21 +363,34 @@ def heights(humans: Humans, body: Body) -> np.ndarray:
         return (points[..., 1].amax(1) - points[..., 1].amin(1)).cpu().numpy()
 
 
+def is_video(path: Path) -> bool:
+    """Whether a file is a video, by its name."""
+    return path.suffix.lower() in VIDEO_SUFFIXES
+
+
+def remaining_time(elapsed: float, done: float) -> str:
+    """ ", about 2:05 left" after so many seconds for the share `done`; "" while it cannot be estimated."""
+    if elapsed < 1 or done < 0.01:
+        return ""
+    seconds = round(elapsed * (1 - done) / done)
+    return f", about {seconds // 60}:{seconds % 60:02d} left"
+
+
 def age_word(age: float) -> str:
     """Anny's phenotype in [0, 1] as a word: 0 is a baby, 1/3 a child, 2/3 a young adult, 1 an old person."""
     return next(word for limit, word in _AGES if age < limit)
 
 
 def summary(shown: Shown) -> str:
-    """How many people, and by which camera."""
+    """Number of people, and the camera, in one sentence."""
     humans = shown.humans
-    people = {0: "Nobody found", 1: "1 person found"}.get(len(humans), f"{len(humans)} people found")
-    hint = "" if len(humans) else "; a lower threshold shows fainter ones, a closer look small ones"
-    if shown.film is not None:
-        frames = len(shown.film.people)
-        number = len(shown.film.who(0.0))
+    people = {0: "No people found", 1: "1 person found"}.get(len(humans), f"{len(humans)} people found")
+    hint = "" if len(humans) else "; try a lower score, or “Find small people”"
+    if shown.video is not None:
+        frames = len(shown.video.people)
+        number = len(shown.video.who(0.0))
         people = (
-            f"{frames} frames{' (the first, the rest was left out)' if shown.film.cut else ''}, {number} "
+            f"{frames} frames{' (the first; the rest was left out)' if shown.video.cut else ''}, {number} "
         )
         people += f"{'person' if number == 1 else 'people'} in all; below, one frame in 3D"
         hint = ""
@@ -352,14 +398,14 @@ def summary(shown: Shown) -> str:
 
 
 def field_of_view(humans: Humans) -> float:
-    """Degrees over the longer side of the picture."""
+    """Field of view over the longer side of the picture [degrees]."""
     height, width = humans.image_size
     side, focal = (width, humans.K[0, 0]) if width >= height else (height, humans.K[1, 1])
     return math.degrees(2 * math.atan(side / (2 * float(focal))))
 
 
 def people_table(humans: Humans, heights: np.ndarray) -> str:
-    """HTML: a row for each person, in the colour of the drawings; people of videos by their number."""
+    """HTML table of people with their colour in the drawings; people of videos by their track id."""
     numbers = range(1, len(humans) + 1) if humans.track_ids is None else humans.track_ids.tolist()
     names = humans.topology.shape_names
     rows = []
@@ -378,9 +424,9 @@ def people_table(humans: Humans, heights: np.ndarray) -> str:
         "Distance": "from the camera to the head",
         "Height": "standing upright, from sole to crown",
         "Age": "phenotype of the body: 0 baby, 0.33 child, 0.67 adult, 1 old",
-        "Score": "how sure the network is, 0 to 1",
+        "Score": "confidence of the detection, 0 to 1",
     }
-    head = "".join(f'<th title="{html.escape(says)}">{name}</th>' for name, says in heads.items())
+    head = "".join(f'<th title="{html.escape(text)}">{name}</th>' for name, text in heads.items())
     return f'<table class="people"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
 
 
@@ -390,9 +436,9 @@ def _write(pixels: np.ndarray, path: Path) -> Path:
 
 
 def thumbnail(path: Path) -> Image.Image:
-    """At most 160 pixels a side; grey for what is no picture."""
+    """Thumbnail of at most 160 pixels per side; grey for unreadable files."""
     try:
-        if path.suffix.lower() in VIDEO_SUFFIXES:
+        if is_video(path):
             photo = next(iter(open_video(path))).image
         else:
             photo = load_image(path)

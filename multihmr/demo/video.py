@@ -1,4 +1,4 @@
-"""Videos on the page: who is in one, drawn over it, and the files to take away. It knows no browser."""
+"""Videos of the web demo: prediction, overlay video and files to download. Independent of the browser."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ SUFFIXES = {".mp4", ".mov", ".m4v", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".
 MOST_FRAMES = 600
 OVERLAY_SIDE = 960  # pixels
 
-Progress = Callable[[float, str], object]  # how much is done, 0 to 1, and what is being done
+Progress = Callable[[float, str], object]  # share done, 0 to 1, and a description
 
 
 @dataclass(frozen=True)
 class VideoFiles:
-    """overlay .mp4, animated .glb (None: nobody is there) and .zip with one .npz for each person."""
+    """overlay .mp4, animated .glb (None without people) and .zip with one .npz per person."""
 
     overlay: Path
     glb: Path | None
@@ -39,8 +39,8 @@ class VideoFiles:
 
 
 @dataclass
-class Film:
-    """The people of a video, frame by frame and without meshes; `cut`: it goes on after the last frame."""
+class VideoResult:
+    """People of a video, per frame and without meshes; `cut`: the video is longer."""
 
     path: Path
     fps: float
@@ -50,7 +50,7 @@ class Film:
     files: dict[frozenset[int], VideoFiles] = field(default_factory=dict)
 
     def who(self, threshold: float) -> frozenset[int]:
-        """The identities whose best score is at least that."""
+        """Track ids whose best score is at least the threshold."""
         best: dict[int, float] = {}
         for humans in self.people:
             for identity, score in zip(_ids(humans), humans.scores.tolist(), strict=True):
@@ -58,7 +58,7 @@ class Film:
         return frozenset(identity for identity, score in best.items() if score >= threshold)
 
     def at(self, frame: int, who: frozenset[int], body: Body) -> Humans:
-        """These people in one frame, with meshes."""
+        """People with these track ids in one frame, with meshes."""
         humans = self.people[min(max(frame, 0), len(self.people) - 1)]
         return with_meshes(humans[np.array([identity in who for identity in _ids(humans)], bool)], body)
 
@@ -66,10 +66,15 @@ class Film:
         return [track for track in collect(self.people, self.fps, times=self.times) if track.id in who]
 
 
-def watch(path: Path, model: Model, *, progress: Progress, fov: float | None = None, tiles: int = 1) -> Film:
-    """Follow everybody through the first `MOST_FRAMES` frames; fov and tiles as in `Model.predict_video`.
+def predict_video_file(
+    path: Path, model: Model, *, progress: Progress, fov: float | None = None, tiles: int = 1
+) -> VideoResult:
+    """Track all people in the first `MOST_FRAMES` frames; fov and tiles as in `Model.predict_video`.
 
-    Raises what `Model.predict_video` does: ValueError for a file that is no video, ImportError without PyAV.
+    Raises:
+        ValueError: the file is not a video, or has no frames.
+        ImportError: PyAV is not installed.
+        Whatever `progress` raises, to cancel.
     """
     video = open_video(path)
     count = min(video.count or MOST_FRAMES, MOST_FRAMES)
@@ -85,32 +90,34 @@ def watch(path: Path, model: Model, *, progress: Progress, fov: float | None = N
     for humans in model.predict_video(replace(video, frames=first_frames), fov=fov, tiles=tiles):
         people.append(without_meshes(humans))
     if not people:
-        raise ValueError(f"{path} has no pictures in it")
+        raise ValueError(f"{path} has no frames")
     cut = len(people) == MOST_FRAMES and (video.count is None or video.count > MOST_FRAMES)
-    return Film(path, video.fps, times[: len(people)], people, cut)
+    return VideoResult(path, video.fps, times[: len(people)], people, cut)
 
 
-def write_files(film: Film, who: frozenset[int], body: Body, folder: Path, progress: Progress) -> VideoFiles:
+def write_files(
+    result: VideoResult, who: frozenset[int], body: Body, folder: Path, progress: Progress
+) -> VideoFiles:
     """Draw these people over the video, and write what moves them; made once for the same people."""
-    if who not in film.files:
-        stem = film.path.stem
-        overlay = _draw(film, who, body, folder / f"{stem}_overlay.mp4", progress)
-        tracks = film.tracks(who)
+    if who not in result.files:
+        stem = result.path.stem
+        overlay = _draw(result, who, body, folder / f"{stem}_overlay.mp4", progress)
+        tracks = result.tracks(who)
         glb = save(tracks, folder / f"{stem}.glb", body=body) if tracks else None
         npz = _zip(tracks, folder / f"{stem}_npz.zip") if tracks else None
-        film.files = {who: VideoFiles(overlay, glb, npz)}
-    return film.files[who]
+        result.files = {who: VideoFiles(overlay, glb, npz)}
+    return result.files[who]
 
 
-def _draw(film: Film, who: frozenset[int], body: Body, path: Path, progress: Progress) -> Path:
+def _draw(result: VideoResult, who: frozenset[int], body: Body, path: Path, progress: Progress) -> Path:
     from ..video.writer import VideoWriter
 
-    count = len(film.people)
-    with VideoWriter(path, film.fps) as writer:
-        for number, frame in enumerate(itertools.islice(open_video(film.path), count)):
-            humans = film.at(number, who, body)
+    count = len(result.people)
+    with VideoWriter(path, result.fps) as writer:
+        for number, frame in enumerate(itertools.islice(open_video(result.path), count)):
+            humans = result.at(number, who, body)
             writer.write(draw(humans, frame.image, side_views=False, max_side=OVERLAY_SIDE), frame.time)
-            progress(0.6 + 0.4 * number / count, f"drawing {number + 1} of {count}")
+            progress(0.6 + 0.4 * number / count, f"drawing frame {number + 1} of {count}")
     return path
 
 

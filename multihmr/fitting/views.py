@@ -55,7 +55,8 @@ def predict_views(
 
     Args:
         model: a `Model` whose body is "anny".
-        images, Ks: one a camera, as `model.predict` takes them.
+        images: one per camera, as `model.predict` takes them.
+        Ks: (3, 3) intrinsics of each, in pixels of its image.
         extrinsics: one (3, 4) or (4, 4) a camera, from the world into the camera [m].
         threshold: least score of a person, as in `predict`.
         least_views: leave out who is seen by fewer cameras; 2 removes most false people.

@@ -18,6 +18,7 @@ from ..bodies.rig import TO_GLTF, Rig
 from ..humans import PALETTE, Humans
 from ..video.tracks import Track
 from .bone_names import bone_names
+from .rest_pose import with_rest_pose
 
 # SMPL-X adds corrections to its rest shape that depend on the pose. A clip has as many morph targets for them
 # as keep the worst vertex of its worst frame within this.
@@ -93,25 +94,49 @@ def animate(rig: Rig, motion: Motion, times: np.ndarray) -> Clip:
     return Clip(rig, rotations, offsets, weights, np.asarray(times, np.float64))
 
 
-def humans_to_clips(humans: Humans, body: Any) -> list[Clip]:
-    """One clip of a single moment for each person of a picture; ValueError if they are of another body."""
+def person_names(humans: Humans) -> list[str]:
+    """N names of nodes and objects in files: person_1, ..."""
+    return [f"person_{number}" for number in humans.numbers.tolist()]
+
+
+def person_facts(humans: Humans, i: int) -> dict[str, float]:
+    """Score and track id of person `i`, as files keep them."""
+    facts: dict[str, float] = {"score": round(float(humans.scores[i]), 4)}
+    if humans.track_ids is not None:
+        facts["track_id"] = int(humans.track_ids[i])
+    return facts
+
+
+def humans_to_clips(humans: Humans, body: Any, rest: str | None = None) -> list[Clip]:
+    """One clip of a single moment for each person of an image.
+
+    Args:
+        body: the body of these people.
+        rest: rest pose of the rigs, see `with_rest_pose`.
+
+    Raises:
+        ValueError: the people are of another body.
+    """
     _check_body(body, humans.body)
     clips = []
     for i, rig in enumerate(body.rigs(humans.shape) if len(humans) else []):
         motion = Motion(humans.pose[i, None], humans.expression[i, None], humans.translation[i, None])
-        facts: dict[str, float] = {"score": round(float(humans.scores[i]), 4)}
-        if humans.track_ids is not None:
-            facts["track_id"] = int(humans.track_ids[i])
-        clip = animate(rig, motion, np.zeros(1))
-        clips.append(dataclasses.replace(clip, name=f"person_{i}", color=humans.colors[i], facts=facts))
+        clip = animate(with_rest_pose(rig, rest), motion, np.zeros(1))
+        name, facts = person_names(humans)[i], person_facts(humans, i)
+        clips.append(dataclasses.replace(clip, name=name, color=humans.colors[i], facts=facts))
     return clips
 
 
-def tracks_to_clips(tracks: Sequence[Track], body: Any) -> list[Clip]:
+def tracks_to_clips(tracks: Sequence[Track], body: Any, rest: str | None = None) -> list[Clip]:
     """One clip for each person of a video, in the video's own time.
 
-    ValueError if they are of another body than `body`, or a track has no frames, times that do not rise, or
-    numbers that are not finite.
+    Args:
+        body: the body of these people.
+        rest: rest pose of the rigs, see `with_rest_pose`.
+
+    Raises:
+        ValueError: a track is of another body, has no frames, times that do not rise, or numbers that are not
+            finite.
     """
     for track in tracks:
         _check_body(body, track.body)
@@ -119,9 +144,10 @@ def tracks_to_clips(tracks: Sequence[Track], body: Any) -> list[Clip]:
     shapes = [track.shape for track in tracks]
     clips = []
     for rig, track in zip(body.rigs(np.stack(shapes)) if shapes else [], tracks, strict=True):
-        clip = animate(rig, Motion(track.pose, track.expression, track.translation), track.times)
+        motion = Motion(track.pose, track.expression, track.translation)
+        clip = animate(with_rest_pose(rig, rest), motion, track.times)
         facts = {"track_id": track.id, "fps": track.fps}
-        color = PALETTE[track.id % len(PALETTE)]
+        color = PALETTE[(track.id - 1) % len(PALETTE)]
         name = f"person_{track.id}"
         clips.append(dataclasses.replace(clip, shown=_shown(track), name=name, color=color, facts=facts))
     return clips

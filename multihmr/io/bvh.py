@@ -11,6 +11,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from ..video.tracks import rows_at_rate
 from .animation import Clip
 
 _PLACE = "Xposition Yposition Zposition"
@@ -25,9 +26,8 @@ def clip_to_bvh(clip: Clip, fps: float) -> bytes:
     The format knows no absence: who is away stands still until coming back. Where the expression moves bones
     (SMPL-X), they stay as in the neutral face.
     """
-    count = round(float(clip.times[-1] - clip.times[0]) * fps) + 1
-    clock = clip.times[0] + (np.arange(count) + 0.5) / fps
-    moments = np.searchsorted(clip.times, clock) - 1
+    moments = rows_at_rate(clip.times, fps)
+    count = len(moments)
     angles = rotmat_to_zxy(clip.rotations[moments])
     rows = np.concatenate([clip.offsets[moments, 0], _steady(np.degrees(angles)).reshape(count, -1)], 1)
     lines = [

@@ -1,13 +1,14 @@
-"""Where other programs have their axes: `humans.to("blender")`. Metres everywhere, the camera in the origin.
+"""Coordinate frames of other programs: `humans.in_frame("blender")`; the camera is the origin of all.
 
-             x      y        z        handed   the camera looks along
-    opencv   right  down     forward  right    z         as `Humans` has it
-    opengl   right  up       back     right    -z        also glTF and our mesh files, three.js, USD, Godot
-    blender  right  forward  up       right    y         where Blender puts our .glb files, too
-    unity    right  up       forward  left     z         also Direct3D
+             x        y        z        handed   unit   the camera looks along
+    opencv   right    down     forward  right    m      z         as `Humans` has it
+    opengl   right    up       back     right    m      -z        also glTF, three.js, USD, Godot
+    blender  right    forward  up       right    m      y         where Blender puts our .glb files, too
+    unity    right    up       forward  left     m      z         also Direct3D
+    unreal   forward  right    up       left     cm     x         Unreal Engine
 
-A left-handed frame is the mirror image of a right-handed one: triangles turn the other way round, and so do
-rotations. That is why `InFrame` has faces of its own, and no rotations.
+A left-handed frame is the mirror image of a right-handed one: triangles have the opposite winding, and
+rotations the opposite sense. That is why `InFrame` has faces of its own, and no rotations.
 """
 
 from __future__ import annotations
@@ -16,23 +17,28 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Rows are the axes of the other frame, in those of the camera frame (opencv).
+from ..humans import Humans
+
+# Rows are the axes of the other frame in those of the camera frame (opencv); their length is the unit.
 FRAMES = {
     "opencv": np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1]], np.float32),
     "opengl": np.array([[1, 0, 0], [0, -1, 0], [0, 0, -1]], np.float32),
     "blender": np.array([[1, 0, 0], [0, 0, 1], [0, -1, 0]], np.float32),
     "unity": np.array([[1, 0, 0], [0, -1, 0], [0, 0, 1]], np.float32),
+    "unreal": np.array([[0, 0, 100], [100, 0, 0], [0, -100, 0]], np.float32),
 }
 
 
 @dataclass(frozen=True, eq=False)
 class InFrame:
-    """The points of N people in the axes of another program [m].
+    """The points of N people in the axes and the unit of another program.
 
-    name                  of the frame, one of FRAMES
-    vertices (N, V, 3), joints (N, J, 3), translation (N, 3), pelvis (N, 3)   as in `Humans`
-    faces    (F, 3)       triangles that face outwards there
-    matrix   (3, 3)       turns a point of the camera frame into one of this: matrix @ point
+    Attributes:
+        name: of the frame, one of FRAMES.
+        vertices: (N, V, 3), joints (N, J, 3), translation (N, 3), pelvis (N, 3): as in `Humans`.
+        faces: (F, 3) triangles that face outwards there.
+        matrix: (3, 3) from a point of the camera frame [m] to one of this frame: matrix @ point.
+        unit: "m", or "cm" for Unreal.
     """
 
     name: str
@@ -43,19 +49,33 @@ class InFrame:
     faces: np.ndarray
     matrix: np.ndarray
 
+    @property
+    def unit(self) -> str:
+        return {1: "m", 100: "cm"}[round(float(np.abs(self.matrix).max()))]
+
+
+def in_frame(humans: Humans, frame: str) -> InFrame:
+    """See `Humans.in_frame`."""
+    matrix, faces = frame_matrix(frame), humans.topology.faces
+    names = ("vertices", "joints", "translation", "pelvis")
+    points = {name: camera_to_frame(getattr(humans, name), frame) for name in names}
+    mirrored = bool(np.linalg.det(matrix) < 0)
+    return InFrame(name=frame, **points, faces=faces[:, ::-1] if mirrored else faces, matrix=matrix)
+
 
 def camera_to_frame(points: np.ndarray, name: str) -> np.ndarray:
-    """(..., 3) points in the camera frame of `Humans` -> the same points in the axes of FRAMES[name]."""
+    """(..., 3) points in the camera frame [m] -> the same points in the axes and unit of FRAMES[name]."""
     return points @ frame_matrix(name).T
 
 
 def frame_to_camera(points: np.ndarray, name: str) -> np.ndarray:
-    """(..., 3) points in the axes of FRAMES[name] -> the same points in the camera frame of `Humans`."""
-    return points @ frame_matrix(name)
+    """(..., 3) points in the axes and unit of FRAMES[name] -> the same points in the camera frame [m]."""
+    matrix = frame_matrix(name)
+    return points @ (matrix / (matrix**2).sum(1, keepdims=True))
 
 
 def frame_matrix(name: str) -> np.ndarray:
-    """(3, 3) from the camera frame to another; ValueError lists the names."""
+    """(3, 3) from the camera frame [m] to another; ValueError lists the names."""
     if name not in FRAMES:
         raise ValueError(f"no frame {name!r}: there are {', '.join(FRAMES)}")
     return FRAMES[name]

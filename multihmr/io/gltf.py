@@ -1,4 +1,4 @@
-"""People as glTF 2.0 in one binary file (.glb): meshes as they stand, or characters with bones that move.
+"""Writer of glTF 2.0 binary files (.glb) with skins, morph targets and animation; plain meshes: meshes.py.
 
 https://registry.khronos.org/glTF/specs/2.0/glTF-2.0.html. The camera stands in the origin and looks along -z.
 Each person of a rigged file is a node with the bones below it, a skin, and a mesh with morph targets for the
@@ -15,59 +15,18 @@ from typing import Any
 
 import numpy as np
 
-from ..bodies.rig import TO_GLTF
 from ..bodies.topology import Topology
-from ..humans import Humans, rotmat_to_quaternion, vertex_normals
+from ..humans import rotmat_to_quaternion, vertex_normals
 from .animation import Clip
 
 _VERTICES, _INDICES = 34962, 34963  # what a part of the buffer is for
 _COMPONENTS = {"u1": 5121, "u2": 5123, "u4": 5125, "f4": 5126}
-_VIEW_FOV = 35.0  # degrees, of a view that is turned with the mouse
+_CENTRED = 0.5  # [pixels] from the middle: up to there a principal point counts as centred
 _WIDTHS = {"SCALAR": 1, "VEC3": 3, "VEC4": 4, "MAT4": 16}
 
 # Of a vertex that many bones move, so much of their shares may be left out to save a set of four; 0.2 mm at
 # most in Anny, two of whose vertices have nine bones (tests/test_rigs.py).
 LEFT_OUT = 0.01
-
-
-def humans_to_glb(humans: Humans) -> bytes:
-    """The meshes of a picture. People share one list of triangles; a camera shows them as the image does."""
-    scene = _Scene()
-    scene.add_camera(humans.K, humans.image_size)
-    for i in range(len(humans)):
-        facts: dict[str, float] = {"score": round(float(humans.scores[i]), 4)}
-        if humans.track_ids is not None:
-            facts["track_id"] = int(humans.track_ids[i])
-        node = {"name": f"person_{i}", "mesh": _add_standing_mesh(scene, humans, i), "extras": facts}
-        scene.roots.append(scene.append("nodes", node))
-    return scene.pack({"units": "metres", "body": humans.body})
-
-
-def humans_to_view(humans: Humans) -> bytes:
-    """The meshes of a picture for the viewer of trimesh (notebook.py): all in sight, around the origin.
-
-    Its light stands in the camera and shines on the origin, so the two must not be one; it shows linear light
-    as it is, so colours are told as they shall look, and some of them glows, for there is no other light.
-    """
-    scene = _Scene()
-    points = (humans.vertices * TO_GLTF).reshape(-1, 3)
-    middle, radius = (points.min(0) + points.max(0)) / 2, float(np.linalg.norm(np.ptp(points, axis=0))) / 2
-    half = np.radians(_VIEW_FOV / 2)
-    K = np.diag([0.5 / np.tan(half), 0.5 / np.tan(half), 1])
-    scene.add_camera(K, (1, 1), at=-middle * (radius / np.sin(half) / np.linalg.norm(middle)))
-    for i in range(len(humans)):
-        mesh = _add_standing_mesh(scene, humans, i)
-        color = humans.colors[i] / 255
-        scene.lists["materials"][mesh] |= {
-            "emissiveFactor": (0.15 * color).tolist(),
-            "pbrMetallicRoughness": {
-                "baseColorFactor": [*(0.5 * color).tolist(), 1.0],
-                "metallicFactor": 0.0,
-            },
-        }
-        node = {"name": f"person_{i}", "mesh": mesh, "translation": (-middle).tolist()}
-        scene.roots.append(scene.append("nodes", node))
-    return scene.pack({})
 
 
 def clips_to_glb(clips: Sequence[Clip], camera: tuple[np.ndarray, tuple[int, int]] | None = None) -> bytes:
@@ -90,7 +49,7 @@ def clips_to_glb(clips: Sequence[Clip], camera: tuple[np.ndarray, tuple[int, int
     if tracks.channels:
         animation = {"name": "video", "channels": tracks.channels, "samplers": tracks.samplers}
         scene.append("animations", animation)
-    return scene.pack({"units": "metres", "body": clips[0].rig.topology.name if clips else "nobody"})
+    return scene.pack({"units": "metres", "body": clips[0].rig.topology.name if clips else None})
 
 
 class _Scene:
@@ -142,16 +101,10 @@ class _Scene:
         self._content += b"\0" * (-len(self._content) % 4)
         return self.append("bufferViews", view if target is None else {**view, "target": target})
 
-    def add_camera(self, K: np.ndarray, image_size: Sequence[int], at: np.ndarray | None = None) -> None:
-        """glTF has no principal point: the camera looks through the middle of the picture."""
-        height, width = (int(length) for length in image_size)
-        yfov = 2 * np.arctan(height / (2 * float(K[1, 1])))
-        aspect = width * float(K[1, 1]) / (height * float(K[0, 0]))
-        lens = {"yfov": yfov, "aspectRatio": aspect, "znear": 0.01}
-        camera = self.append("cameras", {"type": "perspective", "perspective": lens})
-        node: dict[str, Any] = {"name": "camera", "camera": camera}
-        if at is not None:
-            node["translation"] = at.tolist()
+    def add_camera(self, K: np.ndarray, image_size: Sequence[int]) -> None:
+        """A camera in the origin that shows the scene as the image does."""
+        camera, node = camera_and_node(K, image_size)
+        self.append("cameras", camera)
         self.roots.append(self.append("nodes", node))
 
     def add_mesh(
@@ -167,7 +120,7 @@ class _Scene:
         primitive: dict[str, Any] = {
             "attributes": dict(attributes),
             "indices": self.add(faces.reshape(-1), _index_type(faces.max() + 1), "SCALAR", _INDICES),
-            "material": self.append("materials", _material(name, color)),
+            "material": self.append("materials", material(name, color)),
         }
         mesh: dict[str, Any] = {"name": name, "primitives": [primitive]}
         if morphs:
@@ -193,6 +146,38 @@ class _Scene:
         return struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks
 
 
+def camera_and_node(K: np.ndarray, image_size: Sequence[int]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """glTF's camera for intrinsics K (3, 3) of an image (height, width), and the node that holds it.
+
+    glTF cannot express an off-centre principal point. The node then turns the camera so that it looks through
+    the middle of the image, which a viewer shows there; towards the edges what is left is the keystone
+    between both views. The extras have the exact numbers: K, image_size, and Blender's lens shift for a
+    camera whose rotation is reset to that of glTF's axes.
+    """
+    height, width = (int(length) for length in image_size)
+    fx, fy, cx, cy = (float(K[i, j]) for i, j in ((0, 0), (1, 1), (0, 2), (1, 2)))
+    middle = np.array([(width / 2 - cx) / fx, (cy - height / 2) / fy, -1.0])
+    is_centred = np.abs(middle[:2] * [fx, fy]).max() <= _CENTRED
+    stretch = 1.0 if is_centred else float(np.linalg.norm(middle))
+    lens = {
+        "yfov": 2 * np.arctan(height / (2 * fy * stretch)),
+        "aspectRatio": width * fy / (height * fx),
+        "znear": 0.01,
+    }
+    node: dict[str, Any] = {"name": "camera", "camera": 0}
+    if not is_centred:
+        axis = np.cross([0, 0, -1.0], middle / stretch)
+        quaternion = np.append(axis, 1 + 1 / stretch)  # from -z to the ray through the middle
+        node["rotation"] = (quaternion / np.linalg.norm(quaternion)).tolist()
+    side = max(width, height)
+    node["extras"] = {
+        "K": np.asarray(K, np.float64).tolist(),
+        "image_size": [height, width],
+        "blender_shift": [(width / 2 - cx) / side, (cy - height / 2) / side],
+    }
+    return {"type": "perspective", "perspective": lens}, node
+
+
 def _accessor(array: np.ndarray, kind: str) -> dict[str, Any]:
     rows = array.reshape(-1, _WIDTHS[kind])
     accessor = {"componentType": _component(array), "count": len(rows), "type": kind}
@@ -214,18 +199,10 @@ def _unit(normals: np.ndarray) -> np.ndarray:
     return np.where(normals.any(-1, keepdims=True), normals, np.array([0, 0, 1], np.float32))
 
 
-def _material(name: str, color: np.ndarray) -> dict[str, Any]:
+def material(name: str, color: np.ndarray) -> dict[str, Any]:
     linear = ((color / 255.0) ** 2.2).round(4).tolist()  # glTF's colour factors are linear light
     surface = {"baseColorFactor": [*linear, 1.0], "metallicFactor": 0.0, "roughnessFactor": 0.7}
     return {"name": name, "pbrMetallicRoughness": surface}
-
-
-def _add_standing_mesh(scene: _Scene, humans: Humans, i: int) -> int:
-    attributes = {
-        "POSITION": scene.add(humans.vertices[i] * TO_GLTF, np.float32, "VEC3", _VERTICES),
-        "NORMAL": scene.add(_unit(humans.normals[i] * TO_GLTF), np.float32, "VEC3", _VERTICES),
-    }
-    return scene.add_mesh(f"person_{i}", attributes, faces=humans.topology.faces, color=humans.colors[i])
 
 
 def _add_bones(scene: _Scene, clip: Clip) -> tuple[int, int]:

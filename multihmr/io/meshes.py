@@ -1,47 +1,145 @@
-"""The people of a picture as mesh files: .ply, .obj and .usd. Frame of glTF: y up, camera looks along -z."""
+"""The people of an image as mesh files: trimesh for .glb, .ply, .obj, .stl and .off, usd-core for USD.
+
+Axes of glTF: x right, y up, z to the viewer, metres; the camera is in the origin.
+"""
 
 from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..bodies.rig import TO_GLTF
 from ..humans import Humans
+from .animation import person_facts, person_names
+from .gltf import camera_and_node, clips_to_glb, material
+
+if TYPE_CHECKING:
+    from trimesh import Scene, Trimesh
 
 USD_SUFFIXES = (".usd", ".usda", ".usdc", ".usdz")
-_APERTURE = 24.0  # [mm] height of the picture in USD's camera, whose lens is told in millimetres
+TRIMESH_SUFFIXES = (".ply", ".obj", ".stl", ".off")
+_VIEW_FOV = 35.0  # degrees, of a view that is turned with the mouse
+_APERTURE = 24.0  # [mm] height of the image in USD's camera, whose lens is given in millimetres
 
 
-def humans_to_ply(humans: Humans) -> bytes:
-    """All people as one mesh, coloured by person."""
-    people, count = humans.vertices.shape[:2]
-    vertices = np.zeros(people * count, np.dtype([("xyz", "<f4", 3), ("rgb", "u1", 3)]))
-    vertices["xyz"] = (humans.vertices * TO_GLTF).reshape(-1, 3)
-    vertices["rgb"] = np.repeat(humans.colors, count, axis=0)
-    first = np.arange(people)[:, None, None] * count
-    triangles = (humans.topology.faces[None] + first).reshape(-1, 3)
-    faces = np.zeros(len(triangles), np.dtype([("n", "u1"), ("index", "<i4", 3)]))
-    faces["n"], faces["index"] = 3, triangles
-    header = ["ply", "format binary_little_endian 1.0", "comment metres, y up, camera looks along -z"]
-    header += [f"element vertex {len(vertices)}", *(f"property float {axis}" for axis in "xyz")]
-    header += [f"property uchar {color}" for color in ("red", "green", "blue")]
-    header += [f"element face {len(faces)}", "property list uchar int vertex_indices", "end_header", ""]
-    return "\n".join(header).encode() + vertices.tobytes() + faces.tobytes()
+def humans_to_scene(humans: Humans) -> Scene:
+    """See `Humans.to_trimesh`."""
+    from trimesh import Scene
+    from trimesh.scene import Camera
+
+    height, width = humans.image_size
+    camera = Camera(resolution=(width, height), focal=(float(humans.K[0, 0]), float(humans.K[1, 1])))
+    scene = Scene(camera=camera, camera_transform=np.eye(4))
+    scene.metadata.update({"units": "metres", "body": humans.body})
+    for name, mesh in _meshes(humans).items():
+        scene.add_geometry(mesh, node_name=name, geom_name=name)
+    return scene
 
 
-def humans_to_obj(humans: Humans) -> bytes:
-    """One object a person; colours follow the coordinates of each vertex, as most programs read them."""
-    count = humans.vertices.shape[1]
-    lines = ["# metres, y up, camera looks along -z"]
-    for i, points in enumerate(humans.vertices * TO_GLTF):
-        color = "{:.4g} {:.4g} {:.4g}".format(*(humans.colors[i] / 255))
-        lines += [f"o person_{i}", "s 1"]
-        lines += [f"v {x:.6f} {y:.6f} {z:.6f} {color}" for x, y, z in points.tolist()]
-        lines += [f"f {a} {b} {c}" for a, b, c in (humans.topology.faces + 1 + i * count).tolist()]
-    return ("\n".join(lines) + "\n").encode()
+def _meshes(humans: Humans, *, colored: bool = True) -> dict[str, Trimesh]:
+    """A mesh for each person by name; `colored`: with the colour of the person at its vertices."""
+    from trimesh import Trimesh
+    from trimesh.visual import ColorVisuals
+
+    meshes = {}
+    for i, (name, color) in enumerate(zip(person_names(humans), humans.colors, strict=True)):
+        mesh = Trimesh(
+            vertices=humans.vertices[i] * TO_GLTF,
+            faces=humans.topology.faces,
+            vertex_normals=humans.normals[i] * TO_GLTF,
+            metadata=person_facts(humans, i),
+            process=False,
+        )
+        if colored:
+            mesh.visual = ColorVisuals(mesh, vertex_colors=np.tile([*color, 255], (len(mesh.vertices), 1)))
+        meshes[name] = mesh
+    return meshes
+
+
+def humans_to_glb(humans: Humans) -> bytes:
+    """The meshes of an image as glTF: a node per person, and a camera that shows them as the image does."""
+    if not len(humans):  # trimesh writes no empty scene
+        return clips_to_glb([], (humans.K, humans.image_size))
+    nodes = [{"name": name, "extras": person_facts(humans, i)} for i, name in enumerate(person_names(humans))]
+    camera = camera_and_node(humans.K, humans.image_size)
+    names_and_colors = zip(person_names(humans), humans.colors, strict=True)
+    materials = [material(name, color) for name, color in names_and_colors]
+    extras = {"units": "metres", "body": humans.body}
+    return _glb(humans, camera, nodes, materials=materials, extras=extras)
+
+
+def humans_to_view(humans: Humans) -> bytes:
+    """The meshes of an image for trimesh's HTML viewer (notebook.py): all in sight, around the origin.
+
+    Its light is in the camera and points at the origin, so the two must differ; it shows linear light as it
+    is, so colours are given as they shall look, and some of them glows, for there is no other light.
+    """
+    points = (humans.vertices * TO_GLTF).reshape(-1, 3)
+    middle, radius = (points.min(0) + points.max(0)) / 2, float(np.linalg.norm(np.ptp(points, axis=0))) / 2
+    half = np.radians(_VIEW_FOV / 2)
+    focal = 0.5 / np.tan(half)
+    camera, node = camera_and_node(np.array([[focal, 0, 0.5], [0, focal, 0.5], [0, 0, 1]]), (1, 1))
+    node["translation"] = (-middle * (radius / np.sin(half) / np.linalg.norm(middle))).tolist()
+    materials = []
+    for name, color in zip(person_names(humans), (humans.colors / 255).tolist(), strict=True):
+        surface = {"baseColorFactor": [*(0.5 * part for part in color), 1.0], "metallicFactor": 0.0}
+        glow = [0.15 * part for part in color]
+        materials.append({"name": name, "pbrMetallicRoughness": surface, "emissiveFactor": glow})
+    nodes = [{"name": name, "translation": (-middle).tolist()} for name in person_names(humans)]
+    return _glb(humans, (camera, node), nodes, materials=materials, extras={})
+
+
+def _glb(
+    humans: Humans,
+    camera: tuple[dict[str, Any], dict[str, Any]],
+    nodes: list[dict[str, Any]],
+    *,
+    materials: list[dict[str, Any]],
+    extras: dict[str, Any],
+) -> bytes:
+    """What trimesh writes of the meshes, with a node and a material of ours for each, after the camera."""
+    from trimesh import Scene
+    from trimesh.exchange.gltf import export_glb
+
+    def finish(tree: dict[str, Any]) -> None:
+        index = {mesh["name"]: i for i, mesh in enumerate(tree["meshes"])}
+        for i, node in enumerate(nodes):
+            mesh = tree["meshes"][index[node["name"]]]
+            mesh.pop("extras", None)  # the nodes have them
+            mesh["primitives"][0]["material"] = i
+        tree["cameras"] = [camera[0]]
+        tree["materials"] = materials
+        tree["nodes"] = [camera[1], *({**node, "mesh": index[node["name"]]} for node in nodes)]
+        tree["asset"]["generator"] = "multihmr"
+        tree["scenes"] = [{"nodes": list(range(len(tree["nodes"]))), "extras": extras}]
+
+    scene = Scene()
+    for name, mesh in _meshes(humans, colored=False).items():
+        scene.add_geometry(mesh, node_name=name, geom_name=name)
+    return bytes(export_glb(scene, include_normals=True, tree_postprocessor=finish))
+
+
+def humans_to_mesh(humans: Humans, suffix: str) -> bytes:
+    """All people as .ply or .off (one coloured mesh), .obj (an object for each) or .stl (without colour)."""
+    from trimesh import Scene, Trimesh
+    from trimesh.exchange.export import export_mesh
+    from trimesh.exchange.obj import export_obj
+    from trimesh.util import concatenate
+
+    meshes = _meshes(humans)
+    if suffix == ".obj":
+        header = "metres, y up, camera in the origin looking along -z"
+        scene: Any = Scene()
+        for name, mesh in meshes.items():
+            scene.add_geometry(mesh, node_name=name, geom_name=name)
+        return export_obj(scene, include_normals=False, header=header, digits=6).encode()
+    joined: Any = concatenate(list(meshes.values())) if meshes else Trimesh()
+    options: dict[str, Any] = {"vertex_normal": False} if suffix == ".ply" else {}
+    content = export_mesh(joined, file_type=suffix[1:], file_obj=None, **options)
+    return content.encode() if isinstance(content, str) else bytes(content)
 
 
 def humans_to_usd(humans: Humans, suffix: str = ".usdc") -> bytes:
@@ -78,6 +176,9 @@ def _add_usd_camera(stage: Any, humans: Humans) -> None:
     camera = UsdGeom.Camera.Define(stage, "/people/camera")
     camera.CreateVerticalApertureAttr(_APERTURE)
     camera.CreateHorizontalApertureAttr(_APERTURE * width / height * K[1, 1] / K[0, 0])
+    # apertures and offsets are those of the film back: an off-centre principal point is exact here
+    camera.CreateHorizontalApertureOffsetAttr(_APERTURE * (width / 2 - K[0, 2]) / height * K[1, 1] / K[0, 0])
+    camera.CreateVerticalApertureOffsetAttr(_APERTURE * (K[1, 2] - height / 2) / height)
     camera.CreateFocalLengthAttr(_APERTURE * K[1, 1] / height)
     camera.CreateClippingRangeAttr(Gf.Vec2f(0.01, 1000.0))
 
@@ -85,7 +186,7 @@ def _add_usd_camera(stage: Any, humans: Humans) -> None:
 def _add_usd_mesh(stage: Any, humans: Humans, i: int) -> None:
     from pxr import Gf, Sdf, UsdGeom, UsdShade, Vt
 
-    name = f"/people/person_{i}"
+    name = f"/people/{person_names(humans)[i]}"
     faces = humans.topology.faces
     color = Gf.Vec3f(*((humans.colors[i] / 255.0) ** 2.2).tolist())
     mesh = UsdGeom.Mesh.Define(stage, name)

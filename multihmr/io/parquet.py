@@ -183,7 +183,7 @@ def _posed(rows: dict[str, np.ndarray], body: Body) -> dict[str, np.ndarray]:
     import roma  # here, because writing does without torch
     import torch
 
-    from ..bodies.posing import posed
+    from ..bodies.base import posed
 
     rotvec = torch.tensor(rows["pose"], device="cpu").reshape(len(rows["score"]), -1, 3)
     pose = roma.rotvec_to_rotmat(rotvec).numpy()
@@ -289,7 +289,7 @@ class Parts:
                 self.files.delete_file(unfinished)
             raise
 
-    def mend(self) -> list[int]:
+    def repair(self) -> list[int]:
         """Remove what a run that was killed left half done, and give the parts that are whole."""
         people, pictures = set(self.numbers("people")), set(self.numbers("pictures"))
         with ThreadPoolExecutor(16) as pool:

@@ -82,15 +82,17 @@ def humans_to_coco(pictures: Mapping[str, Humans]) -> bytes:
         height, width = humans.image_size
         images.append({"id": number, "file_name": name, "height": height, "width": width})
         keypoints = humans.keypoints("coco17")
+        has_meshes = len(humans.topology.faces) > 0
+        masks = humans.masks() if has_meshes else np.zeros(0)
         category |= {"keypoints": keypoints.names, "skeleton": [[a + 1, b + 1] for a, b in keypoints.edges]}
         for i in range(len(humans)):
-            person = _coco_person(humans[i], keypoints.xy[i])
+            person = _coco_person(humans[i], keypoints.xy[i], masks[i] if has_meshes else None)
             annotations.append({"id": len(annotations) + 1, "image_id": number, **person})
     content = {"images": images, "annotations": annotations, "categories": [category]}
     return json.dumps(content, allow_nan=False).encode()
 
 
-def _coco_person(human: Humans, xy: np.ndarray) -> dict[str, Any]:
+def _coco_person(human: Humans, xy: np.ndarray, mask: np.ndarray | None) -> dict[str, Any]:
     height, width = human.image_size
     seen = np.all((xy >= 0) & (xy < [width, height]), axis=1)
     points = np.where(seen[:, None], np.concatenate([xy - 0.5, np.full((len(xy), 1), 2)], 1), 0)
@@ -104,10 +106,37 @@ def _coco_person(human: Humans, xy: np.ndarray) -> dict[str, Any]:
         "num_keypoints": int(seen.sum()),
         "score": _rounded(human.scores[0], 4),
     }
+    if mask is not None:
+        person |= {"segmentation": mask_to_rle(mask), "area": int(mask.sum())}
     return person if human.track_ids is None else {**person, "track_id": int(human.track_ids[0])}
 
 
-def humans_to_supervision(humans: Humans, keypoints: str = "coco17") -> tuple[Any, Any]:
+def mask_to_rle(mask: np.ndarray) -> dict[str, Any]:
+    """(H, W) bool as COCO's compressed run lengths: {"size": [H, W], "counts": text}, for pycocotools.
+
+    Runs go down the columns and begin with pixels outside; from the third on, the difference to the run two
+    before is stored, 5 bits per character, the lowest first (cocoapi, common/maskApi.c, rleToString).
+    """
+    flat = np.asarray(mask, bool).T.reshape(-1)
+    ends = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    runs = np.diff([0, *ends.tolist(), flat.size]).tolist()
+    if flat.size and flat[0]:
+        runs.insert(0, 0)
+    text = []
+    for i, run in enumerate(runs):
+        number = run - runs[i - 2] if i > 2 else run
+        more = True
+        while more:
+            bits = number & 0x1F
+            number >>= 5
+            more = number != (-1 if bits & 0x10 else 0)
+            text.append(chr(48 + bits + (0x20 if more else 0)))
+    return {"size": list(mask.shape), "counts": "".join(text)}
+
+
+def humans_to_supervision(
+    humans: Humans, keypoints: str = "coco17", *, masks: bool = True
+) -> tuple[Any, Any]:
     """(Detections, KeyPoints) of https://supervision.roboflow.com, as `Humans.to_supervision` says."""
     try:
         import supervision
@@ -118,6 +147,7 @@ def humans_to_supervision(humans: Humans, keypoints: str = "coco17") -> tuple[An
     classes = np.zeros(count, int)
     detections = supervision.Detections(
         xyxy=humans.boxes.copy(),
+        mask=humans.masks() if masks and count else None,
         confidence=humans.scores.copy(),
         class_id=classes,
         tracker_id=humans.track_ids,

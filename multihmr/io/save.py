@@ -1,13 +1,15 @@
-"""Humans to files and back. The suffix says the format; every format is one function from Humans to bytes.
+"""Humans to files and back. The suffix names the format; each format is one function from Humans to bytes.
 
-    .glb   people as separate nodes "person_0", ... in metres, to look at in any 3D program
-    .obj   the same as text, one object a person          .ply   all people as one coloured mesh
+    .glb   meshes as separate nodes "person_1", ... in metres, for any 3D program
+    .obj   the same as text, one object per person     .ply .off   all people as one coloured mesh
+    .stl   all people as one mesh without colour       .usd .usda .usdc .usdz   meshes and camera (usd-core)
     .npz   every parameter, without loss; `load` reads it back; of SMPL-X also by the names of AMASS
-    .json  scores, places, named joints and keypoints, for programs that want no meshes
+    .json  scores, places, named joints and keypoints  .csv        the same as a table, one row per person
+    .coco.json  COCO annotations                       .bvh .glb with rigged=True   skeletons
+    .fbx   rigged people, through Blender's Python module (bpy)
 
-Meshes (.glb, .obj, .ply) stand in the frame of glTF and most 3D programs: x right, y up, z to the viewer, the
-camera in the origin looking along -z. Numbers (.npz, .json) stay in the camera frame of `Humans`: x right, y
-down, z forward.
+Meshes are in the frame of glTF and most programs: x right, y up, z to the viewer, the camera in the origin
+looking along -z. Numbers (.npz, .json, .csv) stay in the camera frame: x right, y down, z forward.
 """
 
 from __future__ import annotations
@@ -15,8 +17,6 @@ from __future__ import annotations
 import functools
 import io
 import os
-import zipfile
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,13 +25,18 @@ import numpy as np
 
 from ..humans import Humans, rotmat_to_rotvec
 from ..storage.atomic import write_bytes
-from ..video.tracks import Track
+from ..storage.npz import read_npz
+from ..video.tracks import Track, amass_arrays
 from .animation import humans_to_clips, tracks_to_clips
 from .bvh import clip_to_bvh
-from .gltf import clips_to_glb, humans_to_glb
-from .meshes import USD_SUFFIXES, humans_to_obj, humans_to_ply, humans_to_usd
+from .fbx import glb_to_fbx
+from .gltf import clips_to_glb
+from .meshes import TRIMESH_SUFFIXES, USD_SUFFIXES, humans_to_glb, humans_to_mesh, humans_to_usd
 from .records import FRAME, humans_to_coco, humans_to_json
+from .tables import humans_to_csv
 
+RIGGED = (".glb", ".bvh", ".fbx")
+_IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".heic", ".tif", ".tiff", ".bmp", ".gif")
 NPZ_FORMAT = "multihmr-humans-1"
 
 # Humans' fields that describe people and are stored; vertices follow from them through the body.
@@ -47,19 +52,36 @@ def save(
     rigged: bool = False,
     bones: str | Mapping[str, str] | None = None,
     body: Any = None,
+    rest: str | None = None,
 ) -> Path:
-    """Write the people of a picture or a video in the format that the suffix of `path` says; gives the path.
+    """Write the people of an image or a video in the format of the suffix of `path`, atomically.
 
     Args:
-        people: of a picture; or of a video: one track or several, as .glb or .bvh (save_track writes .npz).
-        rigged: people of a picture get bones, skin and face in a .glb; those of a video have them anyway.
-        bones: names for the bones in a .glb or .bvh: "mixamo", "vrm", "smplx" (see bone_names.py), or a dict
-            from our names to yours; bones that are not in it keep theirs.
-        body: the one that the people were predicted with (`model.body`), for files with bones; None loads the
-            one that they name.
+        people: of an image: Humans. Of a video: one Track or several, as .glb, .bvh or .fbx; `save_track`
+            writes .npz.
+        path: of the file; its folder must exist. Suffixes: .glb .obj .ply .stl .off .npz .json .csv
+            .coco.json .usd .usda .usdc .usdz .bvh .fbx.
+        rigged: people of an image get bones, skin and face in a .glb; those of a video have them anyway.
+        bones: names of the bones in a .glb, .bvh or .fbx: "mixamo", "vrm", "smplx" (see bone_names.py), or a
+            dict from our names to yours; bones that are not in it keep theirs.
+        body: the one that the people were predicted with (`model.body`), for files with bones; None loads it
+            by name.
+        rest: rest pose of a file with bones: "t-pose" or "a-pose", for retargeting; None keeps that of the
+            body. Joints are the same in each.
 
-    The file appears whole or not at all. Raises ValueError when the suffix is unknown or does not fit the
-    people, FileNotFoundError when the folder does not exist, ImportError when a format needs a package.
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: the suffix is unknown or does not fit the people, or an option is unknown.
+        FileNotFoundError: the folder does not exist.
+        ImportError: the format needs a package that is not installed.
+
+    Example:
+        >>> save(humans, "people.glb").name
+        'people.glb'
+        >>> save(humans, "rigged.glb", rigged=True, bones="mixamo", rest="t-pose").name
+        'rigged.glb'
     """
     path = Path(path)
     suffix = _suffix(path)
@@ -67,13 +89,16 @@ def save(
         raise FileNotFoundError(f"cannot save {path.name!r}: there is no folder {path.parent}; make it first")
     if path.is_dir():
         raise IsADirectoryError(f"cannot save {path}: it is a folder; give the name of a file")
+    is_plain = isinstance(people, Humans) and not rigged and bones is None and rest is None
     if isinstance(people, Humans) and suffix == ".coco.json":
         return write_bytes(path, humans_to_coco({path.name[: -len(suffix)]: people}))
-    if isinstance(people, Humans) and suffix in FORMATS and not rigged and bones is None:
+    if isinstance(people, Humans) and suffix in FORMATS and is_plain:
         return write_bytes(path, FORMATS[suffix](people))
-    if suffix not in (".glb", ".bvh"):
-        raise ValueError(f"bones and people of a video are saved as .glb or .bvh, got {path.name!r}")
-    return write_bytes(path, _rigged(people, suffix, bones, body))
+    if suffix not in RIGGED:
+        raise ValueError(f"bones and people of a video are saved as {', '.join(RIGGED)}, got {path.name!r}")
+    if suffix == ".fbx":
+        return write_bytes(path, glb_to_fbx(_rigged(people, ".glb", bones, body, rest)))
+    return write_bytes(path, _rigged(people, suffix, bones, body, rest))
 
 
 def save_coco(pictures: Mapping[str, Humans], path: str | os.PathLike[str]) -> Path:
@@ -85,7 +110,7 @@ def save_coco(pictures: Mapping[str, Humans], path: str | os.PathLike[str]) -> P
 
 
 def _suffix(path: Path) -> str:
-    known = (".coco.json", ".bvh", *FORMATS)
+    known = (".coco.json", ".bvh", ".fbx", *FORMATS)
     for suffix in known:
         if path.name.lower().endswith(suffix):
             return suffix
@@ -93,7 +118,11 @@ def _suffix(path: Path) -> str:
 
 
 def _rigged(
-    people: Humans | Track | Sequence[Track], suffix: str, bones: str | Mapping[str, str] | None, body: Any
+    people: Humans | Track | Sequence[Track],
+    suffix: str,
+    bones: str | Mapping[str, str] | None,
+    body: Any,
+    rest: str | None,
 ) -> bytes:
     """The content of a .glb or .bvh with bones."""
     tracks = [] if isinstance(people, Humans) else [people] if isinstance(people, Track) else list(people)
@@ -109,10 +138,10 @@ def _rigged(
             f"a .bvh holds one person, got {count}; save each in a file of its own, or all as .glb"
         )
     if isinstance(people, Humans):
-        clips = humans_to_clips(people, body or _load_body(people.body, people.shape.shape[1]))
+        clips = humans_to_clips(people, body or _load_body(people.body, people.shape.shape[1]), rest)
         camera, fps = (people.K, people.image_size), 30.0
     elif tracks:
-        clips = tracks_to_clips(tracks, body or _load_body(tracks[0].body, len(tracks[0].shape)))
+        clips = tracks_to_clips(tracks, body or _load_body(tracks[0].body, len(tracks[0].shape)), rest)
         first = min(tracks, key=lambda track: track.times[0])
         camera, fps = (first.K[0], tuple(first.image_sizes[0].tolist())), tracks[0].fps
     else:
@@ -128,14 +157,25 @@ def _load_body(name: str, shape_count: int) -> Any:
 
 
 def load(path: str | os.PathLike[str], body: Any = None) -> Humans:
-    """The Humans that `save` wrote to a .npz, with vertices made anew by the body.
+    """The Humans that `save` wrote to a .npz; the body makes the vertices anew.
 
-    `body` is the one that the people were predicted with (`model.body`); None loads the one that the file
-    names. Raises FileNotFoundError; ValueError when the file is no such .npz or of another body.
+    Args:
+        path: of the .npz.
+        body: the one that the people were predicted with (`model.body`); None loads it by name.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no such .npz, or of another body; the message says what reads it.
+
+    Example:
+        >>> again = load_humans(humans.save("people.npz"))
+        >>> bool(np.allclose(again.vertices, humans.vertices, atol=1e-5))
+        True
     """
-    from ..bodies.posing import posed  # here, because writing does without torch
+    from ..bodies.base import posed  # here, because writing does without torch
 
-    stored = _read_npz(Path(path))
+    required = {*_PARAMETERS, "K", "K_source", "image_size", "body", "unpredicted"}
+    stored = _read(Path(path), required)
     name = str(stored.pop("body"))
     body = body or _load_body(name, stored["shape"].shape[1])
     if body.name != name:
@@ -158,23 +198,26 @@ def load(path: str | os.PathLike[str], body: Any = None) -> Humans:
     )
 
 
-def _read_npz(path: Path) -> dict[str, np.ndarray]:
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}")
-    try:
-        # opened here, because np.load leaves the file open when it is damaged
-        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as file:
-            stored = {key: file[key] for key in file.files}
-    except (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path} is damaged or no .npz file: {error}") from error
-    if str(stored.get("format")) != NPZ_FORMAT:
+def _read(path: Path, required: set[str]) -> dict[str, np.ndarray]:
+    """The arrays of a .npz of people, or a sentence on what else the file is."""
+    suffix = path.suffix.lower()
+    if path.is_file() and suffix in (".json", ".csv", *RIGGED, *TRIMESH_SUFFIXES, *USD_SUFFIXES):
         raise ValueError(
-            f"{path} must have the format {NPZ_FORMAT!r}, got {str(stored.get('format'))!r}; save it anew"
+            f"{path.name} cannot be read back: only .npz files hold every parameter; save the people as .npz"
         )
-    missing = {*_PARAMETERS, "K", "K_source", "image_size", "body", "unpredicted"} - set(stored)
-    if missing:
-        raise ValueError(f"{path} lacks {', '.join(sorted(missing))}; save it anew")
-    return stored
+    if path.is_file() and suffix in (
+        ".jpg",
+        ".jpeg",
+        ".png",
+        ".webp",
+        ".heic",
+        ".tif",
+        ".tiff",
+        ".bmp",
+        ".gif",
+    ):
+        raise ValueError(f"{path.name} is an image: load_model().predict(path) finds the people in it")
+    return read_npz(path, NPZ_FORMAT, required)
 
 
 def _npz(humans: Humans) -> bytes:
@@ -201,26 +244,18 @@ def _npz(humans: Humans) -> bytes:
 
 
 def _amass(humans: Humans) -> dict[str, Any]:
-    """People of SMPL-X as AMASS and its tools name them, a row for each; nothing for other bodies.
-
-    poses (N, 165) axis-angle of the 55 joints in the order of the smplx package: root, body, jaw, eyes,
-    hands (relative to the flat hand). trans (N, 3) [m] is what the package adds to its vertices, which it
-    turns about the pelvis where that lies at rest. betas (N, S) and gender; expression (N, 10) is stored
-    anyway. All in the camera frame.
-    """
-    topology = humans.topology
-    if humans.body != "smplx" or topology.rest_pelvis is None:
+    """People of SMPL-X by the names of AMASS as well, a row for each; nothing for other bodies."""
+    if humans.body != "smplx" or humans.topology.rest_pelvis is None:
         return {}
-    poses = np.zeros((len(humans), 55, 3), np.float32)
-    poses[:, topology.pose_joints] = rotmat_to_rotvec(humans.pose)
-    numbers = np.concatenate([np.ones((len(humans), 1)), humans.shape, humans.expression], axis=1)
-    return {
-        "poses": poses.reshape(-1, 165),
-        "betas": humans.shape,
-        "trans": (humans.pelvis - numbers @ topology.rest_pelvis).astype(np.float32),
-        "gender": "neutral",
-        "surface_model_type": "smplx",
-    }
+    arrays = amass_arrays(
+        humans.topology,
+        body=humans.body,
+        rotvec=rotmat_to_rotvec(humans.pose),
+        shape=humans.shape,
+        expression=humans.expression,
+        pelvis=humans.pelvis,
+    )
+    return arrays | {"betas": humans.shape}
 
 
 def _names(names: tuple[str, ...]) -> np.ndarray:
@@ -232,7 +267,7 @@ FORMATS: dict[str, Callable[[Humans], bytes]] = {
     ".glb": humans_to_glb,
     ".npz": _npz,
     ".json": humans_to_json,
-    ".ply": humans_to_ply,
-    ".obj": humans_to_obj,
+    ".csv": humans_to_csv,
+    **{suffix: functools.partial(humans_to_mesh, suffix=suffix) for suffix in TRIMESH_SUFFIXES},
     **{suffix: functools.partial(humans_to_usd, suffix=suffix) for suffix in USD_SUFFIXES},
 }

@@ -47,7 +47,7 @@ class Predictions:
         """numpy arrays of the people of one image, nearest first."""
         mine = self.centers.image_index_P == index
         mine = mine.nonzero()[:, 0]
-        mine = mine[self.translation_P3[mine, 2].argsort(stable=True)]
+        mine = mine[self.translation_P3[mine].norm(dim=-1).argsort(stable=True)]
         tensors = (
             self.centers.scores_P,
             self.pose_PR33,

@@ -21,6 +21,7 @@ Tile = tuple[int, int, int, int]  # x0, y0, x1, y1 [pixels]
 OVERLAP = 0.25  # least share of a part's side that the next one shows, too: small people are whole in one
 CUT = 0.1  # share of the joints in the picture that may lie beyond the part in which a person was found
 APART = (0.25, 0.5)  # as `nms_3d` takes it, but windows differ more about a depth than cells of one
+PREFERENCE = 0.1  # by which a score in the whole picture must exceed that in a part, to be taken instead
 AGREED = 0.2  # ratio - 1 of two depths of which one may stand for the other
 
 
@@ -45,13 +46,14 @@ def _starts(length: int, side: int) -> list[int]:
 def merge_tiles(whole: Humans, parts: Sequence[Humans], tiles: Sequence[Tile]) -> np.ndarray:
     """(N,) who is kept of the people of the whole picture and, after these, of the parts: their indices.
 
-    Who is whole in a part is taken from there, for there they are seen in more pixels; who is cut off by its
-    edge is left to the others. A limb that fills a part can look like a small person: nobody is believed whom
+    Each person is taken from where their score is best. Parts, which show them in more pixels, are preferred
+    unless the whole picture is surer by more than `PREFERENCE`; who is cut off by the edge of a part is not
+    taken from it. A limb that fills a part can look like a small person: nobody is believed whom
     the whole picture sees at another depth, or whose head would be hidden by somebody whom it sees. parts: in
     the pixels of their tiles; all have one camera.
     """
     height, width = whole.image_size
-    ranks = [whole.scores - 1]  # scores are at most 1
+    ranks = [whole.scores - PREFERENCE]
     for humans, (x0, y0, x1, y1) in zip(parts, tiles, strict=True):
         x, y = (humans.joints_2d[..., i] + start for i, start in enumerate((x0, y0)))
         seen = (x >= 0) & (x < width) & (y >= 0) & (y < height)

@@ -18,8 +18,10 @@ from torch import Tensor
 from .arrays import array_to_pixels, check_channels, tensor_to_pixels
 from .camera import exif_focal, resolve_camera
 from .decode import MAX_MEGAPIXELS, DecodedImage, decode_file, decode_pil
-from .sources import as_url, image_of_text, read_url, shorten
+from .sources import as_url, image_of_text, is_elsewhere, read_url, shorten
 from .types import ChannelOrder, ImageLike, IntrinsicsLike
+
+_LONGEST_PATH = 4096
 
 __all__ = ["MAX_MEGAPIXELS", "LoadedImage", "load_image", "read_image"]
 
@@ -125,7 +127,14 @@ def _load_text(text: str) -> LoadedImage:
     data = image_of_text(text)
     if data is None:
         return _load_path(Path(text))
-    return _loaded(decode_file(io.BytesIO(data), f"the image in {shorten(text, 40)}"))
+    try:
+        return _loaded(decode_file(io.BytesIO(data), f"the image in {shorten(text, 40)}"))
+    except ValueError:
+        if is_elsewhere(text) or len(text) > _LONGEST_PATH:
+            raise
+        raise FileNotFoundError(
+            f"{shorten(text)} does not exist, and is no base64 text of an image"
+        ) from None
 
 
 def _load_url(url: str) -> LoadedImage:

@@ -15,7 +15,7 @@ def check_options(
     fov: float | None,
     threshold: float | None,
     max_people: int | None,
-    tiles: int = 1,
+    tiles: int | str = 1,
     batch_size: int = 1,
 ) -> None:
     """Raises ValueError for an option of `predict` outside of its range."""
@@ -25,8 +25,10 @@ def check_options(
         raise ValueError(f"threshold is a score between 0 and 1, got {threshold}")
     if max_people is not None and _whole("max_people", max_people) < 0:
         raise ValueError(f"max_people must not be negative, got {max_people}")
-    if not 1 <= _whole("tiles", tiles) <= MOST_TILES:
-        raise ValueError(f"tiles is how many parts lie along a picture, 1 to {MOST_TILES}, got {tiles}")
+    if tiles != "auto" and not 1 <= _whole("tiles", tiles) <= MOST_TILES:
+        raise ValueError(
+            f"tiles is how many parts lie along a picture, 1 to {MOST_TILES}, or 'auto', got {tiles}"
+        )
     if _whole("batch_size", batch_size) < 1:
         raise ValueError(f"batch_size is how many images are computed at once, 1 or more, got {batch_size}")
 

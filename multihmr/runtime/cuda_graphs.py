@@ -59,10 +59,10 @@ class PeopleNearestFirst(nn.Module):
             *(said.vertices_PV3, said.joints_PJ3, project(said.joints_PJ3, K_P33)),
             torch.stack([points_PV2.amin(1), points_PV2.amax(1)], dim=1),
         )
-        depth_P = said.translation_P3[:, 2]
-        depth_BN = torch.where(slots.mask_BQ.flatten(), depth_P, torch.inf).view_as(slots.mask_BQ)
-        starts_B1 = torch.arange(len(depth_BN), device=depth_P.device)[:, None] * depth_BN.shape[1]
-        order_BN = starts_B1 + depth_BN.argsort(dim=1, stable=True)
+        distance_P = said.translation_P3.norm(dim=-1)
+        distance_BN = torch.where(slots.mask_BQ.flatten(), distance_P, torch.inf).view_as(slots.mask_BQ)
+        starts_B1 = torch.arange(len(distance_BN), device=distance_P.device)[:, None] * distance_BN.shape[1]
+        order_BN = starts_B1 + distance_BN.argsort(dim=1, stable=True)
         answer = {name: tensor[order_BN] for name, tensor in zip(PER_PERSON, flat, strict=True)}
         return answer | {"count": slots.mask_BQ.sum(1), "full": slots.full_B, "camera": said.K_B33}
 

@@ -176,7 +176,7 @@ def _in_window(batch: Batch, placed: BodyOutput, known: ValidMask, body: Body) -
 
 
 def _everybody(known_PJ: Tensor, batch: Batch) -> Tensor:
-    """(B, J) whether it is known of everybody in a picture; True where there is nobody."""
+    """(B, J) whether it is known for all people of a picture; True in pictures without people."""
     known_BJ = torch.ones(len(batch), known_PJ.shape[1], device=known_PJ.device)
     index_PJ = batch.image_index_P[:, None].expand_as(known_PJ)
     return known_BJ.scatter_reduce_(0, index_PJ, known_PJ.float(), "amin") > 0

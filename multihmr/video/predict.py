@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -41,7 +41,7 @@ class Predictor(Protocol):
         *,
         fov: float | None = None,
         threshold: float | None = None,
-        tiles: int = 1,
+        tiles: int | Literal["auto"] = 1,
         batch_size: int = 8,
     ) -> list[Humans]:
         """The people of each image."""
@@ -55,7 +55,7 @@ def predict_video(
     *,
     fov: float | None = None,
     threshold: float | None = None,
-    tiles: int = 1,
+    tiles: int | Literal["auto"] = 1,
     batch_size: int = 8,
     tracking: Tracking | None = None,
 ) -> Iterator[Humans]:
@@ -124,7 +124,7 @@ def predict_frames(
     *,
     fov: float | None = None,
     threshold: float | None = None,
-    tiles: int = 1,
+    tiles: int | Literal["auto"] = 1,
     batch_size: int = 8,
     held: dict[tuple[int, int], np.ndarray] | None = None,
 ) -> Iterator[tuple[Frame, Humans]]:

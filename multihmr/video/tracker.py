@@ -12,7 +12,6 @@ import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -243,7 +242,7 @@ class _Follower:
         everyone = _joined(people, ids + list(filled), frame.humans)
         if self.tracking.smoothing is not None:
             everyone = self._smoothed(everyone, frame.time, self.tracking.smoothing)
-        return everyone[np.argsort(everyone.translation[:, 2], kind="stable")]
+        return everyone.nearest_first()
 
     def _forget(self, time: float) -> None:
         old = [i for i, known in self.known.items() if time - known.time > self.tracking.memory]
@@ -351,12 +350,8 @@ def _moment(humans: Humans, i: int, time: float) -> Moment:
 
 def _joined(people: list[Humans], ids: list[int], frame: Humans) -> Humans:
     """One Humans of several, seen by the camera of the frame; those after the first are filled."""
-    names = ("scores", "vertices", "joints", "joints_2d", "boxes", "translation", "pelvis", "pose", "shape")
-    arrays: dict[str, Any] = {
-        name: np.concatenate([getattr(p, name) for p in people]) for name in (*names, "expression")
-    }
     filled = np.arange(len(ids)) >= len(frame)
-    return dataclasses.replace(frame, **arrays, track_ids=np.array(ids, np.int64), filled=filled)
+    return dataclasses.replace(Humans.concatenate(people), track_ids=np.array(ids, np.int64), filled=filled)
 
 
 def _assign(costs: np.ndarray) -> list[tuple[int, int]]:

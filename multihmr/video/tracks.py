@@ -10,8 +10,6 @@ import functools
 import io
 import itertools
 import os
-import zipfile
-import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +20,9 @@ import numpy as np
 from ..bodies.topology import Topology
 from ..humans import Humans, project, rotmat_to_rotvec
 from ..storage.atomic import write_bytes
+from ..storage.npz import read_npz
 
+SMPLX_JOINTS = 55  # of the smplx package: root, body, jaw, eyes, hands
 NPZ_FORMAT = "multihmr-track-1"
 
 # Trailing shapes of what a person has in each frame; a letter is any length.
@@ -212,7 +212,7 @@ def with_meshes(humans: Humans, body: Any) -> Humans:
 
     What counts is their pose, shape, expression, translation and the camera; the rest may be of anyone.
     """
-    from ..bodies.posing import posed  # here, because collecting does without torch
+    from ..bodies.base import posed  # here, because collecting does without torch
 
     if body.name != humans.body:
         raise ValueError(f"the people have the body {humans.body!r}, got {body.name!r}; give model.body")
@@ -231,13 +231,37 @@ def with_meshes(humans: Humans, body: Any) -> Humans:
     )
 
 
-def save_track(track: Track, path: str | os.PathLike[str]) -> Path:
-    """Write everything of a track to a .npz, which `load_track` reads back, and give its path.
+def rows_at_rate(times: np.ndarray, fps: float) -> np.ndarray:
+    """(C,) row of `times` (T,) that holds at each frame of a constant rate, from the first to the last time.
 
-    Beside the names of Track it has those of AMASS, so that its tools find what they look for: poses (T, 3 R)
-    axis-angle, trans (T, 3), betas (S,), gender, mocap_frame_rate, surface_model_type (the body). Of SMPL-X
-    poses are the 165 numbers of its package and trans what it adds to its vertices; of other bodies poses
-    are in the order of pose_names and trans is the pelvis. Camera frame: y down, z forward.
+    Formats of a constant rate (BVH, AMASS) have one row per 1 / fps seconds; where a person is away, or the
+    rate of the video varies, a row holds until the next one.
+    """
+    count = round(float(times[-1] - times[0]) * fps) + 1
+    clock = times[0] + (np.arange(count) + 0.5) / fps
+    return np.searchsorted(times, clock) - 1
+
+
+def save_track(track: Track, path: str | os.PathLike[str]) -> Path:
+    """Write everything of a track to a .npz, which `load_track` reads back.
+
+    Beside the fields of Track, one row per frame of the video in which the person is there, the file has the
+    names of AMASS at a constant rate, so that its tools read it as it is: poses (C, 3 R) axis-angle and trans
+    (C, 3) with one row per 1 / mocap_frame_rate seconds from `mocap_start_time` [s] on, as .bvh has them;
+    betas (S,), gender and surface_model_type (the body). mocap_rows (C,) is the row of the fields of Track,
+    such as times and expression, that each of these rows holds. Of SMPL-X poses are the 165 numbers of its
+    package and trans what it adds to its vertices; of other bodies poses are in the order of pose_names and
+    trans is the pelvis. Camera frame: y down, z forward.
+
+    Args:
+        track: of a video.
+        path: of the file; its folder must exist.
+
+    Returns:
+        The path.
+
+    Raises:
+        FileNotFoundError: the folder does not exist.
     """
     path = Path(path)
     if not path.parent.is_dir():
@@ -257,39 +281,70 @@ def save_track(track: Track, path: str | os.PathLike[str]) -> Path:
 
 
 def _amass(track: Track) -> dict[str, Any]:
-    topology = track.topology
-    poses, trans = rotmat_to_rotvec(track.pose), track.pelvis
-    if topology.rest_pelvis is not None and track.body == "smplx":
-        bones = np.zeros((len(track), 55, 3), np.float32)
-        bones[:, topology.pose_joints] = poses
-        shape = np.tile(track.shape, (len(track), 1))
-        numbers = np.concatenate([np.ones((len(track), 1)), shape, track.expression], axis=1)
-        poses, trans = bones, (trans - numbers @ topology.rest_pelvis).astype(np.float32)
-    return {
-        "poses": poses.reshape(len(track), -1),
-        "trans": trans,
+    rows = rows_at_rate(track.times, track.fps) if len(track) else np.zeros(0, int)
+    arrays = amass_arrays(
+        track.topology,
+        body=track.body,
+        rotvec=rotmat_to_rotvec(track.pose[rows]),
+        shape=np.tile(track.shape, (len(rows), 1)),
+        expression=track.expression[rows],
+        pelvis=track.pelvis[rows],
+    )
+    return arrays | {
         "betas": track.shape,
-        "gender": "neutral",
         "mocap_frame_rate": track.fps,
-        "surface_model_type": track.body,
+        "mocap_start_time": track.times[0] if len(track) else 0.0,
+        "mocap_rows": rows,
+    }
+
+
+def amass_arrays(
+    topology: Topology,
+    *,
+    body: str,
+    rotvec: np.ndarray,
+    shape: np.ndarray,
+    expression: np.ndarray,
+    pelvis: np.ndarray,
+) -> dict[str, Any]:
+    """Rows of poses and trans as AMASS's tools read them; camera frame, radians and metres.
+
+    Args:
+        topology: of the body.
+        body: its name. Of "smplx", poses are the 165 numbers of its package, in its order, relative to the
+            flat hand, and trans is what the package adds to its vertices, which it turns about the pelvis of
+            the rest pose. Of other bodies, poses are in the order of `topology.pose_names`, and trans is
+            the pelvis.
+        rotvec: (T, R, 3) axis-angle.
+        shape: (T, S). expression: (T, E). pelvis: (T, 3).
+    """
+    poses, trans = rotvec, pelvis
+    if topology.rest_pelvis is not None and body == "smplx":
+        poses = np.zeros((len(rotvec), SMPLX_JOINTS, 3), np.float32)
+        poses[:, topology.pose_joints] = rotvec
+        numbers = np.concatenate([np.ones((len(rotvec), 1)), shape, expression], axis=1)
+        trans = (pelvis - numbers @ topology.rest_pelvis).astype(np.float32)
+    width = int(np.prod(poses.shape[1:]))
+    return {
+        "poses": poses.reshape(-1, width),
+        "trans": trans,
+        "gender": "neutral",
+        "surface_model_type": body,
     }
 
 
 def load_track(path: str | os.PathLike[str], body: Any = None) -> Track:
-    """The Track that `save_track` wrote; `body` (only its topology is used) is loaded by name if not given.
+    """The Track that `save_track` wrote.
 
-    Raises FileNotFoundError; ValueError when the file is no such .npz or of another body.
+    Args:
+        path: of the .npz.
+        body: the body of the person, of which only the topology is used; None loads it by name.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no such .npz, or of another body.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}")
-    try:
-        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as file:
-            stored = {key: file[key] for key in file.files}
-    except (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path} is damaged or no .npz file: {error}") from error
-    if str(stored.get("format")) != NPZ_FORMAT:
-        raise ValueError(f"{path} must have the format {NPZ_FORMAT!r}, got {str(stored.get('format'))!r}")
+    stored = read_npz(path, NPZ_FORMAT)
     name = str(stored["body"])
     if body is None:
         from ..bodies.loading import load_body

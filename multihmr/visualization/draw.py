@@ -13,8 +13,10 @@ from PIL import Image, ImageDraw, ImageFont
 from ..bodies.topology import Topology
 from ..humans import Humans, project
 from ..preprocessing.image import read_image
+from .annotate import annotate, draw_wireframe
 from .rasterizer import Mesh, paint, rasterize, resolve
 
+OPACITY = 0.7  # of meshes over an image: body and clothes can both be judged
 NEAR = 0.05  # metres; what is nearer to the camera is not drawn
 SAMPLES = 2  # per pixel and direction, averaged: clean edges
 MAX_SIDE = 4096  # pixels of the overlay; more costs seconds and shows nothing
@@ -38,22 +40,54 @@ def draw(
     image: Any = None,
     *,
     side_views: bool = True,
-    opacity: float = 0.92,
+    opacity: float = OPACITY,
+    boxes: bool = False,
+    keypoints: str | bool | None = None,
+    scores: bool = False,
+    ids: bool = False,
+    wireframe: bool = False,
     max_side: int = MAX_SIDE,
 ) -> np.ndarray:
-    """(H', W', 3) uint8 picture of the people over `image`, beside it views from the side and from above.
+    """(H', W', 3) uint8 picture of the people over `image`, with views from the side and from above.
 
-    `image` is what predict was given (path, PIL, numpy, ...); without one the people stand before plain
-    paper. Without `side_views` the picture has the size of the image, up to `max_side` pixels on its longer
-    side. Nearest hides farthest; people have the colours of `humans.colors`. Raises ValueError when the image
-    has not the size of the one that the people were found in.
+    The nearest person hides those behind; people have the colours of `humans.colors`.
+
+    Args:
+        humans: of one image.
+        image: what predict was given (path, PIL image, array, ...); None draws them before plain paper.
+        side_views: add both views; without them the picture has the size of the image.
+        opacity: of the meshes, 0 (only the image) to 1 (nothing of the image behind them); the default lets
+            the person be seen through.
+        boxes: draw the box of each person.
+        keypoints: draw a keypoint set with its skeleton: "coco17" or another name; True is "coco17".
+        scores: label each person with the confidence.
+        ids: label each person with the number in tables and files, or the track id.
+        wireframe: draw the visible edges of the triangles instead of the filled surface.
+        max_side: limit of the longer side of the overlay in pixels; a larger image is made smaller.
+
+    Raises:
+        ValueError: the image has not the size of the one in which the people were found, the opacity is not
+            between 0 and 1, or the body has no such keypoint set.
+
+    Example:
+        >>> picture = draw(humans, "street.jpg", opacity=0.5, keypoints="coco17", ids=True)
+        >>> picture.dtype, picture.ndim
+        (dtype('uint8'), 3)
     """
+    if not 0 <= opacity <= 1:
+        raise ValueError(f"opacity must be between 0 and 1, got {opacity}")
     pixels = _photo(humans, image)
     scale = _overlay_scale(humans.image_size, side_views, max_side)
     height, width = (max(1, round(side * scale)) for side in humans.image_size)
     same = (height, width) == humans.image_size
     pixels = pixels.copy() if same else _resized(pixels, (width, height))
-    _add_people(pixels, humans, scale, opacity)
+    if wireframe:
+        pixels = draw_wireframe(pixels, humans, depth_and_ids(humans)[0])
+    else:
+        _add_people(pixels, humans, scale, opacity)
+    name = "coco17" if keypoints is True else keypoints or None
+    if boxes or name or scores or ids:
+        pixels = annotate(pixels, humans, boxes=boxes, keypoints=name, scores=scores, ids=ids)
     return _with_side_views(pixels, humans) if side_views else pixels
 
 
@@ -338,23 +372,15 @@ def _is_near(humans: Humans) -> np.ndarray:
     return humans.distances <= 3 * np.median(humans.distances) + 2 if len(humans) else np.ones(0, bool)
 
 
-def with_ids(picture: Any, humans: Humans) -> Any:
-    """(H, W, 3) uint8: each id over the head of its person, in brackets where the person was filled in."""
-    import numpy as np
-    from PIL import Image, ImageDraw, ImageFont
+def with_ids(picture: np.ndarray, humans: Humans) -> np.ndarray:
+    """The picture of the whole image with each person's id, in brackets where the person was interpolated."""
+    return annotate(picture, humans, ids=True)
 
-    from ..humans import project
 
-    image = Image.fromarray(picture)
-    pen, scale = ImageDraw.Draw(image), picture.shape[1] / humans.image_size[1]
-    height = max(14, round(picture.shape[0] / 26))
-    font = ImageFont.load_default(height)
-    ids, filled = np.asarray(humans.track_ids).tolist(), np.asarray(humans.filled).tolist()
-    heads = project(humans.translation, humans.K)[:, 0]
-    for head, top, identity, guessed, color in zip(
-        heads, humans.boxes[:, 1], ids, filled, humans.colors, strict=True
-    ):
-        at = (float(head) * scale, max(float(top) * scale, height * 1.3))
-        text = f"({identity})" if guessed else str(identity)
-        pen.text(at, text, tuple(color.tolist()), font, "mb", stroke_width=2, stroke_fill=(20, 20, 20))
-    return np.asarray(image)
+def person_masks(humans: Humans, *, occluded: bool = False) -> np.ndarray:
+    """See `Humans.masks`."""
+    if occluded:
+        masks = [np.isfinite(depth_and_ids(humans[i])[0]) for i in range(len(humans))]
+        return np.stack(masks) if masks else np.zeros((0, *humans.image_size), bool)
+    ids = depth_and_ids(humans)[1]
+    return ids == np.arange(len(humans))[:, None, None]

@@ -16,7 +16,7 @@ from typing import Any
 from PIL import Image
 
 from ..humans import Humans
-from ..io.gltf import humans_to_view
+from ..io.meshes import humans_to_view
 from ..storage.atomic import write_text
 from .draw import draw
 
@@ -58,10 +58,8 @@ def show(humans: Humans, image: Any = None) -> Html:
 
 def _view(humans: Humans) -> str:
     """A whole page around trimesh's viewer, which shows a .glb from its first camera."""
-    try:
-        from trimesh.viewer.notebook import scene_to_html
-    except ImportError as error:
-        raise ImportError("show needs trimesh for its 3D view: pip install 'multihmr[show]'") from error
+    from trimesh.viewer.notebook import scene_to_html
+
     return scene_to_html(_Scene(humans))
 
 

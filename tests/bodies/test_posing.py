@@ -3,8 +3,7 @@ import pytest
 import torch
 from toys import ToyBody
 
-from multihmr.bodies.base import place
-from multihmr.bodies.posing import posed
+from multihmr.bodies.base import place, posed
 
 
 def parameters(body, people):

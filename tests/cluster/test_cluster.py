@@ -23,9 +23,9 @@ from multihmr.cli import main as cli
 from multihmr.cluster import Settings, predict_dataset
 from multihmr.cluster import datasource as inputs
 from multihmr.cluster.datasource import find_inputs
-from multihmr.cluster.run import _RAY_ENVIRONMENT, _alone, _ray, _same_as_before
+from multihmr.cluster.run import _RAY_ENVIRONMENT, _locked, _ray, _same_as_before
 from multihmr.cluster.worker import Pool, pack
-from multihmr.cluster.writer import Desk, Report
+from multihmr.cluster.writer import Report, ResultWriter
 from multihmr.io.parquet import BAD, SHARDS, Parts, people_schema, people_table, pictures_table, read_people
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # sockets of Ray
@@ -145,33 +145,33 @@ def test_workers_take_all_gpus_else_all_cpus():
 
 
 def test_what_arrives_twice_is_kept_once(tmp_path):
-    look, at_desk = StandIn(tmp_path), Desk(Parts(tmp_path))
-    at_desk.plain = 2
-    at_desk.take(answer([("a", None), ("b", None)], look=look))
-    at_desk.take(answer([("b", None)], bad=[("c", None, "broken")], look=look))
-    at_desk.close()
+    look, writer = StandIn(tmp_path), ResultWriter(Parts(tmp_path))
+    writer.plain = 2
+    writer.take(answer([("a", None), ("b", None)], look=look))
+    writer.take(answer([("b", None)], bad=[("c", None, "broken")], look=look))
+    writer.close()
     assert names_in(tmp_path, "pictures") == names_in(tmp_path, "people") == ["a", "b"]
-    assert (at_desk.report.pictures, at_desk.report.people, at_desk.report.bad) == (2, 2, 1)
+    assert (writer.report.pictures, writer.report.people, writer.report.bad) == (2, 2, 1)
 
 
 def test_a_shard_is_done_when_its_last_picture_came_in_whatever_order(tmp_path):
-    look, at_desk = StandIn(tmp_path), Desk(Parts(tmp_path))
-    at_desk.shards = {"s.tar", "t.tar"}
-    at_desk.take(answer([("s.tar/1", "s.tar")], [("s.tar", 2), ("t.tar", 1)], look=look))
-    assert at_desk.shards == {"s.tar", "t.tar"}
-    at_desk.take(answer(bad=[("s.tar/2", "s.tar", "broken")]))
-    at_desk.close()
-    assert (at_desk.shards, at_desk.report.missing) == ({"t.tar"}, 1)
-    again = Desk(Parts(tmp_path))
+    look, writer = StandIn(tmp_path), ResultWriter(Parts(tmp_path))
+    writer.shards = {"s.tar", "t.tar"}
+    writer.take(answer([("s.tar/1", "s.tar")], [("s.tar", 2), ("t.tar", 1)], look=look))
+    assert writer.shards == {"s.tar", "t.tar"}
+    writer.take(answer(bad=[("s.tar/2", "s.tar", "broken")]))
+    writer.close()
+    assert (writer.shards, writer.report.missing) == ({"t.tar"}, 1)
+    again = ResultWriter(Parts(tmp_path))
     assert (again.report.before, again.sizes, again.counts["s.tar"]) == (2, {"s.tar": 2}, 2)
 
 
 def test_a_full_disk_says_what_is_kept(tmp_path):
-    look, at_desk = StandIn(tmp_path), Desk(Parts(tmp_path))
-    at_desk.take(answer([("a", None)], look=look))
-    at_desk.parts.root = "/proc/nowhere"
+    look, writer = StandIn(tmp_path), ResultWriter(Parts(tmp_path))
+    writer.take(answer([("a", None)], look=look))
+    writer.parts.root = "/proc/nowhere"
     with pytest.raises(OSError, match=r"cannot write into .* 0 pictures of this run are kept: make room"):
-        at_desk.write()
+        writer.write()
 
 
 def test_a_backend_that_there_is_not_is_refused_before_ray_starts(tmp_path):
@@ -190,9 +190,9 @@ def test_other_options_and_a_second_run_are_refused(tmp_path):
     look = StandIn(tmp_path)
     parts = Parts(tmp_path / "out")
     _same_as_before(parts, look, Settings(fov=60))
-    with pytest.raises(ValueError, match=r"predicted otherwise \(fov was 60, is now None\)"):
+    with pytest.raises(ValueError, match=r"another model or other options \(fov was 60, is now None\)"):
         predict_dataset(*run, model=look)
-    with _alone(parts), pytest.raises(BlockingIOError, match="another run is writing into"):
+    with _locked(parts), pytest.raises(BlockingIOError, match="another run is writing into"):
         predict_dataset(*run, model=look, settings=Settings(fov=60))
     with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
         predict_dataset(*run, model=look, settings=Settings(batch_size=0))
@@ -216,10 +216,10 @@ def test_the_command_says_what_was_done(monkeypatch, capsys, missing, code):
     assert cli.run(["cluster", "in", "--out", "out", "--workers", "2"]) == code
     said = capsys.readouterr()
     assert said.out.startswith(
-        "20 pictures, 30 people, 7 bad inputs; 5 were done before; 10 s, 2.00 pictures"
+        "20 pictures, 30 people, 7 bad inputs; 5 were done earlier; 10 s, 2.00 pictures"
     )
     assert "and 2 more: see out/bad" in said.err
-    assert ("of 3 inputs no answer came" in said.err) == bool(missing)
+    assert ("of 3 inputs have no result" in said.err) == bool(missing)
 
 
 def test_without_ray_the_command_says_what_to_install(monkeypatch, capsys):

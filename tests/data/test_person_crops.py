@@ -66,7 +66,7 @@ def test_whoever_is_hidden_or_tiny_is_not_learned_from():
 def test_turned_cameras_turn_the_box():
     sample, turned = (
         sample_of((0.8, -0.6, 4.0)),
-        Augmentation(**{**vars(PLAIN), "roll": 1.0, "roll_deg": 90.0}),
+        Augmentation(**{**vars(PLAIN), "rotation_prob": 1.0, "roll_deg": 90.0}),
     )
     for seed in range(5):
         points = crop(sample, seed, turned).keypoints_2d[0]
@@ -106,9 +106,9 @@ def test_boxes_come_from_keypoints_or_heads():
 def test_boxes_may_leave_out_what_is_hidden():
     legs_hidden = np.array([[False, True, True], [False, False, True]])
     sample = sample_of((0.0, -0.5, 3.0), (0.3, 0.0, 5.0), joint_visibility=legs_hidden)
-    seen, whole = person_boxes(sample, seen=True), person_boxes(sample)
-    assert seen[0][3] < sample.keypoints_2d[0, 0, 1] < whole[0][3]
-    assert seen[1].tolist() == whole[1].tolist()  # one joint makes no box
+    visible, whole = person_boxes(sample, visible=True), person_boxes(sample)
+    assert visible[0][3] < sample.keypoints_2d[0, 0, 1] < whole[0][3]
+    assert visible[1].tolist() == whole[1].tolist()  # one joint makes no box
 
 
 def test_joints_of_shards_become_keypoints(tmp_path):

@@ -13,21 +13,20 @@ from PIL import Image
 from toys import ToyBody, tiny_model
 
 from multihmr.cli import main as cli
-from multihmr.demo import sessions as visits
-from multihmr.demo import video as films
-from multihmr.demo.sessions import Look, Models, Visit, Visits
+from multihmr.demo import sessions
+from multihmr.demo import video as videos
+from multihmr.demo.sessions import Models, PredictOptions, Session, Sessions
 from multihmr.humans import Humans
 from multihmr.model import Model
-from multihmr.networks.multihmr import MultiHMR
 
 
 class Counting(Models):
     """One tiny model under every name, and how often it ran."""
 
-    def __init__(self, model: MultiHMR) -> None:
+    def __init__(self, model: Model) -> None:
         super().__init__()
         self.model, self.runs = model, 0
-        self.model.register_forward_hook(self._count)
+        self.model.network.register_forward_hook(self._count)
 
     def _count(self, *_: object) -> None:
         self.runs += 1
@@ -37,14 +36,14 @@ class Counting(Models):
 
 
 @pytest.fixture(scope="module")
-def model() -> MultiHMR:
+def model() -> Model:
     model = tiny_model(threshold=0.5)
-    model.to_score[2].bias.data.fill_(0.0)  # scores around the threshold
+    model.network.to_score[2].bias.data.fill_(0.0)  # scores around the threshold
     return model
 
 
 @pytest.fixture
-def models(model: MultiHMR) -> Counting:
+def models(model: Model) -> Counting:
     return Counting(model)
 
 
@@ -56,83 +55,87 @@ def picture(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def visit(tmp_path: Path, picture: Path) -> Visit:
-    visit = Visit(tmp_path / "visit")
-    visit.take([picture], keep=True)
-    return visit
+def session(tmp_path: Path, picture: Path) -> Session:
+    session = Session(tmp_path / "session")
+    session.take([picture], keep=True)
+    return session
 
 
 def test_the_models_own_threshold_gives_what_predict_gives(
-    visit: Visit, models: Counting, picture: Path
+    session: Session, models: Counting, picture: Path
 ) -> None:
-    humans = visit.people(models, "any", threshold=0.5, look=Look(fov=50))
+    humans = session.people(models, "any", threshold=0.5, options=PredictOptions(fov=50))
     expected = models.model.predict(picture, fov=50)
     assert len(humans) > 1
     np.testing.assert_array_equal(humans.vertices, expected.vertices)
 
 
-def test_the_threshold_moves_without_running_the_network_again(visit: Visit, models: Counting) -> None:
-    own = visit.people(models, "any", threshold=0.5, look=Look(fov=None))
+def test_the_threshold_moves_without_running_the_network_again(session: Session, models: Counting) -> None:
+    own = session.people(models, "any", threshold=0.5, options=PredictOptions(fov=None))
     higher = float(np.median(own.scores))
-    few = visit.people(models, "any", threshold=higher, look=Look(fov=None))
+    few = session.people(models, "any", threshold=higher, options=PredictOptions(fov=None))
     assert 0 < len(few) < len(own)
     assert (few.scores >= higher).all()
     assert models.runs == 1
 
 
-def test_fainter_people_join_those_that_stay_where_they_are(visit: Visit, models: Counting) -> None:
-    own = visit.people(models, "any", threshold=0.5, look=Look(fov=None))
+def test_fainter_people_join_those_that_stay_where_they_are(session: Session, models: Counting) -> None:
+    own = session.people(models, "any", threshold=0.5, options=PredictOptions(fov=None))
     for threshold in (0.3, 0.2):
-        more = visit.people(models, "any", threshold=threshold, look=Look(fov=None))
+        more = session.people(models, "any", threshold=threshold, options=PredictOptions(fov=None))
     assert len(more) > len(own)
     assert models.runs == 2
     assert (np.diff(more.translation[:, 2]) >= 0).all()
     np.testing.assert_array_equal(more[more.scores >= 0.5].vertices, own.vertices)
 
 
-def test_another_field_of_view_runs_the_network(visit: Visit, models: Counting) -> None:
-    near, far = (visit.people(models, "any", threshold=0.5, look=Look(fov=fov)) for fov in (90, 30))
+def test_another_field_of_view_runs_the_network(session: Session, models: Counting) -> None:
+    near, far = (
+        session.people(models, "any", threshold=0.5, options=PredictOptions(fov=fov)) for fov in (90, 30)
+    )
     assert models.runs == 2
     assert near.K[0, 0] < far.K[0, 0]
 
 
-def test_a_closer_look_is_that_of_predict(visit: Visit, models: Counting, picture: Path) -> None:
-    far = visit.people(models, "any", threshold=0.5, look=Look(fov=50))
-    close = visit.people(models, "any", threshold=0.5, look=Look(fov=50, tiles=2))
-    expected = models.model.predict(picture, fov=50, tiles=2, max_people=visits.MOST_PEOPLE)
+def test_a_closer_look_is_that_of_predict(session: Session, models: Counting, picture: Path) -> None:
+    far = session.people(models, "any", threshold=0.5, options=PredictOptions(fov=50))
+    close = session.people(models, "any", threshold=0.5, options=PredictOptions(fov=50, tiles=2))
+    expected = models.model.predict(picture, fov=50, tiles=2, max_people=sessions.MOST_PEOPLE)
     np.testing.assert_array_equal(close.vertices, expected.vertices)
     assert len(close) != len(far)
-    assert visit.people(models, "any", threshold=0.5, look=Look(fov=50)) is far
+    assert session.people(models, "any", threshold=0.5, options=PredictOptions(fov=50)) is far
 
 
-def test_what_is_shown_can_be_taken_away(visit: Visit, models: Counting) -> None:
-    humans = visit.people(models, "any", threshold=0.5, look=Look(fov=50))
-    shown = visit.show(humans, models.model.body)
+def test_what_is_shown_can_be_taken_away(session: Session, models: Counting) -> None:
+    humans = session.people(models, "any", threshold=0.5, options=PredictOptions(fov=50))
+    shown = session.show(humans, models.model.body)
     names = [path.name for path in shown.take_away if path]
     assert names == ["street_overlay.jpg", "street.glb", "street.npz", "street.json"]
     assert len(json.loads(shown.take_away[3].read_text(encoding="utf-8"))["people"]) == len(humans)
     with Image.open(shown.side) as plan:
-        assert plan.size == visits.PLAN_SIZE
-    assert visits.field_of_view(humans) == pytest.approx(50, abs=0.1)
-    assert visits.summary(shown) == f"{len(humans)} people found. Field of view 50°, as you set it."
+        assert plan.size == sessions.PLAN_SIZE
+    assert sessions.field_of_view(humans) == pytest.approx(50, abs=0.1)
+    assert sessions.summary(shown) == f"{len(humans)} people found. Field of view 50°, as you set it."
 
 
-def test_old_results_are_deleted(visit: Visit, models: Counting) -> None:
-    humans = visit.people(models, "any", threshold=0.5, look=Look(fov=50))
+def test_old_results_are_deleted(session: Session, models: Counting) -> None:
+    humans = session.people(models, "any", threshold=0.5, options=PredictOptions(fov=50))
     for _ in range(4):
-        shown = visit.show(humans, models.model.body)
-    assert len(list(visit.folder.rglob("street.glb"))) == 3
-    assert shown.glb in visit.folder.rglob("street.glb")
+        shown = session.show(humans, models.model.body)
+    assert len(list(session.folder.rglob("street.glb"))) == 3
+    assert shown.glb in session.folder.rglob("street.glb")
 
 
-def test_nobody_is_said(visit: Visit, models: Counting) -> None:
-    shown = visit.show(visit.people(models, "any", threshold=1.0, look=Look(fov=50)), models.model.body)
-    assert visits.summary(shown).startswith("Nobody found; a lower threshold shows fainter ones, a closer ")
+def test_nobody_is_said(session: Session, models: Counting) -> None:
+    shown = session.show(
+        session.people(models, "any", threshold=1.0, options=PredictOptions(fov=50)), models.model.body
+    )
+    assert sessions.summary(shown).startswith("No people found; try a lower score, or ")
     assert shown.glb is None
 
 
 def test_two_visitors_share_nothing_and_leave_nothing(tmp_path: Path, picture: Path) -> None:
-    guests = Visits(tmp_path)
+    guests = Sessions(tmp_path)
     guests.of("a").take([picture], keep=True)
     with pytest.raises(ValueError, match="There is no picture"):
         _ = guests.of("b").picture
@@ -144,36 +147,36 @@ def test_two_visitors_share_nothing_and_leave_nothing(tmp_path: Path, picture: P
 
 
 def test_idle_visits_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    guests = Visits(tmp_path)
+    guests = Sessions(tmp_path)
     folder = guests.of("a").folder
-    now = guests.of("a").seen
-    monkeypatch.setattr(visits.time, "monotonic", lambda: now + visits.IDLE + 1)
+    now = guests.of("a").used
+    monkeypatch.setattr(sessions.time, "monotonic", lambda: now + sessions.IDLE + 1)
     guests.of("b")
     guests.end_idle()
     assert not folder.exists()
     assert len(guests) == 1
 
 
-def test_uploads_move_into_the_visit(tmp_path: Path, picture: Path, visit: Visit) -> None:
+def test_uploads_move_into_the_visit(tmp_path: Path, picture: Path, session: Session) -> None:
     upload = tmp_path / "upload" / "new.png"
     upload.parent.mkdir()
     picture.rename(upload)
-    visit.take([upload, upload])
-    assert [path.name for path in visit.pictures] == ["new.png"]
+    session.take([upload, upload])
+    assert [path.name for path in session.pictures] == ["new.png"]
     assert not upload.parent.exists()
-    assert not list(visit.folder.rglob("street.png"))
+    assert not list(session.folder.rglob("street.png"))
     with pytest.raises(ValueError, match="did not arrive whole"):
-        visit.take([upload])
+        session.take([upload])
 
 
-def test_too_many_files_are_refused_and_deleted(visit: Visit, picture: Path) -> None:
+def test_too_many_files_are_refused_and_deleted(session: Session, picture: Path) -> None:
     with pytest.raises(ValueError, match="at most 12"):
-        visit.take([picture] + [Path(f"{i}.png") for i in range(12)])
+        session.take([picture] + [Path(f"{i}.png") for i in range(12)])
     assert not picture.exists()
 
 
 def test_table_of_people(make_humans: Callable[..., Humans]) -> None:
-    table = visits.people_table(make_humans((0, 0, 2), (3, 0, 4)), np.array([1.8, 1.1]))
+    table = sessions.people_table(make_humans((0, 0, 2), (3, 0, 4)), np.array([1.8, 1.1]))
     rows = table.split("<tr>")[2:]
     assert "2.00 m" in rows[0]
     assert "5.00 m" in rows[1]
@@ -181,14 +184,14 @@ def test_table_of_people(make_humans: Callable[..., Humans]) -> None:
     assert "rgb(72, 152, 214)" in rows[1]
 
 
-def test_height_is_that_of_the_body_upright(visit: Visit, models: Counting) -> None:
-    humans = visit.people(models, "any", threshold=0.5, look=Look(fov=50))
+def test_height_is_that_of_the_body_upright(session: Session, models: Counting) -> None:
+    humans = session.people(models, "any", threshold=0.5, options=PredictOptions(fov=50))
     expected = (0.5 + humans.shape[:, 0]) * 1.0  # the toy is a stick of one metre
-    np.testing.assert_allclose(visits.heights(humans, ToyBody()), expected, rtol=1e-5)
+    np.testing.assert_allclose(sessions.heights(humans, ToyBody()), expected, rtol=1e-5)
 
 
 def test_age_words() -> None:
-    assert [visits.age_word(age) for age in (0, 1 / 3, 2 / 3, 1)] == ["baby", "child", "adult", "old"]
+    assert [sessions.age_word(age) for age in (0, 1 / 3, 2 / 3, 1)] == ["baby", "child", "adult", "old"]
 
 
 def test_licences_are_said() -> None:
@@ -212,21 +215,25 @@ def test_people_of_a_film(tmp_path: Path, models: Counting, monkeypatch: pytest.
     with VideoWriter(tmp_path / "walk.mp4", 10) as writer:
         for number in range(4):
             writer.write(np.random.default_rng(0).integers(0, 255, (60, 80, 3), np.uint8), number / 10)
-    monkeypatch.setattr(films, "save", lambda tracks, path, body: path)  # the toy has no rig
-    visit = Visit(tmp_path / "visit")
-    visit.take([tmp_path / "walk.mp4"])
+    monkeypatch.setattr(videos, "save", lambda tracks, path, body: path)  # the toy has no rig
+    session = Session(tmp_path / "session")
+    session.take([tmp_path / "walk.mp4"])
     said: list[float] = []
     tell = {"progress": lambda done, doing: said.append(done)}
-    film = visit.film(models, "any", look=Look(fov=50), **tell)
-    shown = visit.show_film(film, models.model.body, threshold=0.0, frame=2, **tell)
-    assert len(film.people) == 4
-    assert len(shown.humans) == len(film.people[2]) > 0
+    result = session.video_result(models, "any", options=PredictOptions(fov=50), **tell)
+    shown = session.show_video(result, models.model.body, threshold=0.0, frame=2, **tell)
+    assert len(result.people) == 4
+    assert len(shown.humans) == len(result.people[2]) > 0
     assert [path.suffix for path in shown.take_away if path] == [".mp4", ".glb", ".zip", ".json"]
-    assert visits.summary(shown).startswith("4 frames, ")
+    assert sessions.summary(shown).startswith("4 frames, ")
     assert said == sorted(said)
     runs = models.runs
-    visit.show_film(
-        visit.film(models, "any", look=Look(fov=50), **tell), models.model.body, threshold=1, frame=0, **tell
+    session.show_video(
+        session.video_result(models, "any", options=PredictOptions(fov=50), **tell),
+        models.model.body,
+        threshold=1,
+        frame=0,
+        **tell,
     )
     assert models.runs == runs
 
@@ -240,8 +247,8 @@ def test_a_missing_gradio_says_the_cure(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "gradio", None)
-    for name in ("app", "serving"):
-        monkeypatch.delitem(__import__("sys").modules, f"multihmr.{name}", raising=False)
+    for name in ("app", "server"):
+        monkeypatch.delitem(__import__("sys").modules, f"multihmr.demo.{name}", raising=False)
     assert cli.run(["demo"]) == 1
     assert "the demo needs gradio: pip install 'multihmr[demo]'" in capsys.readouterr().err
 
@@ -255,3 +262,51 @@ def test_a_taken_port_and_a_foreign_host_are_said(capsys: pytest.CaptureFixture[
     assert f"cannot be served at 127.0.0.1, port {port}" in capsys.readouterr().err
     assert cli.run(["demo", "--no-browser", "--host", "192.0.2.1"]) == 1
     assert "cannot be served at 192.0.2.1" in capsys.readouterr().err
+
+
+def test_a_cancelled_video_stops_at_its_next_frame(tmp_path: Path, models: Counting) -> None:
+    pytest.importorskip("av", reason="needs PyAV")
+    pytest.importorskip("scipy", reason="tracking needs SciPy")
+    from multihmr.video.writer import VideoWriter
+
+    with VideoWriter(tmp_path / "walk.mp4", 10) as writer:
+        for number in range(6):
+            writer.write(np.zeros((60, 80, 3), np.uint8), number / 10)
+    session = Session(tmp_path / "session")
+    session.take([tmp_path / "walk.mp4"])
+    texts: list[str] = []
+
+    def progress(done: float, text: str) -> None:
+        session.check_cancelled()
+        texts.append(text)
+        if len(texts) == 2:
+            session.cancel()
+
+    with pytest.raises(sessions.Cancelled):
+        session.video_result(models, "any", options=PredictOptions(fov=50), progress=progress)
+    assert texts == ["frame 1 of 6", "frame 2 of 6"]
+    session.allow()
+    result = session.video_result(models, "any", options=PredictOptions(fov=50), progress=lambda *_: None)
+    assert len(result.people) == 6
+
+
+@pytest.mark.parametrize(
+    ("elapsed", "done", "text"),
+    [(0.5, 0.5, ""), (10, 0.005, ""), (10, 0.5, ", about 0:10 left"), (100, 0.4, ", about 2:30 left")],
+)
+def test_the_remaining_time_is_estimated_once_it_can_be(elapsed: float, done: float, text: str) -> None:
+    assert sessions.remaining_time(elapsed, done) == text
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_visitors_get_sentences_without_folders_and_without_advice_for_the_owner(session: Session) -> None:
+    pytest.importorskip("gradio", reason="needs gradio", exc_type=ImportError)
+    from multihmr.demo.app import _for_visitors
+
+    picture = session.picture
+    damaged = ValueError(f"{picture} is cut short")
+    assert _for_visitors(damaged, session) == "street.png is cut short"  # names keep their case
+    assert _for_visitors(ValueError("there is no picture"), session) == "There is no picture"
+    missing = ImportError("videos need PyAV: pip install 'multihmr[video]'")
+    assert "pip" not in _for_visitors(missing, session)
+    assert "its owner can install" in _for_visitors(missing, session)

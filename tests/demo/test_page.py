@@ -43,7 +43,7 @@ def served(runs: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
     models = Models(device="cpu")
     model = models.load(models.first)
-    hook = model.register_forward_hook(lambda *_: runs.append("run"))
+    hook = model.network.register_forward_hook(lambda *_: runs.append("run"))
     folder = tmp_path_factory.mktemp("temporary")
     before, tempfile.tempdir = tempfile.tempdir, str(folder)
     try:
@@ -64,8 +64,8 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture
-def visit(browser: Any, served: tuple[str, Model, Path]) -> Iterator[Callable[..., Any]]:
-    """visit(width, height): the page in a browser of its own, in which no other address answers."""
+def session(browser: Any, served: tuple[str, Model, Path]) -> Iterator[Callable[..., Any]]:
+    """session(width, height): the page in a browser of its own, in which no other address answers."""
     contexts, outside = [], []
 
     def only_here(route: Any) -> None:
@@ -104,9 +104,9 @@ def turned(page: Any) -> bytes:
 
 
 def test_a_picture_becomes_people_to_turn_and_take_away(
-    visit: Callable[..., Any], served: tuple[str, Model, Path]
+    session: Callable[..., Any], served: tuple[str, Model, Path]
 ) -> None:
-    page = visit()
+    page = session()
     give(page, EXAMPLES / "astronaut.jpg")
     page.wait_for_selector("table.people td")
     page.wait_for_selector("#view canvas[data-shown$='.glb']")
@@ -131,25 +131,25 @@ def test_a_picture_becomes_people_to_turn_and_take_away(
 
 
 def test_the_threshold_is_moved_without_running_the_network(
-    visit: Callable[..., Any], runs: list[str]
+    session: Callable[..., Any], runs: list[str]
 ) -> None:
-    page = visit()
+    page = session()
     page.click("#examples button.thumbnail-item >> nth=0")
     page.wait_for_selector("table.people td")
     before = len(runs)
     slider = page.locator("#threshold input[type=range]")
     slider.fill("0.95")
     slider.dispatch_event("pointerup")
-    page.wait_for_selector("#status :text('Nobody found')")
+    page.wait_for_selector("#status :text('No people found')")
     assert len(runs) == before
 
 
-def test_bad_files_are_told_in_a_sentence(visit: Callable[..., Any], tmp_path: Path) -> None:
-    page = visit()
+def test_bad_files_are_told_in_a_sentence(session: Callable[..., Any], tmp_path: Path) -> None:
+    page = session()
     for name, content, sentence in (
-        ("letter.jpg", b"Dear Sir or Madam", "Letter.jpg is no picture of a known format"),
-        ("cut.jpg", (EXAMPLES / "astronaut.jpg").read_bytes()[:20_000], "Cut.jpg is cut short or damaged"),
-        ("clip.mp4", b"no frames in here", "lip.mp4"),
+        ("letter.jpg", b"Dear Sir or Madam", "letter.jpg is no picture of a known format"),
+        ("cut.jpg", (EXAMPLES / "astronaut.jpg").read_bytes()[:20_000], "cut.jpg is cut short or damaged"),
+        ("clip.mp4", b"no frames in here", "clip.mp4"),
     ):
         (tmp_path / name).write_bytes(content)
         give(page, tmp_path / name)
@@ -163,8 +163,8 @@ def test_bad_files_are_told_in_a_sentence(visit: Callable[..., Any], tmp_path: P
     page.wait_for_selector(":text('exceed the maximum allowed size of 1.0 Mb')")
 
 
-def test_the_page_fits_a_phone(visit: Callable[..., Any]) -> None:
-    page = visit(390, 844)
+def test_the_page_fits_a_phone(session: Callable[..., Any]) -> None:
+    page = session(390, 844)
     give(page, EXAMPLES / "astronaut.jpg")
     page.wait_for_selector("#view canvas[data-shown$='.glb']")
     page.wait_for_selector("table.people td")
@@ -177,9 +177,9 @@ def test_the_page_fits_a_phone(visit: Callable[..., Any]) -> None:
 
 
 def test_visitors_share_nothing_and_leave_nothing(
-    visit: Callable[..., Any], served: tuple[str, Model, Path]
+    session: Callable[..., Any], served: tuple[str, Model, Path]
 ) -> None:
-    mine, yours = visit(), visit()
+    mine, yours = session(), session()
     give(mine, EXAMPLES / "astronaut.jpg")
     mine.wait_for_selector("table.people td")
     slider = yours.locator("#threshold input[type=range]")
@@ -198,8 +198,8 @@ def test_visitors_share_nothing_and_leave_nothing(
     assert not any(path.exists() for path in stored)
 
 
-def test_the_webcam_takes_a_picture(visit: Callable[..., Any]) -> None:
-    page = visit()
+def test_the_webcam_takes_a_picture(session: Callable[..., Any]) -> None:
+    page = session()
     page.click("button[role=tab]:has-text('Webcam')")
     page.click("#webcam button:has-text('Click to Access Webcam')")
     page.wait_for_function("document.querySelector('#webcam video')?.videoWidth > 0")  # the camera is on
@@ -207,7 +207,7 @@ def test_the_webcam_takes_a_picture(visit: Callable[..., Any]) -> None:
     page.wait_for_selector("#status :text('found')")
 
 
-def test_a_video_becomes_people_frame_by_frame(visit: Callable[..., Any], tmp_path: Path) -> None:
+def test_a_video_becomes_people_frame_by_frame(session: Callable[..., Any], tmp_path: Path) -> None:
     pytest.importorskip("av", reason="videos need PyAV")
     pytest.importorskip("scipy", reason="tracking needs SciPy")
     from multihmr.preprocessing.image import read_image
@@ -216,10 +216,69 @@ def test_a_video_becomes_people_frame_by_frame(visit: Callable[..., Any], tmp_pa
     with VideoWriter(tmp_path / "walk.mp4", 10) as writer:
         for number in range(3):
             writer.write(read_image(EXAMPLES / "astronaut.jpg"), number / 10)
-    page = visit()
+    page = session()
     give(page, tmp_path / "walk.mp4")
     page.wait_for_selector("#film video", state="attached")
     page.wait_for_selector("#status :text('3 frames, 1 person in all')")
     assert page.locator("#frame input[type=range]").get_attribute("max") == "2"
     animated = trimesh.load(download(page, "glb"), file_type="glb")
     assert len(animated.geometry) == 1
+
+
+def test_a_running_video_can_be_cancelled(session: Callable[..., Any], tmp_path: Path) -> None:
+    """Meanwhile the result of the picture before is hidden, and progress names frames."""
+    pytest.importorskip("av", reason="videos need PyAV")
+    pytest.importorskip("scipy", reason="tracking needs SciPy")
+    from multihmr.video.writer import VideoWriter
+
+    with VideoWriter(tmp_path / "long.mp4", 10) as writer:
+        for number in range(200):
+            writer.write(np.full((120, 160, 3), number, np.uint8), number / 10)
+    page = session()
+    give(page, EXAMPLES / "astronaut.jpg")
+    page.wait_for_selector("table.people td")
+    give(page, tmp_path / "long.mp4")
+    page.wait_for_selector("#status :text-matches('frame [0-9]+ of 200')")
+    assert not page.locator("#results").is_visible()
+    page.click("#cancel")
+    page.wait_for_selector("#status :text('Cancelled.')")
+    assert not page.locator("#cancel").is_visible()
+    assert not page.locator("#results").is_visible()
+
+
+CONTRAST = """() => {
+  const channels = c => (c.match(/[\\d.]+/g) || []).map(Number);
+  const luminance = rgb => {
+    const [r, g, b] = rgb.map(v => v / 255).map(v => v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4);
+    return .2126 * r + .7152 * g + .0722 * b;
+  };
+  const background = e => {
+    for (; e; e = e.parentElement) {
+      const [r, g, b, a = 1] = channels(getComputedStyle(e).backgroundColor);
+      if (a > .99) return [r, g, b];
+    }
+    return [255, 255, 255];
+  };
+  const found = [];
+  for (const e of document.querySelectorAll('body *')) {
+    const own = [...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim());
+    if (!own || !e.checkVisibility({visibilityProperty: true, opacityProperty: true}) || e.disabled) continue;
+    if (e.closest('canvas, svg, script, style, video')) continue;
+    const style = getComputedStyle(e);
+    const pair = [channels(style.color).slice(0, 3), background(e)].map(luminance).sort((a, b) => b - a);
+    const large = parseFloat(style.fontSize) >= 24;
+    const ratio = (pair[0] + .05) / (pair[1] + .05);
+    if (ratio < (large ? 3 : 4.5)) found.push([e.textContent.trim(), style.color, ratio.toFixed(2)]);
+  }
+  return found;
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_texts_have_the_contrast_of_wcag_aa(session: Callable[..., Any], scheme: str) -> None:
+    page = session()
+    page.emulate_media(color_scheme=scheme)
+    page.evaluate(f"document.body.classList.toggle('dark', {str(scheme == 'dark').lower()})")
+    give(page, EXAMPLES / "astronaut.jpg")
+    page.wait_for_selector("table.people td")
+    assert page.evaluate(CONTRAST) == []

@@ -28,6 +28,7 @@ from multihmr.hub import loading as hub
 from multihmr.hub.checkpoint import Checkpoint, own_state, read_metadata
 from multihmr.hub.releases import list_models
 from multihmr.model import load_model, save_model
+from multihmr.networks.backbones.timm_backbones import create_backbone
 from multihmr.runtime.devices import backbone_dtype
 from multihmr.storage import paths
 from multihmr.storage.paths import cache_folder
@@ -560,3 +561,20 @@ def test_the_hub_repository_of_a_release_may_hold_the_pt_only(
     assert "non-commercial" in caplog.text
     with pytest.raises(ConnectionError, match=r"cannot get model\.safetensors of 'hf:some/body'"):
         load_model("hf:some/body")
+
+
+def test_a_backbone_of_timm_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)  # type: ignore[arg-type]
+    for name, size in (("dinov2_vits14", 56), ("hrnet_w32", 64)):
+        with pytest.raises(ImportError, match=rf"{name} needs timm: pip install 'multihmr\[timm\]'"):
+            create_backbone(name, image_size=size)
+    create_backbone("hybrid_lite0", image_size=64)  # of the bundled models
+
+
+def test_a_model_is_printed_in_ten_lines(saved: Path) -> None:
+    lines = str(load_model(saved, device="cpu")).splitlines()
+    assert len(lines) == 10
+    assert lines[0] == "Model("
+    text = "\n".join(lines)
+    for expected in ("multihmr, ", "hybrid_lite0, float32, on cpu", "64 pixels", "toy, 3 joints", "CC0-1.0"):
+        assert expected in text

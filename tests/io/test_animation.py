@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import os
 import subprocess
@@ -20,6 +21,7 @@ from multihmr.bodies.anny import Anny
 from multihmr.bodies.anny163 import Anny163
 from multihmr.bodies.base import Body
 from multihmr.data.synthetic.bvh import read_bvh
+from multihmr.io.animation import tracks_to_clips
 from multihmr.io.bone_names import bone_names
 from multihmr.io.bvh import rotmat_to_zxy
 from multihmr.io.save import save
@@ -84,9 +86,9 @@ def test_who_is_away_has_no_size(anny, tmp_path):
 def test_people_of_a_picture_get_bones_too(anny, tmp_path):
     (humans,) = random_track(anny, [0]).humans(anny)
     reader = Reader(humans.save(tmp_path / "one.glb", rigged=True, body=anny))
-    assert distance_mm(reader.vertices("person_0_body"), humans.vertices[0]) < 0.3
+    assert distance_mm(reader.vertices("person_1_body"), humans.vertices[0]) < 0.3
     assert not reader.gltf.animations
-    assert reader.gltf.nodes[reader.node("person_0")].extras["track_id"] == 1
+    assert reader.gltf.nodes[reader.node("person_1")].extras["track_id"] == 1
     assert reader.gltf.nodes[reader.node("camera")].camera == 0
 
 
@@ -179,8 +181,8 @@ def test_what_cannot_be_rigged_is_said(anny, tmp_path):
         (ValueError, "track 1 has no frames", track[[]], "x.glb", {}),
         (ValueError, "people are of body 'anny', got body 'toy'", track, "x.glb", {"body": ToyBody()}),
         (ValueError, "one person, got 2", [track, track], "x.bvh", {}),
-        (ValueError, r"saved as \.glb or \.bvh, got 'x\.ply'", track, "x.ply", {}),
-        (ValueError, r"saved as \.glb or \.bvh, got 'x\.obj'", humans, "x.obj", {"rigged": True}),
+        (ValueError, r"saved as \.glb, \.bvh, \.fbx, got 'x\.ply'", track, "x.ply", {}),
+        (ValueError, r"saved as \.glb, \.bvh, \.fbx, got 'x\.obj'", humans, "x.obj", {"rigged": True}),
         (ValueError, "no bone names of 'maya'.*mixamo, smplx, vrm", track, "x.glb", {"bones": "maya"}),
         (ValueError, "two bones would have the name 'head'", track, "x.glb", {"bones": {"root": "head"}}),
         (TypeError, r"a list with Humans; multihmr\.video\.tracks\.collect", [humans], "x.glb", {}),
@@ -255,8 +257,112 @@ def test_blender_shows_the_people_where_they_were(anny, tmp_path, blender):
     seen = np.load(tmp_path / "seen.npz")
     names = [anny.topology.joint_names.index(name) for name in seen["bones"]]
     for humans, frame in zip(track.humans(anny), track.frames, strict=True):
-        there = humans.to("blender")
+        there = humans.in_frame("blender")
         assert 1000 * np.linalg.norm(seen["vertices"][frame] - there.vertices[0], axis=-1).max() < 0.5
         assert 1000 * np.linalg.norm(seen["joints"][frame] - there.joints[0, names], axis=-1).max() < 0.5
     np.testing.assert_allclose(seen["size_of_other"][[0, 1, 2]] > 0.1, [False, True, False])
     assert seen["pixels"].std() > 10  # somebody is in the picture that Blender renders
+
+
+def rest_joints(path: Path) -> dict[str, np.ndarray]:
+    """Where the joints of a .bvh are when nothing is turned."""
+    motion = read_bvh(path)
+    count = len(motion.names)
+    places = follow(motion.parents, motion.offsets, np.zeros(3), np.tile(np.eye(3), (count, 1, 1)))
+    return dict(zip(motion.names, places, strict=True))
+
+
+@pytest.mark.parametrize(("rest", "down"), [("t-pose", 0.0), ("a-pose", 45.0)])
+def test_rest_poses_turn_arms_and_legs(anny, tmp_path, rest, down):
+    places = rest_joints(save(random_track(anny, [0]), tmp_path / "one.bvh", body=anny, rest=rest))
+    for side, sign in (("L", 1), ("R", -1)):
+        aim = [sign * np.cos(np.radians(down)), -np.sin(np.radians(down)), 0]
+        chain = [f"upperarm01.{side}", f"lowerarm01.{side}", f"wrist.{side}", f"finger3-1.{side}"]
+        for start, end in itertools.pairwise(chain):
+            along = places[end] - places[start]
+            np.testing.assert_allclose(along / np.linalg.norm(along), aim, atol=1e-4)
+        leg = places[f"foot.{side}"] - places[f"upperleg01.{side}"]
+        np.testing.assert_allclose(leg / np.linalg.norm(leg), [0, -1, 0], atol=1e-4)
+
+
+@pytest.mark.parametrize("rest", [None, "t-pose", "a-pose"])
+def test_bvh_joints_are_exact_in_any_rest_pose(anny, tmp_path, rest):
+    track = random_track(anny, [0, 1, 2], angle=0.8)
+    path = save(track, tmp_path / "one.bvh", body=anny, rest=rest)
+    motion = read_bvh(path)
+    roots = np.array([line.split()[:3] for line in path.read_text().splitlines()[-3:]], float)
+    where = [anny.topology.joint_names.index(name) for name in motion.names]
+    for humans, root, turns in zip(track.humans(anny), roots, motion.rotations, strict=True):
+        joints = follow(motion.parents, motion.offsets, root, turns)
+        assert distance_mm(joints, humans.joints[0, where]) < 0.01
+
+
+@pytest.mark.parametrize("rest", ["t-pose", "a-pose"])
+@pytest.mark.parametrize("name", ["anny", "anny-163", "smplx"])
+def test_glb_joints_are_exact_in_any_rest_pose(name, rest, tmp_path, request):
+    if name == "smplx":
+        pytest.importorskip("smplx")
+        from multihmr.bodies.smplx import SMPLX
+
+        body: Body = SMPLX(request.getfixturevalue("fake_smplx_file"), shape_count=11)
+    else:
+        body = Anny() if name == "anny" else Anny163()
+    track = random_track(body, [0, 1], angle=0.3)
+    if name == "smplx":
+        track = dataclasses.replace(track, expression=np.zeros_like(track.expression))
+    clip = tracks_to_clips([track], body, rest)[0]
+    for humans, joints in zip(track.humans(body), clip.joints(), strict=True):
+        assert distance_mm(joints, humans.joints[0, : joints.shape[0]]) < 0.01
+    plain = tracks_to_clips([track], body)[0]
+    assert np.abs(clip.rig.vertices - plain.rig.vertices).max() > 0.02  # it is another rest shape
+
+
+def test_a_mesh_in_another_rest_pose_moves_as_the_body(anny, tmp_path):
+    """Exact where one bone moves a vertex; linear blend skinning of a bent rest differs at the shoulders."""
+    poses = torch.zeros(1, anny.rotation_count, 3)
+    track = random_track(anny, [0], angle=0.15)
+    assert poses.shape[1] == track.pose.shape[1]
+    reader = Reader(save(track, tmp_path / "one.glb", body=anny, rest="t-pose"))
+    (humans,) = track.humans(anny)
+    off_mm = 1000 * np.linalg.norm(reader.vertices("person_1_body") - humans.vertices[0] * TO_GLTF, axis=-1)
+    assert np.median(off_mm) < 0.3
+    assert off_mm.max() < 30
+
+
+def test_unknown_rest_poses_are_refused(anny, tmp_path):
+    with pytest.raises(ValueError, match="rest must be one of t-pose, a-pose or None, got 'i-pose'"):
+        save(random_track(anny, [0]), tmp_path / "one.bvh", body=anny, rest="i-pose")
+
+
+@pytest.mark.slow
+def test_fbx_shows_the_people_where_they_were(anny, tmp_path, blender, monkeypatch):
+    """Through Blender and back into Blender."""
+    monkeypatch.setattr(sys, "executable", blender)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    track = random_track(anny, [0, 1, 2])
+    path = save(track, tmp_path / "one.fbx", body=anny)
+    script = (
+        "import bpy, sys, numpy as np\n"
+        "bpy.ops.wm.read_factory_settings(use_empty=True)\n"
+        "bpy.ops.import_scene.fbx(filepath=sys.argv[1])\n"
+        "(mesh,) = [o for o in bpy.data.objects if o.type == 'MESH']\n"
+        "bpy.context.scene.frame_set(1)\n"
+        "shown = mesh.evaluated_get(bpy.context.evaluated_depsgraph_get())\n"
+        "points = np.array([v.co for v in shown.to_mesh().vertices])\n"
+        "place = np.array(shown.matrix_world)\n"
+        "np.save(sys.argv[2], points @ place[:3, :3].T + place[:3, 3])\n"
+        "print(sum(o.type == 'ARMATURE' for o in bpy.data.objects), len(bpy.data.actions))\n"
+    )
+    out = tmp_path / "seen.npy"
+    done = subprocess.run(
+        [blender, "-c", script, str(path), str(out)], check=True, capture_output=True, text=True
+    )
+    assert done.stdout.strip().splitlines()[-1].startswith("1 ")
+    there = next(track.humans(anny)).in_frame("blender").vertices[0]
+    assert 1000 * np.linalg.norm(np.load(out) - there, axis=-1).max() < 2
+
+
+def test_fbx_without_blender_says_what_to_do(anny, tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"pip install 'multihmr\[fbx\]'.*open it in Blender"):
+        save(random_track(anny, [0]), tmp_path / "one.fbx", body=anny)

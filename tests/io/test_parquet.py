@@ -94,7 +94,7 @@ def test_half_a_part_is_removed_and_a_whole_one_stays(tmp_path, found):
     (tmp_path / "pictures/part-000002.parquet").write_bytes(b"")
     (tmp_path / "people/part-000003.parquet").unlink()
     (tmp_path / "people/.part-000004.parquet.unfinished").write_bytes(b"half")
-    assert parts.mend() == [0]
+    assert parts.repair() == [0]
     assert sorted(p.name for p in tmp_path.rglob("*part*")) == ["part-000000.parquet"] * 2
 
 

@@ -9,13 +9,16 @@ import pytest
 import torch
 import trimesh
 from PIL import Image
+from scipy.spatial.transform import Rotation
 from toys import ToyBody, random_humans
 
 from multihmr.bodies.keypoint_sets import keypoint_names
 from multihmr.bodies.topology import KeypointSet
 from multihmr.data.datasets.coco import Coco
 from multihmr.humans import Humans
+from multihmr.io.records import humans_to_coco, mask_to_rle
 from multihmr.io.save import FORMATS, load, save, save_coco
+from multihmr.video.tracks import collect, save_track
 
 PLACES = ((0, 0, 2), (0.5, 0, 3), (-1, 0.2, 5))
 TO_GLTF = np.array([1, -1, -1])
@@ -101,9 +104,9 @@ def test_what_is_no_npz_of_ours_is_refused(toy_humans, tmp_path):
 def test_glb_holds_the_people_as_upright_nodes(make_humans, tmp_path):
     humans = make_humans(*PLACES)
     scene = trimesh.load(save(humans, tmp_path / "people.glb"), process=False)
-    assert set(scene.graph.nodes_geometry) == {"person_0", "person_1", "person_2"}
+    assert set(scene.graph.nodes_geometry) == {"person_1", "person_2", "person_3"}
     for i in range(3):
-        mesh = scene.geometry[f"person_{i}"]
+        mesh = scene.geometry[f"person_{i + 1}"]
         np.testing.assert_array_equal(mesh.vertices * TO_GLTF, humans.vertices[i])
         np.testing.assert_array_equal(mesh.faces, humans.topology.faces)
         np.testing.assert_allclose(mesh.vertex_normals * TO_GLTF, humans.normals[i], atol=1e-5)
@@ -137,7 +140,7 @@ def test_usd_holds_the_people(make_humans, tmp_path, suffix):
     path = save(humans, tmp_path / f"people{suffix}")
     stage = pxr.Stage.Open(str(path))
     assert (UsdGeom.GetStageUpAxis(stage), UsdGeom.GetStageMetersPerUnit(stage)) == ("Y", 1.0)
-    points = UsdGeom.Mesh.Get(stage, "/people/person_1").GetPointsAttr().Get()
+    points = UsdGeom.Mesh.Get(stage, "/people/person_2").GetPointsAttr().Get()
     np.testing.assert_allclose(np.array(points) * TO_GLTF, humans.vertices[1], atol=1e-6)
     camera = UsdGeom.Camera.Get(stage, "/people/camera").GetCamera()
     angle = camera.GetFieldOfView(Gf.Camera.FOVVertical)
@@ -206,7 +209,7 @@ def test_supervision_gets_boxes_and_points(make_humans):
     [
         ("pxr", lambda humans, folder: humans.save(folder / "people.usdz"), "usd"),
         ("supervision", lambda humans, folder: humans.to_supervision(), "supervision"),
-        ("trimesh.viewer.notebook", lambda humans, folder: humans.show(), "show"),
+        ("pandas", lambda humans, folder: humans.to_pandas(), "tables"),
     ],
 )
 def test_a_missing_package_is_named(make_humans, tmp_path, monkeypatch, package, use, extra):
@@ -237,8 +240,8 @@ def test_nobody_makes_a_file_too(make_humans, tmp_path, suffix):
 
 
 def test_unknown_suffix_lists_the_known_ones(make_humans, tmp_path):
-    with pytest.raises(ValueError, match=r"suffix must be one of \.bvh, \.coco\.json, \.glb, \.json"):
-        save(make_humans(), tmp_path / "people.fbx")
+    with pytest.raises(ValueError, match=r"must be one of \.bvh, \.coco\.json, \.csv, \.fbx, \.glb, \.json"):
+        save(make_humans(), tmp_path / "people.max")
 
 
 def test_missing_folder_is_named(make_humans, tmp_path):
@@ -258,3 +261,120 @@ def test_a_failed_write_leaves_the_old_file(make_humans, tmp_path, monkeypatch):
         save(make_humans(), path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+OFF_CENTRE = np.array([[100, 0, 60], [0, 100, 75], [0, 0, 1]], np.float32)  # by 20 and 15 of 160 x 120 pixels
+
+
+def _seen_by_gltf(path, points: np.ndarray) -> np.ndarray:
+    """(..., 2) pixels of points (..., 3) of the scene through the file's camera, as viewers do it."""
+    content = path.read_bytes()
+    tree = json.loads(content[20 : 20 + int.from_bytes(content[12:16], "little")])
+    lens = tree["cameras"][0]["perspective"]
+    x, y, z, w = tree["nodes"][0].get("rotation", [0, 0, 0, 1])
+    turn = Rotation.from_quat([x, y, z, w]).as_matrix()  # from the camera to the scene
+    local = points @ turn
+    scale = 1 / np.tan(lens["yfov"] / 2)
+    ndc = local[..., :2] / -local[..., 2:] * [scale / lens["aspectRatio"], scale]
+    return np.stack([80 * (1 + ndc[..., 0]), 60 * (1 - ndc[..., 1])], -1)
+
+
+def test_glb_camera_has_the_principal_point(make_humans, tmp_path):
+    humans = make_humans((-0.4, 0, 2), (0.5, 0.3, 3), K=OFF_CENTRE)
+    path = save(humans, tmp_path / "people.glb")
+    content = path.read_bytes()
+    node = json.loads(content[20 : 20 + int.from_bytes(content[12:16], "little")])["nodes"][0]
+    assert node["extras"]["K"] == OFF_CENTRE.tolist()
+    assert node["extras"]["image_size"] == [120, 160]
+    assert node["extras"]["blender_shift"] == pytest.approx([20 / 160, 15 / 160])
+    seen = _seen_by_gltf(path, humans.joints * TO_GLTF)
+    middle = _seen_by_gltf(path, np.array([0.2, -0.15, 1]) * TO_GLTF)  # the ray through the middle: exact
+    np.testing.assert_allclose(middle, [80, 60], atol=1e-3)
+    assert np.linalg.norm(seen - humans.joints_2d, axis=-1).max() < 8  # 25 without the turn
+    straight = save(make_humans((-0.4, 0, 2)), tmp_path / "centred.glb")
+    assert "rotation" not in str(straight.read_bytes()[:2000])
+    np.testing.assert_allclose(
+        _seen_by_gltf(straight, make_humans((-0.4, 0, 2)).joints * TO_GLTF),
+        make_humans((-0.4, 0, 2)).joints_2d,
+        atol=1e-3,
+    )
+
+
+def test_usd_camera_has_the_principal_point(make_humans, tmp_path):
+    pxr = pytest.importorskip("pxr.Usd", reason="usd-core is an extra")
+    from pxr import Gf, UsdGeom
+
+    humans = make_humans((-0.4, 0, 2), (0.5, 0.3, 3), K=OFF_CENTRE)
+    stage = pxr.Stage.Open(str(save(humans, tmp_path / "people.usdc")))
+    frustum = UsdGeom.Camera.Get(stage, "/people/camera").GetCamera().frustum
+    matrix = frustum.ComputeViewMatrix() * frustum.ComputeProjectionMatrix()
+    for joint, pixel in zip(humans.joints.reshape(-1, 3), humans.joints_2d.reshape(-1, 2), strict=True):
+        ndc = matrix.Transform(Gf.Vec3d(*(joint * TO_GLTF).tolist()))
+        np.testing.assert_allclose([80 * (1 + ndc[0]), 60 * (1 - ndc[1])], pixel, atol=0.01)
+
+
+@pytest.mark.parametrize("suffix", [".stl", ".off"])
+def test_meshes_without_colours(make_humans, tmp_path, suffix):
+    humans = make_humans(*PLACES)
+    mesh = trimesh.load(save(humans, tmp_path / f"people{suffix}"), force="mesh")
+    assert len(mesh.faces) == 3 * len(humans.topology.faces)
+    np.testing.assert_allclose(np.sort(mesh.bounds * TO_GLTF, 0)[0], humans.vertices.min((0, 1)), atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_coco_masks_are_read_by_pycocotools(make_humans, tmp_path):
+    mask_tools = pytest.importorskip("pycocotools.mask")
+    humans = make_humans((-0.6, 0, 2), (0.1, 0, 3))
+    rng = np.random.default_rng(0)
+    for mask in (
+        *humans.masks(),
+        rng.random((7, 5)) > 0.5,
+        np.zeros((3, 4), bool),
+        np.ones((3, 4), bool),
+        rng.random((90, 70)) > 0.98,
+    ):
+        rle = mask_to_rle(mask)
+        np.testing.assert_array_equal(mask_tools.decode(rle).astype(bool), mask)
+        theirs = mask_tools.encode(np.asfortranarray(mask.astype(np.uint8)))
+        assert rle == {"size": theirs["size"], "counts": theirs["counts"].decode()}
+
+
+def test_coco_has_masks_and_their_areas(make_humans):
+    body = make_humans().topology
+    pole = KeypointSet(keypoint_names("coco17"), np.zeros((17, 1), int), np.ones((17, 1)))
+    topology = dataclasses.replace(body, keypoint_sets={"coco17": pole})
+    humans = make_humans((-0.6, 0, 2), (0.1, 0, 3), topology=topology)
+    content = json.loads(humans_to_coco({"a.jpg": humans}))
+    for annotation, mask in zip(content["annotations"], humans.masks(), strict=True):
+        assert annotation["segmentation"] == mask_to_rle(mask)
+        assert annotation["area"] == mask.sum()
+
+
+def test_supervision_gets_masks(make_humans):
+    pytest.importorskip("supervision", reason="supervision is an extra")
+    humans = make_humans(*PLACES)
+    detections, _ = humans.to_supervision("poles")
+    np.testing.assert_array_equal(detections.mask, humans.masks())
+    assert humans.to_supervision("poles", masks=False)[0].mask is None
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("people.glb", "cannot be read back: only .npz files hold every parameter"),
+        ("people.json", "cannot be read back: only .npz files hold every parameter"),
+        ("people.jpg", r"is an image: load_model\(\)\.predict\(path\)"),
+    ],
+)
+def test_what_load_cannot_read_says_what_can(make_humans, tmp_path, name, sentence):
+    path = tmp_path / name
+    path.write_bytes(b"something")
+    with pytest.raises(ValueError, match=sentence):
+        load(path, ToyBody())
+
+
+def test_load_of_a_track_names_what_reads_it(tmp_path):
+    people = dataclasses.replace(random_humans(ToyBody(), 1), track_ids=np.array([1]))
+    path = save_track(collect([people])[0], tmp_path / "track.npz")
+    with pytest.raises(ValueError, match=r"person of a video: read it with multihmr\.video\.load_track"):
+        load(path, ToyBody())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -72,6 +74,14 @@ def test_who_is_seen_in_two_parts_is_one_person_the_better_scored(once):
     nearer = (0, 0, 4.2)  # two looks do not agree about a depth
     assert once([], [MIDDLE], [nearer], scores=(None, [0.6], [0.8])) == [(2, 0)]
     assert once([], [MIDDLE], [nearer], scores=(None, [0.8], [0.6])) == [(1, 0)]
+
+
+def test_the_better_view_is_kept_whole_picture_or_part(once):
+    """A photograph's person of .89 became one of .62, 0.9 m farther away, with two tiles."""
+    farther = (-2.9, 0, 5.8)
+    assert once([FAR_LEFT], [farther], [], scores=([0.89], [0.62], None)) == [(0, 0)]
+    assert once([FAR_LEFT], [farther], [], scores=([0.62], [0.89], None)) == [(1, 0)]
+    assert once([FAR_LEFT], [farther], [], scores=([0.89], [0.85], None)) == [(1, 0)]  # more pixels, as sure
 
 
 def test_two_people_side_by_side_stay_two(once):
@@ -150,13 +160,43 @@ def test_people_that_the_whole_picture_shows_are_not_counted_again(model):
     assert np.linalg.norm(closer.translation - whole.translation) < 0.25 * whole.distances[0]
 
 
+def test_more_tiles_make_nobody_worse(model):
+    """Whatever their number, everybody of the whole picture stays, but for `PREFERENCE` as well scored."""
+    picture = Path(__file__).parents[2] / "examples/images/group.jpg"
+    whole = model.predict(picture)
+    for tiles in (2, 3, 5):
+        tiled = model.predict(picture, tiles=tiles)
+        apart = np.linalg.norm(whole.translation[:, None] - tiled.translation, axis=2)
+        nearest = apart.argmin(1)
+        assert (apart.min(1) < 0.25 * whole.distances).all()
+        assert len(set(nearest.tolist())) == len(whole)
+        assert (tiled.scores[nearest] > whole.scores - 0.1).all()
+
+
+def test_tiles_auto_looks_closer_where_nobody_is_found(model, street, monkeypatch):
+    runs = []
+    real = type(model)._predict_once
+    monkeypatch.setattr(
+        type(model),
+        "_predict_once",
+        lambda self, images, *a: runs.append(len(images)) or real(self, images, *a),
+    )
+    auto = model.predict(street, K, tiles="auto")
+    expected = model.predict(street, K, tiles=2)
+    assert len(expected) == 1
+    np.testing.assert_array_equal(auto.vertices, expected.vertices)
+    runs.clear()
+    assert len(model.predict(Path(__file__).parents[2] / "examples/images/group.jpg", tiles="auto")) == 3
+    assert runs == [1]  # somebody was found at once
+
+
 def test_batches_and_limits(model, street):
     pictures = [street, np.zeros((1, 1, 3), np.uint8)]
     both = model.predict_batch(pictures, [K, None], tiles=4, batch_size=3)
     assert [len(humans) for humans in both] == [1, 0]
     assert len(model.predict(street, K, tiles=4, max_people=0)) == 0
     for tiles in (0, MOST_TILES + 1):
-        with pytest.raises(ValueError, match=f"tiles is how many parts .* 1 to {MOST_TILES}, got {tiles}"):
+        with pytest.raises(ValueError, match=f"parts .* 1 to {MOST_TILES}, or 'auto', got {tiles}"):
             model.predict(street, tiles=tiles)
 
 

@@ -90,3 +90,16 @@ def test_wrong_tracks_say_which_field(crowd):
         dataclasses.replace(track, frames=[0, 0, 1])
     with pytest.raises(ValueError, match="people of frame 0 have no track_ids"):
         collect([random_humans(ToyBody(), 1)])
+
+
+def test_amass_rows_are_at_the_mocap_frame_rate(tmp_path):
+    """A film of varying rate whose person is away for 0.4 s: rows every 1/10 s, as the .bvh has them."""
+    times = np.array([2.0, 2.1, 2.3, 2.7, 2.8])
+    people = [dataclasses.replace(p, track_ids=np.array([1])) for p in random_humans(ToyBody(), 5)]
+    track = collect(people, fps=10, times=times)[0]
+    with np.load(save_track(track, tmp_path / "a.npz"), allow_pickle=False) as stored:
+        assert stored["mocap_rows"].tolist() == [0, 1, 1, 2, 2, 2, 2, 3, 4]
+        np.testing.assert_array_equal(stored["trans"], track.pelvis[stored["mocap_rows"]])
+        assert len(stored["poses"]) == 9  # from 2.0 to 2.8 s
+        assert float(stored["mocap_start_time"]) == 2.0
+        np.testing.assert_array_equal(stored["times"], times)

@@ -189,3 +189,57 @@ def test_large_images_are_drawn_smaller(make_humans):
 def test_another_image_is_refused(make_humans):
     with pytest.raises(ValueError, match="image is 200x100 but these humans were found in 160x120"):
         draw(make_humans((0, 0, 2)), np.zeros((100, 200, 3), np.uint8))
+
+
+def test_the_default_lets_the_person_be_seen_through(make_humans):
+    image = np.zeros((120, 160, 3), np.uint8)
+    image[:, ::2] = 255  # stripes
+    picture = draw(make_humans((0, 0, 2)), image, side_views=False)
+    middle = picture[60, 74:86].astype(int)
+    assert np.abs(np.diff(middle, axis=0)).min() > 40  # the stripes are still there
+    opaque = draw(make_humans((0, 0, 2)), image, side_views=False, opacity=1.0)[60, 74:86].astype(int)
+    assert np.abs(np.diff(opaque, axis=0)).max() < 20
+    with pytest.raises(ValueError, match=r"opacity must be between 0 and 1, got 1\.5"):
+        draw(make_humans((0, 0, 2)), image, opacity=1.5)
+
+
+def test_boxes_have_the_colour_and_the_place_of_the_person(make_humans):
+    humans = make_humans((0, 0, 2))
+    plain, boxed = (draw(humans, GREY, side_views=False, boxes=on) for on in (False, True))
+    changed = np.argwhere((plain != boxed).any(-1))
+    x0, y0, x1, y1 = humans.boxes[0]
+    np.testing.assert_allclose(changed.min(0), [y0, x0], atol=1.5)
+    np.testing.assert_allclose(changed.max(0), [y1, x1], atol=1.5)
+    np.testing.assert_array_equal(boxed[round(y0), round(x0)], humans.colors[0])
+
+
+@pytest.mark.parametrize("options", [{"ids": True}, {"scores": True}, {"keypoints": "poles"}])
+def test_labels_and_keypoints_are_drawn_near_the_person(make_humans, options):
+    humans = make_humans((0, 0, 2), (0.6, 0, 2))
+    plain, labelled = (draw(humans, GREY, side_views=False, **what) for what in ({}, options))
+    changed = (plain != labelled).any(-1)
+    for x0, y0, x1, y1 in humans.boxes.round().astype(int):
+        assert changed[max(y0 - 16, 0) : y1 + 2, x0 - 6 : x1 + 6].any()
+    assert not changed[:, :40].any()
+
+
+def test_labels_differ_by_number(make_humans):
+    pictures = [
+        draw(make_humans((0, 0, 2), track_ids=[n]), GREY, side_views=False, ids=True) for n in (1, 13)
+    ]
+    assert (pictures[0] != pictures[1]).any()  # 13 has the colour of 1
+
+
+def test_a_wireframe_shows_edges_and_hides_what_is_behind(make_humans):
+    humans = make_humans((0, 0, 2), (0, 0, 4))
+    picture = draw(humans, GREY, side_views=False, wireframe=True)
+    colors = {tuple(color) for color in picture.reshape(-1, 3).tolist()}
+    assert tuple(humans.colors[0].tolist()) in colors
+    assert tuple(humans.colors[1].tolist()) not in colors  # behind the first
+    alone = draw(humans[1:], GREY, side_views=False, wireframe=True)
+    assert (alone != GREY).any()
+
+
+def test_an_unknown_keypoint_set_is_named(make_humans):
+    with pytest.raises(ValueError, match=r"no keypoint set 'h36m17' for body 'ball'; known: "):
+        draw(make_humans((0, 0, 2)), GREY, side_views=False, keypoints="h36m17")

@@ -116,8 +116,8 @@ def _cameras(entries: Any, probes: Sequence[tuple[Any, Any]], joints: Any) -> di
     best: tuple[int, dict[str, Camera]] = (0, {})
     for is_place in (False, True):
         cameras = {number: _camera(entry, is_place) for number, entry in entries.items()}
-        seen = sum(_sees(cameras[str(p["cam_idx"])], _joints(joints, p), box) for p, box in probes)
-        best = max(best, (seen, cameras), key=lambda found: found[0])
+        visible = sum(_shows(cameras[str(p["cam_idx"])], _joints(joints, p), box) for p, box in probes)
+        best = max(best, (visible, cameras), key=lambda found: found[0])
     if 2 * best[0] < len(probes):
         raise ValueError(
             f"its cameras show {best[0]} of {len(probes)} people; R, t, f or c have another meaning"
@@ -132,7 +132,7 @@ def _camera(entry: Any, is_place: bool) -> Camera:
     return R, -R @ t if is_place else t, K
 
 
-def _sees(camera: Camera, joints: np.ndarray, box: Any) -> bool:
+def _shows(camera: Camera, joints: np.ndarray, box: Any) -> bool:
     """Whether the pelvis is in the box."""
     R, t, K = camera
     pelvis = pixels_of(into_camera(joints[PELVIS], R, t), K)

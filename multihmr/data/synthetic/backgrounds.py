@@ -159,8 +159,8 @@ class Environment:
                 depth = np.exp(rng.uniform(np.log(1.2), np.log(12)))
                 xy = eye[:2] + np.array([rng.uniform(-0.7, 0.7) * depth, depth])
             reach = float(np.hypot(size[0], size[1])) / 2
-            apart = [np.linalg.norm(p.joints[:, :2] - xy, axis=1).min() for p in scene.people]
-            if np.linalg.norm(xy - eye[:2]) < reach + 0.35 or (apart and min(apart) < reach + 0.12):
+            gaps = [np.linalg.norm(p.joints[:, :2] - xy, axis=1).min() for p in scene.people]
+            if np.linalg.norm(xy - eye[:2]) < reach + 0.35 or (gaps and min(gaps) < reach + 0.12):
                 continue
             center = np.array([xy[0], xy[1], size[2] / 2])
             parts += self._thing(center, size, rng)

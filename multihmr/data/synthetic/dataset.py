@@ -12,7 +12,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from ...bodies.posing import posed
+from ...bodies.base import posed
 from ...geometry import project
 from ..sample import Sample
 from .backgrounds import Environment

@@ -71,7 +71,12 @@ def bare_backbone(
     device: torch.device, name: str = REFERENCE, size: int = REFERENCE_SIZE
 ) -> tuple[str, Callable[[], object]]:
     """The forward of a timm model on one picture already on the device, float32, random weights."""
-    import timm
+    try:
+        import timm
+    except ImportError as error:
+        raise ImportError(
+            "the benchmark compares with timm's DINOv2 ViT-S: pip install 'multihmr[timm]'"
+        ) from error
 
     network: Any = timm.create_model(name, img_size=size, num_classes=0).to(device).eval()
     pixels = torch.rand(1, 3, size, size, device=device)

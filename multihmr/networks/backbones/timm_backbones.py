@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any, ClassVar
 
 import torch
@@ -29,8 +30,7 @@ class DINOv2(Backbone):
 
     def __init__(self, name: str, *, image_size: int, pretrained: bool | str = False) -> None:
         super().__init__(IMAGENET_MEAN, IMAGENET_STD)
-        import timm
-
+        timm = needed_timm(name)
         self.vit = timm.create_model(
             self.TIMM_NAMES[name],
             pretrained=pretrained is True,
@@ -49,8 +49,7 @@ class DINOv2(Backbone):
         Steiner et al., "How to train your ViT?", TMLR 2022. That ViT has no scales of layers, and saw pixels
         in [-1, 1].
         """
-        import timm
-
+        timm = needed_timm(name)
         source = timm.create_model(
             self.TIMM_NAMES[name].replace("14_dinov2", "16_224.augreg_in21k_ft_in1k"),
             pretrained=True,
@@ -73,6 +72,14 @@ class DINOv2(Backbone):
         return Features(grid_BDhw, tokens_BND[:, 0])
 
 
+def needed_timm(backbone: str) -> Any:
+    """The package timm; ImportError with what to install where it is missing."""
+    try:
+        return importlib.import_module("timm")
+    except ImportError as error:
+        raise ImportError(f"the backbone {backbone} needs timm: pip install 'multihmr[timm]'") from error
+
+
 HRNETS = ("hrnet_w32", "hrnet_w48")
 
 
@@ -87,8 +94,7 @@ class HRNet(Backbone):
 
     def __init__(self, name: str, *, pretrained: bool = False) -> None:
         super().__init__(IMAGENET_MEAN, IMAGENET_STD)
-        import timm
-
+        timm = needed_timm(name)
         self.stem = timm.create_model(
             name, pretrained=pretrained, features_only=True, feature_location="", out_indices=(1, 2, 3, 4)
         )

@@ -1,11 +1,11 @@
-"""Does the model see people where there are none?
+"""Count false detections in pictures without people.
 
     apt-get download lomiri-wallpapers-16.04 mate-backgrounds plasma-workspace-wallpapers
     for package in *.deb; do dpkg-deb -x $package unpacked; done
-    python scripts/measure_nobody.py --debian unpacked
+    python scripts/measure_false_detections.py --debian unpacked
 
-Pictures with nobody in them: those of scikit-image and, with --debian, the photographs among three packages
-of wallpapers (scenes, flowers, food, animals; drawn ones are left out); or all of a folder of your own.
+The pictures are those of scikit-image and, with --debian, the photographs in three packages of wallpapers
+(scenes, flowers, food, animals; drawings are left out); or all of your own folders.
 """
 
 import argparse
@@ -39,11 +39,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folders", nargs="*", type=Path, help="of pictures that show nobody")
-    parser.add_argument("--debian", type=Path, help="where the packages are unpacked, / if installed")
+    parser.add_argument("folders", nargs="*", type=Path, help="folders of pictures without people")
+    parser.add_argument("--debian", type=Path, help="folder of the unpacked packages, / if installed")
     parser.add_argument("--model", default="multihmr-anny-hybrid", help="default: %(default)s")
-    parser.add_argument("--threshold", type=float, help="default: the model's own")
-    parser.add_argument("--tiles", type=int, default=1, help="as Model.predict takes it")
+    parser.add_argument("--threshold", type=float, help="detection threshold (default: the model's)")
+    parser.add_argument("--tiles", type=int, default=1, help="as in Model.predict (default: %(default)s)")
     args = parser.parse_args()
     model = load_model(args.model)
     count, seen = 0, 0
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def pictures(folders: list[Path], debian: Path | None) -> Iterator[tuple[str, np.ndarray | Path]]:
-    """Names and pictures: of the folders, or without any those of scikit-image and of the packages."""
+    """Names and pictures of the folders, or without any of scikit-image and the packages."""
     if folders:
         for folder in folders:
             yield from ((f"{folder}/{sample.name}", sample.image) for sample in BackgroundImages(folder))
@@ -79,7 +79,7 @@ def scikit_image(name: str) -> np.ndarray:
     """As (H, W, 3) bytes."""
     import skimage.data
 
-    drawn = {"rng": 0} if name == "binary_blobs" else {}  # else others each time
+    drawn = {"rng": 0} if name == "binary_blobs" else {}  # or it would be random
     x = np.asarray(getattr(skimage.data, name)(**drawn))
     if x.dtype != np.uint8:
         x = (x / x.max() * 255).astype(np.uint8)

@@ -1,0 +1,57 @@
+"""Images turned by quarter turns, and the people found in them turned back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..humans import Humans
+from ..networks.base import OF_PEOPLE
+from ..preprocessing.image import LoadedImage
+
+
+class QuarterTurns(NamedTuple):
+    """`number` counterclockwise quarter turns of an image about its middle.
+
+    pixels   (3, 3) homogeneous pixels of the image to those of the turned image
+    camera   (3, 3) camera frame of the image to that of the turned image, a rotation about the optical axis
+    """
+
+    number: int
+    pixels: np.ndarray
+    camera: np.ndarray
+
+    @classmethod
+    def of(cls, count: int, height: int, width: int) -> QuarterTurns:
+        """For an image of that size [pixels]."""
+        pixels, camera = np.eye(3, dtype=np.float32), np.eye(3, dtype=np.float32)
+        for _ in range(count):
+            once = np.array([[0, 1, 0], [-1, 0, 0], [0, 0, 1]], np.float32)
+            pixels = (once + np.array([[0, 0, 0], [0, 0, width], [0, 0, 0]], np.float32)) @ pixels
+            camera = once @ camera
+            height, width = width, height
+        return cls(count, pixels, camera)
+
+    def image(self, image: LoadedImage) -> LoadedImage:
+        """The turned image."""
+        return replace(image, pixels=np.ascontiguousarray(np.rot90(image.pixels, self.number)))
+
+    def intrinsics(self, K: Tensor) -> Tensor:
+        """(3, 3) intrinsics of the turned image."""
+        return torch.from_numpy(self.pixels @ K.numpy() @ self.camera.T)
+
+    def intrinsics_back(self, K: np.ndarray) -> Tensor:
+        """(3, 3) intrinsics of the image, of those of the turned one."""
+        return torch.from_numpy(np.linalg.inv(self.pixels) @ K @ self.camera)
+
+    def people_back(self, humans: Humans) -> dict[str, np.ndarray]:
+        """The people of the turned image in the camera frame of the image, by the names in OF_PEOPLE."""
+        people = {name: np.array(getattr(humans, name)) for name in OF_PEOPLE}
+        for name in ("vertices", "joints", "translation"):
+            people[name] = people[name] @ self.camera  # of row vectors, by the inverse
+        people["pose"][:, 0] = self.camera.T @ people["pose"][:, 0]
+        return people

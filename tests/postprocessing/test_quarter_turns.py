@@ -1,0 +1,70 @@
+"""People of turned images, turned back: they are where the upright image has them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import multihmr
+from multihmr.humans import project
+from multihmr.postprocessing.quarter_turns import QuarterTurns
+from multihmr.preprocessing.image import load_image
+
+GROUP = Path(__file__).parents[2] / "examples/images/group.jpg"
+PIXELS = load_image(GROUP).pixels[30:]  # not a square
+HEIGHT, WIDTH = PIXELS.shape[:2]
+K = np.float32([[450, 0, 230], [0, 470, 190], [0, 0, 1]])
+
+
+@pytest.fixture(scope="module")
+def model():
+    return multihmr.load_model(device="cpu")
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_point_falls_on_the_pixel_that_shows_it(count):
+    import torch
+
+    turn = QuarterTurns.of(count, HEIGHT, WIDTH)
+    point = np.array([[0.3, -0.2, 4.0]], np.float32)
+    x, y = project(point, K)[0]
+    turned_x, turned_y = project(point @ turn.camera.T, turn.intrinsics(torch.from_numpy(K)).numpy())[0]
+    marked = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    marked[int(y), int(x)] = 255
+    turned = np.rot90(marked, count)
+    assert turned[int(turned_y), int(turned_x)].all()
+    back = turn.intrinsics_back(turn.intrinsics(torch.from_numpy(K)).numpy())
+    np.testing.assert_allclose(back.numpy(), K, atol=1e-3)
+
+
+@pytest.mark.parametrize("given", [K, None])
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_who_is_found_upright_is_found_in_a_turned_picture(model, monkeypatch, count, given):
+    """In the pixels and the camera of the turned picture, in which nobody is found as it is."""
+    import torch
+
+    expected = model.predict(PIXELS, given)
+    assert len(expected) == 3
+    turn = QuarterTurns.of(count, HEIGHT, WIDTH)
+    turned = np.ascontiguousarray(np.rot90(PIXELS, count))
+    turned_K = None if given is None else turn.intrinsics(torch.from_numpy(given)).numpy()
+    nobody = model.predict(np.zeros((8, 8, 3), np.uint8))
+    real = type(model)._predict_once
+
+    def predict_once(self, images, cameras, options):  # as of a network that knows upright people alone
+        found = real(self, images, cameras, options)
+        return [
+            h if i.pixels.shape == PIXELS.shape and (i.pixels == PIXELS).all() else nobody
+            for h, i in zip(found, images, strict=True)
+        ]
+
+    monkeypatch.setattr(type(model), "_predict_once", predict_once)
+    assert len(model.predict(turned, turned_K)) == 0
+    found = model.predict(turned, turned_K, any_rotation=True)
+    assert (len(found), found.K_source) == (3, expected.K_source)
+    np.testing.assert_allclose(found.vertices, expected.vertices @ turn.camera.T, atol=1e-4)
+    np.testing.assert_allclose(found.pose[:, 0], turn.camera @ expected.pose[:, 0], atol=1e-5)
+    np.testing.assert_allclose(found.pose[:, 1:], expected.pose[:, 1:], atol=1e-5)
+    pixels = np.concatenate([expected.joints_2d, np.ones((*expected.joints_2d.shape[:2], 1))], -1)
+    np.testing.assert_allclose(found.joints_2d, (pixels @ turn.pixels.T)[..., :2], atol=0.05)
+    assert found.image_size == turned.shape[:2]
