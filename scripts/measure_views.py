@@ -58,9 +58,7 @@ def main() -> None:
             turned[turns] += len(pairs(people, heads, places))
     print(f"mirrored: median difference of distance {100 * np.median(ratios):.1f} % ({len(ratios)} people)")
     for turns, count in turned.items():
-        print(
-            f"turned by {90 * turns} degrees: {count} of {upright} found ({100 * count / max(upright, 1):.0f} %)"
-        )
+        print(f"turned by {90 * turns} degrees: {count} of {upright} ({100 * count / max(upright, 1):.0f} %)")
 
 
 def head_pixels(people: Humans) -> np.ndarray:
