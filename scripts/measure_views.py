@@ -21,7 +21,9 @@ NEAR = 0.35  # of the longer side of the smaller box: so near heads are the same
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--list", type=Path, help="of the files to take, relative to FOLDER; default: all")
     parser.add_argument("--model", default="multihmr-anny-hybrid")
@@ -56,7 +58,9 @@ def main() -> None:
             turned[turns] += len(pairs(people, heads, places))
     print(f"mirrored: median difference of distance {100 * np.median(ratios):.1f} % ({len(ratios)} people)")
     for turns, count in turned.items():
-        print(f"turned by {90 * turns} degrees: {count} of {upright} found ({100 * count / max(upright, 1):.0f} %)")
+        print(
+            f"turned by {90 * turns} degrees: {count} of {upright} found ({100 * count / max(upright, 1):.0f} %)"
+        )
 
 
 def head_pixels(people: Humans) -> np.ndarray:

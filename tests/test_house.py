@@ -69,6 +69,7 @@ ALLOWED = {
 # doors that open only when someone asks: imports inside functions
 LAZY = {
     "humans": {"render", "export", "coordinates", "formats", "notebook"},  # humans.draw, .save, .to, .show
+    "networks": {"hub"},  # where weights lie that a script has written, for training
     "hub": {"graphs", "sharing"},  # load_model(backend=...), load_model("hf:owner/repo")
     "model": {"sharing", "video"},  # Model.from_pretrained, model.push_to_hub, model.predict_video
     "parquet": {"hub"},  # read_people, likewise

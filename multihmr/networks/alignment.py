@@ -9,7 +9,6 @@ turn costs something: what no keypoint speaks of stays as it was regressed (as i
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
@@ -18,12 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from ..bodies.body import Body, place
-from ..bodies.joints import body_joints
 from ..geometry import depth_to_code, project
 from .centers import Centers
 from .keypoints import Keypoints
 from .refine import Guess
 
+JOINTS = 22
 STEPS = 4
 SOLVER_STEPS = 20  # of conjugate gradients, for some 40 unknowns
 VERTICES_A_POINT = 24  # of the body's keypoints, each a weighted mean of vertices: the rest weighs little
@@ -62,12 +61,15 @@ CARRIERS = (2, 2, 2, 2, 2, 3, 4, 5, 6, 7, 8, 0, 0, 9, 10, 11, 12)
 class Alignment(nn.Module):
     """Moves guesses onto keypoints; nothing in it is learned.
 
-    body: with the 22 joints and the keypoint set "coco17".
+    body: with the keypoint set "coco17". joints: its 22, in the order of bodies/joints.py.
+
+    ValueError: these are not 22 joints.
     """
 
-    def __init__(self, body: Body) -> None:
+    def __init__(self, body: Body, joints: Sequence[int]) -> None:
         super().__init__()
-        names = body_joints(body.topology)
+        if len(joints) != JOINTS:
+            raise ValueError(f"aligning people needs the {JOINTS} joints of their body, got {len(joints)}")
         points = body.topology.keypoint_sets["coco17"]
         best = np.argsort(-points.vertex_weights, axis=1, kind="stable")[:, :VERTICES_A_POINT]
         indices = np.take_along_axis(points.vertex_indices, best, axis=1)
@@ -78,12 +80,13 @@ class Alignment(nn.Module):
             1, torch.from_numpy(column.reshape(indices.shape)), torch.from_numpy(weights.copy())
         )
         self.skeleton: Body = cast(Any, body).with_vertices(kept)
-        joints = [body.topology.joint_names.index(names[bone.joint]) for bone in BONES]
-        self.joints = joints
+        turning = [joints[bone.joint] for bone in BONES]
         turned_by = {joint: r for r, joint in enumerate(body.topology.pose_joints)}
-        self.rotations = [turned_by[joint] for joint in joints]
-        self.parents = [body.topology.parents[joint] for joint in joints]
-        self.paths = [_path(body.topology.parents, joint) for joint in self.parents]
+        self.rotations = [turned_by[joint] for joint in turning]
+        self.paths = [
+            [turned_by[above] for above in _path(body.topology.parents, body.topology.parents[joint])]
+            for joint in turning
+        ]
         moves_KB = torch.zeros(len(CARRIERS), len(BONES))
         for point, carrier in enumerate(CARRIERS):
             while carrier >= 0:
@@ -94,19 +97,31 @@ class Alignment(nn.Module):
             moves_KB=moves_KB,
             precision_B=torch.tensor([bone.deviation for bone in BONES]).pow(-2),
             place_3=torch.tensor(PLACE),
+            joints_B=torch.tensor(turning),
+            carriers_K=torch.tensor(CARRIERS),
         )
 
     table_KV: Tensor
     moves_KB: Tensor
     precision_B: Tensor
     place_3: Tensor
+    joints_B: Tensor
+    carriers_K: Tensor
 
     def _register(self, **buffers: Tensor) -> None:
         for name, tensor in buffers.items():
             self.register_buffer(name, tensor, persistent=False)
 
     def forward(
-        self, guess: Guess, heads_P3: Tensor, found: Keypoints, centers: Centers, K_P33: Tensor, *, patch: int, size: int
+        self,
+        guess: Guess,
+        heads_P3: Tensor,
+        found: Keypoints,
+        centers: Centers,
+        K_P33: Tensor,
+        *,
+        patch: int,
+        size: int,
     ) -> Guess:
         """The guess with its limbs turned and its people moved.
 
@@ -116,9 +131,11 @@ class Alignment(nn.Module):
         with torch.autocast(heads_P3.device.type, enabled=False):
             no_face_PE = torch.zeros_like(guess.expression_PE)
             bare = place(
-                self.skeleton(guess.pose_PR33, guess.shape_PS, no_face_PE), heads_P3, self.skeleton.center_joint
+                self.skeleton(guess.pose_PR33, guess.shape_PS, no_face_PE),
+                heads_P3,
+                self.skeleton.center_joint,
             )
-            points_PK3, joints_PB3 = self.table_KV @ bare.vertices_PV3, bare.joints_PJ3[:, self.joints]
+            points_PK3, joints_PB3 = self.table_KV @ bare.vertices_PV3, bare.joints_PJ3[:, self.joints_B]
             scores_PK = ((found.scores_PK - LEAST_SCORE) / (1 - LEAST_SCORE)).clamp(min=0)
             weights_PK = scores_PK.square() * found.sure_P.pow(SURENESS)[:, None]
             weights_PK = weights_PK * (points_PK3[..., 2] > LEAST_DEPTH)
@@ -156,13 +173,13 @@ class Alignment(nn.Module):
         turns_PB33 = torch.eye(3, device=points_PK3.device).expand(people, bones, 3, 3)
         shift_P3 = torch.zeros_like(points_PK3[:, 0])
         place_P3 = (self.place_3 * heads_P3[:, 2:].clamp(min=LEAST_DEPTH)).pow(-2)
-        precision_PN = torch.cat(
-            [place_P3, self.precision_B.repeat_interleave(3).expand(people, -1)], dim=1
-        )
+        precision_PN = torch.cat([place_P3, self.precision_B.repeat_interleave(3).expand(people, -1)], dim=1)
         focal_P12 = torch.stack([K_P33[:, 0, 0], K_P33[:, 1, 1]], dim=-1)[:, None]
         for _ in range(STEPS):
             above_PB33, at_PB3 = self._chain(turns_PB33, joints_PB3)
-            carried_PK3 = self._points(points_PK3, joints_PB3, above_PB33 @ turns_PB33, at_PB3) + shift_P3[:, None]
+            carried_PK3 = (
+                self._points(points_PK3, joints_PB3, above_PB33 @ turns_PB33, at_PB3) + shift_P3[:, None]
+            )
             at_PB3 = at_PB3 + shift_P3[:, None]
             depth_PK1 = carried_PK3[..., 2:].clamp(min=LEAST_DEPTH)
             missed_PK2 = seen_PK2 - project(carried_PK3, K_P33)
@@ -184,7 +201,9 @@ class Alignment(nn.Module):
             wanted_PN = (J_PMN.mT @ missed_PM1)[..., 0] - precision_PN * past_PN
             step_PN = solved(J_PMN, precision_PN, wanted_PN)
             turn_PB3 = _shortened(step_PN[:, 3:].unflatten(1, (-1, 3)), LONGEST_STEP)
-            turns_PB33 = rotations(_shortened(rotation_vectors(rotations(turn_PB3) @ turns_PB33), LONGEST_TURN))
+            turns_PB33 = rotations(
+                _shortened(rotation_vectors(rotations(turn_PB3) @ turns_PB33), LONGEST_TURN)
+            )
             shift_P3 = shift_P3 + step_PN[:, :3]
         return turns_PB33, shift_P3
 
@@ -204,9 +223,8 @@ class Alignment(nn.Module):
         return torch.stack(above, dim=1), torch.stack(places, dim=1)
 
     def _points(self, points_PK3: Tensor, joints_PB3: Tensor, turned_PB33: Tensor, at_PB3: Tensor) -> Tensor:
-        carriers = list(CARRIERS)
-        ways_PK31 = (points_PK3 - joints_PB3[:, carriers])[..., None]
-        return at_PB3[:, carriers] + (turned_PB33[:, carriers] @ ways_PK31)[..., 0]
+        ways_PK31 = (points_PK3 - joints_PB3[:, self.carriers_K])[..., None]
+        return at_PB3[:, self.carriers_K] + (turned_PB33[:, self.carriers_K] @ ways_PK31)[..., 0]
 
     def _carried(self, joints_PJ3: Tensor, joints_PB3: Tensor, turns_PB33: Tensor) -> Tensor:
         """(P, 3) where the heads are then, which the neck carries."""

