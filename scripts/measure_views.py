@@ -1,4 +1,4 @@
-"""Does a photograph say the same in a mirror, and when it is turned? For the people of a folder of photographs.
+"""Does a photograph say the same in a mirror, and when it is turned? For a folder of photographs.
 
     python scripts/measure_views.py FOLDER [--list development.txt] [--model multihmr-anny-hybrid]
 
@@ -59,7 +59,8 @@ def main() -> None:
     print(f"mirrored: median difference of distance {100 * np.median(ratios):.1f} % ({len(ratios)} people)")
     for turns, count in turned.items():
         print(
-            f"turned by {90 * turns} degrees: {count} of {upright} found ({100 * count / max(upright, 1):.0f} %)"
+            f"turned by {90 * turns} degrees: {count} of {upright} found "
+            f"({100 * count / max(upright, 1):.0f} %)"
         )
 
 

@@ -4,7 +4,7 @@ A network that has learned from renders is right about where the joints of a bod
 where this person's are; the keypoints of photographs (keypoints.py) are the other way round. Here limbs turn
 and people move until their keypoints lie on those that are seen, each weighted by how sure it is, and every
 turn costs something: what no keypoint speaks of stays as it was regressed (as in SMPLify, Bogo et al., ECCV
-2016, but from a regressed start as SPIN, Kolotouros et al., ICCV 2019, on the skeleton alone, without a mesh).
+2016, but from a regressed start as SPIN, Kolotouros et al., ICCV 2019, on the skeleton alone).
 """
 
 from __future__ import annotations

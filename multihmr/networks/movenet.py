@@ -20,7 +20,7 @@ from .features import Backbone, Features
 from .hybrid import Block, Conv, sine_positions
 
 KEYPOINTS = 17  # COCO's, in its order
-# MobileNetV2 (Sandler et al., CVPR 2018) at the multipliers 1.5, 1.75 and 1.0: widths of the first convolution
+# MobileNetV2 (Sandler et al., CVPR 2018) at the multipliers 1.5, 1.75 and 1.0: widths of the first layer
 # and of the seven stages.
 WIDTHS = {
     "multipose": (48, 24, 40, 48, 96, 144, 240, 480),
