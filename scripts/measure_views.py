@@ -1,4 +1,4 @@
-"""Measure how predictions on photographs agree when the photographs are mirrored or turned.
+"""Does a photograph say the same in a mirror, and when it is turned? For a folder of photographs.
 
     python scripts/measure_views.py FOLDER [--list development.txt] [--model multihmr-anny-hybrid]
 
@@ -58,7 +58,10 @@ def main() -> None:
             turned[turns] += len(pairs(people, heads, places))
     print(f"mirrored: median difference of distance {100 * np.median(ratios):.1f} % ({len(ratios)} people)")
     for turns, count in turned.items():
-        print(f"turned by {90 * turns} degrees: {count} of {upright} ({100 * count / max(upright, 1):.0f} %)")
+        print(
+            f"turned by {90 * turns} degrees: {count} of {upright} found "
+            f"({100 * count / max(upright, 1):.0f} %)"
+        )
 
 
 def head_pixels(people: Humans) -> np.ndarray:

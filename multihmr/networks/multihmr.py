@@ -70,7 +70,7 @@ class MultiHMR(Network):
         joints = len(config.read_joints)
         fine = self.backbone.fine_width
         self.reader = JointHead(width, joints, config.head_width, fine) if joints else None
-        self.alignment = Alignment(body) if config.align else None
+        self.alignment = Alignment(body, config.read_joints) if config.align else None
         self.keypoint_reader = KeypointReader(config.head_width) if config.read_keypoints else None
         self.refinement = (
             Refinement(

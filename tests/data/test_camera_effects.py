@@ -20,10 +20,8 @@ def test_a_picture_stays_a_picture_of_the_same():
         changed += (seen != image).any()
     assert changed > 30
     assert (image == kept).all()
-    assert (
-        apply_camera_effects(image, np.random.default_rng(3))
-        == apply_camera_effects(image, np.random.default_rng(3))
-    ).all()
+    again = [apply_camera_effects(image, np.random.default_rng(3)) for _ in range(2)]
+    assert (again[0] == again[1]).all()
 
 
 def test_upset_pictures_turn_by_any_angle():

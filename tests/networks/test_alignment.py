@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from multihmr.bodies.base import place
+from multihmr.bodies.body_parts import body_joints
 from multihmr.bodies.loading import load_body
 from multihmr.geometry import code_to_depth, project, unproject
 from multihmr.networks.alignment.gauss_newton import (
@@ -30,7 +31,8 @@ def body():
 
 @pytest.fixture(scope="module")
 def alignment(body):
-    return Alignment(body)
+    names = body_joints(body.topology)
+    return Alignment(body, [body.topology.joint_names.index(name) for name in names])
 
 
 def guess_of(body, seed=0, turned=0.2):
@@ -76,11 +78,11 @@ def test_bones_turn_as_the_body_turns_them(body, alignment):
     guess = guess_of(body)
     turns = rotations(0.4 * torch.randn(2, len(BONES), 3, generator=torch.Generator().manual_seed(1)))
     before = alignment.skeleton(*guess[:3]).joints_PJ3
-    _, places = alignment._chain(turns, before[:, alignment.joints])
+    _, places = alignment._chain(turns, before[:, alignment.joints_B])
     after = alignment.skeleton(alignment._turned(guess.pose_PR33, turns), *guess[1:3]).joints_PJ3
-    moved = after[:, alignment.joints]
+    moved = after[:, alignment.joints_B]
     torch.testing.assert_close(places - places[:, :1], moved - moved[:, :1], atol=1e-5, rtol=0)
-    head = alignment._carried(before, before[:, alignment.joints], turns)
+    head = alignment._carried(before, before[:, alignment.joints_B], turns)
     centre = body.center_joint
     torch.testing.assert_close(head - places[:, 0], after[:, centre] - moved[:, 0], atol=1e-5, rtol=0)
 
@@ -95,6 +97,11 @@ def test_people_lie_on_their_keypoints_afterwards(body, alignment):
     assert after.mean() < 0.25 * before.mean()
     torch.testing.assert_close(said.pose_PR33.det(), torch.ones(2, body.rotation_count), atol=1e-4, rtol=0)
     torch.testing.assert_close(said.shape_PS, guess.shape_PS)
+
+
+def test_fewer_joints_are_refused(body):
+    with pytest.raises(ValueError, match="needs the 22 joints of their body, got 3"):
+        Alignment(body, (0, 1, 2))
 
 
 @pytest.mark.parametrize("unsure", [{"scores": 0.0}, {"sure": 0.0}])

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from multihmr import load_model
+from multihmr.bodies.loading import load_body
 from multihmr.networks.alignment.keypoints import find_keypoints
 from multihmr.networks.backbones.movenet import (
     HEAD_WIDTH,
@@ -24,7 +25,10 @@ from multihmr.networks.backbones.movenet import (
 from multihmr.networks.backbones.timm_backbones import create_backbone
 from multihmr.networks.configs import MOVENETS, MultiHMRConfig
 from multihmr.networks.detection import Centers
+from multihmr.networks.multihmr import MultiHMR
 
+# the 22 joints of Anny
+JOINTS = (0, 2, 22, 43, 4, 24, 44, 6, 26, 45, 12, 32, 98, 46, 72, 101, 48, 74, 50, 76, 52, 78)
 SCRIPT = Path(__file__).parents[2] / "scripts" / "convert_movenet.py"
 
 
@@ -45,10 +49,7 @@ def test_shapes_and_what_learns(name):
 @torch.no_grad()
 def test_the_bundled_stem_gives_the_numbers_of_the_original_runtime():
     """TensorFlow.js in WebAssembly on 96 x 96 pixels of a portrait: scripts and arrays of 16 bits."""
-    backbone = load_model("multihmr-anny-hybrid", device="cpu").backbone
-    if not isinstance(backbone, HybridMoveNet):
-        pytest.skip("the bundled default has another stem")
-    stem = backbone.stem
+    stem = load_model("multihmr-anny-hybrid", device="cpu").backbone.stem
     with np.load(Path(__file__).with_name("movenet_multipose.npz")) as stored:
         wanted = {name: torch.from_numpy(stored[name].astype(np.float32)) for name in stored.files}
     pixels = wanted.pop("pixels").permute(2, 0, 1)[None] / 127.5 - 1
@@ -158,3 +159,47 @@ def test_another_package_is_refused_in_one_sentence(tmp_path, about, sentence):
     (tmp_path / "no.tgz").write_bytes(b"no archive")
     with pytest.raises(ValueError, match="no npm package"):
         script["read_package"](tmp_path / "no.tgz", "multipose")
+
+
+@torch.no_grad()
+def test_fixed_shapes_say_what_forward_says():
+    """Keypoints told, scores by keypoints, limbs aligned: also in graphs of fixed shapes."""
+    torch.manual_seed(0)
+    config = MultiHMRConfig(
+        backbone="hybrid_movenet_lightning",
+        image_size=64,
+        read_joints=JOINTS,
+        read_keypoints=True,
+        align=True,
+        keypoint_score=0.5,
+        nms_3d_distance=(0.25, 0.22),
+    )
+    model = MultiHMR(config, load_body("anny")).eval()
+    images = torch.rand(2, 3, 64, 64)
+    threshold = float(model(images, threshold=0.0).centers.scores_P.median())
+    asked = model(images, threshold=threshold, max_people=4)
+    fixed = model.fixed(images, people=4, threshold=threshold)
+    order = torch.argsort(asked.centers.image_index_P * 2 - asked.centers.scores_P, stable=True)
+    there = fixed.centers.mask_BQ.flatten()
+    assert 0 < len(order) == int(there.sum())
+    for field in ("pose_PR33", "translation_P3", "vertices_PV3"):
+        torch.testing.assert_close(
+            getattr(asked, field)[order], getattr(fixed, field)[there], atol=1e-4, rtol=1e-4
+        )
+
+
+def test_learning_reaches_what_reads_keypoints_and_not_the_stem():
+    torch.manual_seed(0)
+    config = MultiHMRConfig(
+        backbone="hybrid_movenet_lightning",
+        image_size=64,
+        read_joints=JOINTS,
+        read_keypoints=True,
+        align=True,
+    )
+    model = MultiHMR(config, load_body("anny")).train()
+    said = model(torch.rand(1, 3, 64, 64), centers=people_in(0, [(1, 1), (2, 2)]))
+    said.joints_PJ3.square().sum().backward()
+    assert model.keypoint_reader.to_person[4].weight.grad.abs().sum() > 0
+    assert model.backbone.from4.weight.grad.abs().sum() > 0
+    assert all(p.grad is None for p in model.backbone.stem.parameters())

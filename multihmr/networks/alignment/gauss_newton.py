@@ -4,7 +4,7 @@ A network that has learned from renders is right about where the joints of a bod
 where this person's are; the keypoints of photographs (keypoints.py) are the other way round. Here limbs turn
 and people move until their keypoints lie on those that are seen, each weighted by how sure it is, and every
 turn costs something: what no keypoint speaks of stays as it was regressed (as in SMPLify, Bogo et al., ECCV
-2016, but from a regressed start as SPIN, Kolotouros et al., ICCV 2019, on the skeleton, without a mesh).
+2016, but from a regressed start as SPIN, Kolotouros et al., ICCV 2019, on the skeleton alone).
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from ...bodies.base import Body, place
-from ...bodies.body_parts import body_joints
 from ...geometry import depth_to_code, project
 from ..detection import Centers
 from ..refinement import CoarseParams
 from .keypoints import Keypoints
 
+JOINTS = 22
 STEPS = 4
 SOLVER_STEPS = 20  # of conjugate gradients, for some 40 unknowns
 VERTICES_A_POINT = 24  # of the body's keypoints, each a weighted mean of vertices: the rest weighs little
@@ -61,12 +61,15 @@ CARRIERS = (2, 2, 2, 2, 2, 3, 4, 5, 6, 7, 8, 0, 0, 9, 10, 11, 12)
 class Alignment(nn.Module):
     """Moves guesses onto keypoints; nothing in it is learned.
 
-    body: with the 22 joints and the keypoint set "coco17".
+    body: with the keypoint set "coco17". joints: its 22, in the order of bodies/body_parts.py.
+
+    ValueError: these are not 22 joints.
     """
 
-    def __init__(self, body: Body) -> None:
+    def __init__(self, body: Body, joints: Sequence[int]) -> None:
         super().__init__()
-        names = body_joints(body.topology)
+        if len(joints) != JOINTS:
+            raise ValueError(f"aligning people needs the {JOINTS} joints of their body, got {len(joints)}")
         points = body.topology.keypoint_sets["coco17"]
         best = np.argsort(-points.vertex_weights, axis=1, kind="stable")[:, :VERTICES_A_POINT]
         indices = np.take_along_axis(points.vertex_indices, best, axis=1)
@@ -77,12 +80,13 @@ class Alignment(nn.Module):
             1, torch.from_numpy(column.reshape(indices.shape)), torch.from_numpy(weights.copy())
         )
         self.skeleton: Body = cast(Any, body).with_vertices(kept)
-        joints = [body.topology.joint_names.index(names[bone.joint]) for bone in BONES]
-        self.joints = joints
+        turning = [joints[bone.joint] for bone in BONES]
         turned_by = {joint: r for r, joint in enumerate(body.topology.pose_joints)}
-        self.rotations = [turned_by[joint] for joint in joints]
-        self.parents = [body.topology.parents[joint] for joint in joints]
-        self.paths = [_path(body.topology.parents, joint) for joint in self.parents]
+        self.rotations = [turned_by[joint] for joint in turning]
+        self.paths = [
+            [turned_by[above] for above in _path(body.topology.parents, body.topology.parents[joint])]
+            for joint in turning
+        ]
         moves_KB = torch.zeros(len(CARRIERS), len(BONES))
         for point, carrier in enumerate(CARRIERS):
             while carrier >= 0:
@@ -93,12 +97,16 @@ class Alignment(nn.Module):
             moves_KB=moves_KB,
             precision_B=torch.tensor([bone.deviation for bone in BONES]).pow(-2),
             place_3=torch.tensor(PLACE),
+            joints_B=torch.tensor(turning),
+            carriers_K=torch.tensor(CARRIERS),
         )
 
     table_KV: Tensor
     moves_KB: Tensor
     precision_B: Tensor
     place_3: Tensor
+    joints_B: Tensor
+    carriers_K: Tensor
 
     def _register(self, **buffers: Tensor) -> None:
         for name, tensor in buffers.items():
@@ -127,7 +135,7 @@ class Alignment(nn.Module):
                 heads_P3,
                 self.skeleton.center_joint,
             )
-            points_PK3, joints_PB3 = self.table_KV @ bare.vertices_PV3, bare.joints_PJ3[:, self.joints]
+            points_PK3, joints_PB3 = self.table_KV @ bare.vertices_PV3, bare.joints_PJ3[:, self.joints_B]
             scores_PK = ((found.scores_PK - LEAST_SCORE) / (1 - LEAST_SCORE)).clamp(min=0)
             weights_PK = scores_PK.square() * found.sure_P.pow(SURENESS)[:, None]
             weights_PK = weights_PK * (points_PK3[..., 2] > LEAST_DEPTH)
@@ -162,9 +170,7 @@ class Alignment(nn.Module):
         """(P, B, 3, 3) by what each bone turns, before the turns of those above it, and (P, 3) the way of all
         [m]."""
         people, bones = joints_PB3.shape[:2]
-        turns_PB33 = torch.eye(3, device=points_PK3.device, dtype=points_PK3.dtype).expand(
-            people, bones, 3, 3
-        )
+        turns_PB33 = torch.eye(3, device=points_PK3.device).expand(people, bones, 3, 3)
         shift_P3 = torch.zeros_like(points_PK3[:, 0])
         place_P3 = (self.place_3 * heads_P3[:, 2:].clamp(min=LEAST_DEPTH)).pow(-2)
         precision_PN = torch.cat([place_P3, self.precision_B.repeat_interleave(3).expand(people, -1)], dim=1)
@@ -207,9 +213,7 @@ class Alignment(nn.Module):
         places: list[Tensor] = []
         for number, bone in enumerate(BONES):
             if bone.parent < 0:
-                above.append(
-                    torch.eye(3, device=joints_PB3.device, dtype=joints_PB3.dtype).expand_as(turns_PB33[:, 0])
-                )
+                above.append(torch.eye(3, device=joints_PB3.device).expand_as(turns_PB33[:, 0]))
                 places.append(joints_PB3[:, number])
                 continue
             turned_P33 = above[bone.parent] @ turns_PB33[:, bone.parent]
@@ -219,9 +223,8 @@ class Alignment(nn.Module):
         return torch.stack(above, dim=1), torch.stack(places, dim=1)
 
     def _points(self, points_PK3: Tensor, joints_PB3: Tensor, turned_PB33: Tensor, at_PB3: Tensor) -> Tensor:
-        carriers = list(CARRIERS)
-        ways_PK31 = (points_PK3 - joints_PB3[:, carriers])[..., None]
-        return at_PB3[:, carriers] + (turned_PB33[:, carriers] @ ways_PK31)[..., 0]
+        ways_PK31 = (points_PK3 - joints_PB3[:, self.carriers_K])[..., None]
+        return at_PB3[:, self.carriers_K] + (turned_PB33[:, self.carriers_K] @ ways_PK31)[..., 0]
 
     def _carried(self, joints_PJ3: Tensor, joints_PB3: Tensor, turns_PB33: Tensor) -> Tensor:
         """(P, 3) where the heads are then, which the neck carries."""
@@ -287,7 +290,7 @@ def rotations(vectors: Tensor) -> Tensor:
     x, y, z = vectors.unbind(-1)
     zero = torch.zeros_like(x)
     cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).unflatten(-1, (3, 3))
-    eye = torch.eye(3, device=vectors.device, dtype=vectors.dtype)
+    eye = torch.eye(3, device=vectors.device)
     return eye + angle.sin() / angle * cross + (1 - angle.cos()) / angle.square() * (cross @ cross)
 
 

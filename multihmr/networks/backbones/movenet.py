@@ -21,8 +21,8 @@ from .base import Backbone, Features
 from .hybrid import Block, Conv, sine_positions
 
 KEYPOINTS = 17  # COCO's, in its order
-# MobileNetV2 (Sandler et al., CVPR 2018) at the multipliers 1.5, 1.75 and 1.0: widths of the first
-# convolution and of the seven stages.
+# MobileNetV2 (Sandler et al., CVPR 2018) at the multipliers 1.5, 1.75 and 1.0: widths of the first layer
+# and of the seven stages.
 WIDTHS = {
     "multipose": (48, 24, 40, 48, 96, 144, 240, 480),
     "thunder": (56, 32, 40, 56, 112, 168, 280, 560),
@@ -72,13 +72,22 @@ class Inverted(nn.Module):
         return x + y if self.stays else y
 
 
+class Exact(nn.Conv2d):
+    """A convolution in float32, also where its weights have been made smaller: ways of 90 cells have no
+    fraction in bfloat16."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        bias = None if self.bias is None else self.bias.float()
+        return F.conv2d(x, self.weight.float(), bias, padding=self.padding, groups=self.groups)
+
+
 class Separable(nn.Module):
     """Each channel by itself, then all of a pixel."""
 
-    def __init__(self, in_width: int, out_width: int) -> None:
+    def __init__(self, in_width: int, out_width: int, conv: type[nn.Conv2d] = nn.Conv2d) -> None:
         super().__init__()
-        self.depthwise = nn.Conv2d(in_width, in_width, 3, padding=1, groups=in_width, bias=False)
-        self.pointwise = nn.Conv2d(in_width, out_width, 1)
+        self.depthwise = conv(in_width, in_width, 3, padding=1, groups=in_width, bias=False)
+        self.pointwise = conv(in_width, out_width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.pointwise(self.depthwise(x)))
@@ -89,8 +98,8 @@ class Head(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.inner = Separable(PYRAMID[-1], 96)
-        self.out = nn.Conv2d(96, width, 1)
+        self.inner = Separable(PYRAMID[-1], 96, Exact)
+        self.out = Exact(96, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.out(self.inner(x))
@@ -189,9 +198,7 @@ class HybridMoveNet(Backbone):
             _, x8, x16, x32, p16, p8, p4 = self.stem(
                 images_B3HW.contiguous(memory_format=torch.channels_last)
             )
-            with torch.autocast(
-                p4.device.type, enabled=False
-            ):  # ways of 90 cells have no fraction in bfloat16
+            with torch.autocast(p4.device.type, enabled=False):
                 answers = self.stem.answers(p4.float())
                 pose = Pose.of(answers)
                 votes = head_votes(pose)
