@@ -10,7 +10,7 @@ pictures come from there, because 2D points contain little information on depth 
 Hardware  a CPU or a GPU; `torchrun --nproc-per-node 4 examples/fine_tune.py MINE data/train` uses four
 Hours     not measured
 Expected  not measured on photographs. On rendered pictures of 160 pixels, 40 steps of 8 with points alone
-          lowered the 2D joint error from 10.2 to 8.3 % of its side, and raised the error
+          lowered the 2D joint error from 10.2 to 8.3 % of the picture's side, and raised the error
           in 3D from 160 to 163 mm: hence the half with full ground truth
 """
 
