@@ -1,17 +1,17 @@
-"""How do I teach the bundled model my own pictures, with keypoints in 2D alone?
+"""How do I fine-tune the bundled model on my own pictures with 2D keypoints?
 
-    python examples/fine_tune.py                     # two steps on one picture, to see it work
-    python examples/fine_tune.py MINE data/train     # learn from MINE
+    python examples/fine_tune.py                     # two steps on one picture, as a test
+    python examples/fine_tune.py MINE data/train     # fine-tune on MINE
 
-Any tool that exports COCO keypoints makes MINE: pictures in MINE/images, points in
+MINE is the export of any tool that writes COCO keypoints: pictures in MINE/images, points in
 MINE/annotations/person_keypoints_default.json. data/train is a folder of `multihmr generate`: half of the
-pictures come from there, because points in a picture tell little of depth and shape.
+pictures come from there, because 2D points contain little information on depth and shape.
 
 Hardware  a CPU or a GPU; `torchrun --nproc-per-node 4 examples/fine_tune.py MINE data/train` uses four
 Hours     not measured
 Expected  not measured on photographs. On rendered pictures of 160 pixels, 40 steps of 8 with points alone
-          lowered the error of joints in the picture from 10.2 to 8.3 % of its side, and raised that in space
-          from 160 to 163 mm: hence the half that has the full truth
+          lowered the 2D joint error from 10.2 to 8.3 % of the picture's side, and raised the error
+          in 3D from 160 to 163 mm: hence the half with full ground truth
 """
 
 import json
@@ -24,8 +24,8 @@ from multihmr.training.config import TrainConfig
 from multihmr.training.trainer import train
 
 
-def label_by_itself(picture: Path, folder: Path) -> None:
-    """A folder as labelling tools leave it, with what the model itself sees in a picture."""
+def label_with_model(picture: Path, folder: Path) -> None:
+    """Write a folder as labelling tools export it, with the model's own keypoints of a picture."""
     points = load_model().predict(picture).keypoints("coco17")
     marks = [[n for x, y in person for n in (x - 0.5, y - 0.5, 2)] for person in points.xy.tolist()]
     content = {
@@ -47,7 +47,7 @@ if len(sys.argv) > 1:
     config = replace(config, data=f"coco-default@{mine}:0.5,{rendered}:0.5", steps=5000, workers=4)
 else:
     mine = "runs/labelled"
-    label_by_itself(Path(__file__).parent / "images/astronaut.jpg", Path(mine))
+    label_with_model(Path(__file__).parent / "images/astronaut.jpg", Path(mine))
     config = replace(config, data=f"coco-default@{mine}", steps=2, batch_size=1, workers=0)
 weights = train(config)
 print(f"{weights} sees {len(load_model(weights).predict(next(Path(mine, 'images').iterdir())))} people")

@@ -1,4 +1,4 @@
-"""How do I make pictures with exact ground truth?  (needs: pip install 'multihmr[synthetic]')
+"""How do I render pictures with exact ground truth?  (needs: pip install 'multihmr[synthetic]')
 
 python examples/synthetic_scenes.py
 """
@@ -9,7 +9,7 @@ from multihmr.data.synthetic.dataset import SyntheticScenes
 from multihmr.humans import project
 
 sample = SyntheticScenes(seed=7, size=224)[1]
-print(f"{sample.image.shape} picture, {len(sample)} people, {sample.visibility.round(2)} of them visible")
+print(f"{sample.image.shape} picture, {len(sample)} people, {sample.visibility.round(2)} visible")
 
 body = Anny()
 vertices, joints = posed(body, sample.pose, sample.shape, sample.expression, sample.translation)

@@ -3,11 +3,12 @@
     python examples/train_paper.py                      # the recipes and their commands
     torchrun --nproc-per-node 8 examples/train_paper.py L-896 --root DIR --smplx SMPLX_NEUTRAL.npz
 
-DIR has the folders bedlam, agora, cuffs and ubody (`multihmr data check NAME DIR/NAME` says how to get them).
-As the paper: 400,000 steps of 8 pictures, learning rate 5e-5, DINOv2 weights, which timm fetches. Our own:
-AdamW falling along a cosine, equal shares of the data sets (the paper's are not known), averaged weights.
+DIR has the folders bedlam, agora, cuffs and ubody (`multihmr data check NAME DIR/NAME` explains how to get
+them). As in the paper: 400,000 steps of 8 pictures, learning rate 5e-5, DINOv2 weights, which timm downloads.
+Our choices: AdamW with a cosine schedule, equal shares of the data sets (the paper's are unknown), averaged
+weights.
 
-Hardware  not measured; GPUs of 80 GB are meant. For want of memory: --accumulate 2, --gradient-checkpointing
+Hardware  not measured; intended for GPUs of 80 GB. With less memory: --accumulate 2, --gradient-checkpointing
 Hours     not measured
 Expected  the rows of the authors' checkpoints of the same size, printed beside each recipe: PVE in mm on
           3DPW-test, EHF, BEDLAM-val (README of github.com/naver/multi-hmr). Theirs for L-672, B-672 and

@@ -165,7 +165,7 @@ def test_uploads_move_into_the_visit(tmp_path: Path, picture: Path, session: Ses
     assert [path.name for path in session.pictures] == ["new.png"]
     assert not upload.parent.exists()
     assert not list(session.folder.rglob("street.png"))
-    with pytest.raises(ValueError, match="did not arrive whole"):
+    with pytest.raises(ValueError, match="was not uploaded completely"):
         session.take([upload])
 
 
@@ -309,4 +309,4 @@ def test_visitors_get_sentences_without_folders_and_without_advice_for_the_owner
     assert _for_visitors(ValueError("there is no picture"), session) == "There is no picture"
     missing = ImportError("videos need PyAV: pip install 'multihmr[video]'")
     assert "pip" not in _for_visitors(missing, session)
-    assert "its owner can install" in _for_visitors(missing, session)
+    assert "whose owner can install" in _for_visitors(missing, session)
