@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from draw_examples import DOCS, note
 from PIL import Image, ImageDraw, ImageFont
 
 from multihmr import load_model
@@ -51,6 +52,8 @@ def main() -> None:
         shown |= {sample.name for sample, _, _ in fresh}
         panels += [panel(sample, humans, found[kind][1]) for sample, humans, found in fresh]
     sheet(panels, columns=4).save(args.out, quality=88)
+    if args.out.resolve() == DOCS / "failures.jpg":
+        note(args.out.name)
     print(f"{len(panels)} pictures in {args.out}")
 
 

@@ -21,6 +21,8 @@ import nbformat
 from nbclient import NotebookClient
 from PIL import Image
 
+from multihmr.hub.releases import DEFAULT, RELEASES
+
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "examples/notebooks"
 WIDEST, QUALITY, LARGEST = 900, 82, 400_000  # pixels, of JPEG, bytes of a notebook
@@ -54,7 +56,8 @@ def executed(path: Path, folder: Path, *, timeout: int = 600) -> nbformat.Notebo
 
 def stored(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """The same, as it goes into the repository."""
-    notebook.metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook.metadata = {"kernelspec": kernel, "multihmr": {"weights": RELEASES[DEFAULT].sha256[:16]}}
     for number, cell in enumerate(notebook.cells):
         cell.id, cell.metadata = f"cell-{number:02d}", {}
         outputs = cell.get("outputs", [])
