@@ -19,7 +19,7 @@ def corners_of_people() -> list[Vector]:
     for thing in [thing for thing in bpy.data.objects if thing.type == "MESH"]:
         shown = thing.evaluated_get(graph)
         mesh = shown.to_mesh()
-        points += [shown.matrix_world @ vertex.co for vertex in mesh.vertices[::20]]
+        points += [shown.matrix_world @ vertex.co for vertex in list(mesh.vertices)[::20]]
         shown.to_mesh_clear()
     return points
 
