@@ -91,7 +91,7 @@ def blender(args: argparse.Namespace) -> None:
 
 
 def photographs(args: argparse.Namespace) -> None:
-    """24 development photographs with the people found in them, and whose photographs they are."""
+    """The development photographs with the people found in them, and whose photographs they are."""
     listed = json.loads((args.photos / "development.json").read_text(encoding="utf-8"))["photos"]
     with (args.photos / "ATTRIBUTION.tsv").open(encoding="utf-8", newline="") as file:
         sources = {row["file"]: row for row in csv.DictReader(file, delimiter="\t")}
@@ -111,7 +111,7 @@ def photographs(args: argparse.Namespace) -> None:
         who = source["author"] or "author named at"
         lines.append(f"{number + 1}. {who} {source['page']} ({source['licence']})")
     sheet.save(DOCS / "photographs.jpg", quality=82)
-    (DOCS / "photographs.md").write_text(PAGE.format("\n".join(lines)), encoding="utf-8")
+    (DOCS / "photographs.md").write_text(PAGE.format(count=len(chosen), lines="\n".join(lines)), encoding="utf-8")
     note("photographs.jpg")
 
 
@@ -121,11 +121,11 @@ What the bundled default makes of photographs that it was not trained on, one af
 the development photographs with human labels whose licence allows a changed copy. Its threshold was chosen
 with them in view.
 
-![24 photographs with the people that were found](photographs.jpg)
+![{count} photographs with the people that were found](photographs.jpg)
 
 The photographs, each made smaller and drawn over:
 
-{}
+{lines}
 
 `python scripts/draw_examples.py photographs --photos FOLDER` draws this page.
 """
