@@ -27,7 +27,7 @@ def provenance(
     Args:
         source: path or address of the image or video.
         model: name or path of the model.
-        model_fingerprint: changes with its weights (`networks.base.fingerprint`).
+        model_fingerprint: changes with its weights (`storage.fingerprint`).
         options: given to the model, by name.
         threshold: least score that was used.
     """
