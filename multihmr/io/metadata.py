@@ -51,7 +51,7 @@ def with_metadata(content: bytes, name: str, metadata: Mapping[str, Any]) -> byt
     """
     suffix = ".coco.json" if name.endswith(".coco.json") else name[name.rfind(".") :].lower()
     add = _WRITERS.get(suffix)
-    return content if add is None else add(content, dict(metadata))
+    return content if add is None or not content else add(content, dict(metadata))
 
 
 def read_metadata(content: bytes, name: str) -> dict[str, Any] | None:
