@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ._deprecated import moved_name
 from .geometry import default_intrinsics
 from .humans import Humans, nearest_first
 from .networks.base import OF_PEOPLE, Network, Predictions
@@ -799,6 +800,11 @@ def load_model(
         FileNotFoundError: there is no such file, or no SMPL-X file; checked before anything is fetched.
         ConnectionError: no address gave the file.
         OSError: it cannot be written to the cache folder.
+
+    Example:
+        >>> model = load_model(device="cpu")
+        >>> len(model.predict("street.jpg")) > 0
+        True
     """
     from .hub.loading import load_network
     from .runtime.backends import check_backend, make_runtime
@@ -858,3 +864,7 @@ def save_model(
         return save_network(model, path, half=half, small=small, **metadata)
     metadata = {"licence": model.licence, **metadata}
     return save_network(model.network, path, half=half, small=small, **metadata)
+
+
+def __getattr__(name: str) -> Any:
+    return moved_name(__name__, name)
