@@ -381,9 +381,9 @@ def _check_reachable() -> None:
         )
 
 
-def _check_name(repository: str, sentence: str) -> None:
+def _check_name(repository: str, message: str) -> None:
     if repository.count("/") != 1 or not all(repository.split("/")):
-        raise ValueError(sentence)
+        raise ValueError(message)
 
 
 def _status(error: Exception) -> int:
