@@ -240,8 +240,8 @@ class Model(NetworkHandle):
                 people who are small in it; with 2 the network runs three to five times instead of once.
                 "auto" does so with 2 where no people are found otherwise.
             any_rotation: where no people are found, predict the image turned by 90, 180 and 270 degrees as
-                well, and take the turn whose people have the best scores: for pictures that lie on their side and
-                people who lie or hang.
+                well, and take the turn whose people have the best scores: for pictures that lie on their side
+                and people who lie or hang.
             distortion: of the lens whose camera matrix is K: k1, k2, p1, p2, k3 of OpenCV, or
                 `preprocessing.distortion.Distortion.of_fisheye`. The network gets an undistorted image;
                 `joints_2d` and `boxes` are in pixels of the original.

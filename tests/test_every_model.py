@@ -86,9 +86,7 @@ def test_it_is_exported_or_says_why_not(model: Model, tmp_path: Path) -> None:
     if not isinstance(model, TopDownModel):
         return  # tests/runtime/test_export.py
     for suffix in (".pt2", ".onnx"):
-        with pytest.raises(
-            (ValueError, ImportError), match=r"'glnet' cannot be exported, because|needs onnx"
-        ):
+        with pytest.raises((ValueError, ImportError), match=r"cannot be exported|needs onnx"):
             export_model(model, tmp_path / f"people{suffix}")
     with pytest.raises(ValueError, match="'glnet' cannot be recorded, because"):
         CudaGraphRuntime(model.network)
