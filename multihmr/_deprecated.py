@@ -48,6 +48,36 @@ MOVED = {
     "networks.hybrid": "networks.backbones.hybrid",
 }
 
+# public names that are elsewhere now, by the module of version 0.3 that had them and still exists
+MOVED_NAMES = {
+    "hub": {
+        "FAMILIES": "networks.registry",
+        "RELEASES": "hub.releases",
+        "cache_folder": "storage.paths",
+        "find_smplx": "bodies.loading",
+        "list_models": "hub.releases",
+        "load_body": "bodies.loading",
+        "load_model": "model",
+        "read_metadata": "hub.checkpoint",
+        "save_model": "model",
+    },
+    "humans": {"KeypointSet": "bodies.topology"},
+    "model": {"Predictions": "networks.base", "fingerprint": "networks.base"},
+}
+
+
+def moved_name(module: str, name: str) -> Any:
+    """A public name that `module` had in version 0.3, with a warning; AttributeError for others."""
+    new = MOVED_NAMES.get(module.partition(".")[2], {}).get(name)
+    if new is None:
+        raise AttributeError(f"module {module!r} has no attribute {name!r}")
+    warnings.warn(
+        f"{module}.{name} is now {__package__}.{new}.{name}; the old path goes in version 0.5",
+        DeprecationWarning,
+        stacklevel=3,
+    )
+    return getattr(importlib.import_module(f"{__package__}.{new}"), name)
+
 
 class MovedModules(MetaPathFinder, Loader):
     """Finds modules under their old paths; their attributes are looked up in the new module."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ._deprecated import moved_name
 from .bodies.topology import Topology, _frozen
 
 if TYPE_CHECKING:
@@ -631,3 +632,7 @@ def _first(value: Any, default: Any) -> Any:
 def _is_empty(index: Any) -> bool:
     """An empty list, which numpy would read as an index of floats."""
     return isinstance(index, list) and not index
+
+
+def __getattr__(name: str) -> Any:
+    return moved_name(__name__, name)

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ._deprecated import moved_name
 from .geometry import default_intrinsics
 from .humans import Humans, nearest_first
 from .networks.base import OF_PEOPLE, Network, Predictions
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from .preprocessing.types import ChannelOrder, ImageLike, IntrinsicsLike
     from .video.tracker import Tracking
 
-AUTO_TILES = 2  # where nobody is found with tiles="auto"
+AUTO_TILES = 2  # of tiles="auto", where the whole image shows no people
 CROPS_PER_IMAGE = 4  # a top-down model computes batch_size times as many crops at once; they are small
 Camera = tuple[Tensor | None, str]  # (3, 3) intrinsics in pixels of an image, or None, and their K_source
 
@@ -237,17 +238,17 @@ class Model(NetworkHandle):
             max_people: keep only the best-scored.
             tiles: 2 predicts the image again in parts, two along its longer side (3: three, up to 8), for
                 people who are small in it; with 2 the network runs three to five times instead of once.
-                "auto" does so with 2 where nobody is found otherwise.
-            any_rotation: where nobody is found, predict the image turned by 90, 180 and 270 degrees as well,
-                and take the turn whose people have the best scores: for pictures that lie on their side and
-                people who lie or hang.
+                "auto" does so with 2 where no people are found otherwise.
+            any_rotation: where no people are found, predict the image turned by 90, 180 and 270 degrees as
+                well, and take the turn whose people have the best scores: for pictures that lie on their side
+                and people who lie or hang.
             distortion: of the lens whose camera matrix is K: k1, k2, p1, p2, k3 of OpenCV, or
                 `preprocessing.distortion.Distortion.of_fisheye`. The network gets an undistorted image;
                 `joints_2d` and `boxes` are in pixels of the original.
             channels: "bgr" for arrays and tensors in OpenCV's order.
 
         Returns:
-            Humans, of length 0 when nobody is found.
+            Humans, of length 0 when no people are found.
 
         Raises:
             ValueError: the image, K, a box or an option cannot be used; the sentence says why.
@@ -376,12 +377,12 @@ class Model(NetworkHandle):
         """The people of a batch of images; `boxes` holds one table or None per image."""
         found = self._predict_once(images, cameras, options)
         for i, (image, camera) in enumerate(zip(images, cameras, strict=True)):
-            nobody = not len(found[i]) and options.max_people != 0
-            if options.tiles == "auto" and nobody:
+            none = not len(found[i]) and options.max_people != 0
+            if options.tiles == "auto" and none:
                 found[i] = self._predict_tiles(image, found[i], replace(options, tiles=AUTO_TILES))
             elif options.tiles != "auto" and options.tiles > 1:
                 found[i] = self._predict_tiles(image, found[i], options)
-            if options.any_rotation and nobody and not len(found[i]):
+            if options.any_rotation and none and not len(found[i]):
                 found[i] = self._predict_turned(image, camera, found[i], options)
         return found
 
@@ -799,6 +800,11 @@ def load_model(
         FileNotFoundError: there is no such file, or no SMPL-X file; checked before anything is fetched.
         ConnectionError: no address gave the file.
         OSError: it cannot be written to the cache folder.
+
+    Example:
+        >>> model = load_model(device="cpu")
+        >>> len(model.predict("street.jpg")) > 0
+        True
     """
     from .hub.loading import load_network
     from .runtime.backends import check_backend, make_runtime
@@ -858,3 +864,7 @@ def save_model(
         return save_network(model, path, half=half, small=small, **metadata)
     metadata = {"licence": model.licence, **metadata}
     return save_network(model.network, path, half=half, small=small, **metadata)
+
+
+def __getattr__(name: str) -> Any:
+    return moved_name(__name__, name)

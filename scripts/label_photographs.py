@@ -69,7 +69,9 @@ def main() -> None:
             annotations.append({"id": len(annotations), "image_id": number, "keypoints": marker})
             counts["somebody more is half seen"] += 1
     content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "person"}]}
-    (args.out / "annotations" / "person_keypoints_default.json").write_text(json.dumps(content))
+    (args.out / "annotations" / "person_keypoints_default.json").write_text(
+        json.dumps(content), encoding="utf-8"
+    )
     print(
         f"{len(annotations)} people in {len(images)} pictures; "
         + ", ".join(f"{k}: {v}" for k, v in counts.items())

@@ -31,7 +31,7 @@ def main() -> None:
     args = parser.parse_args()
     model = load_model(args.model, device="cpu")
     names = (
-        [line.strip() for line in args.list.read_text().splitlines()]
+        [line.strip() for line in args.list.read_text(encoding="utf-8").splitlines()]
         if args.list
         else sorted(p.relative_to(args.folder).as_posix() for p in args.folder.rglob("*.jpg"))
     )

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 import multihmr
-from multihmr.networks.base import fingerprint
 from multihmr.networks.configs import MultiHMRConfig
+from multihmr.storage.fingerprint import fingerprint
 
 
 @pytest.fixture(scope="module")

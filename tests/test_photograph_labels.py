@@ -67,7 +67,9 @@ def test_labels_are_read_as_coco(tmp_path, capsys, label):
     assert "broken.jpg" in said
     assert "unreadable: 1" in said
     assert "nobody is sure to be there: 1" in said
-    content = json.loads((tmp_path / "out/annotations/person_keypoints_default.json").read_text())
+    content = json.loads(
+        (tmp_path / "out/annotations/person_keypoints_default.json").read_text(encoding="utf-8")
+    )
     assert {image["file_name"] for image in content["images"]} == {"sure.png", "more.png"}
     samples = open_sources(f"coco-default@{tmp_path / 'out'}")[0].samples
     assert len(samples) == 2

@@ -1,27 +1,41 @@
-"""multihmr predict: the people in pictures, written to files."""
+"""multihmr predict: the people in images, written to files."""
 
 from __future__ import annotations
 
 import argparse
-import glob
+import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tqdm import tqdm
 
-from ..preprocessing.sources import STDIN, is_elsewhere, read_list, read_stdin, shorten, stem_of
-from .arguments import backend_flag, intrinsics, model_flags, tiles_flag
-from .main import EXPECTED, clean, fail, format_error
+from ..preprocessing import image_files
+from ..preprocessing.sources import STDIN, read_stdin, shorten, stem_of
+from .arguments import (
+    backend_flag,
+    camera_flags,
+    formats,
+    model_flags,
+    model_name,
+    output_flags,
+    prediction_options,
+    smplx_flag,
+    tiles_flag,
+)
+from .main import EXPECTED, clean, fail, format_error, people_text, plural, progress_bar
 
 if TYPE_CHECKING:
     from ..humans import Humans
+    from ..io.result_index import ResultIndex
     from ..model import Model
 
 Source = TypeVar("Source", bound="Path | str")
 
-# what --format knows -> the ending of the file
+# what --format accepts -> ending of the file
 FORMATS = {
     "overlay": "_overlay.jpg",
     "overlay-png": "_overlay.png",
@@ -30,12 +44,17 @@ FORMATS = {
     "json": ".json",
     "ply": ".ply",
     "obj": ".obj",
+    "stl": ".stl",
+    "csv": ".csv",
+    "coco.json": ".coco.json",
+    "bvh": ".bvh",
+    "usd": ".usd",
+    "usda": ".usda",
+    "usdc": ".usdc",
+    "usdz": ".usdz",
 }
 DEFAULT_FORMATS = "overlay,glb,npz,json"
-# what counts as a picture in a folder; files that are named are read whatever they are called
-SUFFIXES = {".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"} | {
-    ".heic", ".heif", ".avif", ".jp2", ".ppm", ".pgm", ".tga"
-}  # fmt: skip
+SUFFIXES = image_files.IMAGE_SUFFIXES
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -46,149 +65,232 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="images, folders of images, globs, web addresses, data URIs, - for standard input, or .txt "
         "files that list such, one a line",
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the results go")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="folder for the results (required)"
+    )
     parser.add_argument(
         "--format",
-        type=_formats,
+        type=formats(FORMATS),
         default=DEFAULT_FORMATS,
-        help=f"of {','.join(FORMATS)}; default: %(default)s",
+        help=f"of {','.join(FORMATS)} (default: %(default)s)",
     )
-    camera = parser.add_mutually_exclusive_group()
-    camera.add_argument(
-        "--K", type=intrinsics, metavar="FX,FY,CX,CY", help="camera, in pixels of the pictures"
+    parser.add_argument(
+        "--no-recursive",
+        action="store_true",
+        help="leave out subfolders of folders (default: read them; the results mirror the tree)",
     )
-    camera.add_argument("--fov", type=float, metavar="DEG", help="field of view over the longer side")
-    parser.add_argument("--threshold", type=float, help="least score of a person, 0 to 1")
-    parser.add_argument("--max-people", type=int, metavar="N", help="keep the N best per picture")
+    camera_flags(parser, "of the images")
+    parser.add_argument(
+        "--threshold", type=float, help="least score of a person, 0 to 1 (default: the model's own)"
+    )
+    parser.add_argument(
+        "--max-people", type=int, metavar="N", help="keep the N best per image (default: all)"
+    )
     tiles_flag(parser)
-    parser.add_argument("--smplx", metavar="PATH", help="your SMPLX_NEUTRAL.npz, for models with that body")
+    output_flags(parser)
+    smplx_flag(parser)
     model_flags(parser)
     backend_flag(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Predict each picture and write its files; bad ones are listed at the end, the rest is done."""
-    images, bad = find_images(args.paths)
-    asked, done = len(images) + len(bad), 0
-    if images:
+    """Predict each image and write its files; failures are listed at the end, the rest is done."""
+    from ..io.result_index import ResultIndex
+    from ..preprocessing.options import check_options
+
+    check_options(args.fov, args.threshold, args.max_people, args.tiles)
+    index = ResultIndex(args.out)
+    found = image_files.find_images(args.paths, recursive=not args.no_recursive, skip=index.outputs())
+    asked = len(found.images) + len(found.bad)
+    run = _Run(args, index, bad=list(found.bad))
+    if found.images:
         from ..model import load_model
 
         args.out.mkdir(parents=True, exist_ok=True)
         model = load_model(args.model, device=args.device, smplx=args.smplx, backend=args.backend)
-        names = output_names(images, args.out, args.format)
-        bar = tqdm(images, unit="picture", disable=None if len(images) > 1 else True)
+        names = output_names(found.images, args.out, args.format, roots=found.roots, taken=index.names())
         try:
-            for path in bar:
-                try:
-                    found = _predict_one(model, path, args.out / names[path], args)
-                    tqdm.write(clean(f"{shorten(str(path))}: {found}"))
-                    done += 1
-                except EXPECTED as error:
-                    bad.append((shorten(str(path)), format_error(error)))
+            run.predict_all(model, found.images, names)
         except KeyboardInterrupt:
-            bar.close()
-            return fail(f"stopped: {done} of {len(images)} pictures are done, in {args.out}", code=130)
-    if bad:
-        fail(f"{done} of {asked} done; these were not:")
-        for name, reason in bad:
+            return fail(
+                f"stopped: {run.done} of {len(found.images)} pictures are done, in {args.out}; "
+                "the same command goes on with the rest",
+                code=130,
+            )
+    run.summary(asked, found.passed_over)
+    if run.bad:
+        fail(f"{run.done} of {asked} done; these were not:")
+        for name, reason in run.bad:
             print(clean(f"  {reason if name in reason else f'{name}: {reason}'}"), file=sys.stderr)
-    return 1 if bad else 0
+    return 1 if run.bad else 0
 
 
-def _predict_one(model: Model, path: Path | str, stem: Path, args: argparse.Namespace) -> str:
-    """Predict one image and write its files; the line to print."""
-    from ..preprocessing.image import load_image
+class _Run:
+    """One run over many images: what is done, what failed, and the index of the results."""
 
-    # decoded once, for the network and for the overlay
-    photo = load_image(read_stdin() if path == STDIN else path)
-    options = {name: getattr(args, name) for name in ("fov", "threshold", "max_people", "tiles")}
-    humans = model.predict(photo, args.K, **options)
-    for form in args.format:
+    def __init__(self, args: argparse.Namespace, index: ResultIndex, bad: list[tuple[str, str]]) -> None:
+        self.args, self.index, self.bad = args, index, bad
+        self.done = self.skipped = self.people = self.empty = 0
+        self.seconds = 0.0
+        self._printing = not args.quiet
+
+    def predict_all(
+        self, model: Model, images: Sequence[Path | str], names: Mapping[Path | str, str]
+    ) -> None:
+        from ..io.metadata import provenance
+        from ..video.prediction_cache import model_fingerprint
+
+        args, start = self.args, time.monotonic()
+        options = prediction_options(args) | {"max_people": args.max_people}
+        threshold = args.threshold if args.threshold is not None else getattr(model, "threshold", None)
+        metadata = provenance("", model_name(args), model_fingerprint(model), options, threshold=threshold)
+        bar = progress_bar(args, images, unit="picture")
+        bar.disable = bar.disable or len(images) == 1
+        for path in bar:
+            row = metadata | {"source": str(path) if isinstance(path, Path) else shorten(path)}
+            try:
+                self._predict_one(model, path, names[path], row)
+            except EXPECTED as error:
+                self.bad.append((shorten(str(path)), format_error(error)))
+                self.index.add({"input": row["source"], "error": format_error(error)})
+        self.seconds = time.monotonic() - start
+
+    def _predict_one(self, model: Model, path: Path | str, name: str, metadata: dict[str, Any]) -> None:
+        """Predict one image and write its files, unless that was done before."""
+        from ..io.result_index import file_fingerprint
+        from ..preprocessing.image import load_image
+
+        args, content = self.args, file_fingerprint(path)
+        expected = [name + FORMATS[form] for form in args.format if form != "bvh"]
+        if not args.overwrite and self.index.is_done(metadata["source"], content, metadata, expected):
+            self.done, self.skipped = self.done + 1, self.skipped + 1
+            return
+        # decoded once, for the network and for the overlay
+        image = load_image(read_stdin() if path == STDIN else path)
+        options = {key: getattr(args, key) for key in ("fov", "threshold", "max_people", "tiles")}
+        humans = model.predict(image, args.K, **options)
+        written = write_results(humans, image, args.out / name, args.format, metadata)
+        outputs = [file.relative_to(args.out).as_posix() for file in written]
+        found = {"input": metadata["source"], "name": name, "outputs": outputs, "people": len(humans)}
+        self.index.add(found | {"input_fingerprint": content} | metadata)
+        self.done, self.people = self.done + 1, self.people + len(humans)
+        self.empty += not len(humans)
+        self._print(f"{shorten(str(path))}: {self._people(humans)}")
+
+    def _people(self, humans: Humans) -> str:
+        if len(humans):
+            return f"{people_text(len(humans))} at {', '.join(f'{d:.1f}' for d in humans.distances)} m"
+        tiles = "" if self.args.tiles != 1 else "--tiles 2 for small people, "
+        return f"nobody; try {tiles}--threshold 0.15 for uncertain ones, or --fov for an unusual lens"
+
+    def _print(self, text: str) -> None:
+        """A line on standard output, until whoever reads it ends, as `head -1` does; the work goes on."""
+        if not self._printing:
+            return
+        try:
+            tqdm.write(clean(text))
+            sys.stdout.flush()
+        except BrokenPipeError:
+            self._printing = False
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+    def summary(self, asked: int, passed_over: Counter[str]) -> None:
+        """What was done, if that was more than one image."""
+        kinds = [plural(count, kind) for kind, count in sorted(passed_over.items())]
+        if kinds:
+            hint = "; multihmr video reads videos" if passed_over["video"] else ""
+            self._print(f"passed over: {', '.join(kinds)}{hint}")
+        if asked == 1:
+            if self.skipped:
+                self._print("done before with the same model and options; --overwrite predicts it anew")
+            return
+        new = self.done - self.skipped
+        parts = [f"{plural(new, 'picture')} with {people_text(self.people)}"]
+        if self.empty:
+            parts.append(f"{self.empty} of them without people")
+        if self.skipped:
+            parts.append(f"{self.skipped} done before (--overwrite predicts them anew)")
+        if new and self.seconds > 0:
+            parts.append(f"{new / self.seconds:.1f} a second")
+        self._print(f"{', '.join(parts)}; files in {self.args.out}, listed in {self.index.path}")
+
+
+def write_results(
+    humans: Humans, image: Any, stem: Path, chosen: Iterable[str], metadata: Mapping[str, Any] | None = None
+) -> list[Path]:
+    """Write the people of an image in formats (keys of FORMATS) to files named `stem` and return their paths.
+
+    A .bvh holds one person, so there is one per person: stem_001.bvh ... metadata: written into the files
+    that can hold it.
+    """
+    from ..io.track_files import add_metadata
+
+    written: list[Path] = []
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    for form in chosen:
         target = stem.with_name(stem.name + FORMATS[form])
         if form.startswith("overlay"):
-            _write_picture(humans.draw(photo), target)
+            _write_image(humans.draw(image), target)
+            written.append(target)
+        elif form == "bvh":
+            for number in range(len(humans)):
+                written.append(stem.with_name(f"{stem.name}_{number + 1:03}.bvh"))
+                humans[number].save(written[-1])
         else:
             humans.save(target)
-    return _people(humans)
+            written.append(target)
+    for path in written if metadata else ():
+        add_metadata(path, metadata or {})
+    return written
 
 
-def _write_picture(pixels: Any, path: Path) -> None:
+def _write_image(pixels: Any, path: Path) -> None:
     from PIL import Image
 
-    Image.fromarray(pixels).save(path, quality=92)
+    from ..storage.atomic import atomic_path
 
-
-def _people(humans: Humans) -> str:
-    if not len(humans):
-        return "nobody"
-    distances = ", ".join(f"{distance:.1f}" for distance in humans.distances)
-    return f"{len(humans)} {'person' if len(humans) == 1 else 'people'} at {distances} m"
+    with atomic_path(path) as draft:
+        Image.fromarray(pixels).save(draft, "PNG" if path.suffix == ".png" else "JPEG", quality=92)
 
 
 def find_images(paths: Iterable[str]) -> tuple[list[Path | str], list[tuple[str, str]]]:
-    """The images that files, folders (one level), globs, addresses and lists name, each once.
+    """The images that paths name, and (path, reason) of the rest; see `preprocessing.image_files`."""
+    found = image_files.find_images(paths)
+    return found.images, found.bad
 
-    Returns:
-        Paths, and the texts of web addresses, data URIs and standard input; (path, reason) of the rest.
+
+def output_names(
+    images: Sequence[Source],
+    out: Path,
+    formats: Sequence[str],
+    *,
+    roots: Mapping[Any, Path] | None = None,
+    taken: Mapping[str, str] | None = None,
+) -> dict[Source, str]:
+    """A name for each image's files, relative to `out`.
+
+    Its stem, below the subfolders in which it lies in the folder that was named, and numbered where two would
+    meet or an input be overwritten.
+
+    Args:
+        roots: image -> the folder that was named.
+        taken: input -> name of earlier runs, which stays.
     """
-    found: dict[Path | str, Path | str] = {}
-    bad: list[tuple[str, str]] = []
-    for text in _without_lists(paths, bad):
-        if is_elsewhere(text):
-            found.setdefault(text, text)
-            continue
-        path = Path(text)
-        if path.is_dir():
-            matches = [p for p in sorted(path.iterdir()) if _is_picture(p)]
-            reason = f"{text} is a folder without pictures"
-        elif path.exists() or not glob.has_magic(text):
-            # a path that does not exist fails when it is read, like any bad file
-            matches, reason = [path], ""
-        else:
-            matches = [p for p in map(Path, sorted(glob.glob(text, recursive=True))) if p.is_file()]
-            reason = f"{text} matches nothing"
-        if not matches:
-            bad.append((text, reason))
-        for match in matches:
-            found.setdefault(match.resolve(), match)
-    return list(found.values()), bad
-
-
-def _without_lists(paths: Iterable[str], bad: list[tuple[str, str]]) -> Iterator[str]:
-    """The same paths, each .txt file replaced by what it lists."""
-    for text in paths:
-        if not text.lower().endswith(".txt") or is_elsewhere(text):
-            yield text
-            continue
-        try:
-            yield from read_list(text)
-        except (OSError, ValueError) as error:
-            bad.append((text, format_error(error)))
-
-
-def output_names(images: Sequence[Source], out: Path, formats: Sequence[str]) -> dict[Source, str]:
-    """A name for each image's files: its stem, numbered where two would meet or an input be overwritten."""
     inputs = {path.resolve() for path in images if isinstance(path, Path)}
+    roots, earlier = roots or {}, taken or {}
     names: dict[Source, str] = {}
-    taken: set[str] = set()  # lower case: some file systems do not tell the two apart
+    used = {name.lower() for name in earlier.values()}  # some file systems do not tell the two apart
     for path in images:
+        if str(path) in earlier:
+            names[path] = earlier[str(path)]
+            continue
         stem = path.stem if isinstance(path, Path) else stem_of(path)
+        if isinstance(path, Path) and path in roots:
+            stem = path.relative_to(roots[path]).with_name(stem).as_posix()
         name, number = stem, 1
-        while name.lower() in taken or any((out / (name + FORMATS[f])).resolve() in inputs for f in formats):
+        while name.lower() in used or any((out / (name + FORMATS[f])).resolve() in inputs for f in formats):
             number += 1
             name = f"{stem}_{number}"
-        taken.add(name.lower())
+        used.add(name.lower())
         names[path] = name
     return names
-
-
-def _formats(text: str) -> list[str]:
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    unknown = [name for name in names if name not in FORMATS]
-    if unknown or not names:
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected some of {','.join(FORMATS)}")
-    return list(dict.fromkeys(names))
-
-
-def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()

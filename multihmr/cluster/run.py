@@ -25,9 +25,9 @@ from ray.data.context import DataContext
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ..io.parquet import Parts
-from ..networks.base import fingerprint
 from ..runtime.backends import check_backend
 from ..runtime.devices import CPU_BACKENDS
+from ..storage.fingerprint import fingerprint
 from .datasource import Inputs, PictureSource, find_inputs
 from .worker import Pool, RetryTracker, Worker
 from .writer import Report, ResultWriter

@@ -17,8 +17,11 @@ from ..data.transforms import on_pelvis
 
 
 class Posed(NamedTuple):
-    """True people: vertices (N, V, 3), joints (N, J, 3), NaN where not known; the joints with the mean in
-    place of that; placed (N,) whether their place is known, else the pelvis is in the origin."""
+    """True people in the camera frame [m].
+
+    vertices (N, V, 3) and joints (N, J, 3): NaN where not known. outline (N, J, 3): the joints with the mean
+    in place of what is not known. placed (N,): whether the place is known, else the pelvis is in the origin.
+    """
 
     vertices: Tensor
     joints: Tensor
@@ -28,9 +31,14 @@ class Posed(NamedTuple):
 
 @torch.no_grad()
 def true_people(body: Body, sample: Sample) -> Posed:
-    """The people of a sample in the camera frame, from their parameters; what hangs on NaN is NaN.
+    """Pose the people of a sample in the camera frame.
 
-    An expression that is not known is neutral. ValueError where the parameters are not those of the body.
+    Args:
+        body: of the sample's parameters.
+        sample: an expression that is not known is neutral; what follows from other NaN is NaN.
+
+    Raises:
+        ValueError: the parameters are not those of the body.
     """
     if not len(sample.translation):  # images without people may lack the body's trailing shapes
         return Posed(*(points[:0] for points in mean_person(body)))
@@ -71,7 +79,7 @@ def mean_person(body: Body) -> Posed:
 
 
 def by_gender(bodies: Callable[[str], Body], sample: Sample) -> Posed:
-    """`true_people`, each by the body of their gender ("neutral" where the sample has none)."""
+    """`true_people`, each with the body of their gender ("neutral" where the sample has none)."""
     genders = np.full(len(sample), "neutral") if sample.gender is None else np.asarray(sample.gender)
     if len(np.unique(genders)) < 2:
         return true_people(

@@ -15,8 +15,10 @@ MUPOTS_PIXELS = 40.0
 class Match:
     """Pairs and what is left over, as indices into the predicted and the true people of one image.
 
-    pairs (M, 2) of (predicted, true), by increasing cost; false (F,) predicted people who match no true one;
-    missed (L,) true people who were not found. Both in increasing order.
+    Attributes:
+        pairs: (M, 2) of (predicted, true), by increasing cost.
+        false: (F,) predicted people who match no true one, in increasing order.
+        missed: (L,) true people who were not found, in increasing order.
     """
 
     pairs: np.ndarray
@@ -25,13 +27,23 @@ class Match:
 
 
 def match(pred_xy: np.ndarray, true_xy: np.ndarray, *, iou_threshold: float = IOU_THRESHOLD) -> Match:
-    """Pairs predicted (P, J, 2) with true (T, J, 2) people by their 2D joints [pixels].
+    """Match people greedily by their 2D joints, as AGORA does.
 
     The cheapest pair comes first, where the cost is the L2 norm of all joint differences and a pair needs
-    boxes (around the joints) with an intersection over union of at least `iou_threshold`. Each is used once.
+    boxes (around the joints) that overlap. Each person is used once.
     Source: Patel et al., "AGORA", CVPR 2021, without the quirk of its code that a rejected pair shortens the
-    search. True joints that are NaN are unknown: they count neither in cost nor in box. Predictions that are
-    not finite match no one.
+    search.
+
+    Args:
+        pred_xy: (P, J, 2) predicted joints [pixels]; people with joints that are not finite match no one.
+        true_xy: (T, J, 2) true joints; NaN is unknown and counts neither in cost nor in box.
+        iou_threshold: least intersection over union of the boxes of a pair.
+
+    Returns:
+        Pairs, false and missed people.
+
+    Raises:
+        ValueError: the two have other shapes.
     """
     _check_people(pred_xy, true_xy)
     cost = pair_costs(pred_xy, true_xy, iou_threshold)
@@ -45,12 +57,23 @@ def match(pred_xy: np.ndarray, true_xy: np.ndarray, *, iou_threshold: float = IO
 
 
 def match_within(pred_xy: np.ndarray, true_xy: np.ndarray, *, pixels: float = MUPOTS_PIXELS) -> Match:
-    """Pairs (P, J, 2) with (T, J, 2) people as MuPoTs-3D does: by how many joints lie close by.
+    """Match people by how many joints lie close by, as MuPoTs-3D does.
 
     One true person after the other takes, of the predictions left, the one with the most joints less than
-    `pixels` away in x and in y (the first of equals); none if all have 0. NaN joints are never close.
+    `pixels` away in x and in y (the first of equals); none if all have 0.
     Source: Mehta et al., "Single-shot multi-person 3D pose estimation", 3DV 2018, whose 13 joints are
     `[:, 1:14]` of its 17, 40 pixels.
+
+    Args:
+        pred_xy: (P, J, 2) predicted joints [pixels].
+        true_xy: (T, J, 2) true joints; NaN is never close.
+        pixels: distance within which a joint counts.
+
+    Returns:
+        Pairs, false and missed people.
+
+    Raises:
+        ValueError: the two have other shapes.
     """
     _check_people(pred_xy, true_xy)
     near = (np.abs(pred_xy[:, None].astype(np.float64) - true_xy[None]) < pixels).all(axis=3).sum(axis=2)
@@ -63,7 +86,7 @@ def match_within(pred_xy: np.ndarray, true_xy: np.ndarray, *, pixels: float = MU
 
 
 def match_released(pred_xy: np.ndarray, true_xy: np.ndarray) -> Match:
-    """Pairs (P, J, 2) with (T, J, 2) people as the trainer of 2024 does, to compare with its figures.
+    """Match (P, J, 2) with (T, J, 2) people as the trainer of 2024 does, to compare with its figures.
 
     Costs are spectral norms of the joint differences, boxes count whole pixels and need an IoU of 0.05, and
     each pair that has less ends the search one pair earlier, so that people far apart may stay unmatched:

@@ -42,11 +42,17 @@ class Counts:
 
 @dataclass(frozen=True)
 class Figures:
-    """3D errors over `people`: five means in mm, and the medians of the head's position error.
+    """3D errors over a number of people: five means in mm, and the medians of the head's position error.
 
-    mpjpe over the body's main joints and pve over all vertices, both pelvis-centred; pa_ after the best
-    similarity; hand_pa_pve per hand, each aligned by itself; head_m [m] and head_percent [% of the true
-    distance] in the camera frame, not aligned. nan without people, or where the body names no hands.
+    Attributes:
+        people: how many.
+        mpjpe: over the body's main joints, pelvis-centred [mm].
+        pa_mpjpe: the same after the best similarity.
+        pve: over all vertices, pelvis-centred [mm].
+        pa_pve: the same after the best similarity.
+        hand_pa_pve: per hand, each aligned by itself [mm]; nan where the body names no hands.
+        head_m: distance between heads in the camera frame, not aligned [m], median.
+        head_percent: the same [% of the true distance].
     """
 
     people: int
@@ -115,7 +121,7 @@ class People:
 
 @dataclass(frozen=True)
 class Group:
-    """The people of one bin: how many there are, the share found, and the errors of those found."""
+    """People of one bin: their number, the share found, and the errors of those found."""
 
     name: str
     people: int

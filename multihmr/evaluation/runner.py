@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from ..data.dataset import PoseDataset
-from ..networks.base import fingerprint
+from ..storage.fingerprint import fingerprint
 from . import report
 from .benchmarks import (
     BENCHMARKS,

@@ -28,6 +28,7 @@ from ..bodies.loading import find_smplx
 from ..networks.base import Network
 from ..networks.registry import FAMILIES
 from ..storage.paths import bundled_file, repository_cache
+from ..storage.telemetry import disable_telemetry
 from .checkpoint import config_of, own_state, read_metadata, read_safetensors
 from .loading import save_network, say_licence
 from .releases import RELEASES, Release, find_release
@@ -121,6 +122,7 @@ def push_to_hub(
     token: str | None = None,
 ) -> str:
     """See `Model.push_to_hub`."""
+    disable_telemetry()
     from huggingface_hub import HfApi
 
     _check_name(repository, f"a repository on the Hub is called 'owner/name', got {repository!r}")
@@ -201,6 +203,7 @@ def _config(weights: Path, architecture: str) -> dict[str, Any]:
 
 def _card_header(network: Network, licence: str, name: str, results: Sequence[Any]) -> str:
     """The YAML at the top of the card, which the Hub reads: licence, tags, measured figures."""
+    disable_telemetry()
     from huggingface_hub import EvalResult, ModelCardData
 
     measured = [
@@ -331,6 +334,7 @@ def _check_needs(repository: str, described: dict[str, Any], smplx: str | os.Pat
 
 def _fetch(repository: str, file: str, revision: str | None, token: str | None) -> Path | None:
     """A file of a repository, from the cache or the net; None if the repository has none of that name."""
+    disable_telemetry()
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
@@ -355,6 +359,7 @@ def _check_reachable() -> None:
 
     Without it huggingface_hub tries each file five times, for 47 s in all.
     """
+    disable_telemetry()
     from huggingface_hub import constants, get_session
 
     problem = ["it did not answer"]
@@ -376,9 +381,9 @@ def _check_reachable() -> None:
         )
 
 
-def _check_name(repository: str, sentence: str) -> None:
+def _check_name(repository: str, message: str) -> None:
     if repository.count("/") != 1 or not all(repository.split("/")):
-        raise ValueError(sentence)
+        raise ValueError(message)
 
 
 def _status(error: Exception) -> int:

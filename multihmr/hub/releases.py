@@ -125,7 +125,13 @@ RELEASES = {
 
 
 def list_models() -> list[Release]:
-    """The releases that `load_model` knows by name, each with name, body, licence, size and description."""
+    """The releases that `load_model` knows by name, each with name, body, licence, size and description.
+
+    Example:
+        >>> bundled = [release.name for release in list_models() if not release.urls]
+        >>> len(bundled) >= 1
+        True
+    """
     return list(RELEASES.values())
 
 

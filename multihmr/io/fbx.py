@@ -44,7 +44,15 @@ def glb_to_fbx(content: bytes) -> bytes:
         (folder / "people.glb").write_bytes(content)
         files = [str(folder / "people.glb"), str(folder / "people.fbx")]
         command = [sys.executable, "-c", _SCRIPT, *files]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT_S,
+            check=False,
+            encoding="utf-8",
+            errors="replace",
+        )
         if not (folder / "people.fbx").is_file():
             lines = (done.stderr or done.stdout).strip().splitlines()
             raise RuntimeError(f"Blender could not write the .fbx: {lines[-1] if lines else done.returncode}")

@@ -27,7 +27,7 @@ def provenance(
     Args:
         source: path or address of the image or video.
         model: name or path of the model.
-        model_fingerprint: changes with its weights (`networks.base.fingerprint`).
+        model_fingerprint: changes with its weights (`storage.fingerprint`).
         options: given to the model, by name.
         threshold: least score that was used.
     """
@@ -51,7 +51,7 @@ def with_metadata(content: bytes, name: str, metadata: Mapping[str, Any]) -> byt
     """
     suffix = ".coco.json" if name.endswith(".coco.json") else name[name.rfind(".") :].lower()
     add = _WRITERS.get(suffix)
-    return content if add is None else add(content, dict(metadata))
+    return content if add is None or not content else add(content, dict(metadata))
 
 
 def read_metadata(content: bytes, name: str) -> dict[str, Any] | None:

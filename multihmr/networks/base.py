@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -154,20 +153,6 @@ class Network(nn.Module):
         """(P, 3) where heads are [m] that lie at these depths [m] and offsets from their cells [cells]."""
         head_P12 = centers.heads(offset_P2)[:, None] * self.backbone.patch
         return unproject(head_P12, depth_P[:, None], K_B33[centers.image_index_P])[:, 0]
-
-
-def fingerprint(model: Any) -> str:
-    """16 hexadecimal digits that change with the weights and the config of a network.
-
-    model: a Network or a Model; of anything else only its `config` counts.
-    """
-    network = getattr(model, "network", model)
-    digest = hashlib.sha256(repr(getattr(network, "config", None)).encode())
-    state = network.state_dict() if isinstance(network, nn.Module) else {}
-    for name, tensor in sorted(state.items()):
-        content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        digest.update(name.encode() + content.numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def own_camera(fov_B: Tensor, K_B33: Tensor | None, size: int) -> Tensor:

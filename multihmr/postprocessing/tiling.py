@@ -48,9 +48,9 @@ def merge_tiles(whole: Humans, parts: Sequence[Humans], tiles: Sequence[Tile]) -
 
     Each person is taken from where their score is best. Parts, which show them in more pixels, are preferred
     unless the whole picture is surer by more than `PREFERENCE`; who is cut off by the edge of a part is not
-    taken from it. A limb that fills a part can look like a small person: nobody is believed whom
-    the whole picture sees at another depth, or whose head would be hidden by somebody whom it sees. parts: in
-    the pixels of their tiles; all have one camera.
+    taken from it. A limb that fills a part can look like a small person: a detection is dropped
+    if the whole picture has the person at another depth, or if the head would be hidden by a person of it.
+    parts: in the pixels of their tiles; all have one camera.
     """
     height, width = whole.image_size
     ranks = [whole.scores - PREFERENCE]

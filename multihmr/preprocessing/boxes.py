@@ -13,10 +13,18 @@ FORM = "boxes must be (N, 4), x0, y0, x1, y1 in pixels of the image as given"
 
 
 def check_boxes(boxes: Any, height: int, width: int) -> np.ndarray:
-    """(N, 4) float64: boxes that show something of a `height` x `width` image; they may leave it.
+    """Check boxes that a user gives.
 
-    ValueError: they have another form, one lies outside, is none or too small, or they are evidently
-    (x, y, width, height) or shares of the image.
+    Args:
+        boxes: (N, 4) x0, y0, x1, y1 in pixels, of any array type.
+        height, width: of the image.
+
+    Returns:
+        (N, 4) float64 boxes, each of which shows a part of the image; they may reach beyond it.
+
+    Raises:
+        ValueError: they have another form, one lies outside, is empty or too small, or they are evidently
+            (x, y, width, height) or shares of the image.
     """
     if isinstance(boxes, Tensor):
         boxes = boxes.detach().cpu().numpy()

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ..bodies.base import Body
 from ..networks.backbones.base import Backbone
-from ..networks.base import Network, fingerprint
+from ..networks.base import Network
+from ..storage.fingerprint import fingerprint
 
 
 class NetworkHandle:

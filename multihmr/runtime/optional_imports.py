@@ -1,4 +1,4 @@
-"""Packages that few need: imported when asked for, and what to install where they are missing."""
+"""Optional packages: imported on first use, without their telemetry; errors say what to install."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ import logging
 import warnings
 from types import ModuleType
 
+from ..storage.telemetry import disable_telemetry
+
 
 def needed(name: str) -> ModuleType:
     """An optional module; ImportError says what to install."""
+    disable_telemetry()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # theirs

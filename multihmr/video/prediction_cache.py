@@ -21,8 +21,8 @@ import numpy as np
 
 from ..bodies.topology import Topology
 from ..humans import Humans, project
-from ..networks.base import fingerprint
 from ..storage.atomic import write_bytes
+from ..storage.fingerprint import fingerprint
 from .live import without_password
 from .reader import VideoSource, is_address, pictures_in
 from .tracks import without_faces, without_meshes

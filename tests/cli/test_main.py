@@ -69,6 +69,7 @@ def test_predict_writes_every_format(
         "a.json",
         "a.npz",
         "a_overlay.jpg",
+        "index.jsonl",
     ]
     assert capsys.readouterr().out == f"{tmp_path / 'a.jpg'}: 1 person at 2.0 m\n"
 
@@ -93,7 +94,7 @@ def test_bad_pictures_are_listed_and_the_rest_is_done(
     (tmp_path / "empty").mkdir()
     paths = [tmp_path / "in", tmp_path / "missing.jpg", tmp_path / "empty", tmp_path / "*.gif"]
     assert cli.run(["predict", *map(str, paths), "--out", str(tmp_path / "out"), "--format", "glb"]) == 1
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.glb", "c.glb"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.glb", "c.glb", "index.jsonl"]
     said = capsys.readouterr()
     assert "Traceback" not in said.err
     summary, *bad = [line for line in said.err.splitlines() if "picture/s" not in line]

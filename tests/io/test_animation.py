@@ -290,7 +290,7 @@ def test_bvh_joints_are_exact_in_any_rest_pose(anny, tmp_path, rest):
     track = random_track(anny, [0, 1, 2], angle=0.8)
     path = save(track, tmp_path / "one.bvh", body=anny, rest=rest)
     motion = read_bvh(path)
-    roots = np.array([line.split()[:3] for line in path.read_text().splitlines()[-3:]], float)
+    roots = np.array([line.split()[:3] for line in path.read_text(encoding="utf-8").splitlines()[-3:]], float)
     where = [anny.topology.joint_names.index(name) for name in motion.names]
     for humans, root, turns in zip(track.humans(anny), roots, motion.rotations, strict=True):
         joints = follow(motion.parents, motion.offsets, root, turns)
@@ -355,7 +355,11 @@ def test_fbx_shows_the_people_where_they_were(anny, tmp_path, blender, monkeypat
     )
     out = tmp_path / "seen.npy"
     done = subprocess.run(
-        [blender, "-c", script, str(path), str(out)], check=True, capture_output=True, text=True
+        [blender, "-c", script, str(path), str(out)],
+        check=True,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
     )
     assert done.stdout.strip().splitlines()[-1].startswith("1 ")
     there = next(track.humans(anny)).in_frame("blender").vertices[0]

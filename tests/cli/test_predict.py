@@ -1,0 +1,232 @@
+"""multihmr predict: which images are read, what is done already, what the results tell of themselves."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from toys import ToyBody, random_humans
+
+from multihmr.cli.main import run
+from multihmr.cli.predict import FORMATS
+from multihmr.humans import Humans
+from multihmr.io.metadata import provenance, read_metadata, with_metadata
+from multihmr.preprocessing.image import LoadedImage, load_image
+
+Command = Callable[..., tuple[int, "Stub"]]
+
+
+class Stub:
+    """A model that predicts `people` in every image and keeps the sizes that it was given."""
+
+    def __init__(self, weights: int = 0, people: int = 2) -> None:
+        self.config, self.threshold = SimpleNamespace(weights=weights), 0.3
+        self.people, self.sizes = people, []
+
+    def predict(self, image: LoadedImage, K: object = None, **_: Any) -> Humans:
+        height, width = load_image(image).pixels.shape[:2]
+        self.sizes.append((height, width))
+        humans = random_humans(ToyBody(), 2)[: self.people]
+        return dataclasses.replace(humans, image_size=(height, width))
+
+
+def write(*paths: Path, size: tuple[int, int] = (40, 30)) -> None:
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", size).save(path)
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch) -> Command:
+    """command(*words, weights=..., people=...): the exit code, and the model."""
+
+    def call(*words: Any, weights: int = 0, people: int = 2, form: str = "json") -> tuple[int, Stub]:
+        model = Stub(weights, people)
+        monkeypatch.setattr("multihmr.model.load_model", lambda *_, **__: model)
+        return run(["predict", *map(str, words), "--out", str(tmp_path / "out"), "--format", form]), model
+
+    return call
+
+
+def rows(tmp_path: Path) -> list[dict[str, Any]]:
+    return [
+        json.loads(line)
+        for line in (tmp_path / "out" / "index.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
+
+
+def files(tmp_path: Path) -> list[str]:
+    found = (path for path in (tmp_path / "out").rglob("*") if path.is_file())
+    return sorted(path.relative_to(tmp_path / "out").as_posix() for path in found)
+
+
+def test_the_index_and_every_result_tell_which_image_they_are_of(command: Command, tmp_path):
+    first, second = tmp_path / "a" / "bus.jpg", tmp_path / "b" / "bus.png"
+    write(first, second)
+    assert command(first, second, "--fov", "50", form="json,npz,obj,ply")[0] == 0
+    inputs = {row["input"]: row["outputs"][0] for row in rows(tmp_path)}
+    assert inputs == {str(first): "bus.json", str(second): "bus_2.json"}
+    for name, source in (("bus", first), ("bus_2", second)):
+        for suffix in (".json", ".npz"):
+            path = tmp_path / "out" / f"{name}{suffix}"
+            metadata = read_metadata(path.read_bytes(), path.name)
+            assert metadata["source"] == str(source)
+            assert (metadata["model"], metadata["threshold"]) == ("multihmr-anny-hybrid", 0.3)
+            assert metadata["options"]["fov"] == 50
+            assert len(metadata["model_fingerprint"]) == 16
+            assert metadata["multihmr_version"]
+        for suffix in (".obj", ".ply"):
+            assert str(source).encode() in (tmp_path / "out" / f"{name}{suffix}").read_bytes()
+
+
+def test_metadata_leaves_the_rest_of_a_file_as_it_was(tmp_path):
+    humans = random_humans(ToyBody(), 2)
+    metadata = provenance("é.jpg", "m", "0" * 16, {"K": None})
+    for name in ("p.json", "p.npz", "p.glb"):
+        humans.save(tmp_path / name)
+        content = (tmp_path / name).read_bytes()
+        assert read_metadata(content, name) is None
+        changed = with_metadata(content, name, metadata)
+        assert read_metadata(changed, name) == metadata
+        if name.endswith("json"):
+            stored = json.loads(changed)
+            del stored["multihmr"]
+            assert stored == json.loads(content)
+        if name.endswith("npz"):
+            with np.load(io.BytesIO(changed)) as new, np.load(io.BytesIO(content)) as old:
+                assert set(new.files) - set(old.files) == {"multihmr"}
+                np.testing.assert_array_equal(new["pose"], old["pose"])
+        if name.endswith("glb"):
+            assert len(changed) == int.from_bytes(changed[8:12], "little")
+            assert changed.endswith(content[-300:])
+
+
+def test_folders_are_read_with_their_subfolders(command: Command, tmp_path, capsys):
+    write(
+        tmp_path / "in" / "a.jpg",
+        tmp_path / "in" / "deep" / "er" / "a.jpg",
+        tmp_path / "in" / ".git" / "b.jpg",
+    )
+    (tmp_path / "in" / "walk.mp4").write_bytes(b"film")
+    (tmp_path / "in" / "notes.txt").write_text("x", encoding="utf-8")
+    assert command(tmp_path / "in")[0] == 0
+    assert files(tmp_path) == ["a.json", "deep/er/a.json", "index.jsonl"]
+    assert "passed over: 1 other file, 1 video; multihmr video reads videos" in capsys.readouterr().out
+    assert len(command(tmp_path / "in", "--no-recursive", "--overwrite")[1].sizes) == 1
+
+
+def test_its_own_overlays_are_no_inputs(command: Command, tmp_path):
+    write(tmp_path / "out" / "a.png", tmp_path / "out" / "sub" / "b.png")
+    for expected in (2, 0):
+        code, model = command(tmp_path / "out", form="overlay,json")
+        assert (code, len(model.sizes)) == (0, expected)
+    (tmp_path / "out" / "index.jsonl").unlink()  # without the index, too
+    assert len(command(tmp_path / "out", form="overlay,json")[1].sizes) == 2
+
+
+def test_what_is_done_with_the_same_model_and_options_is_skipped(command: Command, tmp_path, capsys):
+    write(tmp_path / "in" / "a.jpg", tmp_path / "in" / "b.jpg")
+
+    def predicted(*words: Any, **options: Any) -> int:
+        return len(command(tmp_path / "in", *words, **options)[1].sizes)
+
+    assert predicted() == 2
+    capsys.readouterr()
+    assert predicted() == 0
+    assert "2 done before (--overwrite predicts them anew)" in capsys.readouterr().out
+    assert predicted("--overwrite") == 2
+    assert predicted(form="npz") == 2  # a format that is not there
+    assert predicted(form="json,npz") == 0  # both are
+    assert predicted("--threshold", "0.2") == 2
+    assert predicted(weights=1) == 2
+    write(tmp_path / "in" / "a.jpg", size=(50, 30))  # another picture of that name
+    assert predicted(weights=1) == 1
+    (tmp_path / "out" / "b.json").unlink()
+    assert predicted(weights=1) == 1
+    write(tmp_path / "in" / "aa.jpg")  # names of the others stay
+    assert predicted(weights=1) == 1
+
+
+def test_options_are_checked_once_before_anything_is_loaded(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("multihmr.model.load_model", lambda *_, **__: pytest.fail("was loaded"))
+    write(tmp_path / "a.jpg", tmp_path / "b.jpg")
+    out = tmp_path / "out"
+    assert run(["predict", str(tmp_path), "--out", str(out), "--fov", "300"]) == 1
+    assert capsys.readouterr().err.count("fov is the field of view") == 1
+    assert not out.exists()
+
+
+def test_a_video_names_the_command_for_it(command: Command, tmp_path, capsys):
+    (tmp_path / "walk.mp4").write_bytes(b"film")
+    assert command(tmp_path / "walk.mp4")[0] == 1
+    assert f"multihmr video {tmp_path / 'walk.mp4'} --out DIR" in capsys.readouterr().err
+
+
+def test_nobody_names_what_else_can_be_tried(command: Command, tmp_path, capsys):
+    write(tmp_path / "a.jpg")
+    assert command(tmp_path / "a.jpg", people=0)[0] == 0
+    output = capsys.readouterr().out
+    assert "nobody; try --tiles 2" in output
+    assert "--threshold" in output
+
+
+def test_the_summary_counts(command: Command, tmp_path, capsys):
+    write(tmp_path / "a.jpg", tmp_path / "b.jpg")
+    command(tmp_path / "a.jpg", tmp_path / "b.jpg", people=1)
+    assert "2 pictures with 2 people" in capsys.readouterr().out
+    command(tmp_path / "a.jpg", tmp_path / "b.jpg", "--overwrite", "--quiet")
+    assert capsys.readouterr().out == ""
+
+
+def test_a_reader_that_ends_does_not_fail_pictures(tmp_path):
+    """As in `multihmr predict in --out out | head -1`."""
+    write(*(tmp_path / "in" / f"{i}.jpg" for i in range(4)))
+    code = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+import multihmr.model
+from multihmr.cli.main import run
+import importlib.util
+spec = importlib.util.spec_from_file_location("stub", {__file__!r})
+stub = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(stub)
+multihmr.model.load_model = lambda *_, **__: stub.Stub()
+sys.exit(run(["predict", {str(tmp_path / "in")!r}, "--out", {str(tmp_path / "out")!r}, "--format", "json"]))
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith(str(tmp_path).encode())
+    process.stdout.close()
+    assert process.stderr is not None
+    with process.stderr:
+        errors = process.stderr.read().decode()
+    assert process.wait() == 0, errors
+    assert "roken pipe" not in errors
+    assert len(files(tmp_path)) == 5
+
+
+def test_every_format_is_one_that_save_knows(tmp_path, monkeypatch):
+    from multihmr.io import save as io_save
+
+    known = {".coco.json", ".bvh", *io_save.FORMATS, "_overlay.jpg", "_overlay.png"}
+    assert set(FORMATS.values()) <= known
+
+
+def test_a_bvh_for_each_person(command: Command, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        Humans, "save", lambda self, path: Path(path).write_text(str(len(self)), encoding="utf-8")
+    )
+    write(tmp_path / "a.jpg")
+    assert command(tmp_path / "a.jpg", form="bvh")[0] == 0
+    assert files(tmp_path) == ["a_001.bvh", "a_002.bvh", "index.jsonl"]
+    assert (tmp_path / "out" / "a_002.bvh").read_text(encoding="utf-8") == "1"
