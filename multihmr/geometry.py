@@ -32,7 +32,7 @@ def _tensor(value: Tensor | float, *, like: Tensor | float) -> Tensor:
         return value
     if isinstance(like, Tensor):
         dtype = like.dtype if like.is_floating_point() else torch.float32
-        return torch.as_tensor(value, dtype=dtype, device=like.device)
+        return like.new_full((), value, dtype=dtype)  # made on the device, also while a graph is recorded
     return torch.as_tensor(value, dtype=torch.float32, device="cpu")
 
 

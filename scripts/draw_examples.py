@@ -111,7 +111,9 @@ def photographs(args: argparse.Namespace) -> None:
         who = source["author"] or "author named at"
         lines.append(f"{number + 1}. {who} {source['page']} ({source['licence']})")
     sheet.save(DOCS / "photographs.jpg", quality=82)
-    (DOCS / "photographs.md").write_text(PAGE.format(count=len(chosen), lines="\n".join(lines)), encoding="utf-8")
+    (DOCS / "photographs.md").write_text(
+        PAGE.format(count=len(chosen), lines="\n".join(lines)), encoding="utf-8"
+    )
     note("photographs.jpg")
 
 
