@@ -1,4 +1,4 @@
-"""With a calibrated camera, where exactly is everybody's right wrist?
+"""With a calibrated camera, where is each person's right wrist?
 
 K belongs to the picture as given: resizing and padding for the network are not your concern.
 

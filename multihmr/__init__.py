@@ -25,7 +25,7 @@ __all__ = ["Humans", "Model", "__version__", "draw", "list_models", "load_humans
 
 install()
 
-# name -> (module, name there): imported when first asked for, so that `import multihmr` costs next to nothing
+# name -> (module, name there): imported on first use, so that `import multihmr` costs next to nothing
 _LAZY_EXPORTS = {
     "Humans": ("humans", "Humans"),
     "Model": ("model", "Model"),

@@ -62,7 +62,7 @@ MOVED_NAMES = {
         "save_model": "model",
     },
     "humans": {"KeypointSet": "bodies.topology"},
-    "model": {"Predictions": "networks.base", "fingerprint": "networks.base"},
+    "model": {"Predictions": "networks.base", "fingerprint": "storage.fingerprint"},
 }
 
 

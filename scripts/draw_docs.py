@@ -189,7 +189,7 @@ def labelled(
         sheet.dot(point, BLUE, 2.6)
 
 
-def standing() -> Humans:
+def front_view() -> Humans:
     """The mean person of the default body, seen from the front, feet on the ground 3 m away."""
     K = np.array([[500, 0, 250], [0, 500, 250], [0, 0, 1]], np.float32)
     return people(load_body("anny"), [(0, 0, 3)], [0.0], K=K, size=(500, 500))
@@ -197,7 +197,7 @@ def standing() -> Humans:
 
 def joints() -> None:
     """All joints of the default body by number and name: the body, then its left hand and foot."""
-    human, sheet = standing(), Sheet(1190, 860)
+    human, sheet = front_view(), Sheet(1190, 860)
     names = human.topology.joint_names
     fingers = [i for i, name in enumerate(names) if name.startswith(("finger", "metacarpal", "wrist"))]
     toes = [i for i, name in enumerate(names) if name.startswith(("toe", "foot"))]
@@ -251,7 +251,7 @@ def _joint_panel(
 
 def joint_sets() -> None:
     """The named sets that `humans.keypoints` gives."""
-    human, sheet = standing(), Sheet(1190, 1050)
+    human, sheet = front_view(), Sheet(1190, 1050)
     sheet.words((30, 22), "humans.keypoints(...): the number and the name of each point", size=17)
     for number, name in enumerate(SETS):
         left, top = 600 * (number % 2), 50 + 500 * (number // 2)

@@ -44,17 +44,17 @@ def people(
     count = len(heads)
     pose = body.mean_pose_R33.repeat(count, 1, 1, 1)
     pose[:, 0] = roma.rotvec_to_rotmat(torch.tensor([[0.0, turn, 0.0] for turn in turns])) @ pose[:, 0]
-    nobody = Humans.empty(
+    empty = Humans.empty(
         topology=without_faces(body.topology), K=K, K_source="given", image_size=size, body=body.name
     )
     arrays = {
         field.name: np.zeros((count, *value.shape[1:]))
-        for field in dataclasses.fields(nobody)
-        if isinstance(value := getattr(nobody, field.name), np.ndarray) and field.name != "K"
+        for field in dataclasses.fields(empty)
+        if isinstance(value := getattr(empty, field.name), np.ndarray) and field.name != "K"
     }
     arrays |= {"pose": pose.numpy(), "shape": body.mean_shape_S.repeat(count, 1).numpy()}
     arrays["translation"] = np.array(heads, np.float32)
-    return with_meshes(dataclasses.replace(nobody, **arrays), body)
+    return with_meshes(dataclasses.replace(empty, **arrays), body)
 
 
 def main() -> None:

@@ -40,7 +40,9 @@ KEPT_NAMES = [
 
 def fresh(code: str) -> subprocess.CompletedProcess[str]:
     """The code in a new Python, where nothing of the package has been imported."""
-    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False, encoding="utf-8"
+    )
 
 
 @pytest.mark.parametrize(("old", "name", "new"), OLD_PATHS, ids=lambda value: value)
@@ -105,7 +107,12 @@ def test_an_unknown_module_is_as_missing_as_ever() -> None:
 
 def test_the_package_runs_as_a_program() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "multihmr", "--version"], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-m", "multihmr", "--version"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        encoding="utf-8",
     )
     assert done.stdout.startswith("multihmr ")
     assert not done.stderr

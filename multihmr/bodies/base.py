@@ -25,7 +25,7 @@ class Body(nn.Module, ABC):
     """A parametric body of V vertices and J joints, moved by R rotations, S shape and E expression numbers.
 
     name             what files and checkpoints call it
-    topology         faces, names, parents, keypoint sets (numpy, for whoever draws or exports)
+    topology         faces, names, parents, keypoint sets (numpy, for drawing and export)
     center_joint     index of the head, which detection and translation refer to
     pelvis_joint     index of the joint that `pose[0]` turns around
     mean_shape_S     an average person; where a network starts
@@ -64,7 +64,7 @@ class Body(nn.Module, ABC):
     def rigs(self, shapes: np.ndarray) -> list[Rig]:
         """Bones, skin and face for each of the (P, S) shapes, for programs that animate them.
 
-        ValueError if this body has none to tell of.
+        ValueError if this body has none.
         """
         raise ValueError(f"body {self.name!r} has no rig: save its people without one, as .glb or .npz")
 

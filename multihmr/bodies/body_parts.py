@@ -57,7 +57,7 @@ def vertex_parts(topology: Topology) -> dict[str, np.ndarray]:
     "head" is the whole head with the scalp. ValueError if the topology has no skinning weights.
     """
     if topology.skin_indices is None or topology.skin_weights is None:
-        raise ValueError(f"topology {topology.name!r} has no skinning weights to tell its parts by")
+        raise ValueError(f"topology {topology.name!r} has no skinning weights, which define its parts")
     parts = {}
     for part, joints in joint_parts(topology).items():
         belongs = np.isin(topology.skin_indices, joints)

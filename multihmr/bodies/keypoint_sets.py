@@ -1,6 +1,6 @@
 """Named joint sets, the parts of a body, its mirror image: whatever follows from names and skinning weights.
 
-Names on the left and right are told apart as the free bodies do: "wrist.L", "left_wrist" or "eyeBlinkLeft".
+Names of the left and right follow the free bodies: "wrist.L", "left_wrist" or "eyeBlinkLeft".
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .body_parts import BODY_JOINTS
 from .topology import KeypointSet, Topology
 
 # Named sets, in the order in which everyone gives them. A point is the joint or the point on the surface of
-# that name, or, after "=", what stands for it: the mean of those joined by "+". Names are those of SMPL-X.
+# that name, or, after "=", its substitute: the mean of those joined by "+". Names are those of SMPL-X.
 _LIMBS14 = (
     "right_ankle right_knee right_hip left_hip left_knee left_ankle "
     "right_wrist right_elbow right_shoulder left_shoulder left_elbow left_wrist neck head_top"

@@ -1,7 +1,7 @@
 """Lengths and circumferences of people from the mesh of their shape at rest, as a tape would give them.
 
 Circumferences are those of the convex hull of a horizontal slice, for a tape does not follow hollows. Where
-to slice follows ISO 8559-1 (2017) as far as a mesh tells it: chest and hips where they are fullest, the
+to slice follows ISO 8559-1 (2017) as far as a mesh allows: chest and hips where they are fullest, the
 waist at the level where the package `anny` (Apache-2.0, NAVER) measures it.
 """
 

@@ -28,7 +28,7 @@ class Rig:
     corrections  (9 (R - 1), V, 3)  what the entries of rotation - identity, of all but the root, add to the
                  rest shape; None: nothing
     bone_names, morph_names  B and E; as the topology has them if not given
-    rest_turns   (B, 3, 3)  how the rest pose differs from the body's own (a T-pose, say); None: it does not
+    rest_turns   (B, 3, 3)  how the rest pose differs from the body's own (see io/rest_pose.py); None: not
     """
 
     topology: Topology

@@ -38,7 +38,7 @@ except ImportError as error:
 LANDMARKS = 51
 BODY_ROTATIONS = 22  # the root and 21 joints of the body
 
-# The 53 rotations are those of a Multi-HMR checkpoint: body, left hand, right hand, jaw. Eyes look ahead.
+# The 53 rotations are those of a Multi-HMR checkpoint: body, left hand, right hand, jaw. Eyes point ahead.
 POSE_JOINTS = (*range(BODY_ROTATIONS), *range(25, JOINTS), 22)
 EYES = (23, 24)
 
@@ -106,9 +106,9 @@ class SMPLX(Body):
         """Vertices and joints in the frame of the body [m]; ValueError for parameters of a wrong shape."""
         self.check_parameters(pose_PR33, shape_PS, expression_PE)
         if not len(pose_PR33):  # which the package's chain cannot do in torch 2.5: pose one person, keep none
-            somebody = (self.mean_pose_R33[None], self.mean_shape_S[None], shape_PS.new_zeros(1, EXPRESSIONS))
+            neutral = (self.mean_pose_R33[None], self.mean_shape_S[None], shape_PS.new_zeros(1, EXPRESSIONS))
             given = (pose_PR33, shape_PS, expression_PE)
-            posed = self(*(torch.cat(pair) for pair in zip(given, somebody, strict=True)))
+            posed = self(*(torch.cat(pair) for pair in zip(given, neutral, strict=True)))
             return BodyOutput(posed.vertices_PV3[:0], posed.joints_PJ3[:0])
         with torch.autocast(pose_PR33.device.type, enabled=False):
             turns_PJ33 = self._turns(pose_PR33.float())
@@ -240,7 +240,7 @@ def _topology(file: SMPLXFile, rest_pelvis: np.ndarray) -> Topology:
 
 
 def _parent_of(name: str, names: Sequence[str]) -> str:
-    """The joint of the skeleton that a point on the skin moves with, told by the point's name."""
+    """The joint of the skeleton that a point on the skin moves with, found by the point's name."""
     if f"{name}3" in names[:JOINTS]:
         return f"{name}3"  # the tip of a finger hangs on its last joint
     side = name.partition("_")[0]

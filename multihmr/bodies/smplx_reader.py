@@ -189,7 +189,7 @@ def _chosen(arrays: dict[str, np.ndarray], shape_count: int) -> SMPLXFile:
     if first_expression is None:
         raise ValueError(f"its shapedirs has {components} components, expected 400 or 20")
     if not 1 <= shape_count <= first_expression:
-        raise ValueError(f"it has {first_expression} shape components, but {shape_count} were asked for")
+        raise ValueError(f"it has {first_expression} shape components, but {shape_count} were requested")
     used = [*range(shape_count), *range(first_expression, first_expression + EXPRESSIONS)]
     faces, landmark_faces = (arrays[key].astype(np.int64) for key in ("f", "lmk_faces_idx"))
     parents = arrays["kintree_table"][0].astype(np.int64)

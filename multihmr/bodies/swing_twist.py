@@ -87,7 +87,7 @@ def _twist(axis: Tensor, twist: Tensor) -> Tensor:
 class Limbs(nn.Module):
     """The joints of a body whose rotations follow from where joints are, and how.
 
-    joints   those asked for and all above them, parents first: where these are must be known
+    joints   those requested and all above them, parents first: where these are must be known
     swings   joints with one bone among them: rotation from the place of its end and a twist
     fitted   joints with several bones that do not lie in one line: rotation from the places of their ends
 
@@ -102,7 +102,7 @@ class Limbs(nn.Module):
     _parents: Tensor
 
     def __init__(self, topology: Topology, joints: Sequence[int], rest_J3: Tensor) -> None:
-        """joints: their indices; rest_J3: of an average person, by which bones are told from none.
+        """joints: their indices; rest_J3: of an average person, which decides which joints have a bone.
 
         ValueError: the body has no rotation for one of the joints.
         """
@@ -167,11 +167,11 @@ class Limbs(nn.Module):
         """(P, R, 3, 3) the pose that brings the joints to their goals, as far as the bones reach.
 
         Args:
-            goals_PJ3: where all joints of the body should be [m]; only `joints` are looked at, and only the
+            goals_PJ3: where all joints of the body should be [m]; only `joints` are used, and only the
                 ways between them count.
             rest_PJ3: of these people, as `rest_joints` gives them.
             twist_PT2: of `swings`; only the direction of the two numbers counts.
-            given_PR33: the rotations that do not follow from joints; the others are not looked at.
+            given_PR33: the rotations that do not follow from joints; the others are not used.
         """
         bones_PT3 = rest_PJ3.index_select(1, self._swing_ends) - rest_PJ3.index_select(1, self._swing_starts)
         axes_PT3 = _direction(bones_PT3)
@@ -253,7 +253,7 @@ def _ends(joint: int, ends: list[int], rest_J3: Tensor) -> tuple[int, ...]:
 def _fit(moments_P33: Tensor) -> Tensor:
     """(P, 3, 3) the rotations nearest to these matrices.
 
-    Singular values are asked for because roma (1.8) then leaves out a closed form, which is slower for the
+    Singular values are requested because roma (1.8) then leaves out a closed form, which is slower for the
     few people of a picture, and whose table it keeps as it was first made: after a prediction, for which
     PyTorch makes tensors without a gradient, nothing could be trained in the same process.
     """

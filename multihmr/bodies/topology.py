@@ -58,7 +58,7 @@ class KeypointSet:
 
 @dataclass(frozen=True, eq=False)
 class Topology:
-    """What all people of one body have in common: faces, names, who is whose parent. Made by the body.
+    """What all people of one body share: faces, joint names, parents, skin. Made by the body.
 
     faces (F, 3) int32; joint_names J; parents J (-1 for the root); uv (T, 2) in [0, 1] with faces_uv (F, 3);
     skin_indices and skin_weights (V, k): which joints move a vertex, and how much.
@@ -66,7 +66,7 @@ class Topology:
     pose_joints R: which joint each rotation of `Humans.pose` turns; all joints in order if not given.
     rest_pelvis (1 + S + E, 3), only of bodies whose rest shape is linear: (1, shape, expression) times it is
     where the pelvis lies before the body is posed [m]. Programs that turn the body about that point, not
-    about the origin, need it to place the body where ours stands.
+    about the origin, need it to place the body where ours is.
     """
 
     name: str

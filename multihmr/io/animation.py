@@ -1,8 +1,8 @@
 """Bodies as other programs animate them: `Rig`, one person's bones, skin and face; `Clip`, how they move.
 
-A rig stands in the frame of glTF's characters: y up, the person faces z, the left hand is at +x, metres. A
+A rig is in the frame of glTF's characters: y up, the person faces z, the left hand is at +x, metres. A
 clip moves it in the frame of glTF's scenes: the camera in the origin, looking along -z, y up. Linear blend
-skinning by nodes that turn as a clip says gives the vertices of `Humans` (tests/test_rigs.py). numpy only.
+skinning by nodes that rotate as in the clip gives the vertices of `Humans`. numpy only.
 """
 
 from __future__ import annotations

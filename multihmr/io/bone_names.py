@@ -12,8 +12,8 @@ from __future__ import annotations
 
 STANDARDS = ("mixamo", "smplx", "vrm")
 
-# Anny and MakeHuman, SMPL-X, Mixamo, VRM. Rows of the left side stand for both; a dash: there is none. Anny
-# and SMPL-X correspond as in bodies/joints.py; toe3-1 is the ball of the foot.
+# Anny and MakeHuman, SMPL-X, Mixamo, VRM. Rows of the left side are for both sides; a dash: none. Anny
+# and SMPL-X correspond as in bodies/keypoint_sets.py; toe3-1 is the ball of the foot.
 _TABLE = """
 root         pelvis          Hips             hips
 spine03      spine1          Spine            spine

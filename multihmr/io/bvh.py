@@ -1,7 +1,7 @@
 """One person's motion as .bvh: named bones, metres, y up, in the scene of glTF with the camera in the origin.
 
-The rest pose is the identity of `Humans.pose`, so the rotations in the file are those of the pose. The root
-goes through the scene; every other bone turns where its parent holds it.
+The rest pose is the identity of `Humans.pose` unless the clip has another, so the rotations in the file are
+those of the pose. The root moves through the scene; every other bone only rotates.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from .animation import Clip
 
 _PLACE = "Xposition Yposition Zposition"
 _TURN = "Zrotation Xrotation Yrotation"  # as most programs write: first about y, then x, then z
-_TIP = 0.5  # length of a last bone, as a share of the bone before it: nothing tells where it ends
+_TIP = 0.5  # length of a last bone, as a share of the bone before it: its end is not known
 _SHORTEST = 0.01  # [m] of a tip, for programs that drop bones without length
 
 
 def clip_to_bvh(clip: Clip, fps: float) -> bytes:
     """The file of one person; 1 / fps seconds a frame, from the first moment of the clip to the last.
 
-    The format knows no absence: who is away stands still until coming back. Where the expression moves bones
-    (SMPL-X), they stay as in the neutral face.
+    The format has no absence: a person who is away keeps the last pose until coming back. Where the
+    expression moves bones (SMPL-X), they stay as in the neutral face.
     """
     moments = rows_at_rate(clip.times, fps)
     count = len(moments)

@@ -1,6 +1,6 @@
 """Writer of glTF 2.0 binary files (.glb) with skins, morph targets and animation; plain meshes: meshes.py.
 
-https://registry.khronos.org/glTF/specs/2.0/glTF-2.0.html. The camera stands in the origin and looks along -z.
+https://registry.khronos.org/glTF/specs/2.0/glTF-2.0.html. The camera is in the origin and looks along -z.
 Each person of a rigged file is a node with the bones below it, a skin, and a mesh with morph targets for the
 face; one animation moves all people in the video's time. numpy only.
 """
@@ -129,7 +129,7 @@ class _Scene:
         return self.append("meshes", mesh)
 
     def pack(self, facts: Mapping[str, Any]) -> bytes:
-        """The whole file; `facts` are said of the scene."""
+        """The whole file; `facts` become extras of the scene."""
         tree: dict[str, Any] = {
             "asset": {"version": "2.0", "generator": "multihmr"},
             "scene": 0,
@@ -149,9 +149,9 @@ class _Scene:
 def camera_and_node(K: np.ndarray, image_size: Sequence[int]) -> tuple[dict[str, Any], dict[str, Any]]:
     """glTF's camera for intrinsics K (3, 3) of an image (height, width), and the node that holds it.
 
-    glTF cannot express an off-centre principal point. The node then turns the camera so that it looks through
-    the middle of the image, which a viewer shows there; towards the edges what is left is the keystone
-    between both views. The extras have the exact numbers: K, image_size, and Blender's lens shift for a
+    glTF cannot express an off-centre principal point. The node then rotates the camera so that its axis goes
+    through the middle of the image, which a viewer shows there; towards the edges the keystone between
+    both views remains. The extras have the exact numbers: K, image_size, and Blender's lens shift for a
     camera whose rotation is reset to that of glTF's axes.
     """
     height, width = (int(length) for length in image_size)
@@ -252,8 +252,8 @@ def _add_skinned_mesh(scene: _Scene, clip: Clip, person: int, first_bone: int) -
 
 def _sets_of_four(topology: Topology) -> list[tuple[np.ndarray, np.ndarray]]:
     """(V, 4) bones and shares, the largest first: as many sets as it takes to leave out next to nothing."""
-    assert topology.skin_indices is not None, "Rig has seen to it"
-    assert topology.skin_weights is not None, "Rig has seen to it"
+    assert topology.skin_indices is not None, "a Rig has skinning weights"
+    assert topology.skin_weights is not None, "a Rig has skinning weights"
     order = np.argsort(-topology.skin_weights, axis=1, kind="stable")
     weights = np.take_along_axis(topology.skin_weights, order, 1).astype(np.float64)
     bones = np.take_along_axis(topology.skin_indices, order, 1)
@@ -268,7 +268,7 @@ def _sets_of_four(topology: Topology) -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 class _Tracks:
-    """The channels of one animation. What does not change has none: the node says it."""
+    """The channels of one animation. A property that does not change has none: the node holds it."""
 
     def __init__(self, scene: _Scene) -> None:
         self._scene = scene

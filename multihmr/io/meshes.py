@@ -75,7 +75,7 @@ def humans_to_view(humans: Humans) -> bytes:
     """The meshes of an image for trimesh's HTML viewer (notebook.py): all in sight, around the origin.
 
     Its light is in the camera and points at the origin, so the two must differ; it shows linear light as it
-    is, so colours are given as they shall look, and some of them glows, for there is no other light.
+    is, so colours are final, and part of each is emitted, for there is no other light.
     """
     points = (humans.vertices * TO_GLTF).reshape(-1, 3)
     middle, radius = (points.min(0) + points.max(0)) / 2, float(np.linalg.norm(np.ptp(points, axis=0))) / 2

@@ -2,7 +2,7 @@
 
 A folder, on a disk or at a URL such as s3://bucket/folder, holds four tables, each cut into parts:
 
-    pictures/  one row per picture that was predicted, also of those that show nobody: picture, shard, people,
+    pictures/  one row per picture that was predicted, also of those without people: picture, shard, people,
                height, width, K (9 numbers), K_source
     people/    one row per person, nearest first: picture, person (0, 1, ...), score, box, translation, pose
                (an axis-angle triple a rotation), shape, expression; no meshes, `read_people` makes them
@@ -55,11 +55,11 @@ BAD = pa.schema([("picture", pa.string()), ("shard", pa.string()), ("reason", pa
 SHARDS = pa.schema([("shard", pa.string()), ("pictures", pa.int64())])
 
 Found = tuple[str, "str | None", Humans]
-"""A picture by its name, the shard that it lies in, and who is on it."""
+"""Name of the picture, shard that holds it, people in it."""
 
 
 def people_schema(body: Body, unpredicted: Sequence[str] = ()) -> pa.Schema:
-    """The columns of people of this body; what a reader must know of it stands in the metadata."""
+    """The columns of people of this body; the metadata has what a reader must know of it."""
     lists = {
         "box": 4,
         "translation": 3,
@@ -133,7 +133,7 @@ def read_people(
     for number in numbers:
         table, people = parts.read("pictures", number), parts.read("people", number)
         if pc.sum(table["people"]).as_py() != len(people):
-            raise ValueError(f"part {number} of {folder} is damaged: run multihmr cluster again to mend it")
+            raise ValueError(f"part {number} of {folder} is damaged: run multihmr cluster again to repair it")
         about = json.loads((people.schema.metadata or {}).get(b"multihmr", b"{}"))
         body = _body_of(about, people.schema, body)
         kept = [True] * len(table) if wanted is None else pc.is_in(table["picture"], wanted).to_pylist()
@@ -232,14 +232,14 @@ def _stacked(arrays: Sequence[np.ndarray]) -> np.ndarray:
 def _column(values: np.ndarray, kind: pa.DataType) -> pa.Array:
     if pa.types.is_fixed_size_list(kind):
         flat = pa.array(np.ascontiguousarray(values, np.float32).reshape(-1))
-        if kind.list_size == 0:  # Arrow cannot tell how many empty lists an empty array holds
+        if kind.list_size == 0:  # Arrow cannot infer how many empty lists an empty array holds
             return pa.array([[]] * len(values), kind)
         return pa.FixedSizeListArray.from_arrays(flat, kind.list_size)
     return pa.array(values, kind)
 
 
 class Parts:
-    """The parts of the four tables in a folder; whoever writes is alone in doing so."""
+    """The parts of the four tables in a folder; only one process may write."""
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.files, self.root, self.prefix = open_place(folder)
@@ -266,7 +266,7 @@ class Parts:
         """Part `number` of the tables; those that are empty are left out.
 
         Each file gets its name when it is whole. A part whose pictures are there is done: whatever stops
-        this before then leaves nothing that `mend` does not remove.
+        this before then leaves nothing that `repair` does not remove.
         """
         for kind in KINDS:
             if kind in tables and (len(tables[kind]) or (kind == "people" and len(tables["pictures"]))):
@@ -316,7 +316,7 @@ class Parts:
 
 
 def open_place(place: str | os.PathLike[str]) -> tuple[pyarrow.fs.FileSystem, str, str]:
-    """(file system, path there, what stands before such paths in names) of a path or URL.
+    """(file system, path there, prefix of such paths in names) of a path or URL.
 
     ValueError: pyarrow knows no such URL.
     """

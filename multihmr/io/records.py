@@ -34,7 +34,7 @@ def humans_to_json(humans: Humans) -> bytes:
 
 
 def _person(human: Humans) -> dict[str, Any]:
-    """One person's plain facts; the names of everything stand beside the numbers."""
+    """Score, places, parameters and joints of one person, by name."""
     topology = human.topology
     person: dict[str, Any] = {
         "score": _rounded(human.scores[0], 4),
@@ -94,8 +94,8 @@ def humans_to_coco(pictures: Mapping[str, Humans]) -> bytes:
 
 def _coco_person(human: Humans, xy: np.ndarray, mask: np.ndarray | None) -> dict[str, Any]:
     height, width = human.image_size
-    seen = np.all((xy >= 0) & (xy < [width, height]), axis=1)
-    points = np.where(seen[:, None], np.concatenate([xy - 0.5, np.full((len(xy), 1), 2)], 1), 0)
+    inside = np.all((xy >= 0) & (xy < [width, height]), axis=1)
+    points = np.where(inside[:, None], np.concatenate([xy - 0.5, np.full((len(xy), 1), 2)], 1), 0)
     x0, y0, x1, y1 = human.boxes[0].astype(float)
     person: dict[str, Any] = {
         "category_id": 1,
@@ -103,7 +103,7 @@ def _coco_person(human: Humans, xy: np.ndarray, mask: np.ndarray | None) -> dict
         "bbox": _rounded([x0, y0, x1 - x0, y1 - y0], 2),
         "area": _rounded((x1 - x0) * (y1 - y0), 2),
         "keypoints": _rounded(points.reshape(-1), 2),
-        "num_keypoints": int(seen.sum()),
+        "num_keypoints": int(inside.sum()),
         "score": _rounded(human.scores[0], 4),
     }
     if mask is not None:
@@ -137,7 +137,7 @@ def mask_to_rle(mask: np.ndarray) -> dict[str, Any]:
 def humans_to_supervision(
     humans: Humans, keypoints: str = "coco17", *, masks: bool = True
 ) -> tuple[Any, Any]:
-    """(Detections, KeyPoints) of https://supervision.roboflow.com, as `Humans.to_supervision` says."""
+    """(Detections, KeyPoints) of https://supervision.roboflow.com; see `Humans.to_supervision`."""
     try:
         import supervision
     except ImportError as error:

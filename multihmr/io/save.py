@@ -126,10 +126,10 @@ def _rigged(
 ) -> bytes:
     """The content of a .glb or .bvh with bones."""
     tracks = [] if isinstance(people, Humans) else [people] if isinstance(people, Track) else list(people)
-    strangers = [type(track).__name__ for track in tracks if not isinstance(track, Track)]
-    if strangers:
+    others = [type(track).__name__ for track in tracks if not isinstance(track, Track)]
+    if others:
         raise TypeError(
-            f"save takes Humans, a Track or a list of tracks, got a list with {strangers[0]}; "
+            f"save takes Humans, a Track or a list of tracks, got a list with {others[0]}; "
             "multihmr.video.tracks.collect makes tracks of them"
         )
     count = len(people) if isinstance(people, Humans) else len(tracks)

@@ -1,7 +1,7 @@
 """One file from the first address that has it: resumed where it stopped, checked, never half there.
 
-The bytes gather in NAME.part beside the file that is wanted; NAME.part.json keeps what tells one version of
-the remote file from another, so that a part is only ever continued with bytes of the same version. The file
+The bytes gather in NAME.part beside the file that is wanted; NAME.part.json identifies the version of
+the remote file, so that a part is only ever continued with bytes of the same version. The file
 itself appears with one rename, after all checks. NAME.lock belongs to the process that is at work.
 """
 
@@ -41,7 +41,7 @@ def download(
     size: int | None = None,
     starts: Sequence[bytes] = (),
 ) -> Path:
-    """`target`, fetched from the first of `urls` that gives it; nothing is asked of the net if it is there.
+    """`target`, fetched from the first of `urls` that gives it; no request is made if it exists.
 
     sha256 and size [bytes] are compared where they are known, as is the length that the server announces;
     `starts` are the first bytes that such a file can have. Of several processes one fetches and the others
@@ -153,7 +153,7 @@ def _open(url: str, have: int, validator: str) -> HTTPResponse:
         if error.code == 416 and have:  # a server that knows no If-Range, and whose file is now shorter
             return _open(url, 0, "")
         reason = str(error.reason).partition("\n")[0]
-        raise ConnectionError(f"says {error.code} {reason}") from None
+        raise ConnectionError(f"answers {error.code} {reason}") from None
     except (OSError, HTTPException, ValueError) as error:
         reason = str(error.reason if isinstance(error, URLError) else error)
         raise ConnectionError(f"cannot be reached ({reason})") from None
@@ -169,7 +169,7 @@ def _receive(response: HTTPResponse, url: str, part: _Part, have: int) -> None:
     start = have if response.status == 206 else 0
     if start and not _continues(response, start, part.resume(url)[1]):
         part.forget()
-        raise ConnectionError("sends another part than asked for")
+        raise ConnectionError("sends another range than requested")
     length = response.headers.get("Content-Length")
     total = start + int(length) if length and length.isdigit() else None
     try:
@@ -200,7 +200,7 @@ def _receive(response: HTTPResponse, url: str, part: _Part, have: int) -> None:
         raise
     except OSError as error:
         if error.errno == errno.ENOSPC:
-            part.forget()  # a full disk needs the room
+            part.forget()  # a full disk needs the space
         raise _local(error, part.target, total) from error
     if total is not None and count != total:
         raise ConnectionError(f"breaks off after {count} of {total} bytes")

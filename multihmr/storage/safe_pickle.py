@@ -1,7 +1,7 @@
 """Foreign pickles -> plain containers, numpy arrays, scalars; nothing that a pickle names is ever run.
 
 A pickle is a program that calls what it names. Here it is first scanned for its size, then run by an
-unpickler in which every name is a stand-in of this file; any other name ends the reading and is told. Arrays
+unpickler in which every name is a stand-in of this file; any other name is an error that names it. Arrays
 are made afterwards, from the parts that the stand-ins kept, once those parts are known to fit each other.
 Pickles of Python 2 and 3, numpy 1 and 2 are alike to it.
 """

@@ -26,7 +26,7 @@ def annotate(
     scores: bool = False,
     ids: bool = False,
 ) -> np.ndarray:
-    """The (H', W', 3) uint8 picture of the whole image, with what is asked for drawn over it.
+    """The (H', W', 3) uint8 picture of the whole image, with the requested annotations drawn over it.
 
     Args:
         picture: of any size; the people are scaled to it.

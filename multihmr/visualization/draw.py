@@ -28,7 +28,7 @@ SIDE = np.array([[0, 0, 1], [0, 1, 0], [-1, 0, 0]])  # seen from the camera's ri
 TOP = np.array([[1, 0, 0], [0, 0, -1], [0, 1, 0]])  # seen from above: depth upwards
 
 _PAPER = (238, 238, 235)
-_SEEN = (252, 252, 250)
+_VIEWED = (252, 252, 250)
 _GRID = (218, 218, 215)
 _AXIS = (178, 178, 176)
 _INK = (96, 98, 102)
@@ -101,9 +101,9 @@ def draw_plan(humans: Humans, size: tuple[int, int], *, seen_from: str) -> np.nd
 
 
 def depth_and_ids(humans: Humans) -> tuple[np.ndarray, np.ndarray]:
-    """What each pixel of the image sees: depth (H, W) float32 [m], inf where nobody is; ids (H, W) int32.
+    """Depth (H, W) float32 [m] of each pixel, inf where there is no person; ids (H, W) int32.
 
-    An id is the index of the person in `humans`, -1 where nobody is. One sample, at the pixel's centre.
+    An id is the index of the person in `humans`, -1 where there is none. One sample, at the pixel's centre.
     """
     view = camera_view(humans, 1.0)
     count = humans.vertices.shape[1]
@@ -117,7 +117,7 @@ def depth_and_ids(humans: Humans) -> tuple[np.ndarray, np.ndarray]:
 
 @dataclass(frozen=True)
 class View:
-    """N people seen from somewhere.
+    """N people as projected for a viewer.
 
     xy (N, V, 2) in samples; nearness (N, V), greater is nearer, affine on the plane (1/depth in perspective,
     -depth in parallel projection), nan for points that cannot be drawn; facing (N, V, 3) unit vectors from
@@ -180,7 +180,7 @@ def _outline(meshes: list[Mesh], width: int, height: int) -> tuple[int, int, int
 
 
 def _moved(mesh: Mesh, left: int, top: int) -> Mesh:
-    """The mesh as seen from another corner of the picture, in samples."""
+    """The mesh in a picture whose corner is elsewhere, in samples."""
     return dataclasses.replace(mesh, x=mesh.x - np.float32(left), y=mesh.y - np.float32(top))
 
 
@@ -205,10 +205,10 @@ def _is_closed(topology: Topology) -> bool:
 
 
 def shade(humans: Humans, view: View) -> np.ndarray:
-    """(N, 3, V) float32 colours 0 to 1 of the vertices, lit from where the viewer stands.
+    """(N, 3, V) float32 colours 0 to 1 of the vertices, lit from the viewer.
 
     A warm key light over the viewer's left shoulder, light from the sky and some from the ground, a little
-    gloss, and a rim that brightens where the surface turns away, so that limbs stand out from the trunk.
+    gloss, and a rim that brightens where the surface turns away, so that limbs contrast with the trunk.
     """
     normals = humans.normals
     cosine = np.clip(np.einsum("nvc,nvc->nv", normals, view.facing), 0, 1)
@@ -275,7 +275,7 @@ def _with_side_views(photo: np.ndarray, humans: Humans) -> np.ndarray:
 
 
 class _Plan:
-    """A parallel view with a metric grid, the camera and what it sees, drawn in samples."""
+    """A parallel view with a metric grid, the camera and its field of view, drawn in samples."""
 
     def __init__(self, humans: Humans, size: tuple[int, int], axes: np.ndarray, text: int) -> None:
         """size (width, height) and the height of the text in pixels."""
@@ -288,9 +288,9 @@ class _Plan:
         self.depth_axis = int(np.argmax(np.abs(axes[:2, 2])))  # of the picture: 0 to the right, 1 upwards
         low, high = _extent(humans, axes)
         margin = 2 * self.text
-        room = np.maximum(np.array(self.size) - 2 * margin, 1)
-        self.scale = float((room / (high - low)).min())
-        self.origin = margin + (room - (high - low) * self.scale) / 2 - low * self.scale
+        free = np.maximum(np.array(self.size) - 2 * margin, 1)
+        self.scale = float((free / (high - low)).min())
+        self.origin = margin + (free - (high - low) * self.scale) / 2 - low * self.scale
         self.step = next((step for step in GRID_STEPS if step * self.scale > 3.4 * self.text), GRID_STEPS[-1])
 
     def picture(self) -> np.ndarray:
@@ -313,9 +313,9 @@ class _Plan:
         return float(self.origin[0] + right * self.scale), float(self.origin[1] + down * self.scale)
 
     def _draw_grid(self, pen: ImageDraw.ImageDraw) -> None:
-        """What the camera sees in white, lines at whole steps from the camera."""
+        """The field of view in white, lines at whole steps from the camera."""
         edges = [self._at(1e3 * float(slope), 1e3) for slope in self._view_edges()]
-        pen.polygon([self._at(0, 0), *edges], fill=_SEEN)
+        pen.polygon([self._at(0, 0), *edges], fill=_VIEWED)
         step = self.step * self.scale
         for x in np.arange(self.origin[0] % step, self.size[0], step):
             pen.line([(x, 0), (x, self.size[1])], fill=_GRID, width=self.line)
@@ -340,7 +340,7 @@ class _Plan:
         pen.polygon(lens, fill=_DARK)
 
     def _draw_words(self, pen: ImageDraw.ImageDraw) -> None:
-        """Metres along the depth, whose view this is, and who is too far away to be shown."""
+        """Metres along the depth, the name of the view, and the number of people too far away to be shown."""
         width, height = self.size
         for i in range(1, 100):
             x, y = self._at(0, i * self.step)

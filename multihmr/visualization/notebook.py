@@ -1,4 +1,4 @@
-"""People to turn with the mouse, in a notebook or in a file of HTML, without internet: `humans.show(image)`.
+"""3D view of people for notebooks and HTML files, without internet: `humans.show(image)`.
 
 The view is that of trimesh (three.js, MIT). It comes whole in every page: 0.7 MB, and 0.7 MB for each person.
 """
@@ -25,7 +25,7 @@ WIDTH = 640  # pixels of the picture beside the view
 
 @dataclass(frozen=True)
 class Html:
-    """HTML that a notebook shows, and `save` writes."""
+    """HTML that a notebook displays and `save` writes to a file."""
 
     html: str
 
@@ -52,8 +52,8 @@ def show(humans: Humans, image: Any = None) -> Html:
     shape = f"max-width: {WIDTH}px; aspect-ratio: {picture.width} / {picture.height}"
     box = f"flex: 1 1 300px; min-width: 0; border: 0; {shape}"
     view = f"<iframe srcdoc='{html.escape(_view(humans))}' style='{box}'></iframe>" if len(humans) else ""
-    said = f"<img src='{source}' alt='{html.escape(str(humans))}' style='{box}'>"
-    return Html(f"<div style='display: flex; flex-wrap: wrap; gap: 8px'>{said}{view}</div>")
+    overlay = f"<img src='{source}' alt='{html.escape(str(humans))}' style='{box}'>"
+    return Html(f"<div style='display: flex; flex-wrap: wrap; gap: 8px'>{overlay}{view}</div>")
 
 
 def _view(humans: Humans) -> str:
@@ -64,7 +64,7 @@ def _view(humans: Humans) -> str:
 
 
 class _Scene:
-    """What trimesh's viewer asks of a scene: our own file of it, whose camera is the one of the picture."""
+    """The part of trimesh.Scene that its viewer uses: it exports our .glb, with our camera."""
 
     camera = None
 

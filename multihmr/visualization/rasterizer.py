@@ -24,7 +24,7 @@ _SHIFTS = (2 * _COLOR_BITS, _COLOR_BITS, 0, 3 * _COLOR_BITS)
 _BLUE = (1 << _COLOR_BITS) - 1
 _GREEN, _RED = _BLUE << _COLOR_BITS, _BLUE << 2 * _COLOR_BITS
 _LOW = (1 << 2 * _COLOR_BITS) - 1
-# Every step may be half a unit off; what room many of them have before one number spills into the next.
+# Every step may be half a unit off; how many of them fit before one number overflows into the next.
 _MARGIN, _NEAR_MARGIN = 1024.0, 4096.0
 _RANGE = (1 << _COLOR_BITS) - 1 - 2 * _MARGIN
 # A key that remembers a triangle: 36 bits of nearness, 27 of its number.
@@ -83,7 +83,7 @@ def paint(meshes: Sequence[Mesh], size: tuple[int, int]) -> np.ndarray:
 def resolve(keys: np.ndarray, samples: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Average `samples` x `samples` keys a pixel: which pixels show something, their colours, their cover.
 
-    Pixels (n,) are numbered row by row; colours (n, 3) float32, 0 to 255, are of what is seen alone, and the
+    Pixels (n,) are numbered row by row; colours (n, 3) float32, 0 to 255, are of the surface alone, and the
     cover (n,) float32, 0 to 1, is how much of the pixel it fills. `samples` (1, 2 or 4) divides H and W.
     """
     height, width = keys.shape
@@ -137,7 +137,7 @@ class _Job:
 
 @dataclass(frozen=True)
 class _Triangles:
-    """T triangles that may be seen: corners x, y (3, T), their rows and their key.
+    """T triangles that may be visible: corners x, y (3, T), their rows and their key.
 
     Rows top to bottom (exclusive); key at (top, left), and what a column and a row to it add.
     """
@@ -179,9 +179,9 @@ def _triangles(job: _Job, height: int, width: int) -> Iterator[_Triangles]:
         turn = (x[1] - x[0]) * (y[2] - y[0]) - (x[2] - x[0]) * (y[1] - y[0])
         left, right = (np.ceil(edge - 0.5) for edge in (x.min(0), x.max(0)))
         top, bottom = (np.ceil(edge - 0.5) for edge in (y.min(0), y.max(0)))
-        seen = (turn != 0 if job.two_sided else turn < 0) & (bottom > top) & (right > left)
-        seen &= (bottom > 0) & (top < height) & (right > 0) & (left < width)
-    index = np.flatnonzero(seen)
+        visible = (turn != 0 if job.two_sided else turn < 0) & (bottom > top) & (right > left)
+        visible &= (bottom > 0) & (top < height) & (right > 0) & (left < width)
+    index = np.flatnonzero(visible)
     top, bottom = np.maximum(top[index], 0).astype(int), np.minimum(bottom[index], height).astype(int)
     left = np.maximum(left[index], 0).astype(int)
     cuts = np.flatnonzero(np.diff(np.cumsum(bottom - top) // _ROWS_AT_ONCE)) + 1

@@ -169,7 +169,7 @@ def test_impossible_values_are_refused(tmp_path, changes, sentence):
 def test_more_betas_than_there_are(tmp_path):
     path = tmp_path / "SMPLX_NEUTRAL.npz"
     np.savez_compressed(path, **small())
-    with pytest.raises(ValueError, match="it has 10 shape components, but 11 were asked for"):
+    with pytest.raises(ValueError, match="it has 10 shape components, but 11 were requested"):
         read_smplx(path, 11)
 
 

@@ -340,7 +340,7 @@ def test_the_licence_is_said_once(shelf: Shelf, tmp_path: Path, caplog: pytest.L
 
 def test_a_release_that_cannot_be_fetched_leaves_nothing(shelf: Shelf, tmp_path: Path) -> None:
     shelf.put("demo/x.pt", b"<html>", kind="text/html")
-    with pytest.raises(ConnectionError, match=r"readme/x\.pt says 404 .*demo/x\.pt sends a web page"):
+    with pytest.raises(ConnectionError, match=r"readme/x\.pt answers 404 .*demo/x\.pt sends a web page"):
         load_model("672_S")
     assert cached(tmp_path) == []
 

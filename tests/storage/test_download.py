@@ -171,8 +171,8 @@ def test_the_next_address_is_asked(shelf: Shelf, target: Path) -> None:
     with pytest.raises(ConnectionError) as caught:
         download(bad, target, starts=[DATA[:2]])
     said = str(caught.value)
-    reasons = ["cannot be reached", "says 404", "says 500", "sends a web page", "sends something else"]
-    for url, reason in zip(bad, [*reasons, "sends an empty file", "says 302"], strict=True):
+    reasons = ["cannot be reached", "answers 404", "answers 500", "sends a web page", "sends something else"]
+    for url, reason in zip(bad, [*reasons, "sends an empty file", "answers 302"], strict=True):
         assert f"{url} {reason}" in said
     assert said.startswith("x.pt cannot be fetched: ")
     assert "\n" not in said

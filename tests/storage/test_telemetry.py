@@ -59,6 +59,7 @@ def test_a_fresh_home_gets_no_id_and_no_host_is_asked(tmp_path: Path, extra: str
         text=True,
         check=False,
         timeout=300,
+        encoding="utf-8",
     )
     assert done.returncode == 0, done.stderr[-2000:]
     files = [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()]
@@ -66,7 +67,7 @@ def test_a_fresh_home_gets_no_id_and_no_host_is_asked(tmp_path: Path, extra: str
         name for name in files if any(w in name.lower() for w in ("telemetry", "cid", "intel", "id"))
     ]
     assert not suspicious
-    assert not (tmp_path / "asked").exists(), (tmp_path / "asked").read_text()
+    assert not (tmp_path / "asked").exists(), (tmp_path / "asked").read_text(encoding="utf-8")
 
 
 def test_what_the_user_has_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
