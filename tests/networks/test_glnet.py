@@ -157,7 +157,7 @@ def test_without_boxes_people_are_found():
     humans = model.predict(picture(), threshold=0.0, max_people=3)
     assert len(humans) == len(found) == 3
     assert sorted(humans.scores.tolist()) == sorted(found.scores.tolist())
-    assert (np.diff(humans.translation[:, 2]) >= 0).all()
+    assert (np.diff(humans.distances) >= 0).all()
     assert humans.K_source == "predicted"
     np.testing.assert_allclose(humans.K, found.K)
     assert model.predict(picture(), K, threshold=0.0, max_people=1).K_source == "given"

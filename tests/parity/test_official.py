@@ -148,7 +148,8 @@ def test_what_only_one_variant_has(golden: tuple[Any, Model, Predictions]) -> No
 def test_inside_the_heads(golden: tuple[Any, Model, Predictions]) -> None:
     arrays, model, said = golden
     smplx = str(arrays["variant"]) == "smplx"
-    layers = model.head.layers if smplx else model.layers
+    network: Any = model.network
+    layers = network.head.layers if smplx else network.layers
     seen: dict[str, Tensor] = {}
     hooks = [layers[0].register_forward_pre_hook(lambda _, args: seen.update(into=args[0], context=args[2]))]
     for name, layer in (("first", layers[0]), ("last", layers[-1])):
@@ -166,7 +167,7 @@ def test_inside_the_heads(golden: tuple[Any, Model, Predictions]) -> None:
     if not smplx:
         close(seen["context"][:, ::37], arrays["dec_emb_sub"], 1e-4)
     else:
-        rays = model.rays(said.K_B33, 32, 32, 14).movedim(1, -1)
+        rays = network.rays(said.K_B33, 32, 32, 14).movedim(1, -1)
         close(rays[:, ::5, ::5], arrays["cam_embed_sub"], 5e-5)
 
 
@@ -279,7 +280,7 @@ def test_predict_is_their_preprocessing_and_network(
     humans = model.predict(tmp_path / "a.jpg", threshold=0.02)
     assert len(humans) == len(said.centers) > 0
     assert humans.K_source == ("assumed" if variant == "smplx" else "predicted")
-    order = said.translation_P3[:, 2].argsort(stable=True)
+    order = said.translation_P3.norm(dim=1).argsort(stable=True)  # nearest first
     close(humans.vertices, said.vertices_PV3[order].numpy(), 3e-4)
     close(humans.translation, said.translation_P3[order].numpy(), 3e-4)
     K = said.K_B33[0].numpy()
