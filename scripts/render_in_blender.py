@@ -8,7 +8,7 @@ import sys
 import bpy
 from mathutils import Vector
 
-SIZE, SAMPLES = (640, 480), 16
+SIZE, SAMPLES = (640, 480), 24
 SHARE = 0.6  # of the animation, at which it is stopped
 
 
@@ -50,7 +50,6 @@ def main(glb: str, picture: str) -> None:
     scene.collection.objects.link(camera)
     scene.camera = camera
     scene.render.engine, scene.cycles.samples, scene.cycles.device = "CYCLES", SAMPLES, "CPU"
-    scene.cycles.use_denoising = True
     scene.render.resolution_x, scene.render.resolution_y = SIZE
     scene.render.filepath = picture
     bpy.ops.render.render(write_still=True)
