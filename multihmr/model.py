@@ -1,4 +1,4 @@
-"""`Model` predicts the people of pictures and videos with a network; `load_model` gives one.
+"""`Model`: predicts people in images and videos with a network; `load_model` and `save_model`.
 
 A `Network` (networks/) computes tensors from tensors. A `Model` holds one and does the rest: it reads images,
 resolves cameras, letterboxes, lets a runtime compute the network, and makes `Humans` of what comes out.
@@ -46,7 +46,7 @@ Camera = tuple[Tensor | None, str]  # (3, 3) intrinsics in pixels of an image, o
 
 @dataclass(frozen=True)
 class _Options:
-    """What `predict_batch` was asked for, beside images, cameras and boxes."""
+    """Options of `predict_batch` beside images, cameras and boxes."""
 
     threshold: float | None
     max_people: int | None
@@ -358,7 +358,7 @@ class Model(NetworkHandle):
 
     @property
     def threshold(self) -> float:
-        """Least score of a person where `predict` is not told another one: the checkpoint's own."""
+        """Default of `predict(threshold=...)`: the checkpoint's own."""
         return float(self.network.config.threshold)
 
     def _check_takes_boxes(self) -> None:
@@ -686,7 +686,7 @@ class TopDownModel(Model):
         boxes: Sequence[np.ndarray | None],
         options: _Options,
     ) -> list[Scene]:
-        """Images with cameras and boxes; the detector gives what is missing."""
+        """Images with cameras and boxes; the detector provides missing ones."""
         cameras, tables = list(cameras), list(boxes)
         scores: list[np.ndarray | None] = [None] * len(images)
         if self._detector is None and self.load_detector is None:  # boxes do without

@@ -221,7 +221,8 @@ def test_the_axes_of_other_programs():
     axes = {"right": [1, 0, 0], "down": [0, 1, 0], "forward": [0, 0, 1], "up": [0, -1, 0], "back": [0, 0, -1]}
     for row in rows("coordinates")[2:]:
         name = (re.match(r'`"(\w+)"`', row[0]) or ["", "opencv"])[1]
-        np.testing.assert_array_equal([axes[word] for word in row[1:4]], FRAMES[name])
+        unit = 100 if "in centimetres" in row[0] else 1
+        np.testing.assert_array_equal([unit * np.array(axes[word]) for word in row[1:4]], FRAMES[name])
         assert row[4] == ("right" if np.linalg.det(FRAMES[name]) > 0 else "left")
 
 

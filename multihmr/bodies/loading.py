@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,9 +26,10 @@ def float32_on_cpu() -> Iterator[None]:
     Modules cannot name the dtype and device of every tensor that they are made of; all else does.
     """
     dtype = torch.get_default_dtype()
+    ordinary = torch.get_default_device().type == "cpu"  # else the context costs time
     torch.set_default_dtype(torch.float32)
     try:
-        with torch.device("cpu"):
+        with nullcontext() if ordinary else torch.device("cpu"):
             yield
     finally:
         torch.set_default_dtype(dtype)

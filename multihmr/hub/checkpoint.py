@@ -78,7 +78,7 @@ def read_safetensors(path: Path, families: Iterable[str], *, label: str = "") ->
 
 
 def write_checkpoint(checkpoint: Checkpoint, path: str | os.PathLike[str], **metadata: str) -> Path:
-    """Write one safetensors file that `load_model` reads; gives its path. metadata: text for the header.
+    """Write one safetensors file that `load_model` reads, and return its path. metadata: text for the header.
 
     A run that dies here leaves the previous file whole. ValueError names a tensor that is not finite.
     """
@@ -146,7 +146,7 @@ def packed(tensors: dict[str, Tensor], kept: tuple[str, ...] = ()) -> dict[str, 
 
 
 class Unpacked(Mapping[str, Tensor]):
-    """What `packed` made smaller, as float32: each tensor when it is asked for, not all at once in memory."""
+    """Tensors that `packed` made smaller, as float32; each is unpacked on access."""
 
     def __init__(self, tensors: dict[str, Tensor]) -> None:
         self._tensors = tensors
@@ -214,7 +214,7 @@ def own_state(model: torch.nn.Module) -> dict[str, Tensor]:
 
 
 def load_weights(model: torch.nn.Module, checkpoint: Checkpoint) -> None:
-    """Give every tensor of `model` its value, or say which do not fit."""
+    """Load the weights strictly: ValueError names tensors that are missing, left over or of other shape."""
     file, name = checkpoint.file, type(model).__name__
     saved = CurrentNames(checkpoint.tensors, model)
     wanted = own_state(model)

@@ -194,7 +194,7 @@ def _is_release(network: Network, release: Release) -> bool:
 
 
 def _config(weights: Path, architecture: str) -> dict[str, Any]:
-    """What config.json says: the header of the weights, with JSON in place of text."""
+    """The content of config.json: the header of the weights, with JSON in place of text."""
     header = read_metadata(weights)
     structured = {key: json.loads(header[key]) for key in ("config", "body_options")}
     facts = {"library_name": "multihmr", "architectures": [architecture]}
@@ -251,7 +251,7 @@ def _licence(licence: str) -> dict[str, Any]:
 
 
 def _card_text(network: Network, licence: str, name: str) -> str:
-    """The card for people, as far as the model itself tells."""
+    """The text of the model card, from the config of the network."""
     config, body, topology = network.config, network.body.name, network.body.topology
     parameters = sum(parameter.numel() for parameter in network.parameters()) / 1e6
     body += " (whose file the user brings)" if body == "smplx" else ""
@@ -321,7 +321,7 @@ def _described(repository: str, revision: str | None, token: str | None) -> dict
 
 
 def _check_needs(repository: str, described: dict[str, Any], smplx: str | os.PathLike[str] | None) -> None:
-    """Say what a checkpoint lacks here before it is fetched."""
+    """Check family and body before the weights are fetched; ValueError or FileNotFoundError."""
     family = described.get("family")
     if family is not None and family not in FAMILIES:
         raise ValueError(

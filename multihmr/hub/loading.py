@@ -63,7 +63,7 @@ def save_network(
     small: bool = False,
     **metadata: str,
 ) -> Path:
-    """Write `network` as one safetensors file that `load_model` reads; gives its path.
+    """Write `network` as one safetensors file that `load_model` reads, and return its path.
 
     half: store floats with 16 bits; ValueError where a number does not fit. small: matrices with 8 bits a
     number and a scale for each row, the rest as `half` says; they are read as float32 again. metadata: text
@@ -181,7 +181,7 @@ def _first_load(release: Release, stored: Path, smplx: str | os.PathLike[str] | 
 
 
 def say_licence(release: Release) -> None:
-    """Tell the licence before the first download under it, and remember that in the cache folder."""
+    """Log the licence before the first download under it; the cache folder remembers which were shown."""
     said = cache_folder() / "licences.txt"
     try:
         if said.exists() and release.licence_url in said.read_text(encoding="utf-8").splitlines():
@@ -202,7 +202,7 @@ def say_licence(release: Release) -> None:
 
 
 def _check_release(checkpoint: Checkpoint, release: Release) -> None:
-    """ValueError if the checkpoint is another one than its name says."""
+    """ValueError if the checkpoint is not the one of its name."""
     config = checkpoint.config
     found = (checkpoint.family, checkpoint.body, config.get("backbone"), config.get("image_size"))
     expected = (release.family, release.body, release.backbone, release.image_size)

@@ -86,7 +86,7 @@ class _Tensors:
         return tuple(self.state[key].shape)
 
     def count(self, pattern: str) -> int:
-        """How many numbers stand where `pattern` has a group."""
+        """Number of indices in the keys that match the group of `pattern`."""
         return len({match[1] for key in self.state if (match := re.match(pattern, key))})
 
     def linear(self, theirs: str, ours: str, out: int, into: int, *, bias: bool = True) -> Iterator[Any]:

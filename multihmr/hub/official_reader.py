@@ -56,6 +56,11 @@ def _check_archive(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
     except zipfile.BadZipFile:
+        if _is_safetensors(path):
+            raise ValueError(
+                f"{path.name} is a safetensors file, which needs no conversion: load_model reads those of "
+                "this package as they are; only official checkpoints (.pt) are converted"
+            ) from None
         raise ValueError(
             f"{path.name} is cut short or no file of torch.save since version 1.6 ({size} bytes)"
         ) from None
@@ -69,6 +74,13 @@ def _check_archive(path: Path) -> None:
             f"{path.name} was not read: {pickles[0].file_size >> 20} MB of it are no tensors; "
             f"a checkpoint has less than {_MAX_PICKLE >> 20}"
         )
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Whether the file begins as safetensors does: the length of a JSON header, and the header."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    return len(start) == 9 and start[8:] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size
 
 
 def _allowed() -> contextlib.AbstractContextManager[Any]:

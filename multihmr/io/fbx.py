@@ -13,11 +13,16 @@ _SCRIPT = """
 import sys
 import bpy
 bpy.ops.wm.read_factory_settings(use_empty=True)
+scene, fps = bpy.context.scene, float(sys.argv[3])
+scene.render.fps, scene.render.fps_base = round(fps), round(fps) / fps
 bpy.ops.import_scene.gltf(filepath=sys.argv[1])
 for armature in (o for o in bpy.data.objects if o.type == "ARMATURE"):
     for bone in armature.pose.bones:
         if bone.custom_shape is not None:  # a ball that the importer draws bones with
             bpy.data.objects.remove(bone.custom_shape)
+ranges = [action.frame_range for action in bpy.data.actions] or [(0, 0)]
+scene.frame_start = int(min(start for start, _ in ranges))
+scene.frame_end = -int(-max(end for _, end in ranges) // 1)
 bpy.ops.export_scene.fbx(
     filepath=sys.argv[2], object_types={"ARMATURE", "MESH", "CAMERA", "EMPTY"}, add_leaf_bones=False,
     bake_anim=bool(bpy.data.actions), bake_anim_use_nla_strips=False, bake_anim_use_all_actions=False,
@@ -26,8 +31,8 @@ bpy.ops.export_scene.fbx(
 _TIMEOUT_S = 600.0
 
 
-def glb_to_fbx(content: bytes) -> bytes:
-    """The same people as .fbx.
+def glb_to_fbx(content: bytes, fps: float) -> bytes:
+    """The same people as .fbx, with keys on whole frames of a video of that rate.
 
     Raises:
         ImportError: bpy is not installed; the message says what converts our .glb without it.
@@ -43,6 +48,7 @@ def glb_to_fbx(content: bytes) -> bytes:
         folder = Path(name)
         (folder / "people.glb").write_bytes(content)
         files = [str(folder / "people.glb"), str(folder / "people.fbx")]
+        files.append(str(fps))
         command = [sys.executable, "-c", _SCRIPT, *files]
         done = subprocess.run(
             command,

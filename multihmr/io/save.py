@@ -96,8 +96,6 @@ def save(
         return write_bytes(path, FORMATS[suffix](people))
     if suffix not in RIGGED:
         raise ValueError(f"bones and people of a video are saved as {', '.join(RIGGED)}, got {path.name!r}")
-    if suffix == ".fbx":
-        return write_bytes(path, glb_to_fbx(_rigged(people, ".glb", bones, body, rest)))
     return write_bytes(path, _rigged(people, suffix, bones, body, rest))
 
 
@@ -145,9 +143,12 @@ def _rigged(
         first = min(tracks, key=lambda track: track.times[0])
         camera, fps = (first.K[0], tuple(first.image_sizes[0].tolist())), tracks[0].fps
     else:
-        return clips_to_glb([])
+        clips, camera, fps = [], None, 30.0
     clips = [clip.renamed(bones) for clip in clips]
-    return clip_to_bvh(clips[0], fps) if suffix == ".bvh" else clips_to_glb(clips, camera)
+    if suffix == ".bvh":
+        return clip_to_bvh(clips[0], fps)
+    content = clips_to_glb(clips, camera)
+    return glb_to_fbx(content, fps) if suffix == ".fbx" else content
 
 
 def _load_body(name: str, shape_count: int) -> Any:

@@ -23,7 +23,7 @@ class CrossAttention(nn.Module):
         self.to_out = nn.Linear(inner, width)
 
     def forward(self, x_BQD: Tensor, context_BND: Tensor, mask_BQN: Tensor | None = None) -> Tensor:
-        """(B, Q, D) queries, (B, N, C) context -> (B, Q, D); mask (B, Q, N) is true where it may look."""
+        """(B, Q, D) queries, (B, N, C) context -> (B, Q, D); mask (B, Q, N) is true where it may attend."""
         q = self._split(self.to_q(x_BQD))
         k, v = (self._split(t) for t in self.to_kv(context_BND).chunk(2, dim=-1))
         mask = None if mask_BQN is None else mask_BQN[:, None]

@@ -16,13 +16,13 @@ from .backbones.base import Backbone
 from .detection import Centers
 from .joint_heatmaps import JointReading
 
-# Fields of Humans that a network says; the others follow from these and the camera.
+# Fields of Humans that a network predicts; the others follow from these and the camera.
 OF_PEOPLE = ("scores", "pose", "shape", "expression", "translation", "vertices", "joints")
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a network says about a batch of windows: torch, differentiable, all people in one flat list.
+    """Raw outputs of a network for a batch of images: torch, differentiable, all people in one flat list.
 
     Metres, in the camera frame of each window; pixels are those of the window.
     """

@@ -31,7 +31,7 @@ def sample(map_BChw: Tensor, places_BQ2: Tensor) -> Tensor:
 
 
 class DeformableAttention(nn.Module):
-    """Each query reads `points` places of each level in each head, near its own; it says where and how much.
+    """Deformable attention: each query samples `points` learned offsets per level and head.
 
     Args:
         query_width: channels of the queries.

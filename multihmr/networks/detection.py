@@ -100,7 +100,7 @@ def find_centers(
 
 
 def topk_centers(scores_Bhw: Tensor, count: int, *, threshold: float, nms_kernel: int = 3) -> FixedCenters:
-    """As `find_centers` with `max_people=count`, in shapes that do not depend on what is seen."""
+    """As `find_centers` with `max_people=count`, in shapes that do not depend on the content."""
     kept = _peaks(scores_Bhw, threshold, nms_kernel)
     batch, _, width = kept.shape
     best = kept.flatten(1).topk(min(count, kept[0].numel()), dim=1)
@@ -131,7 +131,7 @@ def nms_3d(
     nms_3d_distance: tuple[float, float],
     at_most: int | None = None,
 ) -> Tensor:
-    """(P,) booleans: the best-scored of those who stand in the same place, and all others.
+    """3D non-maximum suppression: (P,) booleans, of people at the same place only the best-scored is kept.
 
     Two cells beside each other may show one person or two: which, is seen only when both are placed in space.
     `nms_3d_distance` says what makes two people: heads that far from each other across the line of sight

@@ -29,7 +29,7 @@ from .joint_heatmaps import patch_middles
 
 
 class GLNetOutput(NamedTuple):
-    """What N pixels say: a person each, and the numbers that they come from."""
+    """Predictions of N pixels, one person each, and the decoded parameters that they come from."""
 
     people: Predictions
     meaning: DecodedParams
@@ -65,7 +65,7 @@ class GLNet(Network):
 
     @property
     def stride(self) -> int:
-        """Pixels of a crop that a pixel of the grid stands for."""
+        """Stride of the grid in pixels of the crop."""
         return self.global_head.stride
 
     def encode(self, images_B3HW: Tensor, K_B33: Tensor | None = None, *, keypoints: bool = True) -> Pixels:
@@ -88,7 +88,7 @@ class GLNet(Network):
     def local_stage(
         self, pixels: Pixels, index_BQ: Tensor, x_BQD: Tensor, theta_BQC: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Theta = Theta_0 + Delta Theta (B, Q, C), and logits (B, Q) that these are the pixels to ask."""
+        """Theta = Theta_0 + Delta Theta (B, Q, C), and logits (B, Q) by which the best pixel is chosen."""
         assert self.local_head is not None, "this network has no local stage"
         height, width = pixels.logits_Bhw.shape[1:]
         middles_BQ2 = patch_middles(height, width, x_BQD.device).flatten(0, 1)[index_BQ]
@@ -117,7 +117,7 @@ class GLNet(Network):
         return GLNetOutput(people, meaning)
 
     def forward(self, images_B3HW: Tensor, K_B33: Tensor | None = None) -> Predictions:
-        """One person for each crop: what its best pixel says.
+        """One person for each crop: the prediction of its best pixel.
 
         Args:
             images_B3HW: crops, RGB in [0, 1], sides of `config.image_size` pixels.

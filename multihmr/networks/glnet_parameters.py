@@ -111,7 +111,7 @@ class Theta(nn.Module):
         return list(range(sum(self.sizes[:3]), sum(self.sizes[:4])))
 
     def forward(self, theta_NC: Tensor, turn_N33: Tensor) -> DecodedParams:
-        """turn_N33: from the camera that looks at the middle of the crop to the crop's own: `gaze`."""
+        """turn_N33: rotations to the camera of the crop, by `crop_rotation`."""
         parts = theta_NC.float().split(self.sizes, dim=1)
         pose_NR33 = rot6d_to_rotmat(parts[0].unflatten(1, (-1, 6)))
         shape_NS, expression_NE = parts[1], parts[2]
@@ -138,7 +138,7 @@ class Theta(nn.Module):
 
 
 def crop_rotation(K_B33: Tensor, size: int) -> Tensor:
-    """(B, 3, 3) the smallest turns from a camera that looks at the middle of windows to the windows' own."""
+    """(B, 3, 3) rotations from cameras whose axes pass through the middle of the crop to its own."""
     middle_B12 = K_B33.new_full((len(K_B33), 1, 2), size / 2)
     ray_B2 = pixel_rays(middle_B12, K_B33)[:, 0]
     ray_B3 = torch.cat([ray_B2, torch.ones_like(ray_B2[:, :1])], dim=1)

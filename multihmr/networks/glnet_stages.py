@@ -54,7 +54,7 @@ class OfPixel(nn.Conv2d):
 
 
 class GlobalStage(nn.Module):
-    """Features of every pixel that know the whole crop and its camera, and what follows from them alone.
+    """Global stage: features of every pixel with context of the crop and its camera, and predictions.
 
     The paper does not say how features become global. Here the backbone's one feature of the whole crop is
     added to every pixel, beside what its own attention does, and a convolution mixes neighbours.
@@ -116,7 +116,7 @@ class GlobalStage(nn.Module):
 
 
 class LocalStage(nn.Module):
-    """What pixels say after looking around the keypoints that they believe in: their rows, corrected.
+    """Local stage: keypoint-guided local encoding, which corrects the parameters of a pixel.
 
     Q_k, the query of keypoint k, is the pixel's feature and a learned mark of k; P_k is where the pixel says
     that k is; V are the backbone's maps of all scales. Parts of the body read their own keypoints and correct
@@ -157,7 +157,7 @@ class LocalStage(nn.Module):
     def forward(
         self, x_BQD: Tensor, theta_BQC: Tensor, places_BQM2: Tensor, maps: Sequence[Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """Corrected rows (B, Q, C), and logits (B, Q) that these pixels are the ones to ask.
+        """Corrected rows (B, Q, C), and logits (B, Q) by which the best pixel is chosen.
 
         Where to look is no way for the gradient: keypoints would move to where correcting is easy.
         """
@@ -176,7 +176,7 @@ class LocalStage(nn.Module):
         return theta_BQC + change_BQC, self.to_score(together_BQD)[..., 0]
 
     def _parts(self, rows: Sequence[Tensor], places_BQM2: Tensor) -> list[Tensor]:
-        """(B, Q, PARTS_WIDTH) what each part knows, of the row of what it read."""
+        """(B, Q, PARTS_WIDTH) features of each body part from its sampled features."""
         if self.hear_layout is None:
             return [read(row) for read, row in zip(self.read_parts, rows, strict=True)]
         lie_BQL = layout_of(places_BQM2).detach()

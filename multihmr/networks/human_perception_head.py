@@ -26,7 +26,7 @@ FIRST_DEPTH_CODE = math.log(4.0)  # a person 4 m away under 60 degrees: where le
 
 
 class PerceptionHead(nn.Module):
-    """Human Perception Head: what each person's cell knows, asked of the whole picture."""
+    """Human Perception Head: queries of person cells attend to the image's tokens and each other."""
 
     mean_pose: Tensor
     mean_shape: Tensor

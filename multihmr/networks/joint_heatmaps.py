@@ -23,7 +23,7 @@ READ_WIDTH = 32  # numbers that are read of a patch besides place, distance and 
 
 @dataclass(frozen=True)
 class JointReading:
-    """What patches say about J joints, and what people made of it.
+    """Heatmaps of J joints over the patches, and the joints that each person reads from them.
 
     Places and ways are (x, y) in sides of the window, depths in metres beyond the head.
     """
@@ -98,7 +98,7 @@ class JointHead(nn.Module):
         return self.to_person(known_PJF.flatten(1)), reading
 
     def _weights(self, logits_BhwJ: Tensor, pointed_BhwJ2: Tensor, heads_BQ2: Tensor) -> Tensor:
-        """(B, J, Q, N) how much of what people know of a joint comes from which patch.
+        """(B, J, Q, N) weight of each patch for each joint of each person.
 
         By how surely a patch shows the joint, less the square of how far it misses the head, whose mixed term
         alone needs both patch and head, and whose last term is the same for all patches.

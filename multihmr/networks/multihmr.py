@@ -33,7 +33,7 @@ HEADS = {"perception": PerceptionHead, "iterative": IterativeHead}  # by `config
 
 
 class _EncodedBatch(NamedTuple):
-    """A batch of pictures, whoever is in them."""
+    """Encoder outputs of a batch of images, before detection."""
 
     features: Features
     logits_Bhw: Tensor
@@ -132,7 +132,7 @@ class MultiHMR(Network):
         people: int,
         threshold: float | None = None,
     ) -> Predictions:
-        """What `forward` predicts with `max_people=people`, in shapes that do not depend on what is seen.
+        """What `forward` predicts with `max_people=people`, in shapes that do not depend on the content.
 
         The centers are `Slots`: `people` an image, fewer where the grid has fewer cells, best first, and a
         mask of those that are somebody. The rest of the arguments is as in `forward`.
@@ -159,7 +159,7 @@ class MultiHMR(Network):
         return self._refine_and_assemble(seen, guess, slots, found=found)
 
     def _encode(self, images_B3HW: Tensor, K_B33: Tensor | None) -> _EncodedBatch:
-        """What is seen before anybody is looked for."""
+        """Backbone features, detection heatmap and camera of a batch of images."""
         size = self.config.image_size
         if tuple(images_B3HW.shape[-2:]) != (size, size):
             raise ValueError(f"this network looks at {size}x{size} windows, got {tuple(images_B3HW.shape)}")
@@ -171,7 +171,7 @@ class MultiHMR(Network):
     def _decode(
         self, seen: _EncodedBatch, centers: Centers
     ) -> tuple[CoarseParams, JointReading | None, Keypoints | None]:
-        """The people in these cells, at a first look."""
+        """Parameters of the people in these cells, before refinement."""
         grid_BDhw = seen.features.grid_BDhw
         rays_BDhw = self.rays(seen.K_B33, *grid_BDhw.shape[-2:], self.backbone.patch)
         context_BDhw = torch.cat([grid_BDhw, rays_BDhw], dim=1)

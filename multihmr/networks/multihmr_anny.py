@@ -26,7 +26,7 @@ from .detection import Centers, find_centers, topk_centers
 
 
 class _EncodedBatch(NamedTuple):
-    """A batch of pictures, whoever is in them."""
+    """Encoder outputs of a batch of images, before detection."""
 
     grid_BDhw: Tensor
     logits_Bhw: Tensor
@@ -144,7 +144,7 @@ class MultiHMRAnny(Network):
         )
 
     def _look(self, grid_BDhw: Tensor, centers: Centers) -> Tensor:
-        """(P, D) what people know after looking at each other and at their picture."""
+        """(P, D) features of people after self-attention among them and cross-attention to their image."""
         context_BND = self.to_token(grid_BDhw.flatten(2).transpose(1, 2)) + self.positions_ND
         token_PD = context_BND[centers.image_index_P, centers.row_P * grid_BDhw.shape[-1] + centers.col_P]
         x_BQD, mask_BQ, slot_P = centers.padded(token_PD, context_BND.shape[0])

@@ -25,7 +25,7 @@ NEAREST = 0.05  # [m] before the camera: what is nearer, or behind it, is looked
 
 
 class CoarseParams(NamedTuple):
-    """What is said of P people: as regressed, not yet placed."""
+    """Regressed parameters of P people, before placement in space."""
 
     pose_PR33: Tensor
     shape_PS: Tensor
@@ -39,7 +39,7 @@ class CoarseParams(NamedTuple):
 
 
 class Refinement(nn.Module):
-    """Looks where the joints of a guess fall into the picture, and says by how much the guess is wrong.
+    """Refinement: samples feature maps at the projected joints of coarse people and regresses corrections.
 
     At first it says 0, so that it can be added to a trained network.
 
@@ -115,7 +115,7 @@ class Refinement(nn.Module):
         )
 
     def _look(self, query_PJD: Tensor, places_PJ2: Tensor, features: Features, centers: Centers) -> Tensor:
-        """(P, J, D) what the maps hold around the places; all people of a picture ask at once."""
+        """(P, J, D) features sampled around the places; all people of an image at once."""
         joints, width = query_PJD.shape[1:]
         asked_PN = torch.cat([query_PJD.flatten(1), places_PJ2.flatten(1)], dim=1)
         asked_BQN, _, slot_P = centers.padded(asked_PN, features.grid_BDhw.shape[0])

@@ -1,8 +1,8 @@
-"""Small people: a picture is looked at again in overlapping parts, each through the network's whole window.
+"""Tiled prediction for small people: overlapping tiles of an image, and merging of their detections.
 
-A network sees a picture of any size through one window, in which whoever is far away is a few pixels tall. A
-part of the picture has the picture's camera, with another principal point, so whoever is seen in it stands
-where they stand. What is left is to tell who was seen twice.
+A network gets an image of any size at one resolution, in which distant people are a few pixels tall. A tile
+has the camera of the image with another principal point, so that people in it keep their place in space. What
+is left is to merge the detections of the same person.
 """
 
 from __future__ import annotations

@@ -112,7 +112,7 @@ class CudaGraphRuntime:
         threshold: float | None,
         max_people: int | None,
     ) -> list[Detections]:
-        """Who is in each of these (H, W, 3) uint8 images, seen through its window with its camera (NaN
+        """The people of each of these (H, W, 3) uint8 images with its letterbox and camera (NaN
         where the network's own is wanted); the rest is as in `Model.predict`.
         """
         count = len(images)

@@ -41,7 +41,7 @@ def export_model(
     vertices: bool = False,
     calibrate: str | Path | None = None,
 ) -> Path:
-    """Write `model` as one graph, from windows of pixels to people; gives the path.
+    """Write `model` as one graph, from letterboxed pixels to people, and return the path.
 
     Inputs: "pixels" (B, 3, S, S) float32 in [0, 1], RGB, windows as `Model.window` makes them; "K" (B, 3, 3)
     float32, cameras in pixels of these windows, NaN where the network's own is wanted. Outputs: "mask" (B, N)

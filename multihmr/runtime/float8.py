@@ -46,7 +46,7 @@ def rounded(x_NK: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def with_float8(network: nn.Module) -> int:
-    """Let linear layers of `network` compute with 8-bit floats, where sizes allow it; gives how many."""
+    """Let linear layers of `network` compute with 8-bit floats, where sizes allow it, and return how many."""
     count = 0
     for part in list(network.modules()):
         for name, child in part.named_children():

@@ -24,7 +24,7 @@ def needed(name: str) -> ModuleType:
 
 
 class quiet:
-    """Loggers of others say errors alone for a while."""
+    """Context manager: loggers of other packages log errors only."""
 
     def __init__(self, *names: str) -> None:
         self.loggers = [logging.getLogger(name) for name in names]

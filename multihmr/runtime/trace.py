@@ -51,7 +51,7 @@ class PeopleGraph(nn.Module):
 
 
 class BackboneGraph(nn.Module):
-    """(B, 3, S, S) windows -> what the backbone sees, without what it has not; for `backends`."""
+    """(B, 3, S, S) images -> the features of the backbone as a tuple; for `backends`."""
 
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ def trace_people(network: Network, *, people: int, threshold: float | None, vert
     """
     if not hasattr(network, "forward_fixed"):
         raise ValueError(
-            f"a model of family {network.family!r} cannot be exported, because it looks at one person's crop "
+            f"a model of family {network.family!r} cannot be exported, because it takes one person's crop "
             "at a time; export the Multi-HMR that finds its people, or use load_model(backend=...)"
         )
     if people < 1:
@@ -120,7 +120,7 @@ def _in_float32(network: Network) -> Iterator[None]:
 def facts(
     network: Network, *, people: int, threshold: float | None, vertices: bool, licence: str = "unknown"
 ) -> dict[str, str]:
-    """What a reader of the file must know, as words and JSON."""
+    """Metadata of an exported file, as text and JSON."""
     letterbox, topology = network.letterbox(1, 1), network.body.topology
     known: dict[str, Any] = {
         "image_size": network.config.image_size,

@@ -143,3 +143,11 @@ def test_options_that_change_the_arithmetic(
     convert_state(dict(state), {"person_center": "head", "img_size": 448, "lr": 1}, "x.pt")
     with pytest.raises(ValueError, match=sentence):
         convert_state(dict(state), args, "x.pt")
+
+
+def test_a_file_of_ours_needs_no_conversion():
+    from multihmr.hub.releases import DEFAULT, RELEASES
+    from multihmr.storage.paths import bundled_file
+
+    with pytest.raises(ValueError, match=r"is a safetensors file, which needs no conversion: load_model"):
+        read_official(bundled_file(RELEASES[DEFAULT].file))

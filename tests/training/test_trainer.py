@@ -76,7 +76,7 @@ def test_accumulated_batches_are_one_step(toy_sample):
 @pytest.mark.skipif(NO_GLOO, reason="needs torch with gloo")
 @pytest.mark.usefixtures("one_thread")
 def test_two_processes_learn_what_one_does_with_twice_the_batches(config, start):
-    flags = {"steps": 2, "clip": 1e9, "lr": 1e-5}
+    flags = {"steps": 2, "grad_clip_norm": 1e9, "lr": 1e-5}
     alone, together = config("alone", accumulate=2, **flags), config("together", **flags)
     processes = start(together, 2)
     expected = learn(alone)
@@ -217,7 +217,7 @@ def test_what_nobody_moved_is_said_of_the_weights(toy_sample, tmp_path):
     state, batch = state_of(), collate([toy_sample()])
     batch.pose_PR33[:, 1] = torch.eye(3)
     batch.pose_PR33[:, 2] = math.nan
-    state.see([batch])
+    state.record_motion([batch])
     assert state.unmoved_names() == ("spine", "head")
     trainer.export(state, tmp_path / "weights.safetensors")
     assert state.model.config.unpredicted == ("spine", "head")

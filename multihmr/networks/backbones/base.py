@@ -1,4 +1,4 @@
-"""What a backbone sees, and what all backbones have in common. Half precision lives here."""
+"""`Backbone`: base class of the image backbones, with half precision; `Features`: their output."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class Features(NamedTuple):
-    """What a backbone sees, float32."""
+    """Feature maps of a batch of images, float32."""
 
     grid_BDhw: Tensor
     global_BD: Tensor
@@ -18,14 +18,14 @@ class Features(NamedTuple):
 
     @property
     def maps(self) -> tuple[Tensor, ...]:
-        """Of all scales, from fine to coarse, to look things up in; as wide as `Backbone.map_widths` says."""
+        """Feature maps of all scales, fine to coarse, `Backbone.map_widths` wide, for sampling."""
         if self.scales:
             return self.scales
         return (self.grid_BDhw,) if self.fine_BDhw is None else (self.fine_BDhw, self.grid_BDhw)
 
 
 class Backbone(nn.Module):
-    """(B, 3, H, W) RGB in [0, 1] -> Features, at whatever precision `half_dtype` says (None: float32).
+    """(B, 3, H, W) RGB in [0, 1] -> Features, computed in `half_dtype` (None: float32).
 
     Sides must be multiples of `patch`. The pixels' mean and deviation are those of the pretraining.
     """
