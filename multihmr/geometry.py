@@ -82,7 +82,7 @@ def rot6d_to_rotmat(rot6d: Tensor) -> Tensor:
     Zhou et al., "On the continuity of rotation representations in neural networks", CVPR 2019. Written out
     and not roma's, which every prediction would wait for: its version 1.8 imports torch's compiler.
     """
-    first, second = rot6d.unflatten(-1, (2, 3)).unbind(-2)
+    first, second = rot6d.unflatten(-1, (2, 3)).unbind(-2)  # type: ignore[no-untyped-call]
     x = F.normalize(first, dim=-1, eps=1e-8)
     y = F.normalize(second - (x * second).sum(-1, keepdim=True) * x, dim=-1, eps=1e-8)
     return torch.stack([x, y, torch.linalg.cross(x, y)], dim=-1)

@@ -49,7 +49,7 @@ EXTRAS = {
     | {f"cluster/{name}.py" for name in ("datasource", "worker", "writer", "run")},
 }
 FORBIDDEN_NAMES = {"utils", "common", "core", "ops", "misc", "engine", "helpers"}
-MOST_AT_THE_ROOT, MOST_IN_A_FOLDER = 7, 18
+MOST_AT_THE_ROOT, MOST_IN_A_FOLDER = 7, 17
 ENVIRONMENT_READERS = {
     "storage",
     "cluster",  # what Ray tells its makers, and how loud it is, can be said in no other way

@@ -131,25 +131,6 @@ PAST = {
 }
 if "def in_frame" in (PACKAGE / "humans.py").read_text(encoding="utf-8"):
     PAST[r"humans\.to\(\""] = "humans.in_frame("
-# files that still have some; what is clean stays clean
-PENDING = {
-    "cli/fit.py",
-    "cluster/run.py",
-    "cluster/worker.py",
-    "cluster/writer.py",
-    "data/synthetic/backgrounds.py",
-    "demo/app.py",
-    "demo/sessions.py",
-    "demo/video.py",
-    "fitting/point_sets.py",
-    "fitting/state.py",
-    "io/parquet.py",
-    "io/save.py",
-    "training/config.py",
-    "training/targets.py",
-    "video/tracker.py",
-    "visualization/draw.py",
-}
 _PROSE = [(re.compile(rf"\b(?:{pattern})\b", re.IGNORECASE), to) for pattern, to in PROSE.items()]
 _PAST = [(re.compile(pattern), to) for pattern, to in PAST.items()]
 
@@ -212,10 +193,7 @@ def test_pages_have_no_private_words(path: Path) -> None:
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
 def test_sources_have_no_private_words(path: Path) -> None:
-    found = in_source(path)
-    if found and path.relative_to(PACKAGE).as_posix() in PENDING:
-        pytest.xfail("\n".join(found))
-    assert not found
+    assert not in_source(path)
 
 
 def test_the_patterns_find_what_they_should_and_nothing_else(tmp_path: Path) -> None:

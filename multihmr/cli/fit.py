@@ -142,7 +142,7 @@ def _fitted(
 def _fit_one(
     path: Path, entry: PictureKeypoints, stem: Path, args: argparse.Namespace, skipped: Counter[str]
 ) -> Sample | None:
-    """Fit one picture and write its files; None if nobody is left."""
+    """Fit one picture and write its files; None if no person is left."""
     from ..fitting import fit
     from ..geometry import default_intrinsics
     from ..preprocessing.image import load_image

@@ -152,7 +152,7 @@ def _folder_names(sources: list[str | int | Path]) -> list[str]:
 def check_options(args: argparse.Namespace) -> None:
     """Refuse options that cannot be used before anything is loaded; ValueError."""
     from ..io.bone_names import STANDARDS
-    from ..model import check_options as check
+    from ..preprocessing.options import check_options as check
 
     check(args.fov, args.threshold, None, args.tiles)
     if args.bones is not None and args.bones not in STANDARDS:

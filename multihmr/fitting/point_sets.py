@@ -38,10 +38,10 @@ def find_points(
     else:
         wanted = list(names)
         everywhere = {name for known in KEYPOINT_SETS for name in keypoint_names(known)}
-        strangers = [name for name in wanted if name not in everywhere | set(rows)]
-        if strangers:
+        unknown = [name for name in wanted if name not in everywhere | set(rows)]
+        if unknown:
             raise ValueError(
-                f"no point is called {strangers[0]!r}; names are those of the sets "
+                f"no point is called {unknown[0]!r}; names are those of the sets "
                 f"{', '.join(KEYPOINT_SETS)} or of joints of the body {body.name!r}"
             )
     kept = [i for i, name in enumerate(wanted) if name in rows]

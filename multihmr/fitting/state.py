@@ -57,7 +57,7 @@ class State(_Rows):
 
 @dataclass(frozen=True)
 class Observations(_Rows):
-    """Points of P people in V views and in space; a weight of 0 is a point that nobody gave.
+    """Points of P people in V views and in space; a weight of 0 marks a missing point.
 
     K_PV33, R_PV33, t_PV3   cameras: pixels = K (R x + t)
     xy_PVM2, weight_PVM     pixels; weights are confidences, 0 to 1

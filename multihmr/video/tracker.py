@@ -34,8 +34,8 @@ class Tracking:
 
     lookahead  frames that a result comes later than its picture: what follows decides who somebody new is,
                which shape they keep and what lies in a gap. 0 for live pictures: nothing is filled then
-    fill       longest gap, in frames, in which a person is put between the frames that show him
-    memory     seconds after which somebody who left comes back as a stranger
+    fill       longest gap, in frames, that is interpolated between two detections of a person
+    memory     seconds after which a person who left comes back with a new id
     smoothing  the filters of motion; None leaves motion and shape as they were predicted
 
     ValueError if a number is negative or gaps are longer than the lookahead.
