@@ -18,6 +18,7 @@ from .main import EXPECTED, clean, fail, format_error
 from .predict import FORMATS, find_images, output_names
 
 if TYPE_CHECKING:
+    from ..data.orientation import StoredRaster
     from ..data.sample import Sample
     from ..fitting.keypoint_files import PictureKeypoints
     from ..fitting.results import FittedHumans
@@ -143,6 +144,7 @@ def _fit_one(
     path: Path, entry: PictureKeypoints, stem: Path, args: argparse.Namespace, skipped: Counter[str]
 ) -> Sample | None:
     """Fit one picture and write its files; None if no person is left."""
+    from ..data.orientation import stored_raster
     from ..fitting import fit
     from ..geometry import default_intrinsics
     from ..preprocessing.image import load_image
@@ -150,9 +152,11 @@ def _fit_one(
     photo = load_image(path)
     height, width = photo.pixels.shape[:2]
     size = (height, width)
-    if entry.size is not None and entry.size != size:
+    raster = stored_raster(path)
+    if entry.size is not None and entry.size not in (size, raster.size):
         skipped["pictures of another size than the file says"] += 1
         return None
+    entry = _upright(entry, raster)
     K, source = photo.camera(args.K, fov=args.fov)
     if K is None:
         K, source = default_intrinsics(*size), "assumed"
@@ -170,6 +174,23 @@ def _fit_one(
         elif form != SHARDS:
             people.save(stem.with_name(stem.name + FORMATS[form]))
     return sample_of(people, photo.pixels, stem.name)
+
+
+def _upright(entry: PictureKeypoints, raster: StoredRaster) -> PictureKeypoints:
+    """The entry with its points in the upright picture, which is how pictures are read.
+
+    Raises:
+        ValueError: the picture has an EXIF orientation, and the file does not tell which raster it is for.
+    """
+    from ..bodies.keypoint_sets import mirror_order
+    from ..data.orientation import MIRRORED, annotated_orientation, turn_points
+
+    orientation = annotated_orientation(raster, entry.size)
+    xy, confidence = turn_points(entry.xy, orientation, raster.size), entry.confidence
+    if orientation in MIRRORED:
+        order = mirror_order(entry.names)
+        xy, confidence = xy[:, order], confidence[:, order]
+    return dataclasses.replace(entry, xy=xy, confidence=confidence, size=None)
 
 
 def _near_enough(people: FittedHumans, entry: PictureKeypoints, share: float) -> Any:
