@@ -1,6 +1,8 @@
 """The bundled model through the public door: CPU, no download."""
 
+import doctest
 import io
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,7 @@ import torch
 from PIL import Image
 
 import multihmr
+import multihmr.model
 from multihmr.networks.configs import MultiHMRConfig
 from multihmr.storage.fingerprint import fingerprint
 
@@ -139,3 +142,15 @@ def test_defaults_of_the_host_program_change_nothing(foreign_defaults, astronaut
     np.testing.assert_allclose(again.vertices, humans.vertices, atol=1e-5)
     assert humans.save(tmp_path / "people.glb", rigged=True).stat().st_size > 100_000
     assert torch.get_default_dtype() == torch.float64
+
+
+def test_the_examples_in_the_docstrings_run(monkeypatch):
+    root = Path(__file__).parents[1]
+    if not (root / "examples").exists():
+        pytest.skip("not in a checkout")
+    monkeypatch.chdir(root)
+    runner = doctest.DocTestRunner()
+    found = [test for test in doctest.DocTestFinder().find(multihmr.model) if test.examples]
+    assert {test.name for test in found} >= {"multihmr.model.Model", "multihmr.model.TopDownModel"}
+    for test in found:
+        assert runner.run(test).failed == 0, test.name
