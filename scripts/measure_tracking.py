@@ -14,9 +14,10 @@ through `Model.predict_video`'s own machinery with a stand-in for the network, a
 
 import argparse
 import dataclasses
+from contextlib import ExitStack
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, NamedTuple
+from unittest import mock
 
 import numpy as np
 import roma
@@ -25,8 +26,9 @@ import torch
 from multihmr.bodies.loading import load_body
 from multihmr.evaluation.metrics import acceleration_error, jitter
 from multihmr.humans import Humans, project
+from multihmr.video import tracker
 from multihmr.video.predict import predict_video
-from multihmr.video.tracker import follow
+from multihmr.video.tracker import Tracking, follow
 from multihmr.video.tracks import with_meshes, without_meshes
 
 FPS, FRAMES = 30, 300
@@ -215,11 +217,71 @@ def measure(seed: int, strength: float, truths: list[Truth], body: Any) -> None:
     report("with filled gaps", [(h[who >= 0], who[who >= 0]) for h, who in named], truths)
 
 
+class Duplicates:
+    """Predicts people twice for 10 to 90 frames: 6 cm beside, about 10 % deeper, in another pose."""
+
+    def __init__(self, rotations: int, seed: int) -> None:
+        self.random, self.rotations = np.random.default_rng(seed), rotations
+        self.left = np.zeros(3, int)  # frames for which somebody is still predicted twice
+
+    def __call__(self, humans: Humans, who: np.ndarray, body: Any) -> Humans:
+        """The people, and the second predictions of some."""
+        begins = self.random.random(3) < 0.02
+        self.left = np.maximum(self.left - 1, begins * self.random.integers(10, 90, 3))
+        chosen = humans[self.left[who] > 0]
+        count, normal = len(chosen), self.random.normal
+        vectors = normal(0, np.radians(5), (count, self.rotations, 3))
+        pose = chosen.pose @ roma.rotvec_to_rotmat(torch.tensor(vectors, dtype=torch.float32)).numpy()
+        deeper = np.exp(normal(0.1, 0.03, (count, 1)))
+        at = (chosen.translation + normal(0, 0.06, (count, 3)) * [1, 1, 0]) * deeper
+        twins = with_meshes(people(chosen, pose, chosen.shape + normal(0, 0.1, chosen.shape.shape), at), body)
+        twins = dataclasses.replace(twins, scores=np.full(count, 0.5))
+        return Humans.concatenate([humans, twins])
+
+
+def mot_metrics(results: list[Humans], truths: list[Truth]) -> dict[str, float]:
+    """CLEAR MOT and identity metrics (motmetrics); a match is within 0.7 m, of which depth counts by 0.3."""
+    import motmetrics
+
+    accumulator = motmetrics.MOTAccumulator(auto_id=True)
+    for humans, truth in zip(results, truths, strict=True):
+        steps = (truth.humans.pelvis[:, None] - humans.pelvis[None]) * [1, 1, 0.3]
+        distances = np.linalg.norm(steps, axis=-1).astype(float)
+        distances[distances > 0.7] = np.nan
+        accumulator.update(truth.who.tolist(), humans.track_ids.tolist(), distances)
+    names = ["mota", "idf1", "num_switches", "num_false_positives", "num_misses", "num_fragmentations"]
+    summary = motmetrics.metrics.create().compute(accumulator, metrics=names)
+    return {name: float(summary[name].iloc[0]) for name in names}
+
+
+def measure_duplicates(seed: int, truths: list[Truth], body: Any) -> None:
+    """MOT metrics where people are predicted twice, without and with the rules against duplicates."""
+    noise, twice = Noise(body.rotation_count, 1.0, seed), Duplicates(body.rotation_count, seed)
+    raw = [twice(*noise(truth, body), body) for truth in truths]
+    extra = sum(len(humans) for humans in raw) - sum(len(truth.who) for truth in truths)
+    print(f"\nduplicates, seed {seed}: {extra:+} people more than there are")
+    rules = ("_same_place", "_boxes_coincide")
+    for name in ("before", "after"):
+        with ExitStack() as changed:
+            for rule in rules if name == "before" else ():
+                changed.enter_context(mock.patch.object(tracker, rule, no_pairs))
+            times = (frame / FPS for frame in range(len(truths)))
+            followed = list(follow(zip(times, raw, strict=True), Tracking(lookahead=60), new=0.3))
+        tracks = {identity for humans in followed for identity in humans.track_ids.tolist()}
+        text = "  ".join(f"{key} {value:.4g}" for key, value in mot_metrics(followed, truths).items())
+        print(f"{name:8} tracks {len(tracks)}  {text}")
+
+
+def no_pairs(humans: Humans) -> np.ndarray:
+    """(N, N) bool: no two people are the same."""
+    return np.zeros((len(humans), len(humans)), bool)
+
+
 class StandIn:
     """Sees one and the same walk in any pictures, over and over."""
 
     def __init__(self, body: Any, truths: list[Truth]) -> None:
-        self.body, self.config = body, SimpleNamespace(threshold=0.3)
+        self.body, self.threshold = body, 0.3
         self.humans, self.count = [truth.humans[:1] for truth in truths], 0
 
     def predict_batch(self, photos: list[Any], Ks: Any = None, **_: Any) -> list[Humans]:
@@ -248,12 +310,19 @@ if __name__ == "__main__":
     )
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--noise", type=float, nargs="+", default=[1.0, 0.25])
+    parser.add_argument(
+        "--duplicates", action="store_true", help="MOT metrics where people are predicted twice"
+    )
     parser.add_argument("--memory", type=int, metavar="N", default=0)
     args = parser.parse_args()
     torch.set_num_threads(1)
     body = load_body("anny")
     if args.memory:
         memory(args.memory, body)
+    elif args.duplicates:
+        truths = [true_frame(body, frame) for frame in range(FRAMES)]
+        for seed in range(args.seeds):
+            measure_duplicates(seed, truths, body)
     else:
         truths = [true_frame(body, frame) for frame in range(FRAMES)]
         for strength in args.noise:

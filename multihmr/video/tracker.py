@@ -25,6 +25,10 @@ except ModuleNotFoundError as error:
     raise ImportError("following people needs SciPy: pip install 'multihmr[video]'") from error
 
 FAR = 1e6  # cost of a pair that cannot be
+SAME_ACROSS = 0.3  # metres across the view, median over the joints: predictions of one person are nearer
+SAME_DEPTH = 0.25  # difference of log depths, which is where predictions of one person differ most
+MERGE_SECONDS = 0.8  # in the same place, after which two tracks are one; people who pass are quicker
+BIRTH_OVERLAP = 0.4  # of boxes (intersection over union), above which nobody new is tracked
 LIVE_SHAPES = 30  # sights over which the shape of somebody settles where there is no lookahead
 
 
@@ -89,6 +93,9 @@ class Tracker:
         self.patience = patience
         self.seen: dict[int, _TrackState] = {}
         self.spread = _Spread()
+        self.merged: list[tuple[int, int]] = []  # of this frame: (number dropped, the one it doubled)
+        self._together: dict[tuple[int, int], float] = {}  # two numbers -> seconds in the same place
+        self._time = 0.0  # of the last frame
         self._numbers = itertools.count()
 
     def __call__(self, humans: Humans, time: float, new: float = 0.0) -> np.ndarray:
@@ -100,13 +107,36 @@ class Tracker:
         costs = np.array([[self._cost(self.seen[n], sight) for sight in sights] for n in known])
         for row, i in _assign(costs.reshape(len(known), len(sights))):
             numbers[i] = known[row]
-        for i, sight in enumerate(sights):
-            if numbers[i] < 0 and humans.scores[i] >= new:
+        same = _same_place(humans)
+        crowded = same | _boxes_coincide(humans)
+        tracked = numbers >= 0
+        for i in np.argsort(-humans.scores, kind="stable").tolist():
+            sight = sights[i]
+            if numbers[i] < 0 and humans.scores[i] >= new and not (crowded[i] & tracked).any():
+                tracked[i] = True
                 numbers[i] = next(self._numbers)
                 self.seen[int(numbers[i])] = sight
             elif numbers[i] >= 0:
                 self._renew(self.seen[int(numbers[i])], sight)
+        self._merge(numbers, same, time)
         return numbers
+
+    def _merge(self, numbers: np.ndarray, same: np.ndarray, time: float) -> None:
+        """Drop the shorter of two tracks that were in the same place for MERGE_SECONDS more than apart."""
+        seconds, self._time = time - self._time, time
+        for i, j in itertools.combinations(np.flatnonzero(numbers >= 0).tolist(), 2):
+            pair = (min(numbers[i], numbers[j]).item(), max(numbers[i], numbers[j]).item())
+            together = self._together.get(pair, 0.0) + (seconds if same[i, j] else -seconds)
+            self._together[pair] = max(0.0, together)
+        self.merged = []
+        self._together = {pair: t for pair, t in self._together.items() if t and set(pair) <= set(self.seen)}
+        for pair, together in self._together.items():
+            if together < MERGE_SECONDS or not set(pair) <= set(self.seen):
+                continue
+            kept, gone = sorted(pair, key=lambda number: -self.seen[number].count)
+            del self.seen[gone]
+            numbers[numbers == gone] = -1
+            self.merged.append((gone, kept))
 
     def _cost(self, old: _TrackState, sight: _TrackState) -> float:
         seconds = sight.time - old.time
@@ -143,6 +173,27 @@ def _sight(humans: Humans, i: int, time: float) -> _TrackState:
         humans.boxes[i],
         humans.shape[i].astype(np.float64),
     )
+
+
+def _same_place(humans: Humans) -> np.ndarray:
+    """(N, N) bool: pairs that are predictions of one person, by joints in the image and depths."""
+    depth = np.maximum(humans.pelvis[:, 2], 0.05)
+    metres = np.minimum(depth[:, None], depth[None]) / humans.K[1, 1]  # per pixel, at the nearer one
+    apart = np.linalg.norm(humans.joints_2d[:, None] - humans.joints_2d[None], axis=-1)
+    apart = np.median(apart, axis=-1) * metres  # the median, since arms differ most
+    same = (apart < SAME_ACROSS) & (np.abs(np.log(depth[:, None] / depth[None])) < SAME_DEPTH)
+    np.fill_diagonal(same, False)
+    return same
+
+
+def _boxes_coincide(humans: Humans) -> np.ndarray:
+    """(N, N) bool: pairs so close that a new track is no new person yet."""
+    depth = np.maximum(humans.pelvis[:, 2], 0.05)
+    near = np.abs(np.log(depth[:, None] / depth[None])) < SAME_DEPTH
+    for i, j in np.argwhere(np.triu(near, 1)).tolist():
+        near[i, j] = near[j, i] = _overlap(humans.boxes[i], humans.boxes[j]) > BIRTH_OVERLAP
+    np.fill_diagonal(near, False)
+    return near
 
 
 class _Spread:
@@ -219,8 +270,21 @@ class _Follower:
 
     def take(self, time: float, humans: Humans) -> None:
         numbers = self.tracker(humans, time, self.new)
+        for gone, _ in self.tracker.merged:
+            self._drop(gone)
         there = numbers >= 0
         self.ahead.append(_Frame(next(self._frames), time, humans[there], numbers[there]))
+
+    def _drop(self, number: int) -> None:
+        """Take a duplicate out of the frames that are not given yet, if it has no id so far."""
+        if number in self.ids:
+            return
+        for at, frame in enumerate(self.ahead):
+            kept = frame.numbers != number
+            if not kept.all():
+                self.ahead[at] = dataclasses.replace(
+                    frame, humans=frame.humans[kept], numbers=frame.numbers[kept]
+                )
 
     def rest(self) -> Iterator[Humans]:
         while self.ahead:

@@ -174,3 +174,37 @@ def test_impossible_settings_are_refused():
         Tracking(memory=-1)
     with pytest.raises(ValueError, match="gaps of 20 frames cannot be filled with a lookahead of 10"):
         Tracking(lookahead=10, fill=20)
+
+
+def doubled(crowd: Callable[..., Humans], *, first: int, last: int, passing: bool = False) -> list[Humans]:
+    """60 frames of somebody, who is predicted twice from `first` on, 5 cm beside and a tenth deeper."""
+    frames = []
+    for i in range(60):
+        people: dict[float, Place] = {0.3: (0.5, 0, 3.0)}
+        if first <= i < last:
+            x = 0.55 if not passing else -1 + i / 20
+            people[0.301] = (x, 0, 3.3 if not passing else 3.5)
+        frames.append(crowd(people, scores=[0.9, 0.6][: len(people)]))
+    return frames
+
+
+def test_a_second_prediction_of_somebody_tracked_is_no_new_person(crowd):
+    result = list(follow(timed(doubled(crowd, first=10, last=60)), STILL, new=0.3))
+    assert [h.track_ids.tolist() for h in result] == [[1]] * 60
+
+
+def test_two_tracks_in_the_same_place_are_one(crowd):
+    """Apart in the first frame, so that both are born."""
+    frames = doubled(crowd, first=0, last=60)
+    frames[0] = crowd({0.3: (0.5, 0, 3.0), 0.301: (1.2, 0, 3.3)}, scores=[0.9, 0.6])
+    ids = [h.track_ids.tolist() for h in follow(timed(frames), STILL, new=0.3)]
+    assert ids == [[1]] * 60  # nothing of the second is left, since the frames were not given yet
+    live = [h.track_ids.tolist() for h in follow(timed(frames), Tracking(0, 0, smoothing=None), new=0.3)]
+    assert live[0] == [1, 2]
+    assert live[-30:] == [[1]] * 30
+
+
+def test_who_passes_before_somebody_stays(crowd):
+    result = list(follow(timed(doubled(crowd, first=0, last=60, passing=True)), STILL, new=0.3))
+    assert [len(h) for h in result] == [2] * 60
+    assert {i for h in result for i in h.track_ids.tolist()} == {1, 2}
