@@ -110,7 +110,7 @@ class Humans:
     Raises:
         ValueError: an array has another length or shape, or numbers that are not finite; it is named.
 
-    Example:
+    Examples:
         >>> model = load_model()
         >>> humans = model.predict("street.jpg")
         >>> humans.vertices.shape[0] == humans.scores.shape[0] == len(humans)
@@ -193,10 +193,12 @@ class Humans:
             image_size: (height, width) in pixels.
             body: name of the body; that of the topology if not given.
             unpredicted: as in `Humans`.
-            vertex_count, rotation_count, shape_count, expression_count: trailing lengths; those of the
-                topology if not given.
+            vertex_count: length V of the vertices; that of the topology if not given, as all that follow.
+            rotation_count: length R of the pose.
+            shape_count: length S of the shape.
+            expression_count: length E of the expression.
 
-        Example:
+        Examples:
             >>> camera = {"K": np.eye(3), "K_source": "given", "image_size": (480, 640)}
             >>> len(Humans.empty(topology=humans.topology, **camera))
             0
@@ -235,7 +237,7 @@ class Humans:
         Raises:
             ValueError: no parts, other bodies, other image sizes, or only some parts have track_ids.
 
-        Example:
+        Examples:
             >>> len(Humans.concatenate([humans, humans[:1]])) == len(humans) + 1
             True
         """
@@ -305,7 +307,7 @@ class Humans:
     def nearest_first(self) -> Humans:
         """The same people, sorted by `distances`.
 
-        Example:
+        Examples:
             >>> bool((np.diff(humans.nearest_first().distances) >= 0).all())
             True
         """
@@ -323,7 +325,7 @@ class Humans:
         Raises:
             ValueError: the body has no such set; the message lists those there are.
 
-        Example:
+        Examples:
             >>> keypoints = humans.keypoints("coco17")
             >>> keypoints.xyz.shape == (len(humans), 17, 3)
             True
@@ -344,7 +346,7 @@ class Humans:
             occluded: include what is hidden behind other people (amodal masks). By default the nearest
                 person hides those behind, and no pixel belongs to two people.
 
-        Example:
+        Examples:
             >>> masks = humans.masks()
             >>> masks.shape == (len(humans), *humans.image_size)
             True
@@ -363,7 +365,7 @@ class Humans:
             metres, rotvec (R, 3) axis-angle in radians, expression (E,), shape (S,), v3d (V, 3) and j3d
             (J, 3) in metres, j2d (J, 2) in pixels.
 
-        Example:
+        Examples:
             >>> [person["transl"].shape for person in humans[:1].to_dicts()]
             [(3,)]
         """
@@ -395,7 +397,7 @@ class Humans:
             ImportError: pandas is not installed.
             ValueError: the body has no such keypoint set.
 
-        Example:
+        Examples:
             >>> table = humans.to_pandas()
             >>> len(table) == len(humans)
             True
@@ -428,7 +430,7 @@ class Humans:
         Axes as in glTF and in our mesh files: x right, y up, z to the viewer, metres; the camera is in the
         origin. `numbers` names the people, score and track id are in the metadata of each mesh.
 
-        Example:
+        Examples:
             >>> scene = humans.to_trimesh()
             >>> sorted(scene.geometry)[:1]
             ['person_1']
@@ -452,7 +454,7 @@ class Humans:
         Raises:
             ValueError: the frame is unknown; the message lists the known ones.
 
-        Example:
+        Examples:
             >>> there = humans.in_frame("blender")
             >>> bool(np.allclose(there.vertices[..., 1], humans.vertices[..., 2]))  # depth is Blender's y
             True
@@ -509,7 +511,7 @@ class Humans:
         Returns:
             The path. See `multihmr.save` for the formats and errors.
 
-        Example:
+        Examples:
             >>> humans.save("street.glb").name
             'street.glb'
         """
@@ -527,7 +529,7 @@ class Humans:
             Html that a notebook displays; `.save("people.html")` writes a page for any browser. Neither
             needs the internet.
 
-        Example:
+        Examples:
             >>> page = humans.show("street.jpg").save("people.html")
         """
         from .visualization.notebook import show
@@ -537,7 +539,7 @@ class Humans:
     def draw(self, image: Any = None, **options: Any) -> np.ndarray:
         """(H', W', 3) uint8 picture of the people over `image`; options as in `multihmr.draw`.
 
-        Example:
+        Examples:
             >>> picture = humans.draw("street.jpg", side_views=False, boxes=True)
             >>> picture.shape == (*humans.image_size, 3)
             True

@@ -66,7 +66,7 @@ class Model(NetworkHandle):
         runtime: how the network is computed in predict*: torch itself, or as load_model(backend=...) says.
         licence: of the weights.
 
-    Example:
+    Examples:
         >>> from multihmr import load_model
         >>> model = load_model()
         >>> humans = model.predict("examples/images/group.jpg")
@@ -582,7 +582,7 @@ class TopDownModel(Model):
     Attributes:
         detector: the model that finds people, and predicts the camera, where these are not given.
 
-    Example:
+    Examples:
         >>> from multihmr import load_model
         >>> model = load_model("glnet-anny-hybrid")
         >>> len(model.predict("examples/images/astronaut.jpg", boxes=[[60, 0, 460, 512]]))
@@ -801,7 +801,7 @@ def load_model(
         ConnectionError: no address gave the file.
         OSError: it cannot be written to the cache folder.
 
-    Example:
+    Examples:
         >>> model = load_model(device="cpu")
         >>> len(model.predict("street.jpg")) > 0
         True

@@ -127,7 +127,7 @@ RELEASES = {
 def list_models() -> list[Release]:
     """The releases that `load_model` knows by name, each with name, body, licence, size and description.
 
-    Example:
+    Examples:
         >>> bundled = [release.name for release in list_models() if not release.urls]
         >>> len(bundled) >= 1
         True

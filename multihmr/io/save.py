@@ -77,7 +77,7 @@ def save(
         FileNotFoundError: the folder does not exist.
         ImportError: the format needs a package that is not installed.
 
-    Example:
+    Examples:
         >>> save(humans, "people.glb").name
         'people.glb'
         >>> save(humans, "rigged.glb", rigged=True, bones="mixamo", rest="t-pose").name
@@ -168,7 +168,7 @@ def load(path: str | os.PathLike[str], body: Any = None) -> Humans:
         FileNotFoundError: there is no such file.
         ValueError: it is no such .npz, or of another body; the message says what reads it.
 
-    Example:
+    Examples:
         >>> again = load_humans(humans.save("people.npz"))
         >>> bool(np.allclose(again.vertices, humans.vertices, atol=1e-5))
         True

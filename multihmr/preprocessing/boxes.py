@@ -17,7 +17,8 @@ def check_boxes(boxes: Any, height: int, width: int) -> np.ndarray:
 
     Args:
         boxes: (N, 4) x0, y0, x1, y1 in pixels, of any array type.
-        height, width: of the image.
+        height: of the image [pixels].
+        width: of the image [pixels].
 
     Returns:
         (N, 4) float64 boxes, each of which shows a part of the image; they may reach beyond it.

@@ -69,7 +69,7 @@ def draw(
         ValueError: the image has not the size of the one in which the people were found, the opacity is not
             between 0 and 1, or the body has no such keypoint set.
 
-    Example:
+    Examples:
         >>> picture = draw(humans, "street.jpg", opacity=0.5, keypoints="coco17", ids=True)
         >>> picture.dtype, picture.ndim
         (dtype('uint8'), 3)
