@@ -315,6 +315,24 @@ class Model(NetworkHandle):
                 found += self._predict_distorted(batch, cameras, tables, options, lens)
         return found
 
+    def predict_many(
+        self, source: Any, *, batch_size: int = 8, **options: Any
+    ) -> Iterator[tuple[Any, Humans]]:
+        """Yield (source, Humans) of each image of a folder, glob, video or iterable, in constant memory.
+
+        Args:
+            source: a folder with its subfolders, a glob, an address, a video, or an iterable of images. Of
+                files the path is yielded, of frames (path, number), of other images their number.
+            batch_size: images that go through the network at once; threads decode the next ones meanwhile.
+            **options: fov, threshold, max_people, tiles, as in `predict_batch`.
+
+        Raises:
+            ValueError, OSError: an image cannot be read, as it is reached.
+        """
+        from .video.predict_many import predict_many
+
+        return predict_many(self, source, batch_size=batch_size, **options)
+
     def predict_video(
         self,
         source: Any,

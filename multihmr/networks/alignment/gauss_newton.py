@@ -170,7 +170,8 @@ class Alignment(nn.Module):
         """(P, B, 3, 3) by what each bone turns, before the turns of those above it, and (P, 3) the way of all
         [m]."""
         people, bones = joints_PB3.shape[:2]
-        turns_PB33 = torch.eye(3, device=points_PK3.device).expand(people, bones, 3, 3)
+        eye_33 = torch.eye(3, device=points_PK3.device, dtype=points_PK3.dtype)
+        turns_PB33 = eye_33.expand(people, bones, 3, 3)
         shift_P3 = torch.zeros_like(points_PK3[:, 0])
         place_P3 = (self.place_3 * heads_P3[:, 2:].clamp(min=LEAST_DEPTH)).pow(-2)
         precision_PN = torch.cat([place_P3, self.precision_B.repeat_interleave(3).expand(people, -1)], dim=1)
@@ -213,7 +214,8 @@ class Alignment(nn.Module):
         places: list[Tensor] = []
         for number, bone in enumerate(BONES):
             if bone.parent < 0:
-                above.append(torch.eye(3, device=joints_PB3.device).expand_as(turns_PB33[:, 0]))
+                eye_33 = torch.eye(3, device=joints_PB3.device, dtype=joints_PB3.dtype)
+                above.append(eye_33.expand_as(turns_PB33[:, 0]))
                 places.append(joints_PB3[:, number])
                 continue
             turned_P33 = above[bone.parent] @ turns_PB33[:, bone.parent]
@@ -290,7 +292,7 @@ def rotations(vectors: Tensor) -> Tensor:
     x, y, z = vectors.unbind(-1)
     zero = torch.zeros_like(x)
     cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).unflatten(-1, (3, 3))
-    eye = torch.eye(3, device=vectors.device)
+    eye = torch.eye(3, device=vectors.device, dtype=vectors.dtype)
     return eye + angle.sin() / angle * cross + (1 - angle.cos()) / angle.square() * (cross @ cross)
 
 

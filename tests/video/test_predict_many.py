@@ -1,0 +1,75 @@
+"""Many images in constant memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from clips import StandIn, picture, write_film
+from PIL import Image
+
+from multihmr.humans import Humans
+from multihmr.video.predict_many import predict_many
+
+
+class Model(StandIn):
+    """Keeps how many images each batch had."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches: list[int] = []
+
+    def predict_batch(self, images: list[Any], Ks: Any = None, **options: Any) -> list[Humans]:
+        self.batches.append(len(images))
+        return super().predict_batch(images, [None] * len(images), fov=options.get("fov"))
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    for name in ("b.png", "a.png", "sub/c.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(picture()).save(tmp_path / name)
+    return tmp_path
+
+
+def test_folders_globs_lists_and_videos(folder):
+    def names(source: Any) -> list[Any]:
+        result = list(predict_many(Model(), source, batch_size=2))
+        assert all(len(humans) == 2 for _, humans in result)
+        return [name for name, _ in result]
+
+    assert names(folder) == [folder / "a.png", folder / "b.png", folder / "sub" / "c.png"]
+    assert names(str(folder / "*.png")) == [folder / "a.png", folder / "b.png"]
+    assert names([folder / "b.png", str(folder / "a.png")]) == [folder / "b.png", str(folder / "a.png")]
+    assert names(picture() for _ in range(3)) == [0, 1, 2]
+    assert names(folder.glob("*.png").__iter__()) != []
+    film = write_film(folder / "film.mp4", [picture()] * 3)
+    assert names(film) == [(str(film), 0), (str(film), 1), (str(film), 2)]
+
+
+def test_an_endless_source_is_read_three_batches_ahead_at_most():
+    read = 0
+
+    def endless() -> Any:
+        nonlocal read
+        while True:
+            read += 1
+            yield picture()
+
+    model = Model()
+    stream = predict_many(model, endless(), batch_size=4, fov=50)
+    for _ in range(9):
+        next(stream)
+    assert model.batches == [4, 4, 4]
+    assert read <= 12 + 8
+    stream.close()
+
+
+def test_what_cannot_be_read_says_so(folder):
+    with pytest.raises(ValueError, match="matches nothing"):
+        list(predict_many(Model(), str(folder / "*.gif")))
+    with pytest.raises(ValueError, match="expected a path or an iterable of images, got int"):
+        list(predict_many(Model(), 3))
+    with pytest.raises(ValueError, match="batch_size must be at least 1"):
+        list(predict_many(Model(), folder, batch_size=0))
