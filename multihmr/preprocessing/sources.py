@@ -52,9 +52,9 @@ def stem_of(text: str) -> str:
     return stem.strip(". ")[:100] or "image"
 
 
-def shorten(text: str, length: int = 80) -> str:
-    """Text for a message: its beginning, if it is long."""
-    return text if len(text) <= length else f"{text[:length]}... ({len(text)} characters)"
+def shorten(text: str, length: int = 300) -> str:
+    """Text for a message: its beginning, if it is long. Paths are whole, since their end tells most."""
+    return text if len(text) <= length else f"{text[:80]}... ({len(text)} characters)"
 
 
 def read_url(

@@ -178,7 +178,7 @@ def test_fixed_shapes_say_what_forward_says():
     images = torch.rand(2, 3, 64, 64)
     threshold = float(model(images, threshold=0.0).centers.scores_P.median())
     asked = model(images, threshold=threshold, max_people=4)
-    fixed = model.fixed(images, people=4, threshold=threshold)
+    fixed = model.forward_fixed(images, people=4, threshold=threshold)
     order = torch.argsort(asked.centers.image_index_P * 2 - asked.centers.scores_P, stable=True)
     there = fixed.centers.mask_BQ.flatten()
     assert 0 < len(order) == int(there.sum())
