@@ -820,9 +820,9 @@ def load_model(
         OSError: it cannot be written to the cache folder.
 
     Examples:
-        >>> model = load_model(device="cpu")
-        >>> len(model.predict("street.jpg")) > 0
-        True
+        >>> from multihmr import load_model
+        >>> load_model(device="cpu").body.name
+        'anny'
     """
     from .hub.loading import load_network
     from .runtime.backends import check_backend, make_runtime

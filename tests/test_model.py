@@ -155,3 +155,18 @@ def test_the_examples_in_the_docstrings_run(monkeypatch):
     assert sum(len(test.examples) for test in found) == 7
     for test in found:
         assert runner.run(test).failed == 0, test.name
+
+
+def test_people_are_sorted_by_the_distance_that_is_printed():
+    """2.5 m to the side at 3 m depth is 3.9 m away: farther than somebody 3.2 m straight ahead."""
+    from types import SimpleNamespace
+
+    from multihmr.networks.base import Predictions
+
+    heads_P3 = torch.tensor([[2.5, 0, 3.0], [0, 0, 3.2], [0, 0, 9.0]])
+    centers = SimpleNamespace(image_index_P=torch.tensor([0, 0, 1]), scores_P=torch.tensor([0.9, 0.8, 0.7]))
+    parts = ("pose_PR33", "shape_PS", "expression_PE", "vertices_PV3", "joints_PJ3")
+    found = SimpleNamespace(centers=centers, translation_P3=heads_P3, **dict.fromkeys(parts, heads_P3))
+    people = Predictions.of_image(found, 0)
+    assert people["translation"][:, 2].tolist() == pytest.approx([3.2, 3.0])
+    assert people["scores"].tolist() == pytest.approx([0.8, 0.9])

@@ -49,8 +49,6 @@ EXTRAS = {
     "gradio": "demo",
     "ray": "cluster",
     "pyarrow": "cluster",
-    "pythonosc": "live",
-    "websockets": "live",
 }
 
 

@@ -6,6 +6,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -50,19 +51,19 @@ def _readers(source: Any) -> Iterator[tuple[Any, Callable[[], LoadedImage]]]:
         text = str(source)
         if text.startswith(_STREAMS) or Path(text).suffix.lower() in VIDEO_SUFFIXES:
             for frame in open_video(source):
-                yield (text, frame.number), lambda image=frame.image: image
+                yield (text, frame.number), partial(load_image, frame.image)
             return
         found = find_images([text])
         if found.bad:
             raise ValueError(found.bad[0][1])
         for image in found.images:
-            yield image, lambda image=image: load_image(image)
+            yield image, partial(load_image, image)
         return
     if not isinstance(source, Iterable):
         raise ValueError(f"expected a path or an iterable of images, got {type(source).__name__}")
     for number, image in enumerate(source):
         name = image if isinstance(image, (str, os.PathLike)) else number
-        yield name, lambda image=image: load_image(image)
+        yield name, partial(load_image, image)
 
 
 def _read_ahead(
