@@ -28,7 +28,7 @@ FAR = 1e6  # cost of a pair that cannot be
 SAME_ACROSS = 0.3  # metres across the view, median over the joints: predictions of one person are nearer
 SAME_DEPTH = 0.25  # difference of log depths, which is where predictions of one person differ most
 MERGE_SECONDS = 0.8  # in the same place, after which two tracks are one; people who pass are quicker
-BIRTH_OVERLAP = 0.4  # of boxes (intersection over union), above which nobody new is tracked
+BIRTH_OVERLAP = 0.4  # of boxes (intersection over union), above which no new track starts
 LIVE_SHAPES = 30  # sights over which the shape of somebody settles where there is no lookahead
 
 
@@ -179,9 +179,9 @@ def _same_place(humans: Humans) -> np.ndarray:
     """(N, N) bool: pairs that are predictions of one person, by joints in the image and depths."""
     depth = np.maximum(humans.pelvis[:, 2], 0.05)
     metres = np.minimum(depth[:, None], depth[None]) / humans.K[1, 1]  # per pixel, at the nearer one
-    apart = np.linalg.norm(humans.joints_2d[:, None] - humans.joints_2d[None], axis=-1)
-    apart = np.median(apart, axis=-1) * metres  # the median, since arms differ most
-    same = (apart < SAME_ACROSS) & (np.abs(np.log(depth[:, None] / depth[None])) < SAME_DEPTH)
+    across = np.linalg.norm(humans.joints_2d[:, None] - humans.joints_2d[None], axis=-1)
+    across = np.median(across, axis=-1) * metres  # the median, since arms differ most
+    same = (across < SAME_ACROSS) & (np.abs(np.log(depth[:, None] / depth[None])) < SAME_DEPTH)
     np.fill_diagonal(same, False)
     return same
 
