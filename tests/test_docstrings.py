@@ -21,7 +21,7 @@ METHODS = [
     for name, value in vars(Humans).items()
     if not name.startswith("_") and (inspect.isfunction(value) or isinstance(value, classmethod))
 ]
-NO_EXAMPLE = {"to", "to_supervision", "measurements", "to_rerun"}  # deprecated, or of optional packages
+NO_EXAMPLE = {"to", "to_supervision", "measurements"}  # deprecated, or of optional packages
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,6 @@ EXTRAS = {
     "supervision": set(),
     "bpy": set(),
     "pandas": set(),
-    "rerun": set(),
     "timm": {"networks/backbones/timm_backbones.py"},
     "tensorboard": set(),
     "anny": set(),
