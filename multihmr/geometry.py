@@ -94,7 +94,7 @@ def rotmat_to_rot6d(rotmat: Tensor) -> Tensor:
 
 
 def depth_to_code(depth: Tensor, focal: Tensor, size: Tensor | float) -> Tensor:
-    """log of the depth [m] that the person would have if the image of side `size` pixels showed 60 degrees.
+    """Log of the depth [m] that the person would have if the image of side `size` pixels showed 60 degrees.
 
     An image does not distinguish a near person with a short lens from a far one with a long lens; dividing
     the focal length out leaves what the pixels do show (Multi-HMR, focal normalisation).

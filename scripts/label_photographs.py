@@ -82,7 +82,7 @@ def main() -> None:
 def seen(backbone: HybridMoveNet, pixels: np.ndarray, size: int) -> tuple[list[list[float]], bool]:
     """The points (x, y, labelled; 51 numbers) of each person who is sure, and whether there are others."""
     window = Letterbox.whole(*pixels.shape[:2], size)
-    image = (window.pixels(pixels)[None] * 2 - 1).contiguous(memory_format=torch.channels_last)
+    image = (window.to_tensor(pixels)[None] * 2 - 1).contiguous(memory_format=torch.channels_last)
     answers = backbone.stem.answers(backbone.stem(image)[-1])
     pose = Pose.of(answers)
     scores_Bhw = pose.center_B1hw.sigmoid()[:, 0]

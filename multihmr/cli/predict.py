@@ -54,7 +54,6 @@ FORMATS = {
     "usdz": ".usdz",
 }
 DEFAULT_FORMATS = "overlay,glb,npz,json"
-SUFFIXES = image_files.IMAGE_SUFFIXES
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

@@ -34,7 +34,8 @@ class _Rows:
 class State(_Rows):
     """root_P33 turns the body into the frame of the world (the first camera's), pelvis_P3 is the root joint
     there [m], pose_PD coordinates of the pose (the prior's, then rotation vectors of extra bones [rad]),
-    shape_PS in [0, 1], component_P which Gaussian of the prior holds."""
+    shape_PS in [0, 1], component_P which Gaussian of the prior holds.
+    """
 
     root_P33: Tensor
     pelvis_P3: Tensor

@@ -185,8 +185,10 @@ def difference(one: _Sight, other: _Sight) -> float:
 def _fit_groups(
     predictions: Sequence[Humans], cameras: Sequence[np.ndarray], sources: np.ndarray, body: Any
 ) -> FittedHumans:
-    """One body for each group, in the frame of the first camera: points of all views, and where networks see
-    them in space about the pelvis."""
+    """One body for each group, in the frame of the first camera.
+
+    It is fitted to the points of all views and to the networks' 3D points about the pelvis.
+    """
     people, views = sources.shape
     xy, confidence = np.zeros((views, people, 17, 2)), np.zeros((views, people, 17))
     space = np.full((views, people, 17, 3), np.nan)  # in the frame of the first camera

@@ -187,8 +187,10 @@ def config_of(checkpoint: Checkpoint, config_class: Any) -> Any:
 
 
 class CurrentNames(Mapping[str, Tensor]):
-    """Tensors under the names that `model` has for them today: `renamed_parameters` of its class says which
-    prefixes were others in older files."""
+    """Tensors under the names that `model` has for them today.
+
+    `renamed_parameters` of its class says which prefixes were others in older files.
+    """
 
     def __init__(self, tensors: Mapping[str, Tensor], model: torch.nn.Module) -> None:
         prefixes = getattr(model, "renamed_parameters", {})

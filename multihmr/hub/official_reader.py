@@ -91,7 +91,7 @@ def _allowed() -> contextlib.AbstractContextManager[Any]:
 
 
 def _numpy_scalar(core: str) -> Any:
-    """numpy's function behind all pickled scalars, under the name that a file calls it by."""
+    """Numpy's function behind all pickled scalars, under the name that a file calls it by."""
 
     def scalar(*args: Any) -> Any:
         return np.float64(0).__reduce__()[0](*args)

@@ -152,6 +152,6 @@ def unknown_release(name: str) -> str:
 
 
 def _spellings() -> dict[str, str]:
-    """lower case, whole and short -> name."""
+    """Lower case, whole and short -> name."""
     whole = {name.lower(): name for name in RELEASES}
     return whole | {key.removeprefix("multihmr_"): name for key, name in whole.items()}

@@ -36,7 +36,6 @@ from .records import FRAME, humans_to_coco, humans_to_json
 from .tables import humans_to_csv
 
 RIGGED = (".glb", ".bvh", ".fbx")
-_IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".heic", ".tif", ".tiff", ".bmp", ".gif")
 NPZ_FORMAT = "multihmr-humans-1"
 
 # Humans' fields that describe people and are stored; vertices follow from them through the body.

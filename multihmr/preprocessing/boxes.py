@@ -48,8 +48,10 @@ def check_boxes(boxes: Any, height: int, width: int) -> np.ndarray:
 
 
 def box_of_points(points: np.ndarray, height: int, width: int) -> np.ndarray | None:
-    """(M, 2) pixels -> (4,) the box of those within the image, a tenth larger on each side for the body
-    around them, cut to the image; None if there are none."""
+    """(M, 2) pixels -> (4,) the box of those within the image; None if there are none.
+
+    It is a tenth larger on each side, for the body around them, and cut to the image.
+    """
     limit = np.array([width, height])
     inside = points[((points >= 0) & (points < limit)).all(-1)]
     if not len(inside):

@@ -71,8 +71,10 @@ class Letterbox:
 
     @classmethod
     def person(cls, x0: float, y0: float, x1: float, y1: float, size: int) -> Letterbox:
-        """A person's box with context around it, the input of top-down networks: 1.25 times its longer side,
-        at least `SMALLEST_CROP` pixels of the image."""
+        """A person's box with context around it, the input of top-down networks.
+
+        Its side is 1.25 times the longer side of the box, at least `SMALLEST_CROP` pixels of the image.
+        """
         half = max(PERSON_CONTEXT * max(x1 - x0, y1 - y0), SMALLEST_CROP) / 2
         x, y = (x0 + x1) / 2, (y0 + y1) / 2
         return cls.box(x - half, y - half, x + half, y + half, size)

@@ -76,6 +76,7 @@ class MotionFilter:
         self.count = 0
 
     def __call__(self, moment: Moment) -> Moment:
+        """The moment after the filter, which remembers it."""
         seconds = abs(moment.time - self.time)
         if seconds > LONG_AGO:
             self._begin()

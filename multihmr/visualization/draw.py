@@ -278,7 +278,7 @@ class _Plan:
     """A parallel view with a metric grid, the camera and its field of view, drawn in samples."""
 
     def __init__(self, humans: Humans, size: tuple[int, int], axes: np.ndarray, text: int) -> None:
-        """size (width, height) and the height of the text in pixels."""
+        """Size (width, height) and the height of the text in pixels."""
         self.humans, self.axes, self.pixels = humans, axes, size
         samples = min(SAMPLES, PLAN_SIDE / max(size))
         self.size = (max(1, round(samples * size[0])), max(1, round(samples * size[1])))
