@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
+import pytest
+
 import multihmr
 
 PACKAGE = Path(multihmr.__file__).parent
@@ -53,6 +55,7 @@ def unused(sources: dict[str, str]) -> set[str]:
     }
 
 
+@pytest.mark.slow
 def test_every_module_constant_is_read() -> None:
     """What only tests read is no setting either."""
     sources = {str(path.relative_to(PACKAGE)): path.read_text(encoding="utf-8") for path in FILES}

@@ -94,6 +94,7 @@ def test_the_table_names_modules_that_there_are(new: str) -> None:
     assert importlib.util.find_spec(f"multihmr.{new}") is not None
 
 
+@pytest.mark.slow
 def test_a_from_import_warns_and_works() -> None:
     done = fresh("import warnings; warnings.simplefilter('always'); from multihmr.frames import open_video")
     assert done.returncode == 0

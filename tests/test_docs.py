@@ -192,6 +192,7 @@ def test_what_follows_from_the_fields_is_there():
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["anny", "anny-163"])
 def test_the_sizes_of_the_bodies(name):
     body = load_body(name)

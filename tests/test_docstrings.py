@@ -40,6 +40,7 @@ def run(text: str, names: dict[str, Any], where: str) -> int:
     return len(test.examples)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["Humans", *METHODS])
 def test_examples_of_humans_run(name: str, names: dict[str, Any], tmp_path: Path, monkeypatch: Any) -> None:
     shutil.copy(PICTURE, tmp_path / "street.jpg")
@@ -49,6 +50,7 @@ def test_examples_of_humans_run(name: str, names: dict[str, Any], tmp_path: Path
     assert count or name in NO_EXAMPLE, f"Humans.{name} has no example"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_examples_of_functions_run(
     name: str, names: dict[str, Any], tmp_path: Path, monkeypatch: Any

@@ -60,6 +60,7 @@ def places(text: str) -> Iterator[int]:
             yield node.lineno
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_text_is_utf8(path: Path) -> None:
     assert not list(places(path.read_text(encoding="utf-8"))), "give encoding='utf-8'"

@@ -23,10 +23,12 @@ def model(request) -> Model:
     return load_model(request.param, device="cpu")
 
 
+@pytest.mark.slow
 def test_both_families_are_bundled() -> None:
     assert {type(load_model(name, device="cpu")) for name in BUNDLED} == {Model, TopDownModel}
 
 
+@pytest.mark.slow
 def test_predict_and_its_options(model: Model) -> None:
     one = model.predict(IMAGES / "astronaut.jpg")
     batch = model.predict_batch(
@@ -38,12 +40,14 @@ def test_predict_and_its_options(model: Model) -> None:
     assert len(model.fingerprint) == 16
 
 
+@pytest.mark.slow
 def test_a_video(model: Model) -> None:
     pixels = load_image(IMAGES / "astronaut.jpg").pixels
     frames = list(model.predict_video([pixels] * 3))
     assert [humans.track_ids.tolist() for humans in frames if humans.track_ids is not None] == [[1]] * 3
 
 
+@pytest.mark.slow
 def test_the_video_command(model: Model, tmp_path: Path) -> None:
     (tmp_path / "frames").mkdir()
     for number in range(2):
@@ -74,6 +78,7 @@ def test_bench_times_it(model: Model) -> None:
     assert seconds["end to end"] > 0
 
 
+@pytest.mark.slow
 def test_it_travels_to_the_workers_of_a_cluster(model: Model) -> None:
     again = pickle.loads(pickle.dumps(model))
     picture = np.zeros((64, 64, 3), np.uint8)

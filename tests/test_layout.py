@@ -90,6 +90,7 @@ def imports(path: Path) -> Iterator[tuple[str, bool]]:
     yield from walk(parse(path), False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", FILES, ids=IDS)
 def test_optional_packages_are_imported_where_they_are_used(path: Path) -> None:
     for name, lazy in imports(path):
@@ -147,6 +148,7 @@ def circles(graph: dict[str, set[str]]) -> list[set[str]]:
     return [group for i, group in enumerate(groups) if group not in groups[:i]]
 
 
+@pytest.mark.slow
 def test_no_import_circle_but_for_the_facade_on_humans() -> None:
     """Lazy and type-only imports counted."""
     graph = import_graph()
@@ -196,6 +198,7 @@ def test_every_folder_is_installed() -> None:
     assert listed == {".".join(folder.relative_to(PACKAGE.parent).parts) for folder in folders}
 
 
+@pytest.mark.slow
 def test_importing_is_light() -> None:
     show = "print(*{name.partition('.')[0] for name in sys.modules})"
     code = f"import sys, multihmr; {show}; from multihmr import list_models, load_model; {show}"
@@ -208,6 +211,7 @@ def test_importing_is_light() -> None:
     assert not doors & (heavy - {"PIL"})  # which load_model needs anyway, to read images
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", FILES, ids=IDS)
 def test_functions_fit_a_screen(path: Path) -> None:
     code = code_lines(path)
@@ -244,6 +248,7 @@ def code_lines(path: Path) -> set[int]:
     return lines
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", FILES, ids=IDS)
 def test_style_rules(path: Path) -> None:
     tree, room = parse(path), room_of(path)

@@ -26,6 +26,7 @@ def astronaut():
     return pytest.importorskip("skimage.data", reason="its pictures come with scikit-image").astronaut()
 
 
+@pytest.mark.slow
 def test_the_astronaut_is_found_once_with_the_head_where_it_is(model, astronaut):
     humans = model.predict(astronaut)
     assert len(humans) == 1
@@ -41,6 +42,7 @@ def test_grace_hopper_is_found_once_with_the_head_where_it_is(model):
     assert np.abs(head - (255, 200)).max() < 60  # 10 % of 600 pixels
 
 
+@pytest.mark.slow
 def test_mixed_sizes_in_a_batch_are_as_one_by_one(model, astronaut):
     nobody = np.full((90, 200, 3), 128, np.uint8)
     pictures = [astronaut, astronaut[:, 60:400], nobody, astronaut[:400], nobody]
@@ -51,6 +53,7 @@ def test_mixed_sizes_in_a_batch_are_as_one_by_one(model, astronaut):
         np.testing.assert_allclose(one.vertices, other.vertices, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_batches_of_nobody(model):
     nobody = [np.full((64, 64, 3), value, np.uint8) for value in (0, 128, 255)]
     assert [len(humans) for humans in model.predict_batch(nobody)] == [0, 0, 0]
@@ -68,6 +71,7 @@ def test_joints_project_onto_their_pixels_with_K(model, astronaut, crop):
     np.testing.assert_allclose(projected[..., :2] / projected[..., 2:], humans.joints_2d, atol=0.1)
 
 
+@pytest.mark.slow
 def test_doubling_the_resolution_moves_nobody(model, astronaut):
     doubled = np.asarray(Image.fromarray(astronaut).resize((1024, 1024), Image.Resampling.BICUBIC))
     small, large = model.predict(astronaut, fov=50), model.predict(doubled, fov=50)
@@ -82,6 +86,7 @@ def test_a_saved_result_gives_the_same_vertices(model, astronaut, tmp_path):
     np.testing.assert_allclose(again.vertices, humans.vertices, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_camera_in_its_order(model, astronaut):
     K = np.array([[600.0, 0, 256], [0, 600, 256], [0, 0, 1]])
     assert model.predict(astronaut, K).K_source == "given"

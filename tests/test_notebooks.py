@@ -24,6 +24,7 @@ def pictures(notebook: nbformat.NotebookNode) -> list[str]:
     return [kind for output in outputs for kind in output.get("data", {}) if kind.startswith("image/")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs(path: Path, tmp_path: Path) -> None:
     if path.stem.startswith("5"):
@@ -46,6 +47,7 @@ def test_a_notebook_is_stored_as_it_ran(path: Path) -> None:
     assert str(ROOT) not in path.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_a_cell_that_raises_is_noticed(tmp_path: Path) -> None:
     broken = tmp_path / "broken.ipynb"
     nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1 / 0")]), broken)

@@ -191,6 +191,7 @@ def test_pages_have_no_private_words(path: Path) -> None:
     assert not in_page(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
 def test_sources_have_no_private_words(path: Path) -> None:
     assert not in_source(path)

@@ -43,6 +43,7 @@ def test_a_slice_crosses_edges_where_they_are_that_high() -> None:
     np.testing.assert_allclose(sorted(slice_mesh(vertices, edges, 1.0).tolist()), [[0, 1], [1, 0]])
 
 
+@pytest.mark.slow
 def test_measurements_are_those_of_the_package(body: Anny) -> None:
     found = measure(body, SHAPES)
     rest = body.rest(torch.from_numpy(SHAPES), torch.zeros(len(SHAPES), body.expression_count))
@@ -64,6 +65,7 @@ def test_measurements_of_people_are_as_people_are(body: Anny) -> None:
     np.testing.assert_allclose(found.arm_length / found.height, 0.295, atol=0.02)
 
 
+@pytest.mark.slow
 def test_a_known_height_scales_all(body: Anny) -> None:
     own, known = measure(body, SHAPES[:2]), measure(body, SHAPES[:2], height=1.7)
     np.testing.assert_allclose(known.height, 1.7, rtol=1e-6)
@@ -82,6 +84,7 @@ def test_what_cannot_be_measured_is_refused(body: Anny) -> None:
         measure(body.with_vertices([0, 1, 2]), SHAPES)
 
 
+@pytest.mark.slow
 def test_people_measure_themselves(body: Anny) -> None:
     """The method of Humans, of fitted people."""
     from fitting.people import K, people

@@ -57,6 +57,7 @@ def test_it_is_the_package_turned_about_the_pelvis(path: Path) -> None:
     torch.testing.assert_close(rest, pelvis[:, 0], atol=1e-6, rtol=0)
 
 
+@pytest.mark.slow
 def test_npz_and_pickles_of_chumpy_and_scipy_are_alike(path: Path, tmp_path: Path) -> None:
     sparse = pytest.importorskip("scipy.sparse")
     arrays: dict[str, Any] = fake_smpl()

@@ -32,6 +32,7 @@ def people(count: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch
     return roma.rotvec_to_rotmat(rotvecs), shape, expression
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("golden", ["single", "batch2"])
 def test_equals_golden_arrays_of_the_official_network(body, golden):
     with np.load(PARITY / f"smplx_vits_448_{golden}.npz") as file:
@@ -148,6 +149,7 @@ def test_eleven_betas_count(fake_smplx_file, body):
     assert longer.topology.rest_pelvis.shape == (22, 3)
 
 
+@pytest.mark.slow
 def test_pickled_file_of_few_components_gives_the_same_body(fake_smplx_file, body, tmp_path):
     with np.load(fake_smplx_file) as stored:
         arrays = {key: stored[key] for key in stored.files}

@@ -56,6 +56,7 @@ def refusal(path: Path) -> str:
     return str(caught.value)
 
 
+@pytest.mark.slow
 def test_reads_the_components_in_use(fake_smplx_file):
     with np.load(fake_smplx_file) as stored:
         expected = stored["shapedirs"][:, :, [*range(11), *range(300, 310)]]
@@ -80,6 +81,7 @@ def test_pickles_of_arrays_are_read_without_numpy_making_them(tmp_path, protocol
     assert file.corrections.dtype == np.float32
 
 
+@pytest.mark.slow
 def test_pickled_sparse_array_in_an_npz(tmp_path):
     sparse = pytest.importorskip("scipy.sparse")
     arrays = small()

@@ -77,6 +77,7 @@ def test_straight_folded_and_vanished_limbs_have_finite_gradients(goal):
     assert goal.grad.isfinite().all()
 
 
+@pytest.mark.slow
 def test_joints_and_twists_give_the_pose_back(body, people):
     parameters, limbs = people
     rest = rest_joints(body, *parameters[1:])

@@ -14,6 +14,7 @@ from multihmr.data.webdataset import Shards
 from multihmr.io.save import load
 
 
+@pytest.mark.slow
 def test_keypoints_become_files_and_shards(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     truth = people(Anny().eval(), 2, seed=3)
     pictures = tmp_path / "pictures"

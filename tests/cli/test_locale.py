@@ -73,6 +73,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_commands_end_well(folder: Path) -> None:
     pytest.importorskip("av", reason="videos need PyAV: pip install 'multihmr[video]'")
     commands = [

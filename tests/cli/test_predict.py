@@ -188,6 +188,7 @@ def test_the_summary_counts(command: Command, tmp_path, capsys):
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.slow
 def test_a_reader_that_ends_does_not_fail_pictures(tmp_path):
     """As in `multihmr predict in --out out | head -1`."""
     write(*(tmp_path / "in" / f"{i}.jpg" for i in range(4)))

@@ -260,6 +260,7 @@ def deaths(tmp_path):
     return folder
 
 
+@pytest.mark.slow
 def test_every_input_gets_one_answer_whatever_dies(cluster, tmp_path, deaths):
     source, out = tmp_path / "in", tmp_path / "out"
     source.mkdir()
@@ -325,6 +326,7 @@ predict_dataset(sys.argv[1], sys.argv[2], model=StandIn(sys.argv[3], 0.05),
 """
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_goes_on_where_it_was(cluster, tmp_path, deaths, monkeypatch):
     source, out = tmp_path / "in", tmp_path / "out"
     source.mkdir()

@@ -51,6 +51,7 @@ def test_truth_falls_where_the_picture_went(sample, seed):
     assert_dots_at_heads(moved)
 
 
+@pytest.mark.slow
 def test_no_head_leaves_the_window(sample):
     for seed in range(60):
         xy = heads(augment(sample, 128, np.random.default_rng(seed), TOPOLOGY, Augmentation(crop=1.0)))

@@ -103,6 +103,7 @@ def turned(page: Any) -> bytes:
     return page.locator("#view canvas").screenshot()
 
 
+@pytest.mark.slow
 def test_a_picture_becomes_people_to_turn_and_take_away(
     session: Callable[..., Any], served: tuple[str, Model, Path]
 ) -> None:
@@ -130,6 +131,7 @@ def test_a_picture_becomes_people_to_turn_and_take_away(
     assert np.load(download(page, "npz"))["scores"] == pytest.approx(expected.scores, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_the_threshold_is_moved_without_running_the_network(
     session: Callable[..., Any], runs: list[str]
 ) -> None:
@@ -144,6 +146,7 @@ def test_the_threshold_is_moved_without_running_the_network(
     assert len(runs) == before
 
 
+@pytest.mark.slow
 def test_bad_files_are_told_in_a_sentence(session: Callable[..., Any], tmp_path: Path) -> None:
     page = session()
     for name, content, sentence in (
@@ -163,6 +166,7 @@ def test_bad_files_are_told_in_a_sentence(session: Callable[..., Any], tmp_path:
     page.wait_for_selector(":text('exceed the maximum allowed size of 1.0 Mb')")
 
 
+@pytest.mark.slow
 def test_the_page_fits_a_phone(session: Callable[..., Any]) -> None:
     page = session(390, 844)
     give(page, EXAMPLES / "astronaut.jpg")
@@ -176,6 +180,7 @@ def test_the_page_fits_a_phone(session: Callable[..., Any]) -> None:
         assert box["width"] > 280
 
 
+@pytest.mark.slow
 def test_visitors_share_nothing_and_leave_nothing(
     session: Callable[..., Any], served: tuple[str, Model, Path]
 ) -> None:
@@ -198,6 +203,7 @@ def test_visitors_share_nothing_and_leave_nothing(
     assert not any(path.exists() for path in stored)
 
 
+@pytest.mark.slow
 def test_the_webcam_takes_a_picture(session: Callable[..., Any]) -> None:
     page = session()
     page.click("button[role=tab]:has-text('Webcam')")
@@ -207,6 +213,7 @@ def test_the_webcam_takes_a_picture(session: Callable[..., Any]) -> None:
     page.wait_for_selector("#status :text('found')")
 
 
+@pytest.mark.slow
 def test_a_video_becomes_people_frame_by_frame(session: Callable[..., Any], tmp_path: Path) -> None:
     pytest.importorskip("av", reason="videos need PyAV")
     pytest.importorskip("scipy", reason="tracking needs SciPy")
@@ -225,6 +232,7 @@ def test_a_video_becomes_people_frame_by_frame(session: Callable[..., Any], tmp_
     assert len(animated.geometry) == 1
 
 
+@pytest.mark.slow
 def test_a_running_video_can_be_cancelled(session: Callable[..., Any], tmp_path: Path) -> None:
     """Meanwhile the result of the picture before is hidden, and progress names frames."""
     pytest.importorskip("av", reason="videos need PyAV")
@@ -274,6 +282,7 @@ CONTRAST = """() => {
 }"""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_texts_have_the_contrast_of_wcag_aa(session: Callable[..., Any], scheme: str) -> None:
     page = session()

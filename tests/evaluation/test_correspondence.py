@@ -89,6 +89,7 @@ def files(tmp_path: Path) -> ProtocolFiles:
     return ProtocolFiles(tmp_path)
 
 
+@pytest.mark.slow
 def test_3dpw_compares_smpl_of_each_gender_with_what_becomes_of_smplx(files: ProtocolFiles) -> None:
     from multihmr.bodies.smpl import SMPL
 

@@ -48,6 +48,7 @@ def test_a_perfect_model_gets_full_marks(body: Body) -> None:
     assert figures.head_percent < 1e-3
 
 
+@pytest.mark.slow
 def test_the_mean_pose_baseline_reproduces_itself(body: Body) -> None:
     def mean_pose(s: Any) -> Humans:
         n = len(s.pose)
@@ -126,6 +127,7 @@ def test_who_is_hidden_may_be_found_or_missed(body: Body) -> None:
     assert evaluated(body, lambda s: oracle(body)(s)[[0, 2]], [hidden], min_visibility=0).recall == 2 / 3
 
 
+@pytest.mark.slow
 def test_the_camera_is_given_or_left_to_the_model(body: Body) -> None:
     for given in (True, False):
         model = ToyModel(body, SCENES, oracle(body))

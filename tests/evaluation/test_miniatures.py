@@ -170,6 +170,7 @@ def fed_back(
     return run
 
 
+@pytest.mark.slow
 def test_ehf(fed_back: Any, bodies: dict[int, Any], tmp_path: Path) -> None:
     truth = write_ehf(tmp_path, bodies[11])
     figures = fed_back("ehf", tmp_path, truth).figures
@@ -181,6 +182,7 @@ def test_ehf(fed_back: Any, bodies: dict[int, Any], tmp_path: Path) -> None:
     assert figures["hand_pa_pve"] < 0.1
 
 
+@pytest.mark.slow
 def test_bedlam(fed_back: Any, bodies: dict[int, Any], tmp_path: Path, split: Any) -> None:
     truth = write_bedlam(tmp_path, bodies[11])
     split("bedlam-val", "training")
@@ -192,6 +194,7 @@ def test_bedlam(fed_back: Any, bodies: dict[int, Any], tmp_path: Path, split: An
     assert off["right_hand_pve"] < 0.2
 
 
+@pytest.mark.slow
 def test_agora(fed_back: Any, bodies: dict[int, Any], tmp_path: Path, split: Any) -> None:
     truth = write_agora(tmp_path, bodies[11], MEAN_HANDS)
     split("agora-val", "train")
@@ -203,6 +206,7 @@ def test_agora(fed_back: Any, bodies: dict[int, Any], tmp_path: Path, split: Any
     )  # a child counts as found; her shape is not SMPL-X's
 
 
+@pytest.mark.slow
 def test_ubody(fed_back: Any, bodies: dict[int, Any], tmp_path: Path) -> None:
     truth = write_ubody(tmp_path, bodies[11], MEAN_HANDS)
     score = fed_back("ubody", tmp_path, truth)

@@ -30,6 +30,7 @@ def fitted(body: Anny, truth: Truth) -> FittedHumans:
     return fit(truth.pixels(), K, body=body, image_size=SIZE)
 
 
+@pytest.mark.slow
 def test_true_points_in_a_picture(fitted: FittedHumans, truth: Truth) -> None:
     humans = fitted
     assert len(humans) == 3
@@ -43,6 +44,7 @@ def test_true_points_in_a_picture(fitted: FittedHumans, truth: Truth) -> None:
     np.testing.assert_allclose(humans.errors_px, shown, atol=0.02)
 
 
+@pytest.mark.slow
 def test_true_points_in_space(body: Anny, truth: Truth) -> None:
     humans = fit(None, K, keypoints_3d=truth.points, body=body, image_size=SIZE)
     assert mean_pa_mpjpe(humans, truth) < 20
@@ -51,6 +53,7 @@ def test_true_points_in_space(body: Anny, truth: Truth) -> None:
     assert np.abs(humans.keypoints("coco17").xyz - truth.points).mean() < 0.012
 
 
+@pytest.mark.slow
 def test_two_views_are_better_than_one_and_know_the_place(body: Anny, truth: Truth) -> None:
     views = [truth.pixels(0), truth.pixels(1)]
     humans = fit(views, K, extrinsics=truth.extrinsics[:2], body=body, image_size=SIZE)
@@ -58,6 +61,7 @@ def test_two_views_are_better_than_one_and_know_the_place(body: Anny, truth: Tru
     assert np.abs(humans.pelvis - truth.joints[:, 0]).max() < 0.05
 
 
+@pytest.mark.slow
 def test_a_point_that_is_far_off_does_not_count(body: Anny, fitted: FittedHumans, truth: Truth) -> None:
     wrong = truth.pixels().copy()
     wrong[:, 9] += (250, -150)  # the left wrist
@@ -69,6 +73,7 @@ def test_a_point_that_is_far_off_does_not_count(body: Anny, fitted: FittedHumans
     assert np.median(moved[:, 9]) < 60
 
 
+@pytest.mark.slow
 def test_the_same_points_give_the_same_people(body: Anny, fitted: FittedHumans, truth: Truth) -> None:
     again = fit(truth.pixels(), K, body=body, image_size=SIZE)
     np.testing.assert_array_equal(again.vertices, fitted.vertices)
@@ -84,6 +89,7 @@ def test_predicted_people_are_a_beginning(body: Anny, fitted: FittedHumans, trut
         fit(truth.pixels(), K, init=first[:2], body=body)
 
 
+@pytest.mark.slow
 def test_unknown_joints_are_named(body: Anny, fitted: FittedHumans, truth: Truth) -> None:
     humans = fitted
     assert {"finger2-1.L", "toe1-1.R", "foot.L", "jawOpen"} <= set(humans.unpredicted)
@@ -103,6 +109,7 @@ def test_errors_follow_the_people(fitted: FittedHumans) -> None:
     assert len(humans[[]]) == 0
 
 
+@pytest.mark.slow
 def test_progress_counts_people(body: Anny, truth: Truth) -> None:
     said: list[tuple[int, int]] = []
     fit(truth.pixels()[:2], K, body=body, progress=lambda done, all: said.append((done, all)))
@@ -191,6 +198,7 @@ def test_derivatives_are_those_of_the_energy(body: Anny, truth: Truth) -> None:
         assert numeric.item() == pytest.approx(2 * terms.gradient_PN[0, unknown].item(), rel=1e-3, abs=0.05)
 
 
+@pytest.mark.slow
 def test_fingers_follow_their_points(body: Anny) -> None:
     """Of a curled left hand and no other point of it than those of COCO-WholeBody."""
     from multihmr.bodies.keypoint_sets import keypoint_names
@@ -239,6 +247,7 @@ def motion(body: Anny, frames: int) -> Truth:
     return Truth(points, joints[:, own], [np.eye(3, 4)])
 
 
+@pytest.mark.slow
 def test_a_sequence_is_smooth_keeps_its_shape_and_bridges_gaps(body: Anny) -> None:
     truth = motion(body, 9)
     noise = np.random.default_rng(0).normal(0, 4, (9, 17, 2))

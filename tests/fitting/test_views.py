@@ -38,6 +38,7 @@ def predictions(body: Anny, truth: Truth) -> list[FittedHumans]:
     return found
 
 
+@pytest.mark.slow
 def test_people_are_matched_across_views(predictions: list[FittedHumans], truth: Truth) -> None:
     groups = match_views(predictions, truth.extrinsics)
     assert sorted(map(tuple, groups)) == [(0, 1, 2), (1, 2, 0), (2, 0, 1)]
@@ -61,6 +62,7 @@ def test_all_views_together_are_better_than_one(
     assert (np.diff(fused.translation[:, 2]) >= 0).all()
 
 
+@pytest.mark.slow
 def test_who_is_seen_once_stays_unless_two_views_are_asked_for(
     predictions: list[FittedHumans], truth: Truth, body: Anny
 ) -> None:
@@ -81,6 +83,7 @@ def test_nobody_and_wrong_numbers_of_cameras(predictions: list[FittedHumans], tr
         predict_views(None, [1, 2, 3], [K], truth.extrinsics[:2])
 
 
+@pytest.mark.slow
 def test_predict_views_asks_the_model_for_each_view(
     predictions: list[FittedHumans], truth: Truth, body: Anny
 ) -> None:

@@ -101,6 +101,7 @@ def evaluation(tmp_path: Path) -> Path:
     return tmp_path / "results"
 
 
+@pytest.mark.slow
 def test_a_model_goes_to_the_hub_and_comes_back(shared: tuple[dict, StandIn]) -> None:
     said, stand_in = shared
     files = stand_in.repositories["me/people"]
@@ -125,6 +126,7 @@ def test_the_hub_says_no_in_one_sentence(shared: tuple[dict, StandIn]) -> None:
     assert said["revision"].endswith("'hf:me/people': it has no such revision")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [tiny_model, tiny_anny_model])
 def test_a_folder_comes_back(make, tmp_path: Path) -> None:
     model = make()
@@ -157,6 +159,7 @@ def test_without_an_evaluation_the_card_has_no_figure(tmp_path: Path) -> None:
     assert card.data.eval_results is None
 
 
+@pytest.mark.slow
 def test_the_bundled_model_goes_with_its_own_card(tmp_path: Path) -> None:
     model = load_model(device="cpu")
     bundled = paths.bundled_file(hub.RELEASES[hub.DEFAULT].file)
@@ -239,6 +242,7 @@ def test_what_is_lacking_is_said_before_the_weights_are_fetched(
     assert asked == ["config.json"]
 
 
+@pytest.mark.slow
 def test_a_repository_without_config_json_still_loads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -254,6 +258,7 @@ def test_a_repository_without_config_json_still_loads(
     assert load_model("hf:someone/people", device="cpu").config == tiny_model().config
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("endpoint", ["http://no-such-host.invalid", "http://127.0.0.1:9", "silent"])
 def test_without_a_network_one_sentence_comes_soon(
     endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

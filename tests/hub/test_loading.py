@@ -70,6 +70,7 @@ def test_a_saved_model_comes_back(saved: Path) -> None:
     assert json.loads(header["config"]) == json.loads(json.dumps(dataclasses.asdict(model.config)))
 
 
+@pytest.mark.slow
 def test_half_is_half_the_size_and_loads_as_float32(saved: Path, tmp_path: Path) -> None:
     half = save_model(tiny_model(), tmp_path / "half.safetensors", half=True)
     assert half.stat().st_size < 0.6 * saved.stat().st_size
@@ -159,6 +160,7 @@ def test_a_config_that_does_not_fit(saved: Path) -> None:
         load_model(rewritten(saved, config="[1, 2"))
 
 
+@pytest.mark.slow
 def test_tensors_that_do_not_fit(saved: Path) -> None:
     tensors = load_file(saved)
     first, *rest = sorted(key for key in tensors if tensors[key].ndim > 1)
@@ -313,6 +315,7 @@ def cached(tmp_path: Path) -> list[str]:
     return sorted(p.name for p in (tmp_path / "home" / "models").iterdir() if p.suffix != ".lock")
 
 
+@pytest.mark.slow
 def test_a_release_is_fetched_converted_and_kept(shelf: Shelf, tmp_path: Path) -> None:
     shelf.put("demo/x.pt", OFFICIAL)
     models = [
@@ -326,6 +329,7 @@ def test_a_release_is_fetched_converted_and_kept(shelf: Shelf, tmp_path: Path) -
             assert torch.equal(before, after)
 
 
+@pytest.mark.slow
 def test_the_licence_is_said_once(shelf: Shelf, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     shelf.put("readme/x.pt", OFFICIAL)
     load_model("672_S", device="cpu")
@@ -393,6 +397,7 @@ def test_a_conversion_that_cannot_be_kept_is_no_failure(
     assert "cannot be kept: " in caplog.records[-1].message
 
 
+@pytest.mark.slow
 def test_two_threads_fetch_and_convert_once(shelf: Shelf) -> None:
     shelf.put("readme/x.pt", OFFICIAL, pause_s=0.1)
     with ThreadPoolExecutor(2) as pool:
@@ -448,6 +453,7 @@ def test_places_of_smplx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert find_smplx("above") == Path("above", "smplx", name)
 
 
+@pytest.mark.slow
 def test_a_header_whose_length_looks_like_a_pickle_is_read(saved: Path) -> None:
     model = tiny_model()
     first = save_model(model, saved, source="x").read_bytes()[0]
@@ -499,6 +505,7 @@ def test_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert cache_folder() == Path.home() / "people"
 
 
+@pytest.mark.slow
 def test_the_precision_of_the_backbone(saved: Path) -> None:
     def precision(dtype: Any) -> torch.dtype | None:
         return load_model(saved, device="cpu", dtype=dtype).backbone.half_dtype

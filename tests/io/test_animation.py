@@ -66,6 +66,7 @@ def distance_mm(points: np.ndarray, others: np.ndarray) -> float:
     return 1000 * float(np.linalg.norm(points - others * TO_GLTF, axis=-1).max())
 
 
+@pytest.mark.slow
 def test_animated_people_stand_as_humans(anny, tmp_path):
     tracks = [random_track(anny, [0, 1, 2], identity=4), random_track(anny, [1, 2], identity=7)]
     reader = Reader(save(tracks, tmp_path / "two.glb", body=anny))
@@ -75,6 +76,7 @@ def test_animated_people_stand_as_humans(anny, tmp_path):
             assert distance_mm(posed, humans.vertices[0]) < 0.3
 
 
+@pytest.mark.slow
 def test_who_is_away_has_no_size(anny, tmp_path):
     tracks = [random_track(anny, [0, 1, 9]), random_track(anny, [2, 3, 6], identity=2)]
     reader = Reader(save(tracks, tmp_path / "away.glb", body=anny))
@@ -92,6 +94,7 @@ def test_people_of_a_picture_get_bones_too(anny, tmp_path):
     assert reader.gltf.nodes[reader.node("camera")].camera == 0
 
 
+@pytest.mark.slow
 def test_face_and_bones_have_their_names(anny, tmp_path):
     path = save(random_track(anny, [0, 1]), tmp_path / "named.glb", body=anny, bones="mixamo")
     reader = Reader(path)
@@ -101,6 +104,7 @@ def test_face_and_bones_have_their_names(anny, tmp_path):
     assert path.stat().st_size < 2.5e6  # 52 morph targets of zeros alone would have 8.6 MB
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["anny-163", "smplx"])
 def test_other_bodies_are_rigged_likewise(name, tmp_path, request):
     if name == "smplx":
@@ -168,6 +172,7 @@ def test_bone_names_name_bones_that_there_are(anny):
     assert bone_names("smplx", "vrm")["right_thumb1"] == "rightThumbMetacarpal"
 
 
+@pytest.mark.slow
 def test_collected_people_are_saved_as_they_were(anny, tmp_path):
     stream = [with_meshes(without_meshes(humans), anny) for humans in random_track(anny, [0, 1]).humans(anny)]
     reader = Reader(save(collect(stream, fps=25), tmp_path / "stream.glb", body=anny))
@@ -297,6 +302,7 @@ def test_bvh_joints_are_exact_in_any_rest_pose(anny, tmp_path, rest):
         assert distance_mm(joints, humans.joints[0, where]) < 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rest", ["t-pose", "a-pose"])
 @pytest.mark.parametrize("name", ["anny", "anny-163", "smplx"])
 def test_glb_joints_are_exact_in_any_rest_pose(name, rest, tmp_path, request):
@@ -317,6 +323,7 @@ def test_glb_joints_are_exact_in_any_rest_pose(name, rest, tmp_path, request):
     assert np.abs(clip.rig.vertices - plain.rig.vertices).max() > 0.02  # it is another rest shape
 
 
+@pytest.mark.slow
 def test_a_mesh_in_another_rest_pose_moves_as_the_body(anny, tmp_path):
     """Exact where one bone moves a vertex; linear blend skinning of a bent rest differs at the shoulders."""
     poses = torch.zeros(1, anny.rotation_count, 3)

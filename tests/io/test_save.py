@@ -55,6 +55,7 @@ def test_npz_needs_no_pickle_and_names_its_columns(toy_humans, tmp_path):
         assert not {"vertices", "poses"} & set(stored)
 
 
+@pytest.mark.slow
 def test_npz_of_smplx_feeds_its_own_package(fake_smplx_file, tmp_path):
     """AMASS's names; the package's forward pass gives our vertices back."""
     smplx = pytest.importorskip("smplx")

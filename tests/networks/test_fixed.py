@@ -22,6 +22,7 @@ def model(request):
     return tiny_anny_network() if request.param == "anny of 2026" else tiny_network(**VARIANTS[request.param])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [1, 2, 5])
 @pytest.mark.parametrize("people", [1, 3, 40])
 @torch.no_grad()

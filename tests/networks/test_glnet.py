@@ -236,6 +236,7 @@ def test_a_second_look_with_a_layout_hears_where_the_keypoints_are():
     assert (one - other).abs().max() > 1e-6
 
 
+@pytest.mark.slow
 def test_the_bundled_glnet_puts_the_head_where_the_bundled_multihmr_does():
     picture = Path(__file__).parents[2] / "examples/images/astronaut.jpg"
     one, other = (load_model(name, device="cpu") for name in ("glnet-anny-hybrid", None))
@@ -247,6 +248,7 @@ def test_the_bundled_glnet_puts_the_head_where_the_bundled_multihmr_does():
     np.testing.assert_allclose(looked_at.translation[0, 2], found.translation[0, 2], rtol=0.3)
 
 
+@pytest.mark.slow
 def test_the_bundled_glnet_sees_people_in_one_place_however_crop_and_picture_are_drawn():
     """Boxes a tenth larger and smaller, a picture of twice the size; scripts/measure_crops.py has figures."""
     with Image.open(Path(__file__).parents[2] / "examples/images/group.jpg") as file:

@@ -161,6 +161,7 @@ def test_another_package_is_refused_in_one_sentence(tmp_path, about, sentence):
         script["read_package"](tmp_path / "no.tgz", "multipose")
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_fixed_shapes_say_what_forward_says():
     """Keypoints told, scores by keypoints, limbs aligned: also in graphs of fixed shapes."""

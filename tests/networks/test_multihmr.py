@@ -35,6 +35,7 @@ def pictures(count: int, seed: int = 0) -> torch.Tensor:
     return torch.rand(count, 3, 64, 64, generator=torch.Generator().manual_seed(seed))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "people",
     [[(0, 1, 1)], [(0, 1, 1), (3, 2, 2)], [(2, 0, 0), (2, 1, 3), (2, 3, 1)], []],

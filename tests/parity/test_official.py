@@ -80,6 +80,7 @@ def stats(points_PN3: Tensor) -> np.ndarray:
     return np.stack(parts, axis=-1)
 
 
+@pytest.mark.slow
 def test_the_same_people_are_found(golden: tuple[Any, Model, Predictions]) -> None:
     arrays, _, said = golden
     cells = torch.stack([said.centers.image_index_P, said.centers.row_P, said.centers.col_P], dim=1)
@@ -97,6 +98,7 @@ def test_the_same_people_are_found(golden: tuple[Any, Model, Predictions]) -> No
     close(scores, arrays["scores_raw"], 2e-5)
 
 
+@pytest.mark.slow
 def test_the_backbone_says_the_same(golden: tuple[Any, Model, Predictions]) -> None:
     arrays, model, _ = golden
     images = torch.from_numpy(arrays["image_u8"]).movedim(-1, 1).float() / 255
@@ -145,6 +147,7 @@ def test_what_only_one_variant_has(golden: tuple[Any, Model, Predictions]) -> No
     np.testing.assert_array_equal(said.translation_P3[:, 2].argsort(), arrays["order_by_depth"])
 
 
+@pytest.mark.slow
 def test_inside_the_heads(golden: tuple[Any, Model, Predictions]) -> None:
     arrays, model, said = golden
     smplx = str(arrays["variant"]) == "smplx"
@@ -256,6 +259,7 @@ def test_pictures_are_resized_as_theirs(name: str) -> None:
     assert (found != resized).mean() < 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "shape", [(333, 500), (480, 301), (448, 448)], ids=["landscape", "portrait", "square"]
 )
@@ -290,6 +294,7 @@ def test_predict_is_their_preprocessing_and_network(
     close(humans.joints_2d[near], ((window_xy - margin) / scale)[near], 0.05)
 
 
+@pytest.mark.slow
 def test_a_licensed_user_predicts_and_saves(
     models: dict[str, Model], tmp_path: Path, fake_smplx_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -320,6 +325,7 @@ def test_a_licensed_user_predicts_and_saves(
     assert {"v3d", "transl_pelvis", "rotvec", "expression"} <= set(humans.to_dicts()[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["smplx", "anny"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_moves_people_by_little(
@@ -347,6 +353,7 @@ def test_half_precision_moves_people_by_little(
     assert (moved_P / exact.translation_P3.norm(dim=-1)).max() < place_share
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "table",
     [

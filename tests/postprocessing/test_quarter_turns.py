@@ -37,6 +37,7 @@ def test_a_point_falls_on_the_pixel_that_shows_it(count):
     np.testing.assert_allclose(back.numpy(), K, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", [K, None])
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_who_is_found_upright_is_found_in_a_turned_picture(model, monkeypatch, count, given):

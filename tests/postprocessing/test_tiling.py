@@ -138,6 +138,7 @@ def street():
 K = np.float32([[1100, 0, 640], [0, 1100, 360], [0, 0, 1]])
 
 
+@pytest.mark.slow
 def test_small_people_are_found_in_parts_where_they_are(model, street):
     assert len(model.predict(street, K)) == 0
     humans = model.predict(street, K, tiles=4)
@@ -151,6 +152,7 @@ def test_small_people_are_found_in_parts_where_they_are(model, street):
     np.testing.assert_allclose(humans.joints_2d, x[..., :2] / x[..., 2:], atol=0.01)
 
 
+@pytest.mark.slow
 def test_people_that_the_whole_picture_shows_are_not_counted_again(model):
     data = pytest.importorskip("skimage.data", reason="its pictures come with scikit-image")
     whole, closer = (model.predict(data.astronaut(), tiles=tiles) for tiles in (1, 2))
@@ -160,6 +162,7 @@ def test_people_that_the_whole_picture_shows_are_not_counted_again(model):
     assert np.linalg.norm(closer.translation - whole.translation) < 0.25 * whole.distances[0]
 
 
+@pytest.mark.slow
 def test_more_tiles_make_nobody_worse(model):
     """Whatever their number, everybody of the whole picture stays, but for `PREFERENCE` as well scored."""
     picture = Path(__file__).parents[2] / "examples/images/group.jpg"
@@ -173,6 +176,7 @@ def test_more_tiles_make_nobody_worse(model):
         assert (tiled.scores[nearest] > whole.scores - 0.1).all()
 
 
+@pytest.mark.slow
 def test_tiles_auto_looks_closer_where_nobody_is_found(model, street, monkeypatch):
     runs = []
     real = type(model)._predict_once
@@ -190,6 +194,7 @@ def test_tiles_auto_looks_closer_where_nobody_is_found(model, street, monkeypatc
     assert runs == [1]  # somebody was found at once
 
 
+@pytest.mark.slow
 def test_batches_and_limits(model, street):
     pictures = [street, np.zeros((1, 1, 3), np.uint8)]
     both = model.predict_batch(pictures, [K, None], tiles=4, batch_size=3)

@@ -60,6 +60,7 @@ def middle_score(model):
     return float(np.median(scores))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"max_people": 2}, {"max_people": 0}, {"tiles": 2}, {"fov": 50.0}])
 def test_says_what_eager_prediction_says(model, options):
     found = 0
@@ -132,6 +133,7 @@ class Waits(TorchDispatchMode):
         return out
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:CUDA is not available")
 @pytest.mark.parametrize("name", [*MAKERS, "bundled"])
 def test_a_recording_never_waits_for_the_device(name):
@@ -221,6 +223,7 @@ def test_only_layers_that_the_kernels_take_get_8_bits(float8):
     assert isinstance(network[1][1], nn.Linear)
 
 
+@pytest.mark.slow
 def test_8_bit_floats_move_people_hardly_further_than_16_bits(float8):
     model = load_model(device="cpu")
     weight = model.backbone.blocks[0].mlp.fc1.weight

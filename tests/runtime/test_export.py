@@ -120,6 +120,7 @@ def test_files_say_what_forward_says(runtime, model, traced, letterboxes, onnx_f
     np.testing.assert_allclose(np.asarray(alone["joints"]), said["joints"][:1], rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
 def test_a_backend_predicts_as_torch_does_and_is_made_once(name, tmp_path):
     package("onnxscript"), package(name)
@@ -156,6 +157,7 @@ def test_torch_compile_predicts_as_torch_does(tmp_path):
     np.testing.assert_allclose(found.vertices, expected.vertices, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_example_needs_no_torch(onnx_file, monkeypatch, capsys):
     package("onnxruntime")
     example = Path(__file__).parents[2] / "examples/predict_without_torch.py"

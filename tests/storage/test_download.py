@@ -270,6 +270,7 @@ def process(code: str, *arguments: object) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_two_processes_fetch_once(shelf: Shelf, target: Path) -> None:
     url = shelf.put("x.pt", DATA, pause_s=0.3)
     code = "print('go', flush=True); print(len(download(sys.argv[2:], target).read_bytes()))"

@@ -43,6 +43,7 @@ USES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("extra", USES)
 def test_a_fresh_home_gets_no_id_and_no_host_is_asked(tmp_path: Path, extra: str) -> None:
     package, use = USES[extra]

@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from multihmr import load_model
@@ -5,6 +6,7 @@ from multihmr.training.build_model import build
 from multihmr.training.config import TrainConfig
 
 
+@pytest.mark.slow
 def test_what_is_added_to_a_trained_network_starts_anew_and_the_rest_stays():
     bundled = load_model(device="cpu")
     model = build(

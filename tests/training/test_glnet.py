@@ -103,6 +103,7 @@ def test_fixed_matching_takes_the_middle_of_the_person():
     torch.testing.assert_close(matched.weight_BK.sum(1), torch.ones(1))
 
 
+@pytest.mark.slow
 def test_costs_of_depth_and_rotation_come_on_top():
     models = [tiny_glnet(cost=cost) for cost in ("2d", "2d+depth", "2d+depth+rotation")]
     pixels, true = seen(models[0], crop_of())
@@ -120,6 +121,7 @@ def test_costs_of_depth_and_rotation_come_on_top():
     torch.testing.assert_close(turned - deep, off[None], atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_hard_negatives_are_the_best_scored_others():
     model = tiny_glnet(positives=2)
     pixels, true = seen(model, crop_of())
@@ -214,6 +216,7 @@ def test_the_pair_term_is_the_distance_of_heads_in_paired_crops():
     assert "pair" not in objective(collate([crop_of(), crop_of()]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("switches", [{}, {"local": False}, {"matching": "fixed"}])
 def test_paired_crops_cut_into_batches_are_the_same_step(switches):
     def state() -> TrainState:
@@ -232,6 +235,7 @@ def test_paired_crops_need_a_glnet(tmp_path: Path):
         train(TrainConfig(data="data", out=str(tmp_path), paired_crops=True))
 
 
+@pytest.mark.slow
 def test_a_step_may_be_cut_into_batches():
     def state() -> TrainState:
         return TrainState(tiny_glnet(), TrainConfig(data="", precision="fp32"))
@@ -243,6 +247,7 @@ def test_a_step_may_be_cut_into_batches():
     assert train_step(cut, objective_of(cut.model), parts) == pytest.approx(terms, rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("decomposed", [False, True])
 def test_overfitting_one_crop_recovers_place_pose_and_keypoints(decomposed):
     model = tiny_glnet(decomposed=decomposed)
@@ -260,6 +265,7 @@ def test_overfitting_one_crop_recovers_place_pose_and_keypoints(decomposed):
     assert (said_M2 - true.joints_2d_PJ2 / 64).abs().max() < 0.15
 
 
+@pytest.mark.slow
 def test_training_goes_through_the_same_door(tmp_path: Path):
     """Of pictures with people, boxes are made and crops learned from; the file says what it is."""
     (tmp_path / "data").mkdir()
@@ -292,6 +298,7 @@ def test_a_run_builds_the_family_that_it_names():
         build(dataclasses.replace(config, family="glnett"))
 
 
+@pytest.mark.slow
 def test_a_model_of_another_family_lends_its_backbone():
     model = build(TrainConfig(data="", family="glnet", image_size=64, init="multihmr-anny-hybrid"))
     lender = load_model(device="cpu").backbone.state_dict()

@@ -30,6 +30,7 @@ def saved(tmp_path):
     return tmp_path / "checkpoint.pt"
 
 
+@pytest.mark.slow
 def test_a_loaded_state_goes_on_alike(tmp_path, toy_sample):
     from multihmr.training.collate import collate
 

@@ -46,6 +46,7 @@ def mean_gradient(config) -> torch.Tensor:
     return torch.cat([moments["exp_avg"].flatten() for moments in optimizer["state"].values()])
 
 
+@pytest.mark.slow
 def test_overfitting_one_image_recovers_count_place_and_pose(toy_sample):
     state = state_of(steps=70, lr=3e-3, warmup=10)
     state.model.backbone.freeze(4)
@@ -73,6 +74,7 @@ def test_accumulated_batches_are_one_step(toy_sample):
         torch.testing.assert_close(one.grad, other.grad, atol=2e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(NO_GLOO, reason="needs torch with gloo")
 @pytest.mark.usefixtures("one_thread")
 def test_two_processes_learn_what_one_does_with_twice_the_batches(config, start):
@@ -86,6 +88,7 @@ def test_two_processes_learn_what_one_does_with_twice_the_batches(config, start)
     assert difference.norm() < 1e-3 * mean_gradient(alone).norm()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(config, start):
     """Killed anywhere by the hardest signal, with other workers afterwards."""
@@ -103,6 +106,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(config, start):
     assert learn(replace(killed, workers=0, save_seconds=60.0)) == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_a_stop_signal_finishes_the_step_and_saves(config, monkeypatch):
     def step_and_hear(state, *others):
         terms = train_step(state, *others)
@@ -182,6 +186,7 @@ def test_learning_rate_warms_up_and_falls():
     assert factors[-1] < 0.02
 
 
+@pytest.mark.slow
 def test_recomputing_changes_no_gradient(toy_sample):
     plain, thrifty = state_of(), state_of()
     calls = []
@@ -194,6 +199,7 @@ def test_recomputing_changes_no_gradient(toy_sample):
         torch.testing.assert_close(one.grad, other.grad)
 
 
+@pytest.mark.slow
 def test_the_journal_notes_speed_and_waiting(config):
     learn(config())
     last = json.loads((Path(config().out) / "log.jsonl").read_text(encoding="utf-8").splitlines()[-1])

@@ -204,6 +204,7 @@ def test_the_overlay_keeps_the_sound(film, tmp_path, codec, suffix):
         assert len(list(open_video(tmp_path / "out.mp4"))) == 12
 
 
+@pytest.mark.slow
 def test_the_command_keeps_the_sound_unless_told_not_to(film, tmp_path):
     source = add_sound(film, tmp_path / "loud.mp4")
     model = StandIn()

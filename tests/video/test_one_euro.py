@@ -61,6 +61,7 @@ def test_quick_motion_lags_less_than_slow_motion_in_proportion():
     assert lag(2.0) < 0.7 * lag(0.2)
 
 
+@pytest.mark.slow
 def test_rotations_stay_rotations_and_go_the_short_way_round():
     smooth, random = SmoothRotations(OneEuro(0.5, 0.0)), np.random.default_rng(0)
     for _ in range(300):
@@ -69,6 +70,7 @@ def test_rotations_stay_rotations_and_go_the_short_way_round():
     assert angle_of(got) > 2.8  # the mean of angles about pi is not 0
 
 
+@pytest.mark.slow
 def test_noise_is_calmed():
     """Depths of somebody who stands still: second differences fall by half, and places are no worse."""
     logs = np.log(3) + np.random.default_rng(0).normal(0, 0.03, 60)
@@ -80,6 +82,7 @@ def test_noise_is_calmed():
         assert np.std(after) < 0.8 * np.std(before)
 
 
+@pytest.mark.slow
 def test_what_follows_takes_the_lag_away():
     moments = [moment(i / 30, 1.0 * i / 30, 3 + i / 30) for i in range(30)]
     live, ahead = MotionFilter(Smoothing()), MotionFilter(Smoothing())

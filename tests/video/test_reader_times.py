@@ -115,6 +115,7 @@ def test_incomplete_is_told_from_joined():
         FrameClock(0)
 
 
+@pytest.mark.slow
 def test_times_of_any_timestamps_rise_by_half_to_twice_a_period():
     """Outside of true gaps; a step ahead of more than twice the typical period is one."""
     hypothesis = pytest.importorskip("hypothesis")

@@ -112,6 +112,7 @@ def test_faint_people_are_followed_but_not_begun(crowd):
     assert [len(h) for h in follow(timed([frame(0.2), frame(0.9)]), STILL, new=0.3)] == [0, 1]
 
 
+@pytest.mark.slow
 def test_shape_is_held_and_motion_is_calmer(crowd):
     random = np.random.default_rng(0)
     frames = [crowd({0.3 + random.normal(0, 0.02): (0, 0, 3 + random.normal(0, 0.1))}) for _ in range(60)]

@@ -63,6 +63,7 @@ def test_pictures_stand_upright(tmp_path, rotation, corner):
     np.testing.assert_allclose(pixels[corner], RED, atol=8)
 
 
+@pytest.mark.slow
 def test_hdr_of_ten_bits_becomes_ordinary_colour(tmp_path):
     """In PQ the code 0.58 is white paper, 203 cd/m2 (ITU-R BT.2408); read as it stands it would be grey."""
     white = np.full((48, 64, 3), round(0.58 * 65535), np.uint16)
@@ -206,6 +207,7 @@ def test_without_pyav_the_cure_is_said(monkeypatch, film):
         open_video(film)
 
 
+@pytest.mark.slow
 def test_people_of_a_video_have_ids_and_one_shape(film):
     result = list(predict_video(StandIn(), film))
     assert len(result) == 20
@@ -289,6 +291,7 @@ def command(film, tmp_path, monkeypatch) -> Callable[..., tuple[int, StandIn]]:
     return call
 
 
+@pytest.mark.slow
 def test_the_command_writes_every_file(command, tmp_path, capsys, monkeypatch):
     def save(people: Any, path: Path, *, bones: str | None, body: ToyBody) -> None:
         path.write_text(f"{len(people)} {bones} {body.name}", encoding="utf-8")
@@ -308,6 +311,7 @@ def test_the_command_writes_every_file(command, tmp_path, capsys, monkeypatch):
     assert "20 frames, 2 people" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_stopped_command_goes_on_where_it_was(command, tmp_path, capsys):
     code, _ = command("--format", "npz", "--batch-size", "4", stop_after=10)
     assert code == 130

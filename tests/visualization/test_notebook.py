@@ -54,6 +54,7 @@ def test_everybody_is_in_sight_of_the_camera(make_humans, places):
     assert np.dot(camera, -first) > 0  # from the side where the camera of the picture stood
 
 
+@pytest.mark.slow
 def test_a_browser_shows_the_people_and_turns_them_offline(make_humans, tmp_path):
     playwright = pytest.importorskip("playwright.sync_api", reason="the browser test needs playwright")
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

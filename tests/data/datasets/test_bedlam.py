@@ -38,6 +38,7 @@ def labels(miniature, tmp_path):
     return arrays, change
 
 
+@pytest.mark.slow
 def test_people_stand_where_their_pictures_show_them(miniature, smplx_body):
     root, truth = miniature
     reader = Bedlam(root)

@@ -13,6 +13,7 @@ def miniature(tmp_path_factory, smplx_body):
     return root, write_ehf(root, smplx_body)
 
 
+@pytest.mark.slow
 def test_vertices_lie_where_their_pictures_show_them(miniature, smplx_body):
     root, truth = miniature
     sample, second = Ehf(root)

@@ -56,6 +56,7 @@ def shares_on_person(scenes: SyntheticScenes, index: int) -> list[float]:
     return shares
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["bare", "dressed"])
 def test_projected_vertices_fall_on_their_person(kind: str, request: pytest.FixtureRequest) -> None:
     scenes = request.getfixturevalue(kind)
@@ -64,6 +65,7 @@ def test_projected_vertices_fall_on_their_person(kind: str, request: pytest.Fixt
     assert min(shares) > 0.95
 
 
+@pytest.mark.slow
 def test_same_seed_and_index_give_the_same_sample_whatever_came_before(bare: SyntheticScenes) -> None:
     first = bare[7]
     _ = bare[1]
@@ -75,6 +77,7 @@ def test_same_seed_and_index_give_the_same_sample_whatever_came_before(bare: Syn
     assert not np.array_equal(first.image, other.image)
 
 
+@pytest.mark.slow
 def test_every_person_shows_the_head_and_enough_of_the_body(bare: SyntheticScenes) -> None:
     for i in range(8):
         sample = bare[i]
@@ -86,6 +89,7 @@ def test_every_person_shows_the_head_and_enough_of_the_body(bare: SyntheticScene
         assert sample.pose.shape[1:] == (104, 3, 3)
 
 
+@pytest.mark.slow
 def test_shards_are_read_as_they_were_written_and_kept_on_resuming(tmp_path, bare: SyntheticScenes) -> None:  # type: ignore[no-untyped-def]
     samples = [bare[i] for i in range(3)]
     write_shard(tmp_path / "a.tar", samples)
@@ -119,6 +123,7 @@ def test_missing_and_hostile_folders_are_refused_by_name(tmp_path) -> None:  # t
         inside(tmp_path, "../secret.npz")
 
 
+@pytest.mark.slow
 def test_mask_depth_and_joints_tell_of_the_same_people(bare: SyntheticScenes) -> None:
     for sample in (bare[i] for i in range(8)):
         assert sample.mask.max(initial=0) <= len(sample)
@@ -131,6 +136,7 @@ def test_mask_depth_and_joints_tell_of_the_same_people(bare: SyntheticScenes) ->
         assert (sample.joint_visibility.any(1) | ~own).all()
 
 
+@pytest.mark.slow
 def test_close_ups_are_evenly_spread_and_show_hands(tmp_path) -> None:  # type: ignore[no-untyped-def]
     scenes = SyntheticScenes(5, 64, assets=tmp_path, closeups=0.25)
     framings = [scenes.scene(i).framing for i in range(40)]

@@ -259,6 +259,7 @@ def test_triangles_of_a_garment_are_drawn_once(rig: Rig, at: Any, tmp_path: Path
     assert faces.tolist() == [[0, 1, 3], [2, 3, 5], [4, 5, 7], [2, 5, 4], [4, 7, 6]]
 
 
+@pytest.mark.slow
 @needs_pack
 def test_a_pack_and_strangers_assets_are_one_wardrobe(tmp_path: Path, topology: Any, at: Any) -> None:
     (tmp_path / "makehuman_cc0").symlink_to(PACK)
@@ -275,6 +276,7 @@ def test_a_pack_and_strangers_assets_are_one_wardrobe(tmp_path: Path, topology: 
     assert set(entries_of_split(own.entries, "all")) == set(own.entries)
 
 
+@pytest.mark.slow
 @needs_pack
 def test_the_pack_is_sorted_as_its_makers_did(tmp_path: Path, topology: Any) -> None:
     """From folders, names and bindings alone; the makers' names for clothes without tags are theirs too."""

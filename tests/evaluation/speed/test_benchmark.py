@@ -179,6 +179,7 @@ def test_runs_without_anything_in_common_are_not_compared() -> None:
         compared(of(timing(1.0)), of(timing(1.0, dtype="bfloat16")))
 
 
+@pytest.mark.slow
 def test_another_size_keeps_what_was_learned(tmp_path: Path) -> None:
     config = MultiHMRConfig(image_size=224, head_width=32, head_depth=1, head_count=1)
     source = str(speed_models.save_model(MultiHMR(config, Anny()), tmp_path / "tiny.safetensors"))
@@ -191,6 +192,7 @@ def test_another_size_keeps_what_was_learned(tmp_path: Path) -> None:
     assert len(larger.predict(speed.noise_picture(), threshold=0, max_people=2)) == 2
 
 
+@pytest.mark.slow
 def test_memory_is_measured_in_a_process_of_its_own() -> None:
     request = speed_memory.Request(None, "float32", "eager", people=1, batch=1, threads=1)
     memory = speed_memory.peak_of_prediction(request)
@@ -199,6 +201,7 @@ def test_memory_is_measured_in_a_process_of_its_own() -> None:
     assert 50 < memory["torch"] < memory["loaded"] <= memory["predict"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
@@ -218,6 +221,7 @@ def test_what_cannot_be_measured_is_refused(
     assert sentence in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_blocks_of_random_networks_count(tmp_path: Path) -> None:
     """Else no precision would be seen to move anybody."""
     config = MultiHMRConfig(backbone="dinov2_vits14", image_size=56, body="anny")
@@ -234,6 +238,7 @@ def test_nothing_to_time_is_refused() -> None:
         speed.bench({})
 
 
+@pytest.mark.slow
 def test_the_command_prints_and_compares(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     here = {"device": speed_machine.device_name(torch.device("cpu")), "threads": torch.get_num_threads()}
     pictures = {"reference": "bare vit_small_patch14_dinov2 448 float32", "image": "array (480, 640, 3)"}
@@ -272,6 +277,7 @@ def test_the_page_on_speed_tells_the_stages_and_commands_as_they_are() -> None:
     assert len([parser.parse_args(shlex.split(flags)) for flags in commands]) >= 6
 
 
+@pytest.mark.slow
 def test_every_way_of_computing_stands_beside_eager_float32(tmp_path: Path) -> None:
     model = tiny()
     other = speed_models.Config("tiny", 64, "bfloat16", "eager", model, model)

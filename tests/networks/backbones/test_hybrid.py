@@ -16,6 +16,7 @@ from multihmr.networks.backbones.hybrid import (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", LITE)
 def test_stem_is_the_efficientnet_of_timm(size: str) -> None:
     import timm
@@ -89,6 +90,7 @@ print([name for name in ("timm", "torchvision") if name in sys.modules])
 """
 
 
+@pytest.mark.slow
 def test_the_bundled_models_do_without_timm() -> None:
     """It takes as long to import as torch, and 200 MB, and fails beside a torchvision of another torch."""
     ran = subprocess.run(
