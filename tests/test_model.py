@@ -130,6 +130,7 @@ def foreign_defaults(request):
     torch.set_default_device(None)
 
 
+@pytest.mark.slow
 def test_defaults_of_the_host_program_do_not_disturb(foreign_defaults, astronaut, tmp_path):
     when, set_defaults = foreign_defaults
     expected = multihmr.load_model(device="cpu").predict(astronaut)

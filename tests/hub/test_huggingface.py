@@ -114,6 +114,7 @@ def test_a_model_goes_to_the_hub_and_comes_back(shared: tuple[dict, StandIn]) ->
     assert fetched == [f"GET /me/people/resolve/main/{name}" for name in ("config.json", "model.safetensors")]
 
 
+@pytest.mark.slow
 def test_the_hub_says_no_in_one_sentence(shared: tuple[dict, StandIn]) -> None:
     said, stand_in = shared
     assert stand_in.private == {"me/secret"}

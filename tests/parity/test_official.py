@@ -108,6 +108,7 @@ def test_the_backbone_says_the_same(golden: tuple[Any, Model, Predictions]) -> N
     close(stats(tokens_BND), arrays["tokens_stats"], 5e-5)
 
 
+@pytest.mark.slow
 def test_everybody_is_where_and_how_they_were(golden: tuple[Any, Model, Predictions]) -> None:
     arrays, model, said = golden
     close(said.offset_P2, arrays["offset"], 2e-5)

@@ -19,6 +19,8 @@ from multihmr.runtime.export import export_model, format_of, write_onnx, write_o
 from multihmr.runtime.int8 import pictures
 from multihmr.runtime.trace import facts, trace_people
 
+pytestmark = pytest.mark.slow  # the module fixtures alone take seconds
+
 PEOPLE, PICTURES = 3, 20
 FIELDS = {
     "scores": "centers.scores_P",

@@ -148,6 +148,7 @@ def test_times_of_any_timestamps_rise_by_half_to_twice_a_period():
     check()
 
 
+@pytest.mark.slow
 def test_regular_timestamps_are_kept_to_the_last_digit():
     hypothesis = pytest.importorskip("hypothesis")
     strategies = hypothesis.strategies

@@ -18,6 +18,8 @@ from multihmr.data.synthetic.dataset import SyntheticScenes, find_assets
 from multihmr.data.synthetic.generate import GenerationConfig, RenderedDataset, contact_sheet, write_shards
 from multihmr.data.synthetic.textures import procedural_tile
 
+pytestmark = pytest.mark.slow  # the module fixtures alone take seconds
+
 SIZE = 128
 
 
