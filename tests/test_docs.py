@@ -208,6 +208,7 @@ def test_the_sizes_of_the_bodies(name):
     assert table[name] == [str(size) for size in sizes]
 
 
+@pytest.mark.slow
 def test_every_joint_has_its_number_and_every_set_its_names():
     topology = load_body("anny").topology
     cells = [cell.split() for row in rows("joints") for cell in row]

@@ -72,6 +72,7 @@ def test_the_video_command(model: Model, tmp_path: Path) -> None:
     assert list(out.rglob("*.npz"))
 
 
+@pytest.mark.slow
 def test_bench_times_it(model: Model) -> None:
     picture = load_image(IMAGES / "astronaut.jpg").pixels
     seconds = Run(model, picture, people=None, batch=1)()
@@ -87,6 +88,7 @@ def test_it_travels_to_the_workers_of_a_cluster(model: Model) -> None:
     assert len(again.predict(picture)) == len(model.predict(picture)) == 0
 
 
+@pytest.mark.slow
 def test_it_is_exported_or_says_why_not(model: Model, tmp_path: Path) -> None:
     if not isinstance(model, TopDownModel):
         return  # tests/runtime/test_export.py
@@ -97,6 +99,7 @@ def test_it_is_exported_or_says_why_not(model: Model, tmp_path: Path) -> None:
         CudaGraphRuntime(model.network)
 
 
+@pytest.mark.slow
 def test_boxes_are_for_models_of_crops(model: Model) -> None:
     box = [[100, 10, 400, 512]]
     if isinstance(model, TopDownModel):

@@ -159,6 +159,7 @@ def test_no_import_circle_but_for_the_facade_on_humans() -> None:
     assert circles(graph) == []
 
 
+@pytest.mark.slow
 def test_networks_know_only_the_type_of_their_body() -> None:
     """And how joints turn the bones of any body, and which joints are its 22 of the body."""
     for path in (PACKAGE / "networks").rglob("*.py"):

@@ -34,6 +34,7 @@ def test_the_astronaut_is_found_once_with_the_head_where_it_is(model, astronaut)
     assert np.abs(head - (224, 115)).max() < 51  # 10 % of 512 pixels around her face
 
 
+@pytest.mark.slow
 def test_grace_hopper_is_found_once_with_the_head_where_it_is(model):
     cbook = pytest.importorskip("matplotlib.cbook", reason="her portrait comes with matplotlib")
     humans = model.predict(str(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)))
@@ -60,6 +61,7 @@ def test_batches_of_nobody(model):
     assert model.predict_batch([]) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "crop", [np.s_[:, 100:350], np.s_[40:400], np.s_[:, :]], ids=["tall", "wide", "square"]
 )
@@ -79,6 +81,7 @@ def test_doubling_the_resolution_moves_nobody(model, astronaut):
     assert moved.max() < 0.02 * np.linalg.norm(small.translation, axis=1).max()
 
 
+@pytest.mark.slow
 def test_a_saved_result_gives_the_same_vertices(model, astronaut, tmp_path):
     humans = model.predict(astronaut)
     humans.save(tmp_path / "people.npz")

@@ -239,6 +239,7 @@ def test_bad_assets_are_named(tmp_path):
         Anny(tmp_path / "other.safetensors")
 
 
+@pytest.mark.slow
 def test_asset_is_small_and_loads_at_once():
     assert ASSET.stat().st_size <= 14_000_000
     seconds = []

@@ -51,6 +51,7 @@ def test_measurements_are_those_of_the_package(body: Anny) -> None:
     np.testing.assert_allclose(found.waist, ANNY_WAIST, rtol=0.04)
 
 
+@pytest.mark.slow
 def test_measurements_of_people_are_as_people_are(body: Anny) -> None:
     found = measure(body, SHAPES)
     man, woman, heavy_man, heavy_woman, child = range(5)

@@ -42,6 +42,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_it_is_the_package_turned_about_the_pelvis(path: Path) -> None:
     smplx = pytest.importorskip("smplx")
     body, theirs = SMPL(path), smplx.SMPL(str(path), gender="male")
@@ -71,6 +72,7 @@ def test_npz_and_pickles_of_chumpy_and_scipy_are_alike(path: Path, tmp_path: Pat
         torch.testing.assert_close(body._rest_joints_J3, rest)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [

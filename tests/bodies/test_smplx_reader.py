@@ -112,6 +112,7 @@ def test_code_is_refused_by_name_and_not_run(tmp_path, suffix):
     assert not touched.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [

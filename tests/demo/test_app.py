@@ -118,6 +118,7 @@ def test_what_is_shown_can_be_taken_away(session: Session, models: Counting) -> 
     assert sessions.summary(shown) == f"{len(humans)} people found. Field of view 50°, as you set it."
 
 
+@pytest.mark.slow
 def test_old_results_are_deleted(session: Session, models: Counting) -> None:
     humans = session.people(models, "any", threshold=0.5, options=PredictOptions(fov=50))
     for _ in range(4):
@@ -207,6 +208,7 @@ def test_only_models_of_the_page_are_loaded() -> None:
         Models().load("/etc/passwd")
 
 
+@pytest.mark.slow
 def test_people_of_a_film(tmp_path: Path, models: Counting, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("av", reason="needs PyAV")
     pytest.importorskip("scipy", reason="tracking needs SciPy")

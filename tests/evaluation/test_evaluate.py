@@ -37,6 +37,7 @@ def evaluated(body: Body, answer: Any, samples: list = SCENES, **options: Any) -
     return evaluate(ToyModel(body, samples, answer), samples, Protocol(batch_size=3, **options))
 
 
+@pytest.mark.slow
 def test_a_perfect_model_gets_full_marks(body: Body) -> None:
     result = evaluated(body, oracle(body))
     assert (result.precision, result.recall, result.f1) == (1, 1, 1)
@@ -63,6 +64,7 @@ def test_the_mean_pose_baseline_reproduces_itself(body: Body) -> None:
     assert one.baseline.mpjpe > 50
 
 
+@pytest.mark.slow
 def test_the_baseline_is_measured_on_the_people_who_were_found_and_on_all(body: Body) -> None:
     result = evaluated(body, lambda s: oracle(body)(s)[:1])
     assert result.counts.missed == 3
@@ -135,6 +137,7 @@ def test_the_camera_is_given_or_left_to_the_model(body: Body) -> None:
         assert all((Ks is not None) == given for Ks in model.Ks)
 
 
+@pytest.mark.slow
 def test_groups_add_up(body: Body) -> None:
     result = evaluated(body, lambda s: oracle(body)(s)[:1])
     assert {"distance", "visible share", "head", "people in the picture", "age"} == set(result.groups)
@@ -143,6 +146,7 @@ def test_groups_add_up(body: Body) -> None:
         assert sum(group.model.people for group in groups) == 3
 
 
+@pytest.mark.slow
 def test_the_watcher_is_told_how_bad_each_prediction_was(body: Body) -> None:
     model = ToyModel(body, SCENES, lambda s: oracle(body)(s)[:1])
     badness: dict[str, float] = {}
@@ -151,6 +155,7 @@ def test_the_watcher_is_told_how_bad_each_prediction_was(body: Body) -> None:
     assert badness["scene 3"] == pytest.approx(2000, abs=0.1)
 
 
+@pytest.mark.slow
 def test_the_result_is_written_as_table_json_and_people(body: Body, tmp_path: Path) -> None:
     model = ToyModel(body, SCENES, lambda s: oracle(body)(s)[:1])
     evaluate(model, SCENES, names=("toy", "scenes")).save(tmp_path)

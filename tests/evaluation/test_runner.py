@@ -247,6 +247,7 @@ def test_people_without_camera_and_place_are_told_by_their_keypoints(score: Any,
 # --- runs --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_killed_evaluation_goes_on_and_gives_the_same(score: Any, body: Body, tmp_path: Path) -> None:
     def answer(sample: Sample) -> Humans:
         return move(truth(body)(sample), (0.01 * sample.image[0, 0, 0], 0, 0))

@@ -79,6 +79,7 @@ def test_the_same_points_give_the_same_people(body: Anny, fitted: FittedHumans, 
     np.testing.assert_array_equal(again.vertices, fitted.vertices)
 
 
+@pytest.mark.slow
 def test_predicted_people_are_a_beginning(body: Anny, fitted: FittedHumans, truth: Truth) -> None:
     first = fitted
     humans = fit(truth.pixels(), K, init=first, body=body, image_size=SIZE)

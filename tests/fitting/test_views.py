@@ -44,6 +44,7 @@ def test_people_are_matched_across_views(predictions: list[FittedHumans], truth:
     assert sorted(map(tuple, groups)) == [(0, 1, 2), (1, 2, 0), (2, 0, 1)]
 
 
+@pytest.mark.slow
 def test_all_views_together_are_better_than_one(
     predictions: list[FittedHumans], truth: Truth, body: Anny
 ) -> None:

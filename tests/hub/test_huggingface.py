@@ -202,6 +202,7 @@ def test_what_is_no_evaluation_is_refused(evaluation: Path, tmp_path: Path) -> N
     assert not (tmp_path / "mine").exists()
 
 
+@pytest.mark.slow
 def test_nothing_is_published_without_a_licence_or_a_name() -> None:
     with pytest.raises(ValueError, match=r"model\.licence = 'CC-BY-4\.0'"):
         tiny_model().push_to_hub("me/people")
@@ -210,6 +211,7 @@ def test_nothing_is_published_without_a_licence_or_a_name() -> None:
             tiny_model().push_to_hub(name, private=True)
 
 
+@pytest.mark.slow
 def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
     folder = tiny_anny_model().save_pretrained(tmp_path / "mine")
     with pytest.raises(ValueError, match=r"holds a Model, not a TopDownModel; Model\.from_pretrained"):

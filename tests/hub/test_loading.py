@@ -57,6 +57,7 @@ def rewritten(path: Path, tensors: dict[str, torch.Tensor] | None = None, **head
     return path
 
 
+@pytest.mark.slow
 def test_a_saved_model_comes_back(saved: Path) -> None:
     model, again = tiny_model(), load_model(saved, device="cpu")
     assert not again.training
@@ -82,6 +83,7 @@ def test_half_is_half_the_size_and_loads_as_float32(saved: Path, tmp_path: Path)
     load_model(half, device="cpu")  # the file that was there is still whole
 
 
+@pytest.mark.slow
 def test_small_is_a_quarter_of_the_size_and_each_row_is_off_by_half_a_step_at_most(
     tmp_path: Path, monkeypatch
 ) -> None:
@@ -405,6 +407,7 @@ def test_two_threads_fetch_and_convert_once(shelf: Shelf) -> None:
     assert len(shelf.asked) == 1
 
 
+@pytest.mark.slow
 def test_a_damaged_cache_says_what_to_delete(shelf: Shelf, tmp_path: Path) -> None:
     shelf.put("readme/x.pt", OFFICIAL)
     load_model("672_S", device="cpu")
@@ -463,6 +466,7 @@ def test_a_header_whose_length_looks_like_a_pickle_is_read(saved: Path) -> None:
     assert read_metadata(path)["source"] == source
 
 
+@pytest.mark.slow
 def test_the_body_gets_its_file_and_its_number_of_betas(
     saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -520,6 +524,7 @@ def test_the_precision_of_the_backbone(saved: Path) -> None:
             load_model(saved, dtype=dtype)
 
 
+@pytest.mark.slow
 def test_half_is_still_read_with_a_warning(saved: Path) -> None:
     def precision(half: Any) -> torch.dtype | None:
         with pytest.warns(DeprecationWarning, match="half is now dtype") as caught:

@@ -103,6 +103,7 @@ def test_bombs_are_refused_by_their_table_of_contents(
         read_official(path)
 
 
+@pytest.mark.slow
 def test_each_tensor_is_needed_and_none_is_left_over(state: dict[str, torch.Tensor]) -> None:
     checkpoint = convert_state(dict(state), {}, "x.pt")
     assert checkpoint.config["backbone"] == "dinov2_vits14"

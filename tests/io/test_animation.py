@@ -85,6 +85,7 @@ def test_who_is_away_has_no_size(anny, tmp_path):
     np.testing.assert_allclose(seen, [0, 0, 1, 1, 0, 0, 1, 0, 0], atol=1e-9)
 
 
+@pytest.mark.slow
 def test_people_of_a_picture_get_bones_too(anny, tmp_path):
     (humans,) = random_track(anny, [0]).humans(anny)
     reader = Reader(humans.save(tmp_path / "one.glb", rigged=True, body=anny))
@@ -290,6 +291,7 @@ def test_rest_poses_turn_arms_and_legs(anny, tmp_path, rest, down):
         np.testing.assert_allclose(leg / np.linalg.norm(leg), [0, -1, 0], atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rest", [None, "t-pose", "a-pose"])
 def test_bvh_joints_are_exact_in_any_rest_pose(anny, tmp_path, rest):
     track = random_track(anny, [0, 1, 2], angle=0.8)

@@ -43,6 +43,7 @@ def test_people_come_back_as_they_went_in(tmp_path, found, scheme):
         np.testing.assert_allclose(humans.joints_2d, before.joints_2d, atol=0.05)
 
 
+@pytest.mark.slow
 def test_rounding_moves_no_vertex_of_anny_by_half_a_millimetre(tmp_path):
     body, generator = load_body("anny"), torch.Generator().manual_seed(0)
     turns = 0.3 * torch.randn(8, body.rotation_count, 3, generator=generator)

@@ -132,6 +132,7 @@ def test_mesh_files_hold_all_people(make_humans, tmp_path, suffix):
     np.testing.assert_allclose(colors, np.unique(humans.colors, axis=0), atol=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".usda", ".usdc", ".usd", ".usdz"])
 def test_usd_holds_the_people(make_humans, tmp_path, suffix):
     pxr = pytest.importorskip("pxr.Usd", reason="usd-core is an extra")

@@ -121,6 +121,7 @@ def test_nobody_asks(batch, count):
     assert attention()(*question(batch, count)).shape == (batch, count, 12)
 
 
+@pytest.mark.slow
 def test_exports():
     layer, asked = attention().eval(), question()
     program = torch.export.export(layer, asked).module()

@@ -131,6 +131,7 @@ def test_people_come_in_the_order_of_their_boxes():
     assert len(model.predict(picture(), K, boxes, threshold=1.0)) == 0
 
 
+@pytest.mark.slow
 def test_many_boxes_in_many_pictures_go_through_in_bounded_batches(monkeypatch):
     model, counts = tiny_glnet_model(), []
     real = GLNet.forward
@@ -207,6 +208,7 @@ def test_settings_change_a_config():
     assert isinstance(config, GLNetConfig)
 
 
+@pytest.mark.slow
 def test_a_saved_glnet_comes_back_and_knows_who_finds_people(tmp_path, monkeypatch):
     monkeypatch.setattr(hub, "load_body", lambda name, **_: ToyBody())
     model = tiny_glnet()

@@ -46,6 +46,7 @@ def test_shapes_and_what_learns(name):
     assert all(p.requires_grad for n, p in backbone.named_parameters() if not n.startswith("stem."))
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_the_bundled_stem_gives_the_numbers_of_the_original_runtime():
     """TensorFlow.js in WebAssembly on 96 x 96 pixels of a portrait: scripts and arrays of 16 bits."""
@@ -189,6 +190,7 @@ def test_fixed_shapes_say_what_forward_says():
         )
 
 
+@pytest.mark.slow
 def test_learning_reaches_what_reads_keypoints_and_not_the_stem():
     torch.manual_seed(0)
     config = MultiHMRConfig(

@@ -48,6 +48,7 @@ def test_batches_with_empty_images(model, people):
     assert pred.vertices_PV3.isfinite().all()
 
 
+@pytest.mark.slow
 def test_a_batch_is_its_images_one_by_one(model):
     images, people = pictures(3), [(0, 1, 1), (0, 2, 3), (2, 3, 0)]
     together = model(images, centers=cells(*people)).vertices_PV3
@@ -131,6 +132,7 @@ def test_a_longer_lens_puts_the_same_picture_farther_away(model):
     assert far.translation_P3[0, 2] > near.translation_P3[0, 2]
 
 
+@pytest.mark.slow
 def test_gradients_reach_the_whole_network(model):
     pred = model(pictures(2), centers=cells((0, 1, 1)))
     (pred.vertices_PV3.sum() + pred.logits_Bhw.sum() + pred.fov_B.sum() + pred.expression_PE.sum()).backward()
@@ -150,6 +152,7 @@ def test_dinov2_takes_any_multiple_of_its_patch():
     assert features.global_BD.shape == (1, 384)
 
 
+@pytest.mark.slow
 def test_hrnet_sees_at_stride_16_in_any_multiple_of_32():
     backbone = create_backbone("hrnet_w32", image_size=64).eval()
     features = backbone(torch.rand(1, 3, 96, 64))
@@ -157,6 +160,7 @@ def test_hrnet_sees_at_stride_16_in_any_multiple_of_32():
     assert features.global_BD.shape == (1, 384)
 
 
+@pytest.mark.slow
 def test_a_vit_starts_from_imagenet_with_its_own_pixels(monkeypatch):
     """Pictures normalised as DINOv2 has them give what the ViT of ImageNet says of pixels in [-1, 1]."""
     import timm

@@ -87,6 +87,7 @@ def test_cameras_are_those_that_were_given(model):
         np.testing.assert_allclose(recorded.joints_2d, eager.joints_2d, atol=1e-2)
 
 
+@pytest.mark.slow
 def test_nobody_is_lost_where_there_are_more_people_than_slots(model, monkeypatch):
     monkeypatch.setattr(cuda_graphs, "SLOTS", 1)
     counts = [

@@ -73,6 +73,7 @@ def test_those_who_know_the_keypoints_are_positives():
     assert matched.weight_BK.tolist() == [[0.25] * 4] * 2
 
 
+@pytest.mark.slow
 def test_of_equals_the_better_scored_is_positive():
     model = tiny_glnet(positives=1)
     pixels, true = seen(model, crop_of())
@@ -169,6 +170,7 @@ def test_a_perfect_answer_costs_nothing(decomposed):
     assert all(term.item() == pytest.approx(0, abs=1e-4) for term in terms.values()), terms
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("people", [0, 1])
 @pytest.mark.parametrize("switches", [{}, {"local": False}, {"decomposed": True}, {"matching": "fixed"}])
 def test_losses_and_gradients_are_finite_with_anybody_and_nobody(people, switches):
@@ -190,6 +192,7 @@ def test_the_second_stage_weighs_more():
     assert terms["local_joints"].item() == pytest.approx(2 * terms["joints"].item(), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_the_pair_term_is_the_distance_of_heads_in_paired_crops():
     """Zero for pairs of equal crops; else the mean distance of the predictions, over the true depth."""
     model = tiny_glnet()
@@ -285,6 +288,7 @@ def test_training_goes_through_the_same_door(tmp_path: Path):
     assert notes[-1]["pair"] > 0
 
 
+@pytest.mark.slow
 def test_a_run_builds_the_family_that_it_names():
     config = TrainConfig(
         data="", family="glnet", image_size=64, init="random", network="local=no,positives=50"

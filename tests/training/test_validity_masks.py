@@ -58,6 +58,7 @@ def terms_of(batch: Batch, body: ToyBody, model=None) -> dict[str, torch.Tensor]
     return MultiHMRLoss(body, 64, (0, 1, 2))(pred, true)
 
 
+@pytest.mark.slow
 def test_what_is_known_does_not_hang_on_what_is_not():
     """Anny with unknown fingers, jaw and face: what counts as known is the same whatever these do."""
     generator = torch.Generator().manual_seed(0)

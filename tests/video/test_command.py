@@ -43,6 +43,7 @@ def command(tmp_path, monkeypatch) -> Command:
     return call
 
 
+@pytest.mark.slow
 def test_other_weights_of_the_same_name_do_not_go_on(command: Command, film, capsys):
     assert command(film)[0] == 0
     code, model = command(film, weights=1)
@@ -52,6 +53,7 @@ def test_other_weights_of_the_same_name_do_not_go_on(command: Command, film, cap
     assert (code, len(model.sizes)) == (0, 12)
 
 
+@pytest.mark.slow
 def test_the_same_film_elsewhere_goes_on(command: Command, film, tmp_path):
     command(film)
     moved = film.rename(tmp_path / "moved.mp4")
@@ -85,6 +87,7 @@ def test_pictures_of_a_folder_that_changed_do_not(command: Command, tmp_path, ca
     assert "video fingerprint" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_more_frames_go_on_where_fewer_ended(command: Command, film, tmp_path, capsys):
     def lines() -> int:
         return len((tmp_path / "out" / "tracks.txt").read_text(encoding="utf-8").splitlines())
@@ -154,11 +157,13 @@ def test_several_films_have_a_folder_each(command: Command, tmp_path, capsys):
     assert "b9_2" in output.out
 
 
+@pytest.mark.slow
 def test_quiet_prints_nothing(command: Command, film, capsys):
     assert command(film, "--quiet")[0] == 0
     assert capsys.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 def test_a_joined_film_is_done_with_a_warning(command: Command, film, tmp_path, capsys):
     part = write_film(tmp_path / "a.ts", [picture()] * 10).read_bytes()
     (tmp_path / "ab.ts").write_bytes(2 * part)
@@ -218,6 +223,7 @@ def test_the_command_keeps_the_sound_unless_told_not_to(film, tmp_path):
             assert len(container.streams.audio) == streams
 
 
+@pytest.mark.slow
 def test_tracks_tell_where_they_come_from(film, tmp_path, monkeypatch):
     model = StandIn()
     monkeypatch.setattr("multihmr.model.load_model", lambda *_, **__: model)

@@ -100,6 +100,7 @@ def test_passwords_are_not_in_names():
     assert live.without_password("rtsp://me:secret@cam:554/a?b=1") == "rtsp://cam:554/a?b=1"
 
 
+@pytest.mark.slow
 def test_frames_are_dropped_rather_than_delayed():
     made = []
 

@@ -333,6 +333,7 @@ def test_a_full_disk_says_what_is_kept(command, monkeypatch, capsys):
     assert "No space left on device (0 frames kept; the same command goes on)" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_damaged_video_is_done_as_far_as_possible(command, tmp_path, capsys):
     noise = np.random.default_rng(0).integers(0, 255, (30, 48, 64, 3), np.uint8)
     whole = write_film(tmp_path / "film.mkv", list(noise)).read_bytes()
@@ -343,6 +344,7 @@ def test_a_damaged_video_is_done_as_far_as_possible(command, tmp_path, capsys):
     assert "film.mkv is damaged or cut short" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_another_video_does_not_overwrite_the_first(command, tmp_path, capsys):
     command("--format", "mot")
     other = write_film(tmp_path / "other.mp4", [picture()] * 3)

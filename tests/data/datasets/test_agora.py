@@ -33,6 +33,7 @@ def changed(miniature, tmp_path):
     return change
 
 
+@pytest.mark.slow
 def test_people_stand_where_their_pictures_show_them(miniature, smplx_body):
     root, truth = miniature
     reader = Agora(root, "train")

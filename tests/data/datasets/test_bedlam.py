@@ -47,6 +47,7 @@ def test_people_stand_where_their_pictures_show_them(miniature, smplx_body):
         assert_drawn_right(sample, rebuilt(sample, smplx_body), vertices, faces_of(smplx_body))
 
 
+@pytest.mark.slow
 def test_close_ups_are_turned_upright(miniature, smplx_body):
     root, truth = miniature
     sample = Bedlam(root)[2]

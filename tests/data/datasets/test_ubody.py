@@ -23,6 +23,7 @@ def seen(sample: Sample) -> np.ndarray:
     return np.isfinite(sample.pose).all((0, 2, 3))
 
 
+@pytest.mark.slow
 def test_people_stand_where_their_pictures_show_them(miniature, smplx_body):
     """The right hand, which was not seen, is held flat: all other vertices are the true ones."""
     root, (truth, _) = miniature

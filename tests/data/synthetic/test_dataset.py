@@ -168,6 +168,7 @@ def test_shards_carry_joints_and_boxes_for_readers_without_a_body(tmp_path, bare
     assert np.array_equal(Shards(tmp_path / "a.tar")[0].world_to_camera, sample.world_to_camera)
 
 
+@pytest.mark.slow
 def test_feet_are_on_the_ground_of_the_world(bare: SyntheticScenes) -> None:
     for sample in (bare[i] for i in range(6)):
         world = (bare.truth(sample)["joints_3d"] - sample.world_to_camera[:, 3]) @ sample.world_to_camera[
@@ -177,6 +178,7 @@ def test_feet_are_on_the_ground_of_the_world(bare: SyntheticScenes) -> None:
         assert (world[..., 2].min(1) < 0.25).all()
 
 
+@pytest.mark.slow
 def test_pictures_rendered_on_demand_are_those_of_the_shards(tmp_path) -> None:  # type: ignore[no-untyped-def]
     recipe = GenerationConfig(4, 64, assets=tmp_path)
     (path,) = write_shards(tmp_path, 2, recipe, workers=1)

@@ -84,6 +84,7 @@ def test_every_round_calls_everything_once_and_warm_up_does_not_count() -> None:
     assert min(row[0]["end to end"] for row in rows) > 3 * speed.WARM_UP_ROUNDS
 
 
+@pytest.mark.slow
 def test_stages_are_told_apart_and_add_up(measured: Speed) -> None:
     three = measured.timings[1]
     assert set(three.stages_ms) == {*STAGES, "end to end"} - {"draw"}
