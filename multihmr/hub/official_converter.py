@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 
 from ..geometry import DEFAULT_FOV_DEG, fov_to_focal
@@ -127,10 +128,10 @@ def position_table(table_1ND: Tensor, height: int, width: int) -> Tensor:
     side = PRETRAINED_GRID
     if (height, width) == (side, side):
         return table_1ND
-    grid = table_1ND[:, 1:].reshape(1, side, side, -1).permute(0, 3, 1, 2)
+    grid = rearrange(table_1ND[:, 1:], "1 (h w) d -> 1 d h w", h=side)
     scales = [(height + 0.1) / side, (width + 0.1) / side]
     resized = F.interpolate(grid, scale_factor=scales, mode="bicubic", align_corners=False)
-    return torch.cat([table_1ND[:, :1], resized.permute(0, 2, 3, 1).flatten(1, 2)], dim=1)
+    return torch.cat([table_1ND[:, :1], rearrange(resized, "1 d h w -> 1 (h w) d")], dim=1)
 
 
 def _backbone(tensors: _Tensors, prefix: str, grid_size: int) -> tuple[str, int, dict[str, Tensor]]:
@@ -350,7 +351,7 @@ def _anny(tensors: _Tensors, args: Mapping[str, Any]) -> Checkpoint:
 def _anny_pose(tensors: _Tensors, turned_R: Tensor, width: int) -> dict[str, Tensor]:
     """Theirs writes the two columns of a rotation as a 3 x 2 matrix, ours one after the other."""
     count = 6 * len(turned_R)
-    order = torch.arange(count).view(-1, 3, 2).transpose(1, 2).flatten()
+    order = rearrange(torch.arange(count), "(joint row column) -> (joint column row)", row=3, column=2)
     mean = tensors.take("init_body_pose", 1, count)[0]
     first = tensors.take("mlp_pose.0.weight", width, width + count)
     weight, bias = tensors.take("mlp_pose.2.weight", count, width), tensors.take("mlp_pose.2.bias", count)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 
@@ -28,10 +29,10 @@ class CrossAttention(nn.Module):
         k, v = (self._split(t) for t in self.to_kv(context_BND).chunk(2, dim=-1))
         mask = None if mask_BQN is None else mask_BQN[:, None]
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        return self.to_out(out.transpose(1, 2).flatten(2))
+        return self.to_out(rearrange(out, "b heads q d -> b q (heads d)"))
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.head_count, -1)).transpose(1, 2)
+        return rearrange(x, "b n (heads d) -> b heads n d", heads=self.head_count)
 
 
 class PerceptionLayer(nn.Module):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from ..geometry import pixel_rays
@@ -40,4 +41,4 @@ class RayEmbedding(nn.Module):
         phases = (math.pi * rays_BN3[..., None] * self.frequencies).flatten(2)
         embedding_BND = torch.cat([rays_BN3, phases.sin(), phases.cos()], dim=-1)
         embedding_BND = embedding_BND[..., : self.width]
-        return embedding_BND.transpose(1, 2).unflatten(2, (height, width))
+        return rearrange(embedding_BND, "b (h w) d -> b d h w", h=height)

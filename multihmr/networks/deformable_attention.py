@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 
@@ -27,7 +28,7 @@ def sample(map_BChw: Tensor, places_BQ2: Tensor) -> Tensor:
     found_BCQ1 = F.grid_sample(
         map_BChw, grid_BQ12, mode="bilinear", padding_mode="zeros", align_corners=False
     )
-    return found_BCQ1[..., 0].transpose(1, 2)
+    return rearrange(found_BCQ1, "b c q 1 -> b q c")
 
 
 class DeformableAttention(nn.Module):
@@ -101,12 +102,12 @@ class DeformableAttention(nn.Module):
             part_BQHC = (weight_BQHLN[:, :, :, level, :, None] * read_BQHNC).sum(3)
             out_BQHC = part_BQHC if out_BQHC is None else out_BQHC + part_BQHC
         assert out_BQHC is not None, "there is at least one level"
-        return self.to_out(out_BQHC.flatten(2))
+        return self.to_out(rearrange(out_BQHC, "b q heads c -> b q (heads c)"))
 
     def _read(self, values_BChw: Tensor, places_BQHN2: Tensor) -> Tensor:
         """(B, Q, heads, points, C / heads): each head reads its own channels."""
-        batch, queries = places_BQHN2.shape[:2]
-        own_channels = values_BChw.unflatten(1, (self.head_count, -1)).flatten(0, 1)
-        own_places = places_BQHN2.transpose(1, 2).flatten(2, 3).flatten(0, 1)
+        own_channels = rearrange(values_BChw, "b (heads c) h w -> (b heads) c h w", heads=self.head_count)
+        own_places = rearrange(places_BQHN2, "b q heads n xy -> (b heads) (q n) xy")
         read = sample(own_channels, own_places)
-        return read.view(batch, self.head_count, queries, self.points, read.shape[-1]).transpose(1, 2)
+        sizes = {"heads": self.head_count, "n": self.points}
+        return rearrange(read, "(b heads) (q n) c -> b q heads n c", **sizes)

@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import ClassVar, NamedTuple
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from ..bodies.base import Body
@@ -82,7 +83,7 @@ class GLNet(Network):
 
     def global_stage(self, pixels: Pixels, index_BQ: Tensor) -> tuple[Tensor, Tensor]:
         """Features (B, Q, D) of the pixels with these numbers, and their rows Theta_0 (B, Q, C)."""
-        x_BQD = _picked(pixels.features_BDhw.flatten(2).transpose(1, 2), index_BQ)
+        x_BQD = _picked(rearrange(pixels.features_BDhw, "b d h w -> b (h w) d"), index_BQ)
         return x_BQD, self.global_head.to_theta(x_BQD) + self.theta.mean_C
 
     def local_stage(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from .backbones.base import Backbone, Features
@@ -162,9 +163,11 @@ class LocalStage(nn.Module):
         Where to look is no way for the gradient: keypoints would move to where correcting is easy.
         """
         pixel_BQD = self.to_query(x_BQD)
-        query_BND = (pixel_BQD[:, :, None] + self.mark_MD).flatten(1, 2)
-        found_BND = self.look(query_BND, places_BQM2.detach().flatten(1, 2), maps)
-        known_BQMD = self.norm(query_BND + found_BND).unflatten(1, places_BQM2.shape[1:3])
+        query_BND = rearrange(pixel_BQD[:, :, None] + self.mark_MD, "b q m d -> b (q m) d")
+        found_BND = self.look(query_BND, rearrange(places_BQM2.detach(), "b q m xy -> b (q m) xy"), maps)
+        known_BQMD = rearrange(
+            self.norm(query_BND + found_BND), "b (q m) d -> b q m d", m=len(self.keypoints)
+        )
         rows = [
             torch.cat([known_BQMD[:, :, reads].flatten(2), pixel_BQD, theta_BQC[..., moves].detach()], -1)
             for reads, moves in zip(self.reads, self.moves, strict=True)

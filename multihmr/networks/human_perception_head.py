@@ -12,6 +12,7 @@ import math
 from typing import TYPE_CHECKING
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from ..bodies.base import Body
@@ -75,7 +76,7 @@ class PerceptionHead(nn.Module):
 
         marks_PD = centers.mask_invalid(self.mark_rows[centers.row_P] + self.mark_cols[centers.col_P])
         cell_P = centers.row_P * context_BDhw.shape[-1] + centers.col_P
-        context_BND = context_BDhw.clone().flatten(2).transpose(1, 2)
+        context_BND = rearrange(context_BDhw.clone(), "b d h w -> b (h w) d")
         context_BND[centers.image_index_P, cell_P] += marks_PD
         x_BQD, mask_BQ, slot_P = centers.padded(token_PD, context_BND.shape[0])
         for layer in self.layers:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from .detection import Centers
@@ -83,10 +84,12 @@ class JointHead(nn.Module):
         moments_BJQ4 = weights_BJQN @ torch.cat([middles_N2, middles_N2.square()], dim=-1)
         mean_BJQ2, square_BJQ2 = moments_BJQ4.split(2, dim=-1)
         spread_BJQ = (square_BJQ2 - mean_BJQ2.square()).sum(-1).clamp(min=0)
-        said_BJN2 = torch.stack([depth_BhwJ, logits_BhwJ.sigmoid()], dim=-1).flatten(1, 2).transpose(1, 2)
-        depth_BJQ, sure_BJQ = (weights_BJQN @ said_BJN2).unbind(-1)
-        read_BND = self.to_read(cells_BhwD).flatten(1, 2)
-        read_BJQF = (weights_BJQN.flatten(1, 2) @ read_BND).unflatten(1, weights_BJQN.shape[1:3])
+        evidence_BhwJ2 = torch.stack([depth_BhwJ, logits_BhwJ.sigmoid()], dim=-1)
+        evidence_BJN2 = rearrange(evidence_BhwJ2, "b h w j two -> b j (h w) two")
+        depth_BJQ, sure_BJQ = (weights_BJQN @ evidence_BJN2).unbind(-1)
+        read_BND = rearrange(self.to_read(cells_BhwD), "b h w d -> b (h w) d")
+        read_BMF = rearrange(weights_BJQN, "b j q n -> b (j q) n") @ read_BND
+        read_BJQF = rearrange(read_BMF, "b (j q) f -> b j q f", j=self.joint_count)
 
         # The factors bring all numbers to about the same size; patches far apart agree on nothing.
         ways_BJQ2 = mean_BJQ2 - heads_BQ2[:, None]
@@ -105,8 +108,8 @@ class JointHead(nn.Module):
         """
         precision_J = (-2 * self.log_tolerance).exp()
         own_BhwJ = logits_BhwJ * self.log_sharpness.exp() - pointed_BhwJ2.square().sum(-1) * precision_J / 2
-        aim_BJ2N = (pointed_BhwJ2 * precision_J[:, None]).flatten(1, 2).permute(0, 2, 3, 1)
-        own_BJ1N = own_BhwJ.flatten(1, 2).transpose(1, 2)[:, :, None]
+        aim_BJ2N = rearrange(pointed_BhwJ2 * precision_J[:, None], "b h w j xy -> b j xy (h w)")
+        own_BJ1N = rearrange(own_BhwJ, "b h w j -> b j 1 (h w)")
         return (own_BJ1N + heads_BQ2[:, None] @ aim_BJ2N).softmax(dim=-1)
 
 

@@ -13,6 +13,7 @@ import math
 from typing import Any, NamedTuple
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from ..bodies.base import Body
@@ -145,7 +146,7 @@ class MultiHMRAnny(Network):
 
     def _look(self, grid_BDhw: Tensor, centers: Centers) -> Tensor:
         """(P, D) features of people after self-attention among them and cross-attention to their image."""
-        context_BND = self.to_token(grid_BDhw.flatten(2).transpose(1, 2)) + self.positions_ND
+        context_BND = self.to_token(rearrange(grid_BDhw, "b d h w -> b (h w) d")) + self.positions_ND
         token_PD = context_BND[centers.image_index_P, centers.row_P * grid_BDhw.shape[-1] + centers.col_P]
         x_BQD, mask_BQ, slot_P = centers.padded(token_PD, context_BND.shape[0])
         for layer in self.layers:

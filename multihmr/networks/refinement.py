@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from ..bodies.base import Body, place
@@ -119,10 +120,11 @@ class Refinement(nn.Module):
         joints, width = query_PJD.shape[1:]
         asked_PN = torch.cat([query_PJD.flatten(1), places_PJ2.flatten(1)], dim=1)
         asked_BQN, _, slot_P = centers.padded(asked_PN, features.grid_BDhw.shape[0])
-        query_BQD = asked_BQN[..., : joints * width].unflatten(2, (joints, width)).flatten(1, 2)
-        places_BQ2 = asked_BQN[..., joints * width :].unflatten(2, (joints, 2)).flatten(1, 2)
+        query_BQD = rearrange(asked_BQN[..., : joints * width], "b q (j d) -> b (q j) d", j=joints)
+        places_BQ2 = rearrange(asked_BQN[..., joints * width :], "b q (j xy) -> b (q j) xy", j=joints)
         found_BQD = self.look(query_BQD, places_BQ2, features.maps)
-        return found_BQD.unflatten(1, (-1, joints))[centers.image_index_P, slot_P]
+        found_BQJD = rearrange(found_BQD, "b (q j) d -> b q j d", j=joints)
+        return found_BQJD[centers.image_index_P, slot_P]
 
 
 def in_window(joints_PJ3: Tensor, K_P33: Tensor, size: float) -> Tensor:

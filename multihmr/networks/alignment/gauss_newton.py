@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from ...bodies.base import Body, place
@@ -195,7 +196,7 @@ class Alignment(nn.Module):
             # row . (omega x arm) = (arm x row) . omega, with omega turned into the axes of the guess
             rows_PKB23 = torch.linalg.cross(arms_PKB3[:, :, :, None], jacobian_PK23[:, :, None], dim=-1)
             rows_PKB23 = rows_PKB23 @ above_PB33[:, None]
-            of_turns_PKN = rows_PKB23.transpose(2, 3).flatten(3).flatten(1, 2)
+            of_turns_PKN = rearrange(rows_PKB23, "p k b xy xyz -> p (k xy) (b xyz)")
             J_PMN = torch.cat([jacobian_PK23.flatten(1, 2), of_turns_PKN], dim=-1)
             missed_PM1 = (missed_PK2 * scale_PK[..., None]).flatten(1)[..., None]
             past_PN = torch.cat([shift_P3, rotation_vectors(turns_PB33).flatten(1)], dim=1)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
@@ -89,7 +90,8 @@ class Hybrid(Backbone):
         height, width = x16.shape[-2:]
         x32 = F.interpolate(self.from32(x32), size=(height, width), mode="bilinear")
         grid = self.from8(x8) + self.from16(x16) + x32
-        tokens_BND = grid.flatten(2).transpose(1, 2) + sine_positions(height, width, self.width, grid.device)
+        tokens_BND = rearrange(grid, "b d h w -> b (h w) d")
+        tokens_BND = tokens_BND + sine_positions(height, width, self.width, grid.device)
         tokens_BND = torch.cat([self.global_token.expand(tokens_BND.shape[0], -1, -1), tokens_BND], dim=1)
         tokens_BND = self.norm(self.blocks(tokens_BND))
         grid = tokens_BND[:, 1:].transpose(1, 2).unflatten(2, (height, width))
@@ -217,9 +219,11 @@ class SelfAttention(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def forward(self, x_BND: Tensor) -> Tensor:
-        q, k, v = self.qkv(x_BND).unflatten(-1, (3, self.head_count, -1)).permute(2, 0, 3, 1, 4)
+        q, k, v = rearrange(
+            self.qkv(x_BND), "b n (qkv heads d) -> qkv b heads n d", qkv=3, heads=self.head_count
+        )
         out = attention(q, k, v)
-        return self.proj(out.transpose(1, 2).flatten(2))
+        return self.proj(rearrange(out, "b heads n d -> b n (heads d)"))
 
 
 class Mlp(nn.Module):

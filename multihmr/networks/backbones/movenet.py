@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from ..configs import MOVENETS as MOVENETS
@@ -208,7 +209,8 @@ class HybridMoveNet(Backbone):
         grid = self.from4(p4) + self.from8(x8) + self.from16(x16) + x32
         seen = torch.cat([pose.center_B1hw, pose.heatmap_BKhw], dim=1).sigmoid()
         grid = grid + self.from_answers(seen) + self.from_votes(votes)
-        tokens_BND = grid.flatten(2).transpose(1, 2) + sine_positions(height, width, self.width, grid.device)
+        tokens_BND = rearrange(grid, "b d h w -> b (h w) d")
+        tokens_BND = tokens_BND + sine_positions(height, width, self.width, grid.device)
         tokens_BND = torch.cat([self.global_token.expand(tokens_BND.shape[0], -1, -1), tokens_BND], dim=1)
         tokens_BND = self.norm(self.blocks(tokens_BND))
         grid = tokens_BND[:, 1:].transpose(1, 2).unflatten(2, (height, width))
