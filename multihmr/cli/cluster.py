@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from .arguments import add_fields
-from .main import clean, fail
+from .main import clean, fail, people_text, plural
 
 if TYPE_CHECKING:
     from ..cluster import Report
@@ -55,14 +55,15 @@ def run(args: argparse.Namespace) -> int:
     if report.bad > len(report.reasons):
         print(f"  and {report.bad - len(report.reasons)} more: see {args.out}/bad", file=sys.stderr)
     if report.missing:
-        return fail(f"{report.missing} inputs have no result; run the same again to do them")
+        return fail(f"{plural(report.missing, 'input')} without a result; run the same again to do them")
     return 0
 
 
 def _summary(report: Report) -> str:
-    words = f"{report.pictures} pictures, {report.people} people, {report.bad} bad inputs"
+    counts = plural(report.pictures, "picture"), people_text(report.people), plural(report.bad, "bad input")
+    words = ", ".join(counts)
     if report.before:
-        words += f"; {report.before} were done earlier"
+        words += f"; {report.before} done earlier"
     if report.pictures:
         words += f"; {report.seconds:.0f} s, {report.rate:.2f} pictures per second"
         words += f", {report.rate_of_worker:.2f} per working worker of {report.workers}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .main import clean, fail
+from .main import clean, fail, people_text, plural
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -49,13 +49,14 @@ def run(args: argparse.Namespace) -> int:
     from ..storage.paths import cache_folder
 
     reader = kind(args.root, args.split, cache=args.cache)  # warns of what was left out
-    print(f"{args.name} {reader.split}: {len(reader)} samples, {reader.records.people} people")
+    counts = f"{plural(len(reader), 'sample')}, {people_text(reader.records.people)}"
+    print(f"{args.name} {reader.split}: {counts}")
     if not len(reader):
         return fail(f"{args.name} has no usable sample")
     bodies = Bodies(args.bodies or args.root, args.root, cache_folder())
     out = args.out or Path(f"{args.name}-check")
     drawn = save_truth(reader, out, bodies, args.count)
-    print(f"{len(drawn)} pictures with their ground truth in {out}")
+    print(clean(f"{plural(len(drawn), 'picture')} with ground truth in {out}"))
     for body, reason in bodies.lacking.items():
         print(clean(f"  without the mesh of {body}: {reason}"))
     return 0

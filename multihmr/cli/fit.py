@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from ..preprocessing.sources import shorten
 from .arguments import intrinsics
-from .main import EXPECTED, clean, fail, format_error
+from .main import EXPECTED, clean, fail, format_error, people_text, plural
 from .predict import FORMATS, find_images, output_names
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         for _ in samples:
             pass
-    print(f"{done['people']} people in {done['pictures']} pictures, in {args.out}")
+    print(clean(f"{people_text(done['people'])} in {plural(done['pictures'], 'picture')}, in {args.out}"))
     for name, reason in bad:
         print(clean(f"  {reason if name in reason else f'{name}: {reason}'}"), file=sys.stderr)
     for reason, count in sorted(skipped.items()):

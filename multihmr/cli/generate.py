@@ -7,6 +7,8 @@ import itertools
 import os
 from pathlib import Path
 
+from .main import clean, fail, plural
+
 RENAMED_FLAGS = {"--n": "--count"}
 
 
@@ -40,7 +42,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--assets",
         type=Path,
         metavar="DIR",
-        help="MakeHuman clothes, skins, hair and poses (default: ../shared/assets)",
+        help="MakeHuman clothes, skins, hair and poses (default: shared/assets beside the checkout, if it is "
+        "there; what is used is printed)",
     )
     add("--backgrounds", type=Path, metavar="DIR", help="folder of background pictures")
 
@@ -49,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     """Render the pictures, and a contact sheet of the first 48."""
     from PIL import Image
 
-    from ..data.synthetic.dataset import find_assets
+    from ..data.synthetic.dataset import about_assets, find_assets
     from ..data.synthetic.generate import GenerationConfig, contact_sheet, write_shards
     from ..data.webdataset import Shards
 
@@ -62,12 +65,16 @@ def run(args: argparse.Namespace) -> int:
         backgrounds=args.backgrounds,
         device=args.device,
     )
-    if find_assets(args.assets) is None:
-        print("no folder of clothes and poses (--assets): people wear painted clothes, see the README")
+    assets = find_assets(args.assets)
+    if assets is None:
+        fail(f"warning: {about_assets(None)}; --assets DIR names one")
+    else:
+        print(clean(f"assets: {about_assets(assets)}"))
     shards = write_shards(
         args.out, args.count, config, per_shard=args.per_shard, workers=args.workers, progress=True
     )
     sheet = args.out / "contact_sheet.jpg"
     Image.fromarray(contact_sheet(itertools.islice(Shards(args.out), 48))).save(sheet, quality=90)
-    print(f"{args.count} pictures in {args.out} (shards: {len(shards)}); a contact sheet is in {sheet}")
+    count = f"{plural(args.count, 'picture')} in {plural(len(shards), 'shard')}"
+    print(clean(f"{count} in {args.out}; a contact sheet is in {sheet}"))
     return 0

@@ -122,8 +122,8 @@ def plural(count: int, noun: str, many: str | None = None) -> str:
 
 
 def people_text(count: int) -> str:
-    """ "nobody", "1 person", "2 people"."""
-    return plural(count, "person", "people") if count else "nobody"
+    """ "no people", "1 person", "2 people"."""
+    return plural(count, "person", "people") if count else "no people"
 
 
 def progress_bar(args: argparse.Namespace, items: Iterable[Any] | None = None, **options: Any) -> tqdm[Any]:

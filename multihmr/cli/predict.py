@@ -180,7 +180,9 @@ class _Run:
         if len(humans):
             return f"{people_text(len(humans))} at {', '.join(f'{d:.1f}' for d in humans.distances)} m"
         tiles = "" if self.args.tiles != 1 else "--tiles 2 for small people, "
-        return f"nobody; try {tiles}--threshold 0.15 for uncertain ones, or --fov for an unusual lens"
+        return (
+            f"{people_text(0)}; try {tiles}--threshold 0.15 for uncertain ones, or --fov for an unusual lens"
+        )
 
     def _print(self, text: str) -> None:
         """A line on standard output, until whoever reads it ends, as `head -1` does; the work goes on."""

@@ -278,11 +278,13 @@ def _run(inputs: list[Inputs], writer: ResultWriter, network: Model, settings: S
     except KeyboardInterrupt:
         writer.close()
         done = writer.report.pictures
-        raise KeyboardInterrupt(f"stopped: {done} pictures are done, run the same again to resume") from None
+        raise KeyboardInterrupt(f"stopped: pictures done: {done}; run the same again to resume") from None
     except (ray.exceptions.RayError, RuntimeError) as error:
         writer.close()
         reason, done = str(error).strip().splitlines()[-1], writer.report.pictures
-        raise ChildProcessError(f"the workers cannot work ({reason}); {done} pictures are kept") from error
+        raise ChildProcessError(
+            f"the workers cannot work ({reason}); pictures done and kept: {done}"
+        ) from error
     writer.close()
 
 

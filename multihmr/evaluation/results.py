@@ -207,7 +207,7 @@ def _footnotes(result: BenchmarkResult) -> list[str]:
             )
     if result.skipped:
         first = result.skipped[0]
-        lines.append(f"- {len(result.skipped)} pictures skipped; the first, {first.name}: {first.skipped}")
+        lines.append(f"- pictures skipped: {len(result.skipped)}; the first, {first.name}: {first.skipped}")
     return lines
 
 

@@ -176,7 +176,7 @@ def test_nobody_names_what_else_can_be_tried(command: Command, tmp_path, capsys)
     write(tmp_path / "a.jpg")
     assert command(tmp_path / "a.jpg", people=0)[0] == 0
     output = capsys.readouterr().out
-    assert "nobody; try --tiles 2" in output
+    assert "no people; try --tiles 2" in output
     assert "--threshold" in output
 
 

@@ -215,11 +215,9 @@ def test_the_command_says_what_was_done(monkeypatch, capsys, missing, code):
     monkeypatch.setattr("multihmr.model.load_model", lambda *_, **__: None)
     assert cli.run(["cluster", "in", "--out", "out", "--workers", "2"]) == code
     said = capsys.readouterr()
-    assert said.out.startswith(
-        "20 pictures, 30 people, 7 bad inputs; 5 were done earlier; 10 s, 2.00 pictures"
-    )
+    assert said.out.startswith("20 pictures, 30 people, 7 bad inputs; 5 done earlier; 10 s, 2.00 pictures")
     assert "and 2 more: see out/bad" in said.err
-    assert ("3 inputs have no result" in said.err) == bool(missing)
+    assert ("3 inputs without a result" in said.err) == bool(missing)
 
 
 def test_without_ray_the_command_says_what_to_install(monkeypatch, capsys):

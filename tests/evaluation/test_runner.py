@@ -340,7 +340,7 @@ def test_pictures_that_cannot_be_read_are_counted_and_told(score: Any, body: Bod
 
     result = score("bedlam-val", truth(body), Broken(MESHES), out=tmp_path)
     assert (result.images, result.counts.found, len(result.skipped)) == (3, 5, 1)
-    assert "1 pictures skipped; the first" in table([result])
+    assert "pictures skipped: 1; the first" in table([result])
     assert "cut short" in (tmp_path / "pictures.csv").read_text(encoding="utf-8")
 
 

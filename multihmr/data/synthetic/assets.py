@@ -8,10 +8,11 @@ body parts it is bound to, which is noted in `doubts`.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,11 @@ AGES = {
 }
 TONES = {"african": "african", "asian": "asian", "caucasian": "caucasian european"}
 UNNATURAL = {"toon", "alien", "zombie", "robot", "elf", "furry", "animal", "demon", "monster"}
+
+CAPTURED_POSES = "cmu_poses_anny.npz"
+# Folders below the assets that hold one of these are rendered from.
+_ASSET_FILES = ("index.json", "*.mhclo", "*.mhmat", "*.bvh")
+_NO_CONTENT = {".md", ".py", ".txt"}
 
 
 @dataclass
@@ -124,6 +130,31 @@ def files_below(folder: Path, endings: tuple[str, ...]) -> list[Path]:
             names = ["index.json"]
         found += [Path(place, name) for name in sorted(names) if name.lower().endswith(endings)]
     return found
+
+
+def fingerprint_assets(folder: Path | None) -> str:
+    """16 digits of the clothes, skins and poses that synthetic pictures are rendered with; "none" without.
+
+    Args:
+        folder: with MakeHuman's assets and the captured poses.
+    """
+    if folder is None:
+        return "none"
+    digest = hashlib.sha256()
+    for path in _asset_files(folder):
+        digest.update(f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0".encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _asset_files(folder: Path) -> Iterator[Path]:
+    """The files below `folder` that pictures are rendered from, in the order of their paths."""
+    if (folder / CAPTURED_POSES).is_file():
+        yield folder / CAPTURED_POSES
+    for pack in sorted(path for path in folder.iterdir() if path.is_dir()):
+        if any(next(pack.rglob(pattern), None) is not None for pattern in _ASSET_FILES):
+            files = (path for path in pack.rglob("*") if path.is_file())
+            yield from sorted(path for path in files if path.suffix.lower() not in _NO_CONTENT)
 
 
 # --- prepared packs

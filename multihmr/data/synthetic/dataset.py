@@ -15,6 +15,7 @@ import torch
 from ...bodies.base import posed
 from ...geometry import project
 from ..sample import Sample
+from .assets import fingerprint_assets
 from .backgrounds import Environment
 from .outfits import random_outfit
 from .poses import PoseSampler, nearest_rotation
@@ -48,6 +49,16 @@ def find_assets(assets: Path | str | None = None) -> Path | None:
         return Path(assets)
     beside = Path(__file__).resolve().parents[4] / "shared/assets"
     return beside if beside.is_dir() else None
+
+
+def about_assets(folder: Path | None) -> str:
+    """One sentence on the assets that pictures are rendered with: their folder and fingerprint, or none."""
+    if folder is None:
+        return (
+            "no assets folder is given and there is none beside the checkout: people wear painted clothes "
+            "and take built-in poses"
+        )
+    return f"clothes, skins, hair and poses of {folder}, fingerprint {fingerprint_assets(folder)}"
 
 
 class SyntheticScenes:
