@@ -24,7 +24,7 @@ from .humans import Humans, nearest_first
 from .networks.base import OF_PEOPLE, Network, Predictions
 from .postprocessing.quarter_turns import QuarterTurns
 from .postprocessing.tiling import merge_tiles, tiles_of
-from .postprocessing.to_humans import to_distorted_image, to_humans
+from .postprocessing.to_humans import Detections, to_distorted_image, to_humans
 from .preprocessing.boxes import check_boxes
 from .preprocessing.distortion import Distortion, DistortionLike, undistort_boxes, undistort_image
 from .preprocessing.image import LoadedImage, load_image
@@ -458,9 +458,7 @@ class Model(NetworkHandle):
                 for letterbox, (K, _) in zip(letterboxes, cameras, strict=True)
             ]
         )
-        detected = self.runtime(
-            [image.pixels for image in images], letterboxes, K_B33, options.threshold, options.max_people
-        )
+        detected = self._detect([image.pixels for image in images], letterboxes, K_B33, options)
         result = []
         for image, letterbox, (K, source), found in zip(images, letterboxes, cameras, detected, strict=True):
             if K is None:
@@ -470,6 +468,29 @@ class Model(NetworkHandle):
                 projected = [letterbox.inverse_points(points) for points in found.projected]
             result.append(self._humans(found.people, image, K, source, projected))
         return result
+
+    def _detect(
+        self,
+        images: Sequence[np.ndarray],
+        letterboxes: Sequence[Letterbox],
+        K_B33: Tensor,
+        options: _Options,
+    ) -> list[Detections]:
+        """What the runtime finds in each image; those whose windows have the same shape are one batch."""
+        batches: dict[tuple[int, int], list[int]] = {}
+        for i, letterbox in enumerate(letterboxes):
+            batches.setdefault(letterbox.shape, []).append(i)
+        detected: dict[int, Detections] = {}
+        for rows in batches.values():
+            found = self.runtime(
+                [images[i] for i in rows],
+                [letterboxes[i] for i in rows],
+                K_B33[rows],
+                options.threshold,
+                options.max_people,
+            )
+            detected.update(zip(rows, found, strict=True))
+        return [detected[i] for i in range(len(images))]
 
     def _predict_tiles(self, image: LoadedImage, whole: Humans, options: _Options) -> Humans:
         """The people of an image, each once: those of the `whole` and those of its tiles."""

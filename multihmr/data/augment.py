@@ -50,9 +50,20 @@ class Augmentation:
 
 
 def augment(
-    sample: Sample, size: int, rng: np.random.Generator, topology: Topology, how: Augmentation | None = None
+    sample: Sample,
+    size: int | tuple[int, int],
+    rng: np.random.Generator,
+    topology: Topology,
+    how: Augmentation | None = None,
 ) -> Sample:
-    """A random variation of a sample, with `size` x `size` pixels.
+    """A random variation of a sample.
+
+    Args:
+        sample: any.
+        size: of the result [pixels], the side of a square or (height, width).
+        rng: source of randomness.
+        topology: of the body that is trained.
+        how: None for the defaults.
 
     Raises:
         ValueError: as `warp` and `flip`.
@@ -61,7 +72,11 @@ def augment(
     sample = on_pelvis(sample, topology)
     angle = draw_angle(rng, how)
     heads = heads_of(sample, angle)
-    moved = warp(sample, _choose_window(sample, heads, size, rng, how), angle)
+    shape = (size, size) if isinstance(size, int) else size
+    window = _choose_window(sample, heads, max(shape), rng, how)
+    if shape[0] != shape[1]:
+        window = _cut_window(window, sample, heads, shape, rng)
+    moved = warp(sample, window, angle)
     return finish(moved, rng, topology, how)
 
 
@@ -120,6 +135,33 @@ def _choose_window(
     return Letterbox.box(start[0], start[1], start[0] + side, start[1] + side, size)
 
 
+def _cut_window(
+    window: Letterbox,
+    sample: Sample,
+    heads: np.ndarray,
+    shape: tuple[int, int],
+    rng: np.random.Generator,
+) -> Letterbox:
+    """A rectangle (height, width) out of a square window, at a random place where it keeps all heads, if there
+    is one, and as much of the picture as it can."""
+    start = [0, 0]  # column, row
+    length = np.array([shape[1], shape[0]])
+    seen = window.points(heads)
+    seen = seen[((seen >= 0) & (seen < window.size)).all(-1)]
+    corners = window.points(np.array([[0.0, 0.0], sample.image.shape[1::-1]]))
+    for axis in np.flatnonzero(length < window.size):
+        room = window.size - length[axis]
+        picture = corners[:, axis].clip(0, window.size)
+        low, high = sorted((picture[1] - length[axis], picture[0]))
+        if len(seen):
+            margin = 0.05 * length[axis]
+            first, last = seen[:, axis].max() + margin - length[axis], seen[:, axis].min() - margin
+            if max(first, low) <= min(last, high):
+                low, high = max(first, low), min(last, high)
+        start[axis] = round(float(np.clip(rng.uniform(low, max(high, low + 1e-3)), 0, room)))
+    return window.cut(start[0], start[1], shape)
+
+
 LEAST_SIDE = 48  # [pixels] of a crop to one person: fewer show too little to learn from
 
 
@@ -162,9 +204,9 @@ def _zoom_window(
 
 def _occlude_randomly(sample: Sample, rng: np.random.Generator, how: Augmentation) -> Sample:
     """Occlude with a patch of another part of the picture, or of blurred colours, unless it covers a head."""
-    size = sample.image.shape[0]
-    height, width = (rng.uniform(*how.patch, 2) * size).astype(int) + 1
-    (x0, from_x), (y0, from_y) = rng.integers(0, size - width, 2), rng.integers(0, size - height, 2)
+    rows, cols = sample.image.shape[:2]
+    height, width = (rng.uniform(*how.patch, 2) * min(rows, cols)).astype(int) + 1
+    (x0, from_x), (y0, from_y) = rng.integers(0, cols - width, 2), rng.integers(0, rows - height, 2)
     radius = np.nan_to_num(HEAD_RADIUS * sample.K[0, 0] / np.maximum(sample.translation[:, 2:], 1e-3), nan=8)
     heads = heads_of(sample)
     if ((heads > (x0, y0) - radius) & (heads < (x0 + width, y0 + height) + radius)).all(-1).any():

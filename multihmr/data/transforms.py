@@ -51,7 +51,8 @@ def warp(sample: Sample, letterbox: Letterbox, angle: float = 0.0) -> Sample:
     if sample.keypoints_2d is not None:
         changes["keypoints_2d"] = letterbox.points(_turn(sample.keypoints_2d, turn)).astype(np.float32)
     moved = dataclasses.replace(_turn_people(sample, angle) if angle else sample, **changes)
-    return _mark_joints(moved, 0, 0, letterbox.size, letterbox.size, inside=True)
+    height, width = letterbox.shape
+    return _mark_joints(moved, 0, 0, width, height, inside=True)
 
 
 def flip(sample: Sample, topology: Topology) -> Sample:
@@ -187,19 +188,21 @@ def _turn_people(sample: Sample, angle: float) -> Sample:
 
 
 def _pixels(image: np.ndarray, letterbox: Letterbox, turn: np.ndarray, angle: float) -> np.ndarray:
-    """(size, size, 3) the rotated and cropped picture."""
+    """(height, width, 3) the rotated and cropped picture."""
     if not angle:
         return letterbox.apply(image)
     # First an upright crop that contains the rotated one, at its scale, which shrinks without aliasing.
-    corners = letterbox.inverse_points(np.array([[0, 0], [1, 0], [0, 1], [1, 1]]) * float(letterbox.size))
+    height, width = letterbox.shape
+    corners = np.array([[0, 0], [1, 0], [0, 1], [1, 1]]) * (float(width), float(height))
+    corners = letterbox.inverse_points(corners)
     corners = _turn_back(corners, turn)
     (x0, y0), (x1, y1) = corners.min(0), corners.max(0)
     upright = Letterbox.box(x0, y0, x1, y1, math.ceil(max(x1 - x0, y1 - y0) * letterbox.scale[0]))
     start, right, down = upright.points(corners)[:3]
-    along, across = (right - start) / letterbox.size, (down - start) / letterbox.size
+    along, across = (right - start) / width, (down - start) / height
     affine = (along[0], across[0], start[0], along[1], across[1], start[1])
     turned = Image.fromarray(upright.apply(image)).transform(
-        (letterbox.size, letterbox.size),
+        (width, height),
         Image.Transform.AFFINE,
         affine,
         Image.Resampling.BICUBIC,
@@ -217,9 +220,9 @@ def _turn_back(xy: np.ndarray, turn: np.ndarray) -> np.ndarray:
 
 
 def _nearest(plane: np.ndarray, letterbox: Letterbox, turn: np.ndarray, *, outside: float) -> np.ndarray:
-    """(size, size) nearest-neighbour crop of a plane of labels or depths."""
-    middles = np.arange(letterbox.size) + 0.5
-    xy = np.stack(np.meshgrid(middles, middles), axis=-1)
+    """(height, width) nearest-neighbour crop of a plane of labels or depths."""
+    rows, cols = (np.arange(length) + 0.5 for length in letterbox.shape)
+    xy = np.stack(np.meshgrid(cols, rows), axis=-1)
     col, row = np.moveaxis(np.floor(_turn_back(letterbox.inverse_points(xy), turn)).astype(int), -1, 0)
     height, width = plane.shape
     there = (col >= 0) & (col < width) & (row >= 0) & (row < height)

@@ -155,9 +155,13 @@ class Network(nn.Module):
         return unproject(head_P12, depth_P[:, None], K_B33[centers.image_index_P])[:, 0]
 
 
-def own_camera(fov_B: Tensor, K_B33: Tensor | None, size: int) -> Tensor:
+def own_camera(fov_B: Tensor, K_B33: Tensor | None, size: int | tuple[int, int]) -> Tensor:
     """(B, 3, 3) the cameras given, where there are none those of this field of view [rad]: square pixels,
-    principal point in the middle of windows of `size` pixels."""
-    middle_B2 = fov_B.new_full((fov_B.shape[0], 2), size / 2)
-    own_B33 = intrinsics(fov_to_focal(fov_B, float(size)), middle_B2)
+    principal point in the middle of windows of `size` pixels, the side of squares or (height, width).
+
+    The field of view spans the longer side.
+    """
+    height, width = (size, size) if isinstance(size, int) else size
+    middle_B2 = fov_B.new_tensor([width / 2, height / 2]).expand(fov_B.shape[0], 2)
+    own_B33 = intrinsics(fov_to_focal(fov_B, float(max(height, width))), middle_B2)
     return own_B33 if K_B33 is None else torch.where(K_B33.isnan(), own_B33, K_B33)

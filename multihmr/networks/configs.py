@@ -43,6 +43,9 @@ class MultiHMRConfig:
     backbone: str = "hybrid_lite0"
     body: str = "anny"
     image_size: int = 320  # side of the square that the network looks at [pixels]
+    # Windows without padding: the sides are multiples of 32, the longer one is image_size. Hybrid backbones
+    # only, which must be trained so; False pads every picture to a square.
+    rectangular: bool = False
     ray_bands: int = 16
     head_width: int = 384
     head_depth: int = 2
@@ -75,6 +78,13 @@ class MultiHMRConfig:
         for field, known in (("head", HEADS), ("camera_embedding", CAMERA_EMBEDDINGS)):
             if getattr(self, field) not in known:
                 raise ValueError(f"{field} must be one of {', '.join(known)}, got {getattr(self, field)!r}")
+        if self.rectangular and (not self.backbone.startswith("hybrid_") or self.refine or self.released):
+            raise ValueError(
+                "rectangular windows need a hybrid backbone, without refine; "
+                f"got {self.backbone!r}, refine={self.refine}"
+            )
+        if self.rectangular and self.image_size % 32:
+            raise ValueError(f"rectangular windows need an image size of whole 32, got {self.image_size}")
         if (self.read_keypoints or self.align) and self.backbone not in MOVENETS:
             raise ValueError(
                 f"read_keypoints and align need a backbone with keypoint heads, {', '.join(MOVENETS)}; "

@@ -68,13 +68,14 @@ class PerceptionHead(nn.Module):
         self, context_BDhw: Tensor, centers: Centers, known_PD: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         query_PD = centers.gather(context_BDhw)
-        query_PD = query_PD + self.query_rows[centers.row_P] + self.query_cols[centers.col_P]
+        row_P, col_P = self._square_cells(centers, context_BDhw)
+        query_PD = query_PD + self.query_rows[row_P] + self.query_cols[col_P]
         mean_D = torch.cat([self.mean_pose, self.mean_shape])
         token_PD = self.to_token(torch.cat([query_PD, mean_D.expand(query_PD.shape[0], -1)], dim=-1))
         if known_PD is not None:
             token_PD = token_PD + known_PD
 
-        marks_PD = centers.mask_invalid(self.mark_rows[centers.row_P] + self.mark_cols[centers.col_P])
+        marks_PD = centers.mask_invalid(self.mark_rows[row_P] + self.mark_cols[col_P])
         cell_P = centers.row_P * context_BDhw.shape[-1] + centers.col_P
         context_BND = rearrange(context_BDhw.clone(), "b d h w -> b (h w) d")
         context_BND[centers.image_index_P, cell_P] += marks_PD
@@ -87,6 +88,12 @@ class PerceptionHead(nn.Module):
         shape_PS = self.to_shape(x_PD) + self.mean_shape
         parameters = _parameters(pose6d_PN, shape_PS, self.to_expression(x_PD), bounded=self.bounded)
         return *parameters, self.to_depth(x_PD)[:, 0]
+
+    def _square_cells(self, centers: Centers, context_BDhw: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows and columns (P,) in the square grid, in whose middle a rectangular window lies."""
+        height, width = context_BDhw.shape[-2:]
+        rows, cols = len(self.query_rows), len(self.query_cols)
+        return centers.row_P + (rows - height) // 2, centers.col_P + (cols - width) // 2
 
 
 class IterativeHead(nn.Module):

@@ -114,8 +114,9 @@ class JointHead(nn.Module):
 
 
 def patch_middles(height: int, width: int, device: torch.device) -> Tensor:
-    """(height, width, 2) the middles (x, y) of the patches, in sides of the window."""
-    rows = (torch.arange(height, device=device, dtype=torch.float32) + 0.5) / height
-    cols = (torch.arange(width, device=device, dtype=torch.float32) + 0.5) / width
+    """(height, width, 2) the middles (x, y) of the patches, in longer sides of the window."""
+    longer = max(height, width)
+    rows = (torch.arange(height, device=device, dtype=torch.float32) + 0.5) / longer
+    cols = (torch.arange(width, device=device, dtype=torch.float32) + 0.5) / longer
     y, x = torch.meshgrid(rows, cols, indexing="ij")
     return torch.stack([x, y], dim=-1)

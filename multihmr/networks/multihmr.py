@@ -29,6 +29,7 @@ from .joint_heatmaps import JointHead, JointReading
 from .refinement import CoarseParams, Refinement, in_window
 
 CELLS_A_PERSON = 4
+WINDOW_MULTIPLE = 32  # sides of rectangular windows: the coarsest stride of the hybrid backbones
 HEADS = {"perception": PerceptionHead, "iterative": IterativeHead}  # by `config.head`
 
 
@@ -94,10 +95,11 @@ class MultiHMR(Network):
         threshold: float | None = None,
         max_people: int | None = None,
     ) -> Predictions:
-        """Predictions for a batch of square windows, RGB in [0, 1].
+        """Predictions for a batch of windows of one shape, RGB in [0, 1].
 
         Args:
-            images_B3HW: sides of `config.image_size` pixels.
+            images_B3HW: squares with sides of `config.image_size` pixels; with `config.rectangular` also
+                windows whose longer side is that and whose sides are multiples of 32.
             K_B33: intrinsics in pixels of these windows; where it is None or NaN the network's own is used.
             centers: the cells of the true people, in training; otherwise people are found in the heatmap.
             threshold: least score of a person; None takes the checkpoint's.
@@ -160,13 +162,25 @@ class MultiHMR(Network):
 
     def _encode(self, images_B3HW: Tensor, K_B33: Tensor | None) -> _EncodedBatch:
         """Backbone features, detection heatmap and camera of a batch of images."""
-        size = self.config.image_size
-        if tuple(images_B3HW.shape[-2:]) != (size, size):
-            raise ValueError(f"this network looks at {size}x{size} windows, got {tuple(images_B3HW.shape)}")
+        height, width = images_B3HW.shape[-2:]
+        self._check_window(height, width)
         features = self.backbone(images_B3HW)
         logits_Bhw = self.to_score(features.grid_BDhw.movedim(1, -1))[..., 0]
         fov_B = self._fov(features.global_BD)
-        return _EncodedBatch(features, logits_Bhw, fov_B, own_camera(fov_B, K_B33, size))
+        return _EncodedBatch(features, logits_Bhw, fov_B, own_camera(fov_B, K_B33, (height, width)))
+
+    def _check_window(self, height: int, width: int) -> None:
+        """ValueError: the network takes no window of this shape."""
+        size = self.config.image_size
+        if (height, width) == (size, size):
+            return
+        if not self.config.rectangular:
+            raise ValueError(f"this network takes windows of {size}x{size} pixels, got {height}x{width}")
+        if max(height, width) != size or height % WINDOW_MULTIPLE or width % WINDOW_MULTIPLE:
+            raise ValueError(
+                f"this network takes windows whose longer side is {size} pixels and whose sides are multiples "
+                f"of {WINDOW_MULTIPLE}, got {height}x{width}"
+            )
 
     def _decode(
         self, seen: _EncodedBatch, centers: Centers
@@ -259,6 +273,8 @@ class MultiHMR(Network):
     def letterbox(self, height: int, width: int) -> Letterbox:
         if self.config.released:
             return Letterbox.official_2024(height, width, self.config.image_size)
+        if self.config.rectangular:
+            return Letterbox.rectangle(height, width, self.config.image_size, WINDOW_MULTIPLE)
         return super().letterbox(height, width)
 
     @property

@@ -1,9 +1,9 @@
-"""Letterbox and crop transforms: how pixels and intrinsics move into the square input of a network."""
+"""Letterbox and crop transforms: how pixels and intrinsics move into the input window of a network."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 PADDING = 128  # grey around the image, in all three channels
+LEAST_GAIN = 0.02  # an image is drawn that much smaller for a smaller window
 PERSON_CONTEXT = 1.25  # side of a person's crop, in longer sides of their box
 SMALLEST_CROP = 8.0  # [pixels of the image]: less shows nothing
 
@@ -21,19 +22,20 @@ Array = TypeVar("Array", np.ndarray, Tensor)
 
 @dataclass(frozen=True)
 class Letterbox:
-    """Transform of an image into a square of `size` pixels: scale * image + shift, then mirrored if `flip`.
+    """Transform of an image into a window of pixels: scale * image + shift, then mirrored if `flip`.
 
     Pixels move, metres do not: with `intrinsics(K)` a 3D point falls where `points` moves its pixel. When
     mirrored, that holds for the mirrored world, in which every x has the other sign.
 
     Attributes:
-        scale: (x, y); the two differ by less than a pixel of the square over the image, and only in
+        scale: (x, y); the two differ by less than a pixel of the window over the image, and only in
             `official_2024`.
-        shift: (x, y) in pixels of the square.
-        size: side of the square [pixels].
+        shift: (x, y) in pixels of the window.
+        size: side of the window, of rectangles the longer one [pixels].
         flip: mirror left and right.
         padding: level of all channels where the image does not reach.
         reducing_gap: of Pillow's resize: large images are first shrunk by whole pixels, quicker and as good.
+        rectangle_shape: (height, width) of a window that is no square; None for squares.
     """
 
     scale: tuple[float, float]
@@ -42,11 +44,39 @@ class Letterbox:
     flip: bool = False
     padding: int = PADDING
     reducing_gap: float | None = 3.0
+    rectangle_shape: tuple[int, int] | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(height, width) of the window [pixels]."""
+        return self.rectangle_shape or (self.size, self.size)
 
     @classmethod
     def whole(cls, height: int, width: int, size: int) -> Letterbox:
         """The whole image, with its aspect ratio, in the middle of the square."""
         return cls.box(0, 0, width, height, size)
+
+    @classmethod
+    def rectangle(cls, height: int, width: int, size: int, multiple: int) -> Letterbox:
+        """The whole image in the middle of the smallest window that hardly pads it.
+
+        The longer side is `size`, the shorter one a multiple of `multiple` and at least half as long. The image
+        is drawn up to 2 % smaller than it could be where that saves a multiple.
+        """
+        longer, shorter = max(height, width), min(height, width)
+        least = multiple * math.ceil(size / 2 / multiple)
+        wanted = (1 - LEAST_GAIN) * shorter * size / longer
+        side = max(least, multiple * math.ceil(wanted / multiple - 1e-9))
+        scale = min(size / longer, side / shorter)
+        shape = (side, size) if width >= height else (size, side)
+        shift = (shape[1] / 2 - scale * width / 2, shape[0] / 2 - scale * height / 2)
+        return cls((scale, scale), shift, size, rectangle_shape=shape if side < size else None)
+
+    def cut(self, x: int, y: int, shape: tuple[int, int]) -> Letterbox:
+        """The part of this window from pixel (x, y) on, of `shape` (height, width); not of a mirrored one."""
+        if self.flip:
+            raise ValueError("a mirroring letterbox cannot be cut")
+        return replace(self, shift=(self.shift[0] - x, self.shift[1] - y), rectangle_shape=shape)
 
     @classmethod
     def official_2024(cls, height: int, width: int, size: int) -> Letterbox:
@@ -80,15 +110,15 @@ class Letterbox:
         return cls.box(x - half, y - half, x + half, y + half, size)
 
     def to_tensor(self, image: np.ndarray) -> Tensor:
-        """(H, W, 3) uint8 -> (3, size, size) float32 in [0, 1]: `apply` as networks take it."""
+        """(H, W, 3) uint8 -> (3, height, width) float32 in [0, 1]: `apply` as networks take it."""
         return torch.from_numpy(self.apply(image)).permute(2, 0, 1).float().div(255).contiguous()
 
     def apply(self, image: np.ndarray) -> np.ndarray:
-        """(H, W, 3) uint8 -> (size, size, 3) uint8, `padding` where the image does not reach.
+        """(H, W, 3) uint8 -> (height, width, 3) uint8 of the window, `padding` where the image does not reach.
 
         Bicubic, with the filter widened when shrinking, so that a picture of twice the size looks the same.
         """
-        canvas = np.full((self.size, self.size, 3), self.padding, np.uint8)
+        canvas = np.full((*self.shape, 3), self.padding, np.uint8)
         height, width = image.shape[:2]
         (left, right, x0, x1) = self.span(width, 0)
         (top, bottom, y0, y1) = self.span(height, 1)
@@ -103,15 +133,15 @@ class Letterbox:
         return np.ascontiguousarray(canvas[:, ::-1]) if self.flip else canvas
 
     def span(self, length: int, axis: int) -> tuple[int, int, float, float]:
-        """Along one side: pixels of the square that the image fills, and the image pixels that they show."""
+        """Along one side: pixels of the window that the image fills, and the image pixels that they show."""
         scale, shift = self.scale[axis], self.shift[axis]
         first = max(0, math.ceil(shift - 1e-6))
-        last = min(self.size, math.floor(shift + scale * length + 1e-6))
+        last = min(self.shape[1 - axis], math.floor(shift + scale * length + 1e-6))
         start, end = ((edge - shift) / scale for edge in (first, last))
         return first, last, max(start, 0.0), min(end, float(length))
 
     def intrinsics(self, K: Array) -> Array:
-        """(..., 3, 3) intrinsics of the image -> of the square; the only place where K follows pixels."""
+        """(..., 3, 3) intrinsics of the image -> of the window; the only place where K follows pixels."""
         moved = K * 1.0  # a copy, for arrays and tensors alike
         moved[..., 0, :] = moved[..., 0, :] * self.scale[0]
         moved[..., 1, :] = moved[..., 1, :] * self.scale[1]
@@ -119,15 +149,15 @@ class Letterbox:
         moved[..., 1, 2] += self.shift[1]
         if self.flip:
             moved[..., 0, 1] *= -1
-            moved[..., 0, 2] = self.size - moved[..., 0, 2]
+            moved[..., 0, 2] = self.shape[1] - moved[..., 0, 2]
         return moved
 
     def image_intrinsics(self, K: Array) -> Array:
-        """(..., 3, 3) intrinsics of the square -> of the image: the inverse of `intrinsics`."""
+        """(..., 3, 3) intrinsics of the window -> of the image: the inverse of `intrinsics`."""
         moved = K * 1.0
         if self.flip:
             moved[..., 0, 1] *= -1
-            moved[..., 0, 2] = self.size - moved[..., 0, 2]
+            moved[..., 0, 2] = self.shape[1] - moved[..., 0, 2]
         moved[..., 0, 2] -= self.shift[0]
         moved[..., 1, 2] -= self.shift[1]
         moved[..., 0, :] = moved[..., 0, :] / self.scale[0]
@@ -135,19 +165,19 @@ class Letterbox:
         return moved
 
     def points(self, xy: Array) -> Array:
-        """(..., 2) pixels of the image -> of the square."""
+        """(..., 2) pixels of the image -> of the window."""
         moved = xy * 1.0
         moved[..., 0] = moved[..., 0] * self.scale[0] + self.shift[0]
         moved[..., 1] = moved[..., 1] * self.scale[1] + self.shift[1]
         if self.flip:
-            moved[..., 0] = self.size - moved[..., 0]
+            moved[..., 0] = self.shape[1] - moved[..., 0]
         return moved
 
     def inverse_points(self, xy: Array) -> Array:
-        """(..., 2) pixels of the square -> of the image."""
+        """(..., 2) pixels of the window -> of the image."""
         moved = xy * 1.0
         if self.flip:
-            moved[..., 0] = self.size - moved[..., 0]
+            moved[..., 0] = self.shape[1] - moved[..., 0]
         moved[..., 0] = (moved[..., 0] - self.shift[0]) / self.scale[0]
         moved[..., 1] = (moved[..., 1] - self.shift[1]) / self.scale[1]
         return moved

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -70,6 +71,8 @@ class TrainDataset(Dataset[Any]):
         keypoints_only: bool = False,
         view: Callable[..., Sample | list[Sample]] = augment,
         views: int = 1,
+        shapes: Sequence[tuple[int, int]] = (),
+        samples_a_step: int = 1,
     ) -> None:
         """
         Args:
@@ -80,6 +83,9 @@ class TrainDataset(Dataset[Any]):
             keypoints_only: use only the keypoints of samples with another body.
             view: augmentation function, `augment` or one of data/person_crops.py.
             views: number of samples that `view` returns.
+            shapes: (height, width) of windows, of which each optimizer step gets one at random; none for
+                squares of `image_size` pixels.
+            samples_a_step: number of samples of an optimizer step, over all processes.
         """
         self.mixture = mixture
         self.topology = topology
@@ -88,6 +94,8 @@ class TrainDataset(Dataset[Any]):
         self.keypoints_only = keypoints_only
         self.view = view
         self.views = views
+        self.shapes = tuple(shapes)
+        self.samples_a_step = samples_a_step
 
     def __getitem__(self, g: int) -> Sample | list[Sample] | BadSample:
         return self.load(g).sample
@@ -111,10 +119,27 @@ class TrainDataset(Dataset[Any]):
             return Loaded(BadSample(dropped[0]))
         try:
             sample = for_body(sample, self.topology, keypoints_only=self.keypoints_only)
-            view = self.view(sample, self.image_size, rng, self.topology, self.augmentation)
+            view = self.view(sample, self.window(g), rng, self.topology, self.augmentation)
         except (OSError, ValueError) as error:
             return Loaded(BadSample(str(error)))
         return Loaded(view, tuple(dropped))
+
+
+    def window(self, g: int) -> int | tuple[int, int]:
+        """Side of the square, or (height, width), of the window of sample g [pixels]."""
+        if not self.shapes:
+            return self.image_size
+        rng = np.random.default_rng((self.mixture.seed, 2, g // self.samples_a_step))
+        return self.shapes[rng.integers(len(self.shapes))]
+
+
+def window_shapes(size: int, multiple: int) -> list[tuple[int, int]]:
+    """(height, width) of the rectangular windows of a network with this longer side [pixels]: a fifth squares,
+    as many landscapes as portraits."""
+    least = multiple * math.ceil(size / 2 / multiple)
+    shorter = range(least, size, multiple)
+    oblong = [shape for side in shorter for shape in ((side, size), (size, side))]
+    return oblong + [(size, size)] * max(1, len(oblong) // 4)
 
 
 def batches(

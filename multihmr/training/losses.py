@@ -198,10 +198,10 @@ class MultiHMRLoss(nn.Module):
             "depth": known.place_P,
             "vertices": known.vertices_PV,
             "joints": known.joints_PJ,
-            "reprojection": known.joints_PJ & known.place_P[:, None] & self._inside(true.joints_2d_PJ2),
+            "reprojection": known.joints_PJ & known.place_P[:, None] & _inside(true.joints_2d_PJ2, true.window),
             "keypoints_2d": known.points_2d_PM
             & ~(own_PM & known.place_P[:, None])
-            & self._inside(true.points_2d_PM2),
+            & _inside(true.points_2d_PM2, true.window),
             "keypoints_3d": known.points_3d_PM & ~own_PM,
             "fov": known.camera_B,
         }
@@ -225,17 +225,19 @@ class MultiHMRLoss(nn.Module):
             dim=1,
         )
 
-    def _inside(self, xy_PN2: Tensor) -> Tensor:
-        """(P, N) points in the picture."""
-        return ((xy_PN2 > 0) & (xy_PN2 < self.image_size)).all(-1)
-
     def _joints_read(self, true: Targets) -> Tensor:
         """(P, J) which of `read_joints` are in the picture and known."""
         known = true.known
         xy_PJ2 = true.joints_2d_PJ2[:, self.read_joints]
-        inside_PJ = ((xy_PJ2 >= 0) & (xy_PJ2 < self.image_size)).all(-1)
+        inside_PJ = _inside(xy_PJ2, true.window)
         before_PJ = true.joints_PJ3[:, self.read_joints, 2] > 0
         return inside_PJ & before_PJ & known.joints_PJ[:, self.read_joints] & known.place_P[:, None]
+
+
+def _inside(xy_PN2: Tensor, window: tuple[int, int]) -> Tensor:
+    """(P, N) points in pictures of (height, width) pixels."""
+    height, width = window
+    return ((xy_PN2 > 0) & (xy_PN2 < xy_PN2.new_tensor([width, height]))).all(-1)
 
 
 class KeypointRegressor(nn.Module):
@@ -298,8 +300,9 @@ def reading_errors(
     xyz_PJ3, places_PJ2 = true.joints_PJ3[:, joints], true.joints_2d_PJ2[:, joints] / image_size
     index_P = true.centers.image_index_P
     head_P12 = project(true.translation_P3[:, None], true.K_B33[index_P]) / image_size
-    inside_PJ = ((places_PJ2 >= 0) & (places_PJ2 < 1)).all(-1) & (xyz_PJ3[..., 2] > 0)
-    cells_PJ2 = places_PJ2 * places_PJ2.new_tensor([width, height])
+    cells_PJ2 = places_PJ2 * max(height, width)
+    inside_PJ = ((cells_PJ2 >= 0) & (cells_PJ2 < cells_PJ2.new_tensor([width, height]))).all(-1)
+    inside_PJ &= xyz_PJ3[..., 2] > 0
     limit_2 = torch.tensor([width, height], device=index_P.device) - 1
     col_PJ, row_PJ = cells_PJ2.long().clamp(min=0).minimum(limit_2).unbind(-1)
     at_PJ = (index_P[:, None], row_PJ, col_PJ, torch.arange(count, device=index_P.device))

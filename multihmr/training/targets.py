@@ -46,6 +46,7 @@ class Targets:
     known: ValidMask
     heads_B: Tensor  # whether the head positions of all people in a picture are known
     everybody_BJ: Tensor  # ... and those of their joint J
+    window: tuple[int, int]  # (height, width) of the pictures [pixels]
     left_out: int  # people without a target: no head position, or entirely outside the picture
     views: int  # as in Batch
 
@@ -63,7 +64,8 @@ def make_targets(batch: Batch, body: Body, patch: int, dependencies: Dependencie
     Raises:
         ValueError: people cannot be placed with this body, or have keypoints that it does not have.
     """
-    size = batch.images_BHW3.shape[1]
+    window = (height, width) = batch.images_BHW3.shape[1:3]
+    size = max(window)
     for name, _ in batch.keypoint_sets:
         point_names(body.topology, name)
     known, batch = valid_mask(batch, body, dependencies), fill_missing(batch, body)
@@ -84,12 +86,12 @@ def make_targets(batch: Batch, body: Body, patch: int, dependencies: Dependencie
     placed, head_P2 = BodyOutput(*(points[kept] for points in placed)), head_P2[kept] / patch
 
     index_P, K_P33 = batch.image_index_P, batch.K_B33[batch.image_index_P]
-    grid_size = size // patch
-    cell_P2 = assign_cells(head_P2, index_P, grid_size)
+    grid_shape = (height // patch, width // patch)
+    cell_P2 = assign_cells(head_P2, index_P, grid_shape)
     translation_P3 = placed.joints_PJ3[:, body.center_joint]
     return Targets(
         centers=Centers(index_P, cell_P2[:, 1], cell_P2[:, 0], torch.ones_like(translation_P3[:, 0])),
-        heatmap_Bhw=_heatmap(head_P2, cell_P2, index_P, (len(batch), grid_size, grid_size)),
+        heatmap_Bhw=_heatmap(head_P2, cell_P2, index_P, (len(batch), *grid_shape)),
         pose_PR33=batch.pose_PR33,
         shape_PS=batch.shape_PS,
         expression_PE=batch.expression_PE,
@@ -108,6 +110,7 @@ def make_targets(batch: Batch, body: Body, patch: int, dependencies: Dependencie
         heads_B=heads_B,
         everybody_BJ=everybody_BJ,
         left_out=left_out,
+        window=(height, width),
         views=batch.views,
     )
 
@@ -166,13 +169,14 @@ def _heads(batch: Batch, placed: BodyOutput, known: ValidMask, body: Body) -> Te
 
 def _in_window(batch: Batch, placed: BodyOutput, known: ValidMask, body: Body) -> Tensor:
     """(P,) whether any known point of a person lies in the picture."""
-    size = batch.images_BHW3.shape[1]
+    height, width = batch.images_BHW3.shape[1:3]
     joints_PJ2 = project(placed.joints_PJ3, batch.K_B33[batch.image_index_P])
     joints_PJ = known.joints_PJ & known.place_P[:, None] & (placed.joints_PJ3[..., 2] > NEAREST)
     joints_PJ[:, body.center_joint] = known.place_P
     xy_PN2 = torch.cat([joints_PJ2, batch.points_2d_PM2], dim=1)
     counts_PN = torch.cat([joints_PJ, known.points_2d_PM], dim=1)
-    return (counts_PN & (xy_PN2 >= 0).all(-1) & (xy_PN2 < size).all(-1)).any(1)
+    ends_2 = torch.tensor([width, height], device=xy_PN2.device)
+    return (counts_PN & (xy_PN2 >= 0).all(-1) & (xy_PN2 < ends_2).all(-1)).any(1)
 
 
 def _everybody(known_PJ: Tensor, batch: Batch) -> Tensor:
@@ -182,13 +186,17 @@ def _everybody(known_PJ: Tensor, batch: Batch) -> Tensor:
     return known_BJ.scatter_reduce_(0, index_PJ, known_PJ.float(), "amin") > 0
 
 
-def assign_cells(head_P2: Tensor, image_index_P: Tensor, grid_size: int) -> Tensor:
+def assign_cells(head_P2: Tensor, image_index_P: Tensor, grid_shape: tuple[int, int]) -> Tensor:
     """The (col, row) heatmap cell of each head; a second head in a cell gets the nearest free cell.
+
+    grid_shape: (rows, columns) of the heatmap.
 
     The official code drops the second person of a cell from training; here the offset head learns to point
     to it from the neighbouring cell.
     """
-    cells_P2 = head_P2.floor().long().clamp(0, grid_size - 1)
+    rows, cols = grid_shape
+    last_2 = torch.tensor([cols - 1, rows - 1], device=head_P2.device)
+    cells_P2 = head_P2.floor().long().clamp(min=0).minimum(last_2)
     taken: set[tuple[int, int, int]] = set()
     result = cells_P2.clone()
     for person, (image, (col, row)) in enumerate(zip(image_index_P.tolist(), cells_P2.tolist(), strict=True)):
@@ -196,8 +204,8 @@ def assign_cells(head_P2: Tensor, image_index_P: Tensor, grid_size: int) -> Tens
             x, y = head_P2[person].tolist()
             free = [
                 ((c + 0.5 - x) ** 2 + (r + 0.5 - y) ** 2, c, r)
-                for c in range(max(0, col - 3), min(grid_size, col + 4))
-                for r in range(max(0, row - 3), min(grid_size, row + 4))
+                for c in range(max(0, col - 3), min(cols, col + 4))
+                for r in range(max(0, row - 3), min(rows, row + 4))
                 if (image, c, r) not in taken
             ]
             _, col, row = min(free, default=(0.0, col, row))

@@ -20,11 +20,12 @@ from ..hub.loading import save_network
 from ..model import Model
 from ..networks.base import Network
 from ..networks.glnet import GLNet
+from ..networks.multihmr import WINDOW_MULTIPLE
 from ..runtime.devices import pick_device
 from .build_model import STARTS, build
 from .collate import Batch
 from .config import TrainConfig
-from .dataloader import TrainDataset, batches, worker_death_reported
+from .dataloader import TrainDataset, batches, window_shapes, worker_death_reported
 from .distributed import Distributed, StopSignal
 from .glnet import GLNetObjective
 from .logger import Logger
@@ -91,6 +92,8 @@ def train(config: TrainConfig, *, model: Model | Network | None = None, progress
         keypoints_only=config.keypoints_only,
         view=(one_person_twice if config.paired_crops else one_person) if crops else augment,
         views=1 + config.paired_crops,
+        shapes=_window_shapes(state.model),
+        samples_a_step=config.batch_size // (1 + config.paired_crops),
     )
     with StopSignal() as stop, worker_death_reported():
         _run_steps(state, dataset, distributed, stop, progress)
@@ -99,6 +102,13 @@ def train(config: TrainConfig, *, model: Model | Network | None = None, progress
         export(state, path, licence=config.licence)
     distributed.close()
     return path
+
+
+def _window_shapes(network: Network) -> list[tuple[int, int]]:
+    """Shapes of the windows to train on; none for networks of square windows."""
+    if not getattr(network.config, "rectangular", False):
+        return []
+    return window_shapes(network.config.image_size, WINDOW_MULTIPLE)
 
 
 def _run_steps(

@@ -71,7 +71,7 @@ def test_location_and_depth_belong_to_the_same_joint():
 
 def test_two_heads_in_one_cell_both_keep_a_cell():
     head_P2 = torch.tensor([[1.4, 1.5], [1.6, 1.5], [1.5, 1.5]])
-    cells = assign_cells(head_P2, torch.tensor([0, 0, 1]), 4)
+    cells = assign_cells(head_P2, torch.tensor([0, 0, 1]), (4, 4))
     assert cells[0].tolist() == [1, 1]
     assert cells[1].tolist() == [2, 1]
     assert cells[2].tolist() == [1, 1]

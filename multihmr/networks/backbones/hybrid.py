@@ -249,9 +249,14 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def sine_positions(height: int, width: int, channels: int, device: torch.device) -> Tensor:
-    """(height * width, channels) sines and cosines of where each patch is in the picture."""
-    rows = (torch.arange(height, device=device, dtype=torch.float32) + 0.5) * 2 / height - 1
-    cols = (torch.arange(width, device=device, dtype=torch.float32) + 0.5) * 2 / width - 1
+    """(height * width, channels) sines and cosines of the patch centres.
+
+    Coordinates run from -1 to 1 over the longer side, 0 in the middle of the window, so that a window without
+    the padding of its square gives the remaining patches the positions that they had in the square.
+    """
+    longer = max(height, width)
+    rows = (torch.arange(height, device=device, dtype=torch.float32) + 0.5) * 2 / longer - height / longer
+    cols = (torch.arange(width, device=device, dtype=torch.float32) + 0.5) * 2 / longer - width / longer
     count = channels // 4
     frequencies = (
         torch.logspace(math.log10(0.5), math.log10(24), count, device=device, dtype=torch.float32) * math.pi
