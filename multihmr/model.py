@@ -450,7 +450,9 @@ class Model(NetworkHandle):
         self, images: Sequence[LoadedImage], cameras: Sequence[Camera], options: _Options
     ) -> list[Humans]:
         """The people of a batch of images, each of which goes through the network once."""
-        letterboxes = [self.network.letterbox(*image.pixels.shape[:2]) for image in images]
+        letterboxes = [
+            self.network.letterbox(*image.pixels.shape[:2], square=self.runtime.square) for image in images
+        ]
         unknown_33 = torch.full((3, 3), math.nan, dtype=torch.float32, device="cpu")
         K_B33 = torch.stack(
             [

@@ -142,8 +142,10 @@ def _cut_window(
     shape: tuple[int, int],
     rng: np.random.Generator,
 ) -> Letterbox:
-    """A rectangle (height, width) out of a square window, at a random place where it keeps all heads, if there
-    is one, and as much of the picture as it can."""
+    """A rectangle (height, width) out of a square window, at a random place.
+
+    Where it can, it keeps all heads, and as much of the picture as possible.
+    """
     start = [0, 0]  # column, row
     length = np.array([shape[1], shape[0]])
     seen = window.points(heads)

@@ -85,8 +85,11 @@ class Network(nn.Module):
         """Of the weights."""
         return next(self.parameters()).device
 
-    def letterbox(self, height: int, width: int) -> Letterbox:
-        """The transform from an image of `height` x `width` pixels to the network's input."""
+    def letterbox(self, height: int, width: int, *, square: bool = False) -> Letterbox:
+        """The transform from an image of `height` x `width` pixels to the network's input.
+
+        square: pad it to a square also where the network takes rectangles.
+        """
         return Letterbox.whole(height, width, self.config.image_size)
 
     @property

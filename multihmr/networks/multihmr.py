@@ -178,8 +178,8 @@ class MultiHMR(Network):
             raise ValueError(f"this network takes windows of {size}x{size} pixels, got {height}x{width}")
         if max(height, width) != size or height % WINDOW_MULTIPLE or width % WINDOW_MULTIPLE:
             raise ValueError(
-                f"this network takes windows whose longer side is {size} pixels and whose sides are multiples "
-                f"of {WINDOW_MULTIPLE}, got {height}x{width}"
+                f"this network takes windows whose longer side is {size} pixels and whose sides are "
+                f"multiples of {WINDOW_MULTIPLE}, got {height}x{width}"
             )
 
     def _decode(
@@ -270,12 +270,12 @@ class MultiHMR(Network):
             "nms_kernel": self.config.nms_kernel if self.config.nms_3d_distance is None else 1,
         }
 
-    def letterbox(self, height: int, width: int) -> Letterbox:
+    def letterbox(self, height: int, width: int, *, square: bool = False) -> Letterbox:
         if self.config.released:
             return Letterbox.official_2024(height, width, self.config.image_size)
-        if self.config.rectangular:
+        if self.config.rectangular and not square:
             return Letterbox.rectangle(height, width, self.config.image_size, WINDOW_MULTIPLE)
-        return super().letterbox(height, width)
+        return super().letterbox(height, width, square=True)
 
     @property
     def own_camera_source(self) -> str:

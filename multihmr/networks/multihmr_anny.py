@@ -73,7 +73,7 @@ class MultiHMRAnny(Network):
         self.to_pose = _mlp(width, 6 * body.rotation_count)
         self.to_shape = _mlp(width, body.shape_count)
 
-    def letterbox(self, height: int, width: int) -> Letterbox:
+    def letterbox(self, height: int, width: int, *, square: bool = False) -> Letterbox:
         """As the checkpoint was trained."""
         return Letterbox.official_2024(height, width, self.config.image_size)
 

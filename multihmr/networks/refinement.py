@@ -128,6 +128,6 @@ class Refinement(nn.Module):
 
 
 def in_window(joints_PJ3: Tensor, K_P33: Tensor, size: float) -> Tensor:
-    """(P, J, 2) where joints [m] lie, in sides `size` of the window; behind the camera as if just before it."""
+    """(P, J, 2) where joints [m] lie, in sides of the window; those behind the camera as if before it."""
     depth_PJ1 = joints_PJ3[..., 2:].clamp(min=NEAREST)
     return project(torch.cat([joints_PJ3[..., :2], depth_PJ1], dim=-1), K_P33) / size

@@ -60,8 +60,8 @@ class Letterbox:
     def rectangle(cls, height: int, width: int, size: int, multiple: int) -> Letterbox:
         """The whole image in the middle of the smallest window that hardly pads it.
 
-        The longer side is `size`, the shorter one a multiple of `multiple` and at least half as long. The image
-        is drawn up to 2 % smaller than it could be where that saves a multiple.
+        The longer side is `size`, the shorter one a multiple of `multiple` and at least half as long. The
+        image is drawn up to 2 % smaller than it could be where that saves a multiple.
         """
         longer, shorter = max(height, width), min(height, width)
         least = multiple * math.ceil(size / 2 / multiple)
@@ -114,7 +114,7 @@ class Letterbox:
         return torch.from_numpy(self.apply(image)).permute(2, 0, 1).float().div(255).contiguous()
 
     def apply(self, image: np.ndarray) -> np.ndarray:
-        """(H, W, 3) uint8 -> (height, width, 3) uint8 of the window, `padding` where the image does not reach.
+        """(H, W, 3) uint8 -> (height, width, 3) uint8 of the window, `padding` around the image.
 
         Bicubic, with the filter widened when shrinking, so that a picture of twice the size looks the same.
         """

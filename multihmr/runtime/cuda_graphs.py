@@ -91,6 +91,8 @@ class CudaGraphRuntime:
     ValueError: models of this family have no forward of fixed shapes; or they, or the GPU, no 8-bit floats.
     """
 
+    square = True  # one recording fits one shape
+
     def __init__(self, network: Network, *, compiled: bool = False, float8: bool = False) -> None:
         if not hasattr(network, "forward_fixed"):
             raise ValueError(

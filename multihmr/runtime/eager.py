@@ -17,7 +17,12 @@ from ..preprocessing.letterbox import Letterbox
 
 
 class Runtime(Protocol):
-    """Computes the people of a batch of images; `Model.runtime` is one."""
+    """Computes the people of a batch of images; `Model.runtime` is one.
+
+    square: whether all windows must be squares, also of networks that take rectangles.
+    """
+
+    square: bool
 
     def __call__(
         self,
@@ -42,11 +47,14 @@ class Runtime(Protocol):
 class EagerRuntime:
     """Torch computes the network on its device; only people who are found cost anything after detection.
 
-    network: with the backbone replaced (`with_backbone`), another runtime computes that part.
+    Args:
+        network: with the backbone replaced (`with_backbone`), another runtime computes that part.
+        square: as `Runtime.square`.
     """
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, *, square: bool = False) -> None:
         self.network = network
+        self.square = square
 
     def __call__(
         self,

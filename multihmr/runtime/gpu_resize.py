@@ -18,14 +18,14 @@ SHARPNESS = -0.5  # Pillow's choice of the free number of cubic convolution (Key
 
 
 def seen_through(letterbox: Letterbox, picture_HW3: Tensor) -> Tensor:
-    """(H, W, 3) uint8 -> (3, size, size) float32 in [0, 1] on the same device, as `Window.pixels`.
+    """(H, W, 3) uint8 -> (3, height, width) float32 in [0, 1] on the same device, as `Window.pixels`.
 
     Pillow's weights have 22 bits, so that a pixel in some thousand is a level of 255 off.
     """
     height, width = picture_HW3.shape[:2]
     left, right, x0, x1 = letterbox.span(width, 0)
     top, bottom, y0, y1 = letterbox.span(height, 1)
-    canvas = picture_HW3.new_full((3, letterbox.size, letterbox.size), letterbox.padding, dtype=torch.float32)
+    canvas = picture_HW3.new_full((3, *letterbox.shape), letterbox.padding, dtype=torch.float32)
     if right > left and bottom > top:
         across = _side(width, right - left, x0, x1, letterbox.reducing_gap)
         along = _side(height, bottom - top, y0, y1, letterbox.reducing_gap)

@@ -100,4 +100,4 @@ def _pictures(path: Path) -> Iterator[bytes]:
 
 def _letterboxed(network: Network, picture: bytes) -> np.ndarray:
     pixels = load_image(picture).pixels
-    return torch.stack([network.letterbox(*pixels.shape[:2]).to_tensor(pixels)]).numpy()
+    return torch.stack([network.letterbox(*pixels.shape[:2], square=True).to_tensor(pixels)]).numpy()

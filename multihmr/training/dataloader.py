@@ -124,7 +124,6 @@ class TrainDataset(Dataset[Any]):
             return Loaded(BadSample(str(error)))
         return Loaded(view, tuple(dropped))
 
-
     def window(self, g: int) -> int | tuple[int, int]:
         """Side of the square, or (height, width), of the window of sample g [pixels]."""
         if not self.shapes:
@@ -134,8 +133,10 @@ class TrainDataset(Dataset[Any]):
 
 
 def window_shapes(size: int, multiple: int) -> list[tuple[int, int]]:
-    """(height, width) of the rectangular windows of a network with this longer side [pixels]: a fifth squares,
-    as many landscapes as portraits."""
+    """(height, width) of the windows that a network with this longer side is trained on [pixels].
+
+    A fifth are squares, the others as many landscapes as portraits.
+    """
     least = multiple * math.ceil(size / 2 / multiple)
     shorter = range(least, size, multiple)
     oblong = [shape for side in shorter for shape in ((side, size), (size, side))]

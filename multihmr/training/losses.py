@@ -198,7 +198,9 @@ class MultiHMRLoss(nn.Module):
             "depth": known.place_P,
             "vertices": known.vertices_PV,
             "joints": known.joints_PJ,
-            "reprojection": known.joints_PJ & known.place_P[:, None] & _inside(true.joints_2d_PJ2, true.window),
+            "reprojection": known.joints_PJ
+            & known.place_P[:, None]
+            & _inside(true.joints_2d_PJ2, true.window),
             "keypoints_2d": known.points_2d_PM
             & ~(own_PM & known.place_P[:, None])
             & _inside(true.points_2d_PM2, true.window),

@@ -133,3 +133,43 @@ def test_nobody_near_enough_leaves_the_picture_as_it_is(sample):
         augment(far, 96, rng(0), TOPOLOGY, dataclasses.replace(how, person_crop_prob=p)) for p in (0, 1)
     )
     assert (one.image == other.image).all()
+
+
+@pytest.mark.parametrize("shape", [(96, 128), (128, 64)])
+@pytest.mark.parametrize("seed", range(6))
+def test_rectangular_views_keep_their_truth(sample, shape, seed):
+    how = dataclasses.replace(STILL, rotation_prob=0.5, crop=0.8)
+    moved = augment(sample, shape, np.random.default_rng(seed), TOPOLOGY, how)
+    assert moved.image.shape == (*shape, 3)
+    for (x, y), colour in zip(heads(moved), COLOURS, strict=True):
+        if 4 < x < shape[1] - 4 and 4 < y < shape[0] - 4:
+            nearby = moved.image[int(y) - 1 : int(y) + 2, int(x) - 1 : int(x) + 2].astype(int)
+            assert np.abs(nearby - colour).max(-1).min() < 110, (x, y)
+
+
+def test_rectangular_views_keep_heads_where_there_is_room(sample):
+    seen = 0
+    for seed in range(40):
+        moved = augment(
+            sample, (128, 64), np.random.default_rng(seed), TOPOLOGY, dataclasses.replace(STILL, crop=0)
+        )
+        xy = heads(moved)
+        seen += int(((xy > 0) & (xy < (64, 128))).all())
+    # Without crops the heads are 25 pixels apart in a picture 128 wide: they always fit into 64.
+    assert seen == 40
+
+
+def test_rectangular_views_with_everything_on(sample):
+    how = Augmentation(
+        person_crop_prob=0.4,
+        focal_jitter_prob=0.3,
+        full_rotation_prob=0.3,
+        occlusion_prob=1,
+        camera_effects_prob=1,
+    )
+    for seed in range(20):
+        for shape in ((64, 96), (96, 64)):
+            assert augment(sample, shape, np.random.default_rng(seed), TOPOLOGY, how).image.shape == (
+                *shape,
+                3,
+            )

@@ -9,7 +9,7 @@ from multihmr.data.mixture import Mixture, Source, open_sources
 from multihmr.data.person_crops import one_person_twice
 from multihmr.data.webdataset import Shards, write_shard
 from multihmr.training.collate import collate
-from multihmr.training.dataloader import Dropped, TrainDataset, batches
+from multihmr.training.dataloader import Dropped, TrainDataset, batches, window_shapes
 from multihmr.training.distributed import Distributed
 
 TOPOLOGY = ToyBody().topology
@@ -120,3 +120,25 @@ def test_two_sets_of_one_name_cannot_be_in_a_batch(toy_sample):
     points = [replace(toy_sample(), keypoints_2d=np.zeros((2, n, 2)), keypoint_set="top") for n in (1, 2)]
     with pytest.raises(ValueError, match=r"'000000' has 2 points of keypoint set 'top', others have 1"):
         collate(points)
+
+
+def test_window_shapes_are_multiples_of_both_orientations_and_squares():
+    assert window_shapes(288, 32) == [
+        *((160, 288), (288, 160), (192, 288), (288, 192), (224, 288), (288, 224), (256, 288), (288, 256)),
+        *((288, 288), (288, 288)),
+    ]
+
+
+@pytest.mark.parametrize(("count", "accumulate"), [(1, 2), (2, 2)])
+def test_each_step_has_one_window_shape_however_it_is_cut(shards, config, count, accumulate):
+    shapes = [(64, 32), (32, 64), (64, 64)]
+    mixture = Mixture(open_sources(str(shards)), seed=3)
+    stream = TrainDataset(mixture, TOPOLOGY, 64, shapes=shapes, samples_a_step=config().batch_size)
+    seen = []
+    for rank in range(count):
+        steps = batches(stream, config(accumulate=accumulate), 0, Distributed(rank, count))
+        seen.append([{tuple(part.images_BHW3.shape[1:3]) for part in step} for step in steps])
+    assert all(len(step) == 1 for rank in seen for step in rank)
+    assert all(rank == seen[0] for rank in seen)
+    drawn = {stream.window(g) for g in range(0, 400, config().batch_size)}
+    assert drawn == set(shapes)
