@@ -460,7 +460,7 @@ class Model(NetworkHandle):
                 for letterbox, (K, _) in zip(letterboxes, cameras, strict=True)
             ]
         )
-        detected = self._detect([image.pixels for image in images], letterboxes, K_B33, options)
+        detected = self._run_batches([image.pixels for image in images], letterboxes, K_B33, options)
         result = []
         for image, letterbox, (K, source), found in zip(images, letterboxes, cameras, detected, strict=True):
             if K is None:
@@ -471,7 +471,7 @@ class Model(NetworkHandle):
             result.append(self._humans(found.people, image, K, source, projected))
         return result
 
-    def _detect(
+    def _run_batches(
         self,
         images: Sequence[np.ndarray],
         letterboxes: Sequence[Letterbox],

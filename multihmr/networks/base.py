@@ -165,6 +165,6 @@ def own_camera(fov_B: Tensor, K_B33: Tensor | None, size: int | tuple[int, int])
     The field of view spans the longer side.
     """
     height, width = (size, size) if isinstance(size, int) else size
-    middle_B2 = fov_B.new_tensor([width / 2, height / 2]).expand(fov_B.shape[0], 2)
+    middle_B2 = torch.stack([torch.full_like(fov_B, width / 2), torch.full_like(fov_B, height / 2)], dim=-1)
     own_B33 = intrinsics(fov_to_focal(fov_B, float(max(height, width))), middle_B2)
     return own_B33 if K_B33 is None else torch.where(K_B33.isnan(), own_B33, K_B33)
