@@ -291,7 +291,7 @@ class Humans:
 
     @property
     def numbers(self) -> np.ndarray:
-        """(N,) int by which pictures, tables and files call a person: the track id, else 1, 2, ..."""
+        """(N,) int, the number of each person in pictures, tables and files: the track id, else 1, 2, ..."""
         return np.arange(1, len(self) + 1) if self.track_ids is None else self.track_ids
 
     @property
@@ -416,8 +416,18 @@ class Humans:
                 proportions better than size, and all lengths are scaled to it.
             body: the one that the people were predicted with (`model.body`); None loads the one they name.
 
+        Returns:
+            Measurements: an (N,) array in metres for each.
+
         Raises:
             ValueError: the body is not Anny; or a height is not positive.
+
+        Examples:
+            >>> measured = humans.measurements(height=1.75, body=model.body)
+            >>> measured.height.shape == (len(humans),)
+            True
+            >>> bool(np.allclose(measured.height, 1.75))
+            True
         """
         from .bodies.loading import load_body
         from .bodies.measurements import measure
@@ -485,6 +495,13 @@ class Humans:
         Raises:
             ImportError: supervision is not installed.
             ValueError: the body has no such keypoint set.
+
+        Examples:
+            >>> detections, points = humans.to_supervision()
+            >>> len(detections) == len(humans)
+            True
+            >>> points.xy.shape == (len(humans), 17, 2)
+            True
         """
         from .io.records import humans_to_supervision
 
@@ -537,7 +554,11 @@ class Humans:
         return show(self, image)
 
     def draw(self, image: Any = None, **options: Any) -> np.ndarray:
-        """(H', W', 3) uint8 picture of the people over `image`; options as in `multihmr.draw`.
+        """(H', W', 3) uint8 RGB picture of the people over `image`, in its pixels.
+
+        Args:
+            image: what predict was given; None draws the people before plain paper.
+            options: side_views, boxes, labels and the others of `multihmr.draw`.
 
         Examples:
             >>> picture = humans.draw("street.jpg", side_views=False, boxes=True)

@@ -21,10 +21,10 @@ from torch import Tensor
 from ._deprecated import moved_name
 from .geometry import default_intrinsics
 from .humans import Humans, nearest_first
-from .networks.base import OF_PEOPLE, Network, Predictions
+from .networks.base import Network, Predictions
 from .postprocessing.quarter_turns import QuarterTurns
 from .postprocessing.tiling import merge_tiles, tiles_of
-from .postprocessing.to_humans import Detections, to_distorted_image, to_humans
+from .postprocessing.to_humans import Detections, people_of, to_distorted_image, to_humans
 from .preprocessing.boxes import check_boxes
 from .preprocessing.distortion import Distortion, DistortionLike, undistort_boxes, undistort_image
 from .preprocessing.image import LoadedImage, load_image
@@ -69,7 +69,7 @@ class Model(NetworkHandle):
     Examples:
         >>> from multihmr import load_model
         >>> model = load_model()
-        >>> humans = model.predict("examples/images/group.jpg")
+        >>> humans = model.predict("street.jpg")
         >>> humans.vertices.shape  # people, vertices of the body, (x, y, z) in metres before the camera
         (3, 13718, 3)
     """
@@ -131,7 +131,12 @@ class Model(NetworkHandle):
         Raises:
             ValueError: `name` is neither, or it names another kind of model.
             FileNotFoundError: the folder holds no model; or its body is SMPL-X and there is no SMPL-X file.
-            ConnectionError: the repository cannot be had; the sentence says why.
+            ConnectionError: the repository cannot be downloaded; the sentence says why.
+
+        Examples:
+            >>> folder = model.save_pretrained("my-model")
+            >>> Model.from_pretrained(folder, device="cpu").fingerprint == model.fingerprint
+            True
         """
         from .hub.huggingface import pretrained_file
 
@@ -165,8 +170,12 @@ class Model(NetworkHandle):
             The folder.
 
         Raises:
-            FileNotFoundError: `evaluation` holds none.
-            ValueError: it is another file; or a number does not fit into 16 bits.
+            FileNotFoundError: `evaluation` holds no result.
+            ValueError: `folder` is a file; or a number does not fit into 16 bits.
+
+        Examples:
+            >>> sorted(path.name for path in model.save_pretrained("my-model").iterdir())
+            ['README.md', 'config.json', 'model.safetensors']
         """
         from .hub.huggingface import save_pretrained
 
@@ -199,6 +208,11 @@ class Model(NetworkHandle):
             ValueError: `repository` has another form; or the licence is unknown and `private` is not True.
             PermissionError: the Hub does not let you.
             ConnectionError: it cannot be reached, or did not take the files.
+
+        Examples:
+            >>> model.push_to_hub("my-model")  # it wants an owner, as in "me/my-model"
+            Traceback (most recent call last):
+            ValueError: ...
         """
         from .hub.huggingface import push_to_hub
 
@@ -223,41 +237,58 @@ class Model(NetworkHandle):
         distortion: DistortionLike | None = None,
         channels: ChannelOrder = "rgb",
     ) -> Humans:
-        """Every person in one image, nearest first.
+        """Predict the people of one image.
 
         Args:
             image: path, web address, bytes, file, PIL image, (H, W, 3) uint8 array or (3, H, W) tensor; what
                 `preprocessing.image.load_image` reads.
             K: (3, 3) intrinsics in pixels of this image. None: the camera is taken from `fov`, from
-                the image's EXIF data, or from the network's prediction, in this order; see
-                `Humans.K_source`.
-            boxes: (N, 4) x0, y0, x1, y1 in pixels around people. For models that compute one person's crop
-                at a time (`TopDownModel`); others find the people themselves and take none.
+                the image's EXIF data, or from the prediction of the network (of a `TopDownModel`: of its
+                detector, on the whole image), in this order; see `Humans.K_source`.
+            boxes: (N, 4) x0, y0, x1, y1 in pixels around people, or around what is visible of them. A
+                `TopDownModel` predicts one person per box, in the camera of the whole image, and without
+                boxes the people that its detector finds; other models detect people and take no boxes.
             fov: field of view over the longer side of the image, in degrees.
-            threshold: least score in [0, 1] of a person; None takes the checkpoint's own, `model.threshold`.
+            threshold: least score in [0, 1] of a person; None takes `model.threshold`, and keeps every box.
             max_people: keep only the best-scored.
             tiles: 2 predicts the image again in parts, two along its longer side (3: three, up to 8), for
                 people who are small in it; with 2 the network runs three to five times instead of once.
-                "auto" does so with 2 where no people are found otherwise.
+                "auto" does so with 2 where no people are found otherwise. Without effect with boxes.
             any_rotation: where no people are found, predict the image turned by 90, 180 and 270 degrees as
                 well, and take the turn whose people have the best scores: for pictures that lie on their side
-                and people who lie or hang.
+                and people who lie or hang. Without effect with boxes.
             distortion: of the lens whose camera matrix is K: k1, k2, p1, p2, k3 of OpenCV, or
                 `preprocessing.distortion.Distortion.of_fisheye`. The network gets an undistorted image;
                 `joints_2d` and `boxes` are in pixels of the original.
             channels: "bgr" for arrays and tensors in OpenCV's order.
 
         Returns:
-            Humans, of length 0 when no people are found.
+            Humans, nearest first, of length 0 when no people are found; with boxes one per box, in their
+            order.
 
         Raises:
             ValueError: the image, K, a box or an option cannot be used; the sentence says why.
             FileNotFoundError: there is no such file.
+
+        Examples:
+            >>> humans = model.predict("street.jpg", fov=50, max_people=2)
+            >>> humans.vertices.shape  # people, vertices, (x, y, z) in metres before the camera
+            (2, 13718, 3)
+            >>> humans.K_source
+            'given'
         """
-        options: dict[str, Any] = {"fov": fov, "threshold": threshold, "max_people": max_people}
-        options |= {"tiles": tiles, "any_rotation": any_rotation}
-        options |= {"distortion": distortion, "channels": channels}
-        return self.predict_batch([image], [K], [boxes], **options)[0]
+        return self.predict_batch(
+            [image],
+            [K],
+            [boxes],
+            fov=fov,
+            threshold=threshold,
+            max_people=max_people,
+            tiles=tiles,
+            any_rotation=any_rotation,
+            distortion=distortion,
+            channels=channels,
+        )[0]
 
     def predict_batch(
         self,
@@ -290,7 +321,16 @@ class Model(NetworkHandle):
             batch_size: images that go through the network at once.
 
         Returns:
-            One Humans per image, in their order.
+            One Humans per image, in their order; points in metres and pixels, as of `predict`.
+
+        Raises:
+            ValueError: an image, K, box or option cannot be used; or there is not one K or table per image.
+            FileNotFoundError: there is no such file.
+
+        Examples:
+            >>> blank = np.zeros((480, 640, 3), np.uint8)
+            >>> [len(humans) for humans in model.predict_batch(["street.jpg", blank])]
+            [3, 0]
         """
         check_options(fov, threshold, max_people, tiles, batch_size)
         options = _Options(threshold, max_people, tiles, batch_size, any_rotation)
@@ -328,6 +368,11 @@ class Model(NetworkHandle):
 
         Raises:
             ValueError, OSError: an image cannot be read, as it is reached.
+
+        Examples:
+            >>> for path, humans in model.predict_many("*.jpg"):
+            ...     print(path.name, len(humans))
+            street.jpg 3
         """
         from .video.predict_many import predict_many
 
@@ -368,6 +413,11 @@ class Model(NetworkHandle):
             ValueError, FileNotFoundError: the source cannot be read; the sentence says why. A video that
                 breaks off gives what can be read, and a warning.
             ImportError: PyAV or SciPy are missing.
+
+        Examples:
+            >>> frames = [np.zeros((240, 320, 3), np.uint8)] * 3  # or "walk.mp4"
+            >>> [len(humans) for humans in model.predict_video(frames)]
+            [0, 0, 0]
         """
         from .video.predict import predict_video
 
@@ -506,14 +556,12 @@ class Model(NetworkHandle):
             cuts = [Letterbox((1, 1), (-x0, -y0), x1 - x0) for x0, y0, x1, _ in some]
             cameras: list[Camera] = [(cut.intrinsics(K), "given") for cut in cuts]
             parts += self._predict_once(images, cameras, options)
-        kept = merge_tiles(whole, parts, tiles)
-        people = {
-            name: np.concatenate([getattr(humans, name) for humans in (whole, *parts)])[kept]
-            for name in OF_PEOPLE
-        }
-        best = people["scores"].argsort(kind="stable")[::-1][: options.max_people]
-        best = best[nearest_first(people["translation"][best])]
-        return self._humans({name: array[best] for name, array in people.items()}, image, K, whole.K_source)
+        everyone = Humans.concatenate(
+            [self._humans(people_of(part), image, K, whole.K_source) for part in (whole, *parts)]
+        )
+        found = everyone[merge_tiles(whole, parts, tiles)]
+        best = found.scores.argsort(kind="stable")[::-1][: options.max_people]
+        return found[best].nearest_first()
 
     def _humans(
         self,
@@ -545,6 +593,21 @@ class Model(NetworkHandle):
             images_B3HW: letterboxed images, RGB in [0, 1].
             K_B33: intrinsics in pixels of these; None or NaN takes the network's own.
             **options: of the network's forward: centers, threshold, max_people.
+
+        Returns:
+            Predictions of all people of the batch in one list: metres in the camera frame, pixels of the
+            letterboxed images.
+
+        Raises:
+            ValueError: the images are no tensors; or of another size than `config.image_size`.
+
+        Examples:
+            >>> import torch
+            >>> size = model.config.image_size
+            >>> with torch.no_grad():
+            ...     predictions = model(torch.zeros(2, 3, size, size))
+            >>> predictions.K_B33.shape
+            torch.Size([2, 3, 3])
         """
         if not isinstance(images_B3HW, Tensor):
             raise ValueError(
@@ -557,65 +620,6 @@ class Model(NetworkHandle):
         predictions: Predictions = network(images_B3HW, K_B33, **options)
         return predictions
 
-    def requires_grad_(self, requires_grad: bool = True) -> Model:
-        """Whether the network learns."""
-        self.network.requires_grad_(requires_grad)
-        return self
-
-    def train(self, mode: bool = True) -> Model:
-        """Set the network to training mode, or with False to evaluation mode."""
-        self.network.train(mode)
-        return self
-
-    def eval(self) -> Model:
-        """Set the network to evaluation mode."""
-        return self.train(False)
-
-    def to(self, device: str | torch.device) -> Model:
-        """Move the network to a device.
-
-        Raises:
-            ValueError: `device` is none; or the model computes with load_model(backend=...), which is bound
-                to the device that it was loaded for.
-        """
-        if isinstance(device, torch.dtype):
-            return self._set_dtype(device)
-        target = torch.device(device)
-        moves = target.type != self.device.type or target.index not in (None, self.device.index)
-        if moves and getattr(self.runtime, "network", None) is not self.network:
-            raise ValueError(
-                f"this model was loaded with a backend for {self.device}; "
-                f"load it again with device='{target}'"
-            )
-        self.network.to(target)
-        return self
-
-    def cpu(self) -> Model:
-        """Move the network to the CPU."""
-        return self.to("cpu")
-
-    def cuda(self, index: int | None = None) -> Model:
-        """Move the network to an NVIDIA GPU."""
-        return self.to("cuda" if index is None else f"cuda:{index}")
-
-    def half(self) -> Model:
-        """Compute the backbone with 16 bits: float16, on a CPU bfloat16. Weights and metres stay float32."""
-        return self._set_dtype(torch.bfloat16 if self.device.type == "cpu" else torch.float16)
-
-    def bfloat16(self) -> Model:
-        """Compute the backbone in bfloat16. Weights and metres stay float32."""
-        return self._set_dtype(torch.bfloat16)
-
-    def float(self) -> Model:
-        """Compute all in float32."""
-        return self._set_dtype(torch.float32)
-
-    def _set_dtype(self, dtype: torch.dtype) -> Model:
-        if getattr(self.runtime, "network", None) is not self.network:
-            raise ValueError("this model was loaded with a backend; load it again with dtype=...")
-        self.backbone.half_dtype = backbone_dtype(dtype, self.device)
-        return self
-
 
 class TopDownModel(Model):
     """Predicts one person per box, from the crop around it; without boxes a detector finds the people.
@@ -626,8 +630,9 @@ class TopDownModel(Model):
     Examples:
         >>> from multihmr import load_model
         >>> model = load_model("glnet-anny-hybrid")
-        >>> len(model.predict("examples/images/astronaut.jpg", boxes=[[60, 0, 460, 512]]))
-        1
+        >>> boxes = load_model().predict("street.jpg").boxes  # or from a detector of yours
+        >>> len(model.predict("street.jpg", boxes=boxes)) == len(boxes)
+        True
     """
 
     def __init__(
@@ -658,50 +663,6 @@ class TopDownModel(Model):
     def threshold(self) -> float:
         """Least score of a person who is found without boxes: the detector's own."""
         return self.detector.threshold
-
-    def predict(
-        self,
-        image: ImageLike,
-        K: IntrinsicsLike | None = None,
-        boxes: Any = None,
-        *,
-        fov: float | None = None,
-        threshold: float | None = None,
-        max_people: int | None = None,
-        tiles: int | Literal["auto"] = 1,
-        any_rotation: bool = False,
-        distortion: DistortionLike | None = None,
-        channels: ChannelOrder = "rgb",
-    ) -> Humans:
-        """The people in the boxes, or without boxes all whom the detector finds, in one image.
-
-        Args:
-            image: as in `Model.predict`.
-            K: (3, 3) intrinsics in pixels of this image. None: the camera is taken from `fov`, from the
-                image's EXIF data, or from the detector's prediction on the whole image, in this order, with
-                boxes and without; see `Humans.K_source`. Without a detector, 60 degrees are assumed.
-            boxes: (N, 4) x0, y0, x1, y1 in pixels around people, or what is visible of them. Each person is
-                placed in the whole image's camera, however they were cropped.
-            fov: field of view over the longer side of the image, in degrees.
-            threshold: least score in [0, 1] of a person; None keeps every box, and of people that were found
-                those above the detector's own threshold.
-            max_people: keep only the best-scored.
-            tiles: as in `Model.predict`, for the detector; has no effect with boxes.
-            any_rotation: as in `Model.predict`, for the detector; has no effect with boxes.
-            distortion: as in `Model.predict`.
-            channels: as in `Model.predict`.
-
-        Returns:
-            Humans: one for each box, in the order of the boxes; without boxes the nearest first.
-
-        Raises:
-            ValueError: the image, K, a box or an option cannot be used; the sentence says why.
-            FileNotFoundError: there is no such file.
-        """
-        options: dict[str, Any] = {"fov": fov, "threshold": threshold, "max_people": max_people}
-        options |= {"tiles": tiles, "any_rotation": any_rotation}
-        options |= {"distortion": distortion, "channels": channels}
-        return super().predict(image, K, boxes, **options)
 
     def _check_takes_boxes(self) -> None:
         """It does."""

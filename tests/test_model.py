@@ -1,8 +1,6 @@
 """The bundled model through the public door: CPU, no download."""
 
-import doctest
 import io
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +9,6 @@ import torch
 from PIL import Image
 
 import multihmr
-import multihmr.model
 from multihmr.networks.configs import MultiHMRConfig
 from multihmr.storage.fingerprint import fingerprint
 
@@ -151,19 +148,6 @@ def test_defaults_of_the_host_program_do_not_disturb(foreign_defaults, astronaut
     np.testing.assert_allclose(again.vertices, humans.vertices, atol=1e-5)
     assert humans.save(tmp_path / "people.glb", rigged=True).stat().st_size > 100_000
     assert torch.get_default_dtype() == torch.float64
-
-
-def test_the_examples_in_the_docstrings_run(monkeypatch):
-    root = Path(__file__).parents[1]
-    if not (root / "examples").exists():
-        pytest.skip("not in a checkout")
-    monkeypatch.chdir(root)
-    runner = doctest.DocTestRunner()
-    names = {"multihmr.model.Model", "multihmr.model.TopDownModel"}
-    found = [test for test in doctest.DocTestFinder().find(multihmr.model) if test.name in names]
-    assert sum(len(test.examples) for test in found) == 7
-    for test in found:
-        assert runner.run(test).failed == 0, test.name
 
 
 def test_people_are_sorted_by_the_distance_that_is_printed():

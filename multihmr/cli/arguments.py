@@ -12,10 +12,14 @@ from pathlib import Path
 from typing import Any
 
 
-def model_flags(parser: argparse.ArgumentParser) -> None:
+def model_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", help="name of a release, path, or hf:owner/repo (default: the bundled model)"
     )
+
+
+def model_flags(parser: argparse.ArgumentParser) -> None:
+    model_flag(parser)
     parser.add_argument("--device", help="cpu, cuda, cuda:1 or mps (default: the best one available)")
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from .arguments import add_fields
+from .arguments import add_fields, model_flag, smplx_flag
 from .main import clean, fail, people_text, plural
 
 if TYPE_CHECKING:
@@ -28,10 +28,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", required=True, metavar="DST", help="output folder or URL of the tables (required)"
     )
-    parser.add_argument("--model", help="release, path, or hf:owner/repo (default: the bundled model)")
-    parser.add_argument(
-        "--smplx", metavar="PATH", help="path of SMPLX_NEUTRAL.npz, for models with that body"
-    )
+    model_flag(parser)
+    smplx_flag(parser)
     add_fields(parser, Settings)
 
 

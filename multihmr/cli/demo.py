@@ -8,15 +8,12 @@ import signal
 import threading
 from typing import Any
 
+from .arguments import model_flags, smplx_flag
+
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--model", help="initial model: release, path, or hf:owner/repo (default: the bundled model)"
-    )
-    parser.add_argument("--device", help="cpu, cuda, cuda:1 or mps (default: the best available)")
-    parser.add_argument(
-        "--smplx", metavar="PATH", help="path of SMPLX_NEUTRAL.npz, for models with that body"
-    )
+    model_flags(parser)
+    smplx_flag(parser)
     parser.add_argument(
         "--host",
         default="127.0.0.1",

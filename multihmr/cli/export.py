@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from .arguments import model_flag, smplx_flag
+
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--model", help="name of a release, path, or hf:owner/repo (default: the bundled model)"
-    )
+    model_flag(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help=".onnx, .xml or .pt2")
     parser.add_argument("--format", help="onnx, openvino or torch-export (default: by the ending of FILE)")
     parser.add_argument(
@@ -32,7 +32,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="images or shards like those it will predict, for --int8",
     )
-    parser.add_argument("--smplx", metavar="PATH", help="your SMPLX_NEUTRAL.npz, for models with that body")
+    smplx_flag(parser)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 
 from ..bodies.model_files import READ_ERRORS, to_array, unpickle
+from ..bodies.smpl import VERTICES as SMPL_VERTICES
+from ..bodies.smplx_reader import VERTICES as SMPLX_VERTICES
 
-SMPL_VERTICES, SMPLX_VERTICES, H36M_JOINTS = 6890, 10475, 17
+H36M_JOINTS = 17
 FOLDERS = ("bodies", "smplx", "smpl")  # below the root of the data sets and the cache folder
 
 # name -> where it is given out

@@ -74,6 +74,7 @@ def save(
     Raises:
         ValueError: the suffix is unknown or does not fit the people, or an option is unknown.
         FileNotFoundError: the folder does not exist.
+        IsADirectoryError: the path is a folder.
         ImportError: the format needs a package that is not installed.
 
     Examples:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ..humans import Humans
-from ..networks.base import OF_PEOPLE
 from ..preprocessing.image import LoadedImage
+from .to_humans import people_of
 
 
 class QuarterTurns(NamedTuple):
@@ -50,7 +50,7 @@ class QuarterTurns(NamedTuple):
 
     def people_back(self, humans: Humans) -> dict[str, np.ndarray]:
         """The people of the turned image in the camera frame of the image, by the names in OF_PEOPLE."""
-        people = {name: np.array(getattr(humans, name)) for name in OF_PEOPLE}
+        people = people_of(humans)
         for name in ("vertices", "joints", "translation"):
             people[name] = people[name] @ self.camera  # of row vectors, by the inverse
         people["pose"][:, 0] = self.camera.T @ people["pose"][:, 0]

@@ -14,6 +14,7 @@ from ..bodies.base import Body
 from ..geometry import project
 from ..humans import Humans
 from ..humans import project as project_points
+from ..networks.base import OF_PEOPLE
 from ..preprocessing.distortion import Distortion
 
 
@@ -29,6 +30,11 @@ class Detections(NamedTuple):
     people: dict[str, np.ndarray]
     K: Tensor
     projected: tuple[np.ndarray, np.ndarray] | None = None
+
+
+def people_of(humans: Humans) -> dict[str, np.ndarray]:
+    """Copies of the arrays by the names in `networks.base.OF_PEOPLE`, as `to_humans` takes them."""
+    return {name: np.array(getattr(humans, name)) for name in OF_PEOPLE}
 
 
 def to_humans(

@@ -21,6 +21,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from ...bodies.smplx_reader import VERTICES
 from ..dataset import DatasetInfo, PoseDataset, rotvec_to_rotmat
 from ..index import Fields, Record
 
@@ -29,7 +30,6 @@ ROTATION = (-2.98747896, 0.01172457, -0.05704687)
 TRANSLATION = (-0.03609917, 0.43416458, 2.37101226)
 FOCAL, CENTER = 1498.22426237, (790.263706, 578.90334)
 
-VERTICES = 10475
 _TYPES = {"char": "i1", "uchar": "u1", "short": "i2", "ushort": "u2", "int": "i4", "uint": "u4"}
 _TYPES |= {"float": "f4", "double": "f8", "int8": "i1", "uint8": "u1", "int16": "i2", "uint16": "u2"}
 _TYPES |= {"int32": "i4", "uint32": "u4", "float32": "f4", "float64": "f8"}
