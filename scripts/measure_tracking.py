@@ -1,11 +1,11 @@
-"""How well are people followed, and how much calmer do they move?
+"""Measure tracking (identity switches, MOT metrics) and smoothing (jitter, acceleration error).
 
     OMP_NUM_THREADS=1 python scripts/measure_tracking.py
 
-Three people of known motion walk before a camera for 300 frames at 30 a second: two cross, one hiding the
-other, two leave the picture and come back. What a network would say is made of the truth by noise (seeded):
-rotations of all bones jitter, and drift; so do places, most in depth; shapes differ from frame to frame;
-one in fifty people is missed, some for several frames, and whoever is hidden is. Needs no network.
+Three people of known motion walk before a camera for 300 frames at 30 frames per second: two cross, one
+occluding the other; two leave the picture and come back. Predictions are simulated by seeded noise on the
+ground truth: jitter and drift of all rotations and of the positions, most in depth; shapes that vary between
+frames; 2 % of the detections missed, some for several frames, and all occluded people. Needs no network.
 
 MPJPE (about the pelvis) and absolute errors are means over 24 joints and all people; acceleration errors
 [m/s^2] and jitter [m/s^3] as `multihmr.evaluation.metrics` defines them. With --memory N instead: N frames
@@ -54,7 +54,7 @@ SHAPES = np.array(  # gender, age, muscle, weight, height, proportions
 
 
 class Truth(NamedTuple):
-    """One frame: the people who are in it, and which of the three each is."""
+    """One frame: the people in it, and which of the three each is."""
 
     humans: Humans
     who: np.ndarray
@@ -70,7 +70,7 @@ def paths(frame: int) -> np.ndarray:
 
 
 def true_frame(body: Any, frame: int) -> Truth:
-    """Everybody whose head and pelvis are in the picture."""
+    """The people whose head and pelvis are in the picture."""
     at, before, after = (paths(frame + step) for step in (0, -1, 1))
     heading = np.arctan2(-(after - before)[:, 0], -(after - before)[:, 1])
     pose = body.mean_pose_R33[None].repeat(3, 1, 1, 1)
@@ -93,7 +93,7 @@ def true_frame(body: Any, frame: int) -> Truth:
 
 
 def people(like: Humans, pose: Any, shape: np.ndarray, translation: np.ndarray) -> Humans:
-    """Those people before the camera of `like`, to be stood up."""
+    """Those people before the camera of `like`, without meshes."""
     count, bare = len(shape), without_meshes(like)
     joints = np.zeros((count, len(like.topology.joint_names), 3))
     zero = {"boxes": np.zeros((count, 4)), "pelvis": np.zeros((count, 3)), "joints_2d": joints[..., :2]}
@@ -111,7 +111,7 @@ def people(like: Humans, pose: Any, shape: np.ndarray, translation: np.ndarray) 
 
 
 class Noise:
-    """What a network does to the truth; jitter is new in each frame, drift stays for about half a second.
+    """Simulated prediction noise; jitter is new in each frame, drift lasts about half a second.
 
     strength 1: 1.5 degrees of jitter and as much of drift in every bone, 2 % each of the distance, 6 mm of
     jitter across the view, 0.05 of jitter in shapes that go from 0 to 1.
@@ -122,7 +122,7 @@ class Noise:
         self.random = np.random.default_rng(seed)
         self.drift = np.zeros((3, rotations, 3))
         self.depth_drift = np.zeros(3)
-        self.blind = np.zeros(3, int)  # frames for which somebody is still missed
+        self.blind = np.zeros(3, int)  # remaining frames of a missed detection
 
     def __call__(self, truth: Truth, body: Any) -> tuple[Humans, np.ndarray]:
         """The people found, and who each is."""
@@ -145,7 +145,7 @@ class Noise:
 
 
 def hidden(humans: Humans) -> np.ndarray:
-    """(N,) whether the head lies within the middle of the box of somebody nearer."""
+    """(N,) whether the head lies within the middle of a nearer person's box."""
     head, result = project(humans.translation, K), np.zeros(len(humans), bool)
     for i in range(len(humans)):
         for j in range(len(humans)):
@@ -160,7 +160,7 @@ def keypoints(humans: Humans) -> np.ndarray:
 
 
 def report(name: str, results: list[tuple[Humans, np.ndarray]], truths: list[Truth]) -> None:
-    """Errors of everybody who is there, in millimetres; switches of who is called what."""
+    """Errors of the people present, in millimetres; identity switches."""
     aligned, absolute, depth = [], [], []
     lines = np.full((2, 3, len(truths), 24, 3), np.nan)  # ours and theirs, by person and frame
     for frame, ((humans, who), truth) in enumerate(zip(results, truths, strict=True)):
@@ -180,7 +180,7 @@ def report(name: str, results: list[tuple[Humans, np.ndarray]], truths: list[Tru
 
 
 def owners(humans: Humans, truth: Truth, limit: float = 0.7) -> np.ndarray:
-    """(N,) which of the three everybody is, by who is nearest; -1: nobody who is there."""
+    """(N,) index of the nearest of the three people; -1: none is near."""
     who = np.full(len(humans), -1)
     for i in range(len(humans)):
         gaps = np.linalg.norm((truth.humans.pelvis - humans.pelvis[i]) * [1, 1, 0.3], axis=1)
@@ -222,7 +222,7 @@ class Duplicates:
 
     def __init__(self, rotations: int, seed: int) -> None:
         self.random, self.rotations = np.random.default_rng(seed), rotations
-        self.left = np.zeros(3, int)  # frames for which somebody is still predicted twice
+        self.left = np.zeros(3, int)  # remaining frames of a duplicate
 
     def __call__(self, humans: Humans, who: np.ndarray, body: Any) -> Humans:
         """The people, and the second predictions of some."""

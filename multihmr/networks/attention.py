@@ -39,7 +39,7 @@ class PerceptionLayer(nn.Module):
     """Q <- MLP(SA(CA[Q, E])), each with a residual and a norm before it (Multi-HMR, section 3.2).
 
     `people_first` swaps the two attentions, as in the released checkpoints: MLP(CA[SA(Q), E]). Without
-    `people_attention` everybody looks at the picture alone.
+    `people_attention` there is no self-attention among people.
     """
 
     def __init__(
@@ -64,19 +64,19 @@ class PerceptionLayer(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(width, mlp_width), nn.GELU(), nn.Linear(mlp_width, width))
 
     def forward(self, x_BQD: Tensor, mask_BQ: Tensor, context_BND: Tensor) -> Tensor:
-        """mask_BQ is true where there is a person; the other rows come out as numbers without meaning."""
+        """mask_BQ is true where there is a person; the other rows of the result are undefined."""
         x = x_BQD
         if self.people_first:
-            x = x + self._look_at_each_other(x, mask_BQ)
+            x = x + self._self_attention(x, mask_BQ)
         x = x + self.cross(self.norm_cross(x), context_BND)
         if not self.people_first:
-            x = x + self._look_at_each_other(x, mask_BQ)
+            x = x + self._self_attention(x, mask_BQ)
         return x + self.mlp(self.norm_mlp(x))
 
-    def _look_at_each_other(self, x_BQD: Tensor, mask_BQ: Tensor) -> Tensor:
+    def _self_attention(self, x_BQD: Tensor, mask_BQ: Tensor) -> Tensor:
         if self.norm_self is None or self.self_ is None:
             return x_BQD.new_zeros(())
-        # Padding looks at itself alone, because a softmax over nothing would be NaN.
+        # Padding attends to itself only, because a softmax over nothing would be NaN.
         itself = torch.eye(mask_BQ.shape[1], dtype=torch.bool, device=mask_BQ.device)
         normed = self.norm_self(x_BQD)
         return self.self_(normed, normed, mask_BQ[:, None, :] | itself)

@@ -37,10 +37,10 @@ class Predictions:
     vertices_PV3: Tensor
     joints_PJ3: Tensor
     logits_Bhw: Tensor  # of the heatmap of heads
-    fov_B: Tensor  # that the network sees over the side of its window [rad]
+    fov_B: Tensor  # predicted field of view over the side of the input [rad]
     K_B33: Tensor  # that was used
     reading: JointReading | None = None  # of networks with a joint heatmap head
-    coarse_PJ3: Tensor | None = None  # of networks that look twice: the joints of the first answer
+    coarse_PJ3: Tensor | None = None  # of networks with local refinement: joints of the coarse estimate
 
     def of_image(self, index: int) -> dict[str, np.ndarray]:
         """numpy arrays of the people of one image, nearest first."""

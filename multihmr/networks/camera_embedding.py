@@ -17,7 +17,7 @@ class RayEmbedding(nn.Module):
     kind: "linear" gives r alone, for the linear layer that reads it, and "none" nothing.
 
     `swapped`: with (v, u, 1) instead, as the released checkpoints were trained; for a principal point off the
-    diagonal that is no mere change of places, so weights cannot make up for it.
+    diagonal that is no mere permutation, so that weights cannot compensate for it.
     """
 
     frequencies: Tensor

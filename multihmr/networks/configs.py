@@ -1,4 +1,4 @@
-"""Fields of a network's config, changed by a line of text, as `multihmr train --network` takes it."""
+"""Config classes of the networks, and changes to them by text, as `multihmr train --network` takes it."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def changed(config: Config, settings: str) -> Config:
 
 @dataclass(frozen=True)
 class MultiHMRConfig:
-    """Everything that rebuilds the network around its weights; kept as JSON in the checkpoint."""
+    """Architecture of Multi-HMR; stored as JSON in the checkpoint."""
 
     backbone: str = "hybrid_lite0"
     body: str = "anny"
-    image_size: int = 320  # side of the square that the network looks at [pixels]
+    image_size: int = 320  # side of the square input [pixels]
     # Windows without padding: the sides are multiples of 32, the longer one is image_size. Hybrid backbones
     # only, which must be trained so; False pads every picture to a square.
     rectangular: bool = False
@@ -51,9 +51,9 @@ class MultiHMRConfig:
     head_depth: int = 2
     head_count: int = 8  # attention heads of 32 channels
     head_mlp_width: int = 768
-    read_joints: tuple[int, ...] = ()  # of the body, that the head reads off the patches; () for none
-    read_keypoints: bool = False  # tell the head the keypoints that a MoveNet backbone sees
-    align: bool = False  # turn limbs until the body lies on these keypoints; not in training
+    read_joints: tuple[int, ...] = ()  # of the body, with a joint heatmap head; () for none
+    read_keypoints: bool = False  # give the head the keypoints of a MoveNet backbone
+    align: bool = False  # align bodies to these keypoints after regression; not in training
     # exponent of a person's keypoint evidence in the score: detections without visible keypoints score less
     keypoint_score: float = 0.0
     refine: bool = False  # local refinement: features around the regressed joints correct the estimate
@@ -101,10 +101,10 @@ class MultiHMRConfig:
 
 @dataclass(frozen=True)
 class MultiHMRAnnyConfig:
-    """Everything that rebuilds the network around its weights; kept as JSON in the checkpoint."""
+    """Architecture of Multi-HMR on Anny as released in 2026; stored as JSON in the checkpoint."""
 
     backbone: str = "dinov2_vitl14"
-    image_size: int = 672  # side of the square that the network looks at [pixels]
+    image_size: int = 672  # side of the square input [pixels]
     head_width: int = 512
     head_depth: int = 8
     head_count: int = 16  # attention heads
@@ -124,29 +124,29 @@ _CHOICES = {
 
 @dataclass(frozen=True)
 class GLNetConfig:
-    """Everything that rebuilds the network around its weights; kept as JSON in the checkpoint."""
+    """Architecture of GLNet; stored as JSON in the checkpoint."""
 
     backbone: str = "hybrid_lite0"
     body: str = "anny"
     image_size: int = 256  # side of a crop [pixels]
-    # (joints of the body that guide the look, rotations of its pose that they correct) of each part of it
+    # of each body part: (joints around which features are sampled, rotations that they correct)
     parts: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...] = ()
     width: int = 256  # features of a pixel
     local_width: int = 128  # features of a keypoint
     head_count: int = 4
-    points: int = 4  # that a head reads of each map
-    camera_embedding: str = "linear"  # of rays: theta.py takes out most of what they tell
+    points: int = 4  # sampling points per head and map
+    camera_embedding: str = "linear"  # of rays: glnet_parameters.py removes most of the camera's effect
     # What the paper's ablations change
     local: bool = True  # 2D-keypoint-guided local encoding
     guidance: str = "keypoints"  # or "roi": squares of fixed size around them, without learned places
     decomposed: bool = False  # rotations follow from joints and twists (bodies/swing_twist.py)
-    layout: bool = False  # the local stage gets the offsets between keypoints (not in the paper)
-    candidates: int = 1  # best pixels that look around before the best one speaks
+    layout: bool = False  # give the local stage the offsets between keypoints (not in the paper)
+    candidates: int = 1  # best pixels that enter the local stage, whose score picks one
     # How pixels are chosen in training (training/glnet_loss.py)
     matching: str = "adaptive"  # or "fixed": those near the middle of the person
-    positives: int = 20  # K, pixels that learn from a person
+    positives: int = 20  # K, pixels assigned to a person
     cost: str = "2d"  # or "2d+depth", "2d+depth+rotation"
-    bodies: int = 8  # of the positives, how many say who the person is: bodies cost more than all else
+    bodies: int = 8  # of the positives, how many have a mesh loss: bodies cost most
     unpredicted: tuple[str, ...] = ()  # joints and facial actions that never moved in training
 
     def __post_init__(self) -> None:

@@ -1,8 +1,8 @@
-"""Deformable attention: a few learned points around a place, read off maps of several scales.
+"""Deformable attention: features sampled at a few learned offsets around a reference point, several scales.
 
 F = DeformAttn(Q_k, P_k, V) of GLNet ("Global-to-Pixel Regression for Human Mesh Recovery", ECCV 2024), as Zhu
-et al. define it ("Deformable DETR", ICLR 2021, section 4.1). Places are (x, y) in sides of the window, so one
-place holds on maps of every size: (0, 0) is the top-left corner of the first cell, not its centre.
+et al. define it ("Deformable DETR", ICLR 2021, section 4.1). Positions are (x, y) normalised by the sides of
+the input, the same on maps of every size: (0, 0) is the top-left corner of the first cell, not its centre.
 
 Only `grid_sample` touches the maps: CPU and CUDA have it with its gradient, torch.export keeps it. Where
 Apple MPS lacks the gradient, PYTORCH_ENABLE_MPS_FALLBACK=1 lets the CPU do it; prediction needs none.
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 
 def sample(map_BChw: Tensor, places_BQ2: Tensor) -> Tensor:
-    """(B, Q, C) what the maps hold at the places (x, y) [window sides], bilinearly; zeros outside.
+    """(B, Q, C) features of the map at positions (x, y) [input sides], bilinear; zeros outside.
 
     The centre of cell (row, col) is ((col + 0.5) / w, (row + 0.5) / h).
     """
@@ -39,7 +39,7 @@ class DeformableAttention(nn.Module):
         value_widths: channels of each level's map.
         out_width: channels of what comes out; a multiple of `head_count`.
         head_count: heads, each with its own offsets, weights and share of the channels.
-        points: places a head reads of each level. The cost of reading is linear in them.
+        points: sampling points per head and level. The cost of sampling is linear in them.
     """
 
     def __init__(
@@ -63,10 +63,10 @@ class DeformableAttention(nn.Module):
         self.to_weight = nn.Linear(query_width, reads)
         self.to_value = nn.ModuleList(nn.Conv2d(width, out_width, 1) for width in value_widths)
         self.to_out = nn.Linear(out_width, out_width)
-        self._begin_in_a_ring()
+        self._reset_offsets()
 
-    def _begin_in_a_ring(self) -> None:
-        """At first all points weigh the same, and head i reads 1, 2, ... cells away in the i-th direction."""
+    def _reset_offsets(self) -> None:
+        """Initialise: equal weights, and head i samples 1, 2, ... cells away in the i-th direction."""
         nn.init.zeros_(self.to_offset.weight)
         nn.init.zeros_(self.to_weight.weight)
         nn.init.zeros_(self.to_weight.bias)
@@ -79,11 +79,11 @@ class DeformableAttention(nn.Module):
             self.to_offset.bias.copy_(offset_HLN2.flatten())
 
     def forward(self, queries_BQD: Tensor, places_BQ2: Tensor, maps: Sequence[Tensor]) -> Tensor:
-        """(B, Q, out_width) what the queries found around their places.
+        """(B, Q, out_width) features sampled around the positions of the queries.
 
         Args:
             queries_BQD: (B, Q, query_width).
-            places_BQ2: (x, y) in sides of the window; outside of [0, 1] there are zeros to be read.
+            places_BQ2: (x, y) in sides of the input; outside of [0, 1] features are zero.
             maps: a (B, C, h, w) for each level, of any size.
 
         ValueError: there are more or fewer maps than `value_widths`.
@@ -105,7 +105,7 @@ class DeformableAttention(nn.Module):
         return self.to_out(rearrange(out_BQHC, "b q heads c -> b q (heads c)"))
 
     def _read(self, values_BChw: Tensor, places_BQHN2: Tensor) -> Tensor:
-        """(B, Q, heads, points, C / heads): each head reads its own channels."""
+        """(B, Q, heads, points, C / heads): each head samples its own channels."""
         own_channels = rearrange(values_BChw, "b (heads c) h w -> (b heads) c h w", heads=self.head_count)
         own_places = rearrange(places_BQHN2, "b q heads n xy -> (b heads) (q n) xy")
         read = sample(own_channels, own_places)

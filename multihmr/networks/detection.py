@@ -1,8 +1,8 @@
-"""From a heatmap of head centres to people, and people flat <-> padded.
+"""Person detection: peaks of the head-centre heatmap, NMS, and lists of people flat <-> padded.
 
 All people of a batch stand in one flat list (P), ordered by image, row, column, whatever their number per
-image; attention among the people of an image needs them padded (B, Q). Graphs of fixed shapes have `Slots`
-instead: Q cells of each image, best first, and a mask of those that are people.
+image; attention among the people of an image needs them padded (B, Q). Graphs of fixed shapes have
+`FixedCenters` instead: Q cells of each image, best first, and a mask of those that are people.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..geometry import same_place
 
 @dataclass(frozen=True)
 class Centers:
-    """The grid cells in which people are; all fields are (P,), integer but for the scores in [0, 1]."""
+    """Grid cells of the detected people; all fields are (P,), integer but for the scores in [0, 1]."""
 
     image_index_P: Tensor
     row_P: Tensor
@@ -30,7 +30,7 @@ class Centers:
         return len(self.row_P)
 
     def gather(self, grid_BDhw: Tensor) -> Tensor:
-        """(B, D, h, w) -> (P, D), what the grid holds in the cell of each person."""
+        """(B, D, h, w) -> (P, D), the features in the cell of each person."""
         return grid_BDhw[self.image_index_P, :, self.row_P, self.col_P]
 
     def __getitem__(self, people: Tensor) -> Centers:
@@ -46,7 +46,7 @@ class Centers:
         return x_PD
 
     def heads(self, offset_P2: Tensor) -> Tensor:
-        """(P, 2) where the heads are [cells], by their offsets (x, y) from the middles of the cells."""
+        """(P, 2) head positions (x, y) [cells]: cell centres plus the offsets."""
         return torch.stack([self.col_P, self.row_P], dim=-1).to(offset_P2.dtype) + 0.5 + offset_P2
 
 
@@ -54,8 +54,8 @@ class Centers:
 class FixedCenters(Centers):
     """Q cells of each image, whatever the number of people in it: P is B * Q, image by image.
 
-    In the rows of the flat list that mask_BQ does not have are numbers without meaning. full_B tells the
-    images in which more cells were people than there are slots.
+    Rows of the flat list outside of mask_BQ are undefined. full_B marks images with more detections than
+    slots.
     """
 
     mask_BQ: Tensor
@@ -72,9 +72,9 @@ class FixedCenters(Centers):
         return torch.where(self.mask_BQ.flatten()[:, None], x_PD, x_PD.new_zeros(()))
 
     def picked(self, slot_BN: Tensor, mask_BN: Tensor, full_B: Tensor) -> tuple[FixedCenters, Tensor]:
-        """Only these slots of each image, masked anew; and their places (B * N,) in the list as it was.
+        """Select slots of each image, with a new mask; and their indices (B * N,) into the old flat list.
 
-        full_B: the images in which somebody was left out for want of slots.
+        full_B: images in which people were dropped because there were too few slots.
         """
         starts_B1 = torch.arange(slot_BN.shape[0], device=slot_BN.device)[:, None] * self.mask_BQ.shape[1]
         kept_P = (starts_B1 + slot_BN).flatten()
@@ -87,7 +87,7 @@ class FixedCenters(Centers):
 def find_centers(
     scores_Bhw: Tensor, *, threshold: float, nms_kernel: int = 3, max_people: int | None = None
 ) -> Centers:
-    """Cells that score at least `threshold` and no less than their neighbours (max-pool NMS of CenterNet).
+    """Detect people: cells that score at least `threshold` and are local maxima (max-pool NMS of CenterNet).
 
     `max_people` keeps the best of each image.
     """
@@ -115,7 +115,7 @@ def topk_centers(scores_Bhw: Tensor, count: int, *, threshold: float, nms_kernel
 
 
 def _peaks(scores_Bhw: Tensor, threshold: float, nms_kernel: int) -> Tensor:
-    """The scores of cells that `find_centers` finds, 0 elsewhere."""
+    """Scores of the cells that are local maxima above the threshold, 0 elsewhere."""
     height, width = scores_Bhw.shape[1:]
     pooled = F.max_pool2d(scores_Bhw[:, None], nms_kernel, stride=1, padding=nms_kernel // 2)[:, 0]
     pooled = pooled[:, :height, :width]  # even kernels give a row and a column more
@@ -133,9 +133,9 @@ def nms_3d(
 ) -> Tensor:
     """3D non-maximum suppression: (P,) booleans, of people at the same place only the best-scored is kept.
 
-    Two cells beside each other may show one person or two: which, is seen only when both are placed in space.
-    `nms_3d_distance` says what makes two people: heads that far from each other across the line of sight
-    [m], or, along it, depths whose ratio differs from 1 by that much. People of different images differ.
+    Neighbouring cells may show one person or two, which only their positions in space tell. `nms_3d_distance`
+    are the distances from which they count as two: of the heads across the line of sight [m], and along it as
+    |ratio of depths - 1|. People of different images are never suppressed by each other.
     """
     same_PP = same_place(translation_P3, nms_3d_distance)
     same_PP &= centers.image_index_P[:, None] == centers.image_index_P
@@ -155,10 +155,10 @@ def nms_3d(
 def nms_3d_fixed(
     translation_P3: Tensor, slots: FixedCenters, *, nms_3d_distance: tuple[float, float], at_most: int
 ) -> tuple[FixedCenters, Tensor]:
-    """What `nms_3d` keeps, in `at_most` slots an image, best first; and where these were.
+    """`nms_3d` in fixed shapes: `at_most` slots per image, best first; and their former indices.
 
-    Whether somebody stays depends on those with better scores alone. Each round settles one more slot, at
-    least, so after as many rounds as there are slots all are settled, whoever is in whose place.
+    Whether a person is kept depends only on people with better scores. Each iteration decides at least one
+    more slot, so that after as many iterations as slots all are decided.
     """
     batch, count = slots.mask_BQ.shape
     same_BQQ = same_place(translation_P3.unflatten(0, (batch, count)), nms_3d_distance)

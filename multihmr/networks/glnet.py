@@ -30,7 +30,7 @@ from .joint_heatmaps import patch_middles
 
 
 class GLNetOutput(NamedTuple):
-    """Predictions of N pixels, one person each, and the decoded parameters that they come from."""
+    """Predictions of N pixels, one person each, and their decoded parameters."""
 
     people: Predictions
     meaning: DecodedParams
@@ -70,19 +70,20 @@ class GLNet(Network):
         return self.global_head.stride
 
     def encode(self, images_B3HW: Tensor, K_B33: Tensor | None = None, *, keypoints: bool = True) -> Pixels:
-        """Global stage for all pixels of crops, RGB in [0, 1]; without K_B33 they show 60 degrees.
+        """Global stage for all pixels of crops, RGB in [0, 1]; without K_B33 a field of view of 60
+        degrees is assumed.
 
-        keypoints: of all pixels; matching needs them, `local_stage` finds those of its pixels itself.
+        keypoints: predict those of all pixels, for matching; `local_stage` predicts those of its own pixels.
         """
         size = self.config.image_size
         if tuple(images_B3HW.shape[-2:]) != (size, size):
-            raise ValueError(f"this network looks at {size}x{size} crops, got {tuple(images_B3HW.shape)}")
+            raise ValueError(f"this network takes {size}x{size} crops, got {tuple(images_B3HW.shape)}")
         assumed_B33 = default_intrinsics(size, size).to(images_B3HW).expand(len(images_B3HW), 3, 3)
         K_B33 = assumed_B33 if K_B33 is None else torch.where(K_B33.isnan(), assumed_B33, K_B33)
         return self.global_head(self.backbone(images_B3HW), K_B33, keypoints=keypoints)
 
     def global_stage(self, pixels: Pixels, index_BQ: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (B, Q, D) of the pixels with these numbers, and their rows Theta_0 (B, Q, C)."""
+        """Features (B, Q, D) of the pixels with these indices, and their parameters Theta_0 (B, Q, C)."""
         x_BQD = _picked(rearrange(pixels.features_BDhw, "b d h w -> b (h w) d"), index_BQ)
         return x_BQD, self.global_head.to_theta(x_BQD) + self.theta.mean_C
 
@@ -97,9 +98,9 @@ class GLNet(Network):
         return self.local_head(x_BQD, theta_BQC, places_BQM2, pixels.maps)
 
     def decode(self, pixels: Pixels, crop_N: Tensor, index_N: Tensor, theta_NC: Tensor) -> GLNetOutput:
-        """The people that rows of numbers mean, in the cameras of their crops.
+        """Decode parameter rows to people, in the cameras of their crops.
 
-        crop_N, index_N: whose pixels they are, and the numbers of these, row by row.
+        crop_N, index_N: crop and pixel index of each row.
         """
         size, width = self.config.image_size, pixels.logits_Bhw.shape[2]
         scores_N = pixels.logits_Bhw.flatten(1)[crop_N, index_N].sigmoid()
@@ -122,7 +123,7 @@ class GLNet(Network):
 
         Args:
             images_B3HW: crops, RGB in [0, 1], sides of `config.image_size` pixels.
-            K_B33: intrinsics in pixels of these crops; where it is None or NaN, a crop shows 60 degrees.
+            K_B33: intrinsics in pixels of these crops; where it is None or NaN, 60 degrees are assumed.
         """
         pixels = self.encode(images_B3HW, K_B33, keypoints=False)
         index_BQ = pixels.logits_Bhw.flatten(1).topk(self.config.candidates).indices
@@ -139,14 +140,13 @@ class GLNet(Network):
         return "assumed"
 
     def head_positions(self, depth_P: Tensor, offset_P2: Tensor, centers: Centers, K_B33: Tensor) -> Tensor:
-        """(P, 3) where heads are [m] that lie at these depths [m] and offsets from their pixels [pixels of
-        the grid]."""
+        """(P, 3) head positions [m] from depths [m] and offsets from their grid cells [cells]."""
         head_P12 = centers.heads(offset_P2)[:, None] * self.stride
         return unproject(head_P12, depth_P[:, None], K_B33[centers.image_index_P])[:, 0]
 
 
 def _picked(x_BND: Tensor, index_BQ: Tensor) -> Tensor:
-    """(B, N, D) -> (B, Q, D), the rows with these numbers."""
+    """(B, N, D) -> (B, Q, D), the rows with these indices."""
     return x_BND.gather(1, index_BQ[..., None].expand(-1, -1, x_BND.shape[-1]))
 
 

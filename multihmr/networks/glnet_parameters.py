@@ -1,12 +1,12 @@
-"""Theta: the parameters that a pixel predicts for its person, as one row of numbers, and their decoding.
+"""Theta: the parameters that a pixel predicts for its person, as one vector, and their decoding.
 
-The local stage predicts Theta = Theta_0 + Delta Theta (GLNet), whatever the row holds: six numbers per
-rotation, shape, expression, depth, the head's place, and with `decomposed` joints and twists, from which
+The local stage predicts Theta = Theta_0 + Delta Theta (GLNet), for all components: 6D
+rotations, shape, expression, depth, position of the head, and with `decomposed` joints and twists, from which
 rotations follow as in HybrIK (bodies/swing_twist.py).
 
-Pixels of a crop do not tell where in the picture it lies, but that changes what is seen: a person at the edge
-shows their side. So the rotation of the whole person and the joints are predicted for a camera directed at
-the middle of the crop, and are rotated into the true camera here.
+A crop does not show where in the image it lies, although the perspective depends on it: a person at the edge
+is seen from the side. So the root rotation and the joints are predicted for a camera directed at the centre
+of the crop, and are rotated into the true camera here.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ from ..bodies.swing_twist import Limbs, rest_joints, shortest_rotation
 from ..geometry import pixel_rays, rot6d_to_rotmat, rotmat_to_rot6d
 from .human_perception_head import limit
 
-FIRST_DEPTH_CODE = 0.7  # a person 2 m away would fill a crop of 60 degrees: where learning starts
+FIRST_DEPTH_CODE = 0.7  # initial value: a person 2 m away fills a crop of 60 degrees
 
 
 @dataclass(frozen=True)
 class DecodedParams:
-    """Rows of numbers as parameters of the body, in the camera of the crop."""
+    """Decoded parameters of the body, in the camera of the crop."""
 
     pose_NR33: Tensor
     shape_NS: Tensor
     expression_NE: Tensor
     depth_code_N: Tensor
-    head_N2: Tensor  # from the middle of the pixel [window sides]
-    goals_NJ3: Tensor | None = None  # where the limbs' joints were said to be, from the root [m]; else zeros
+    head_N2: Tensor  # from the centre of the pixel [input sides]
+    goals_NJ3: Tensor | None = None  # predicted joints of the limbs, from the root [m]; else zeros
     twist_NT2: Tensor | None = None  # not normalised
 
 
 class Theta(nn.Module):
-    """How the columns of a row are used.
+    """Layout of the parameter vector, and its decoding.
 
     Args:
         body: whose parameters they are.
-        joints: with `decomposed`, those whose places are said, and all above them.
-        decomposed: rotations follow from joints and twists, where they do (swing_twist.Limbs).
+        joints: with `decomposed`, those whose positions are predicted, and their ancestors.
+        decomposed: rotations of limbs follow from joints and twists (swing_twist.Limbs).
     """
 
     mean_C: Tensor
@@ -61,7 +61,7 @@ class Theta(nn.Module):
         ]
         self.limbs: Limbs | None = None
         if decomposed:
-            # Joints alone: the thousands of vertices cost most of a body.
+            # Joints only: computing all vertices takes most of a body's time.
             few = getattr(body, "with_vertices", None)
             self.skeleton: Body = cast(Any, few)([0]) if few else body
             mean += self._mean_limbs(body, joints)
@@ -70,7 +70,7 @@ class Theta(nn.Module):
 
     @torch.no_grad()
     def _mean_limbs(self, body: Body, joints: Sequence[int]) -> list[Tensor]:
-        """Where the joints of the mean person are, and how it is twisted."""
+        """Joint positions and twists of the mean person."""
         average = (body.mean_shape_S[None], torch.zeros(1, body.expression_count))
         rest_1J3 = rest_joints(self.skeleton, *average)
         self.limbs = Limbs(body.topology, joints, rest_1J3[0])
@@ -80,11 +80,11 @@ class Theta(nn.Module):
 
     @property
     def width(self) -> int:
-        """Columns of a row."""
+        """Length of the vector."""
         return len(self.mean_C)
 
     def columns_of(self, rotations: Sequence[int]) -> list[int]:
-        """The columns by which these rotations of the body are moved."""
+        """The columns that parameterise these rotations of the body."""
         columns = [6 * r + i for r in rotations for i in range(6)]
         if self.limbs is not None:
             of_goals = sum(self.sizes[:4])
@@ -107,7 +107,7 @@ class Theta(nn.Module):
 
     @property
     def place_columns(self) -> list[int]:
-        """Those of depth and of the head's place."""
+        """Those of depth and head position."""
         return list(range(sum(self.sizes[:3]), sum(self.sizes[:4])))
 
     def forward(self, theta_NC: Tensor, turn_N33: Tensor) -> DecodedParams:
@@ -119,10 +119,10 @@ class Theta(nn.Module):
             shape_NS, expression_NE = limit(shape_NS), limit(expression_NE)
         goals_NJ3, twist_NT2 = None, None
         if self.limbs is not None:
-            said_NL3 = parts[4].unflatten(1, (-1, 3))
-            joints = torch.tensor(self.limbs.joints, device=said_NL3.device)
+            joints_NL3 = parts[4].unflatten(1, (-1, 3))
+            joints = torch.tensor(self.limbs.joints, device=joints_NL3.device)
             rest_NJ3 = rest_joints(self.skeleton, shape_NS, expression_NE)
-            goals_NJ3 = torch.zeros_like(rest_NJ3).index_copy(1, joints, said_NL3 - said_NL3[:, :1])
+            goals_NJ3 = torch.zeros_like(rest_NJ3).index_copy(1, joints, joints_NL3 - joints_NL3[:, :1])
             twist_NT2 = parts[5].unflatten(1, (-1, 2))
             pose_NR33 = self.limbs(goals_NJ3, rest_NJ3, twist_NT2, pose_NR33)
             goals_NJ3 = goals_NJ3 @ turn_N33.mT

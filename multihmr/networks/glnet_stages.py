@@ -1,4 +1,4 @@
-"""The two stages of GLNet: the global stage of every pixel, and keypoint-guided local encoding of the best.
+"""The two stages of GLNet: global stage for every pixel, keypoint-guided local encoding for the best.
 
 Legend of shape suffixes: B crops, D features, h w grid, Q queried pixels, M keypoints, C columns of a
 row of numbers (glnet_parameters.py).
@@ -26,9 +26,9 @@ from .joint_heatmaps import patch_middles
 if TYPE_CHECKING:
     from .configs import GLNetConfig
 
-PARTS_WIDTH = 256  # of what a part of the body knows
-ROI_SIDE = 1 / 8  # [window sides] of the squares that fixed pooling averages
-LEAST_EXTENT = 0.01  # [window sides] of keypoints that were not all seen in one place
+PARTS_WIDTH = 256  # features of a body part
+ROI_SIDE = 1 / 8  # [input sides] of the squares that fixed pooling averages
+LEAST_EXTENT = 0.01  # [input sides] least extent of a set of keypoints
 ROI_POINTS = 4  # along their sides
 
 
@@ -37,15 +37,15 @@ class Pixels:
     """Global stage of the pixels of a batch of crops; the rest of Theta is for queried pixels only."""
 
     features_BDhw: Tensor
-    logits_Bhw: Tensor  # that this pixel is one to ask
-    keypoints_BhwM2: Tensor | None  # [window sides]; None where they are left until pixels are asked
-    maps: tuple[Tensor, ...]  # of the backbone, each (B, C, h, w), to look around in
+    logits_Bhw: Tensor  # that this pixel is the best one of its crop
+    keypoints_BhwM2: Tensor | None  # [input sides]; None where they are computed for queried pixels only
+    maps: tuple[Tensor, ...]  # of the backbone, each (B, C, h, w), for the local stage
     K_B33: Tensor
 
 
 class OfPixel(nn.Conv2d):
-    """A convolution of single pixels, as a product whose answer has the channels last in memory: on a CPU all
-    that follows is quicker so, resizing ten times (torch 2.15)."""
+    """1 x 1 convolution as a matrix product with channels-last output, which on a CPU makes what follows
+    faster, resizing ten times (torch 2.15)."""
 
     def __init__(self, in_width: int, out_width: int) -> None:
         super().__init__(in_width, out_width, 1)
@@ -57,8 +57,8 @@ class OfPixel(nn.Conv2d):
 class GlobalStage(nn.Module):
     """Global stage: features of every pixel with context of the crop and its camera, and predictions.
 
-    The paper does not say how features become global. Here the backbone's one feature of the whole crop is
-    added to every pixel, beside what its own attention does, and a convolution mixes neighbours.
+    The paper leaves open how features become global. Here the backbone's global feature is added to every
+    pixel, beside its own attention, and a convolution mixes neighbours.
     """
 
     def __init__(self, config: GLNetConfig, backbone: Backbone, keypoint_count: int, theta: Theta) -> None:
@@ -82,7 +82,7 @@ class GlobalStage(nn.Module):
         )
         self.norm = nn.GroupNorm(8, width)
         self.to_score = nn.Linear(width, 1)
-        nn.init.constant_(self.to_score.bias, -4.6)  # one pixel in a hundred
+        nn.init.constant_(self.to_score.bias, -4.6)  # prior: one pixel in a hundred
         self.to_keypoints = _two_layers(width, width, 2 * keypoint_count)
         self.to_theta = _two_layers(width, 2 * width, theta.width)
 
@@ -100,12 +100,12 @@ class GlobalStage(nn.Module):
         )
 
     def keypoints(self, x_D: Tensor, middles_2: Tensor) -> Tensor:
-        """(..., M, 2) where pixels with these features (..., D) and middles (..., 2) say that keypoints are
-        [window sides]."""
+        """(..., M, 2) keypoints [input sides] that pixels with these features (..., D) and centres (..., 2)
+        predict."""
         return middles_2[..., None, :] + self.to_keypoints(x_D).unflatten(-1, (-1, 2))
 
     def _gather(self, features: Features, K_B33: Tensor) -> Tensor:
-        """(B, D, h, w) everything that is known of each pixel."""
+        """(B, D, h, w) features of each pixel."""
         x_BDhw = self.from_grid(features.grid_BDhw) + self.from_whole(features.global_BD)[:, :, None, None]
         if self.from_fine is not None:
             assert features.fine_BDhw is not None, "a backbone with a fine_width gives fine features"
@@ -119,10 +119,10 @@ class GlobalStage(nn.Module):
 class LocalStage(nn.Module):
     """Local stage: keypoint-guided local encoding, which corrects the parameters of a pixel.
 
-    Q_k, the query of keypoint k, is the pixel's feature and a learned mark of k; P_k is where the pixel says
-    that k is; V are the backbone's maps of all scales. Parts of the body read their own keypoints and correct
-    their own rotations; the shape and the place are corrected by what all parts know together. All keypoints
-    of all parts are looked up at once.
+    Q_k, the query of keypoint k, is the pixel's feature and a learned embedding of k; P_k is the position of
+    k that the pixel predicts; V are the backbone's maps of all scales. Body parts take the features of their
+    own keypoints and correct their own rotations; shape and position are corrected from the features of all
+    parts. The keypoints of all parts are sampled at once.
     """
 
     def __init__(self, config: GLNetConfig, map_widths: Sequence[int], theta: Theta, face: int) -> None:
@@ -160,7 +160,7 @@ class LocalStage(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Corrected rows (B, Q, C), and logits (B, Q) by which the best pixel is chosen.
 
-        Where to look is no way for the gradient: keypoints would move to where correcting is easy.
+        Sampling positions are detached: keypoints would be trained to move to where refinement is easy.
         """
         pixel_BQD = self.to_query(x_BQD)
         query_BND = rearrange(pixel_BQD[:, :, None] + self.mark_MD, "b q m d -> b (q m) d")
@@ -182,15 +182,15 @@ class LocalStage(nn.Module):
         """(B, Q, PARTS_WIDTH) features of each body part from its sampled features."""
         if self.hear_layout is None:
             return [read(row) for read, row in zip(self.read_parts, rows, strict=True)]
-        lie_BQL = layout_of(places_BQM2).detach()
+        layout_BQL = layout_of(places_BQM2).detach()
         parts = zip(self.read_parts, self.hear_layout, rows, strict=True)
-        return [read[1](read[0](row) + hear(lie_BQL)) for read, hear, row in parts]  # type: ignore[index]
+        return [read[1](read[0](row) + hear(layout_BQL)) for read, hear, row in parts]  # type: ignore[index]
 
 
 class FixedPooling(nn.Module):
-    """The mean of a square around each place, the same for all: what deformable attention is compared with.
+    """RoI pooling: mean over a fixed square around each position, the baseline of deformable attention.
 
-    It reads ROI_POINTS x ROI_POINTS places of each level; the queries do not matter.
+    Samples ROI_POINTS x ROI_POINTS positions of each level; the queries are not used.
     """
 
     around_N2: Tensor
@@ -216,12 +216,12 @@ class FixedPooling(nn.Module):
 
 
 def layout_of(places_M2: Tensor) -> Tensor:
-    """(..., 2 M + 1) how places lie about their mean, in units of their extent, and the log of the extent."""
+    """(..., 2 M + 1) positions relative to their mean in units of their extent, and the log of the extent."""
     ways_M2 = places_M2 - places_M2.mean(-2, keepdim=True)
     extent_11 = ways_M2.square().mean((-2, -1), keepdim=True).sqrt().clamp(min=LEAST_EXTENT)
     return torch.cat([(ways_M2 / extent_11).flatten(-2), extent_11.flatten(-2).log()], dim=-1)
 
 
 def _two_layers(width: int, hidden: int, out: int) -> nn.Sequential:
-    """A perceptron whose first answers are near 0."""
+    """Two-layer perceptron, initialised to outputs near 0."""
     return nn.Sequential(nn.Linear(width, hidden), nn.GELU(), small(nn.Linear(hidden, out)))

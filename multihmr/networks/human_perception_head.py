@@ -1,8 +1,8 @@
-"""From a person's cell to pose, shape, expression and depth: the Human Perception Head, and the regressor
-that its paper compares it with.
+"""Human Perception Head: regresses pose, shape, expression and depth of each detected person; and the
+iterative regressor that the paper compares it with.
 
 Both are made by (config, context_width, grid_size, body), take (context_BDhw, centers, known_PD), where
-known_PD is what is known of each person beforehand, and give pose (P, R, 3, 3), shape (P, S),
+known_PD are additional features of each person, and return pose (P, R, 3, 3), shape (P, S),
 expression (P, E) and depth code (P,).
 """
 
@@ -23,7 +23,7 @@ from .detection import Centers
 if TYPE_CHECKING:
     from .configs import MultiHMRConfig
 
-FIRST_DEPTH_CODE = math.log(4.0)  # a person 4 m away under 60 degrees: where learning starts
+FIRST_DEPTH_CODE = math.log(4.0)  # initial value: a person 4 m away under 60 degrees
 
 
 class PerceptionHead(nn.Module):
@@ -38,7 +38,7 @@ class PerceptionHead(nn.Module):
         mean_pose = rotmat_to_rot6d(body.mean_pose_R33).flatten()
         self.register_buffer("mean_pose", mean_pose.clone())
         self.register_buffer("mean_shape", body.mean_shape_S.clone())
-        # Learned per row and per column: where the query stands, and a mark on the cells with people.
+        # Learned per row and per column: position embeddings of queries, and a mark on cells with people.
         self.query_rows = nn.Parameter(torch.randn(grid_size, context_width) * 0.02)
         self.query_cols = nn.Parameter(torch.randn(grid_size, context_width) * 0.02)
         self.mark_rows = nn.Parameter(torch.randn(grid_size, context_width) * 0.02)
@@ -141,19 +141,19 @@ class IterativeHead(nn.Module):
 def _parameters(
     pose6d_PN: Tensor, shape_PS: Tensor, expression_PE: Tensor, *, bounded: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Regressed numbers as a body takes them."""
+    """Regressed values as parameters of a body."""
     if bounded:
         shape_PS, expression_PE = limit(shape_PS), limit(expression_PE)
     return rot6d_to_rotmat(pose6d_PN.unflatten(-1, (-1, 6))), shape_PS, expression_PE
 
 
 def small(linear: nn.Linear) -> nn.Linear:
-    """Start near the mean: regression heads whose first answers are small corrections."""
+    """Initialise a regression layer with small weights, so that training starts near the mean."""
     nn.init.normal_(linear.weight, std=0.002)
     nn.init.zeros_(linear.bias)
     return linear
 
 
 def limit(x: Tensor) -> Tensor:
-    """Into [0, 1], where phenotypes and facial actions live; the gradient passes as if nothing were cut."""
+    """Clamp to [0, 1], the range of phenotypes and facial actions, with a straight-through gradient."""
     return x + (x.clamp(0, 1) - x).detach()

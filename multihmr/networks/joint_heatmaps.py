@@ -1,11 +1,11 @@
-"""Where are the joints, and whose: a head that reads a person's limbs off the patches.
+"""Joint heatmaps: which patch shows which joint, grouped to people by offsets that point at their heads.
 
-The Human Perception Head asks the patches through attention, which must find out by itself what to look for.
-DINOv2 features have seen enough for that; a small network trained on a laptop has not, and leaves arms and
-legs near the mean. Here the attention is spelled out, so that every part of it can be taught directly: each
-patch says which joints it shows, in which direction the head of that person lies, and how much further away
-than that head the joint is. A person reads, for each joint, the patches that show it and point at their own
-head (as bottom-up pose estimation groups joints, e.g. PersonLab, Papandreou et al. 2018).
+The Human Perception Head samples patches through attention, which must learn by itself where to attend. With
+DINOv2 features it does; a small network trained on few images does not, and predicts arms and legs near the
+mean. Here the attention has explicit supervised parts: each patch predicts which joints it shows, the offset
+to the head of that person, and the depth of the joint relative to that head. For each joint, a person attends
+to the patches that show it and point at their own head (bottom-up grouping as in PersonLab, Papandreou et al.
+2018).
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from torch import Tensor, nn
 
 from .detection import Centers
 
-READ_WIDTH = 32  # numbers that are read of a patch besides place, distance and certainty
+READ_WIDTH = 32  # features of a patch beside position, depth and confidence
 
 
 @dataclass(frozen=True)
 class JointReading:
-    """Heatmaps of J joints over the patches, and the joints that each person reads from them.
+    """Heatmaps of J joints over the patches, and the joints of each person by attention over them.
 
-    Places and ways are (x, y) in sides of the window, depths in metres beyond the head.
+    Positions and offsets are (x, y) in sides of the input, depths in metres relative to the head.
     """
 
-    logits_BhwJ: Tensor  # that the patch shows this joint of somebody
-    owner_BhwJ2: Tensor  # the way from the middle of the patch to that person's head
+    logits_BhwJ: Tensor  # that the patch shows this joint of any person
+    owner_BhwJ2: Tensor  # offset from the centre of the patch to that person's head
     depth_BhwJ: Tensor
-    places_PJ2: Tensor  # the way from the person's head to the joint
+    places_PJ2: Tensor  # offset from the person's head to the joint
 
 
 class JointHead(nn.Module):
-    """Patch features and people -> one vector a person of everything that is known of their joints.
+    """Patch features and people -> one vector per person that encodes their joints.
 
     `fine_width` is that of features at half the stride, which are added where a backbone has them: hands are
     smaller than patches.
@@ -49,10 +49,10 @@ class JointHead(nn.Module):
         if self.to_fine is not None:
             nn.init.zeros_(self.to_fine.weight)
         self.at_patches = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 4 * joint_count))
-        # Few patches show a joint, as few show a head.
+        # Prior: few patches show a joint, as few show a head.
         nn.init.constant_(self.at_patches[2].get_parameter("bias")[:joint_count], -4.6)
         self.to_read = nn.Linear(width, READ_WIDTH)
-        # How sharply joints are told apart, and how far patches may miss a head [window sides].
+        # Temperature of the attention, and tolerance of the offsets to a head [input sides].
         self.log_sharpness = nn.Parameter(torch.zeros(joint_count))
         self.log_tolerance = nn.Parameter(torch.full((joint_count,), -3.0))
         self.to_person = nn.Sequential(
@@ -64,7 +64,7 @@ class JointHead(nn.Module):
     def forward(
         self, grid_BDhw: Tensor, fine_BDhw: Tensor | None, centers: Centers, heads_P2: Tensor
     ) -> tuple[Tensor, JointReading]:
-        """-> (P, out_width) and the reading; heads_P2 are where people's heads are [window sides]."""
+        """-> (P, out_width) and the joints; heads_P2 are the positions of the heads [input sides]."""
         if self.to_fine is not None and fine_BDhw is not None:
             grid_BDhw = F.interpolate(grid_BDhw, scale_factor=2, mode="bilinear") + self.to_fine(fine_BDhw)
         height, width = grid_BDhw.shape[-2:]
@@ -79,7 +79,7 @@ class JointHead(nn.Module):
         heads_BQ2, _, slot_P = centers.padded(heads_P2, grid_BDhw.shape[0])
         weights_BJQN = self._weights(logits_BhwJ, pointed_BhwJ2, heads_BQ2)
 
-        # All that patches say is looked up where it lies: no person has a copy of it.
+        # Features of patches are shared by all people of an image: no copy per person.
         middles_N2 = middles_hw2.flatten(0, 1)
         moments_BJQ4 = weights_BJQN @ torch.cat([middles_N2, middles_N2.square()], dim=-1)
         mean_BJQ2, square_BJQ2 = moments_BJQ4.split(2, dim=-1)
@@ -91,7 +91,7 @@ class JointHead(nn.Module):
         read_BMF = rearrange(weights_BJQN, "b j q n -> b (j q) n") @ read_BND
         read_BJQF = rearrange(read_BMF, "b (j q) f -> b j q f", j=self.joint_count)
 
-        # The factors bring all numbers to about the same size; patches far apart agree on nothing.
+        # Factors scale all inputs to about the same size; attention spread over distant patches is uncertain.
         ways_BJQ2 = mean_BJQ2 - heads_BQ2[:, None]
         facts_BJQ2 = torch.stack([depth_BJQ, sure_BJQ - 20 * spread_BJQ], dim=-1)
         known_BJQF = torch.cat([read_BJQF, 4 * ways_BJQ2, facts_BJQ2], dim=-1)
@@ -103,8 +103,9 @@ class JointHead(nn.Module):
     def _weights(self, logits_BhwJ: Tensor, pointed_BhwJ2: Tensor, heads_BQ2: Tensor) -> Tensor:
         """(B, J, Q, N) weight of each patch for each joint of each person.
 
-        By how surely a patch shows the joint, less the square of how far it misses the head, whose mixed term
-        alone needs both patch and head, and whose last term is the same for all patches.
+        Softmax of the joint's logit minus the squared distance between the position at which the patch points
+        and the head. Of the expanded square only the mixed term needs both patch and head; the last term is
+        the same for all patches.
         """
         precision_J = (-2 * self.log_tolerance).exp()
         own_BhwJ = logits_BhwJ * self.log_sharpness.exp() - pointed_BhwJ2.square().sum(-1) * precision_J / 2
@@ -114,7 +115,7 @@ class JointHead(nn.Module):
 
 
 def patch_middles(height: int, width: int, device: torch.device) -> Tensor:
-    """(height, width, 2) the middles (x, y) of the patches, in longer sides of the window."""
+    """(height, width, 2) centres (x, y) of the patches, in longer sides of the input."""
     longer = max(height, width)
     rows = (torch.arange(height, device=device, dtype=torch.float32) + 0.5) / longer
     cols = (torch.arange(width, device=device, dtype=torch.float32) + 0.5) / longer

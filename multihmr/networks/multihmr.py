@@ -1,4 +1,4 @@
-"""Multi-HMR: every person of a picture in one pass (Baradel et al., ECCV 2024, arXiv 2402.14654).
+"""Multi-HMR: all people of an image in one forward pass (Baradel et al., ECCV 2024, arXiv 2402.14654).
 
 Legend of shape suffixes: B images, P people of the batch, Q people padded per image, N patches, h w grid,
 D features, R rotations, S shape, E expression.
@@ -43,7 +43,7 @@ class _EncodedBatch(NamedTuple):
 
 
 class MultiHMR(Network):
-    """ViT features, head centres, camera rays, Human Perception Head, body: the whole network.
+    """Multi-HMR: backbone, head-centre detection, camera embedding, Human Perception Head, body.
 
     Args:
         config: its sizes.
@@ -59,7 +59,7 @@ class MultiHMR(Network):
         self.backbone = create_backbone(config.backbone, image_size=config.image_size, pretrained=pretrained)
         width = self.backbone.width
         self.to_score = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 1))
-        nn.init.constant_(self.to_score[2].get_parameter("bias"), -4.6)  # one cell in a hundred holds a head
+        nn.init.constant_(self.to_score[2].get_parameter("bias"), -4.6)  # prior: one cell in a hundred
         self.to_offset = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 2))
         self.to_fov = (
             None
@@ -136,8 +136,8 @@ class MultiHMR(Network):
     ) -> Predictions:
         """What `forward` predicts with `max_people=people`, in shapes that do not depend on the content.
 
-        The centers are `Slots`: `people` an image, fewer where the grid has fewer cells, best first, and a
-        mask of those that are somebody. The rest of the arguments is as in `forward`.
+        The centers are `FixedCenters`: `people` per image, fewer where the grid has fewer cells, best first,
+        and a mask of the valid ones. The rest of the arguments is as in `forward`.
         """
         seen = self._encode(images_B3HW, K_B33)
         nms_3d_distance = self.config.nms_3d_distance
@@ -237,7 +237,7 @@ class MultiHMR(Network):
     def _align(
         self, seen: _EncodedBatch, guess: CoarseParams, centers: Centers, found: Keypoints
     ) -> CoarseParams:
-        """The people of a guess, moved onto the keypoints that are seen."""
+        """The people aligned to their detected keypoints."""
         assert self.alignment is not None
         heads_P3 = self._place(guess, centers, seen.K_B33)
         K_P33 = seen.K_B33[centers.image_index_P]
@@ -245,26 +245,26 @@ class MultiHMR(Network):
         return self.alignment(guess, heads_P3, found, centers, K_P33, patch=self.backbone.patch, size=size)
 
     def _scored(self, centers: Centers, found: Keypoints) -> Tensor:
-        """(P,) scores of people, less where few of their keypoints are seen."""
+        """(P,) scores of people, lower where few of their keypoints are visible."""
         return centers.scores_P * found.evidence_P.pow(self.config.keypoint_score)
 
     def _depth(self, guess: CoarseParams, centers: Centers, K_B33: Tensor) -> Tensor:
-        """(P,) of heads [m]."""
+        """(P,) depths of heads [m]."""
         to_depth = released_code_to_depth if self.config.released else code_to_depth
         return to_depth(guess.depth_code_P, K_B33[centers.image_index_P, 0, 0], self.config.image_size)
 
     def _place(self, guess: CoarseParams, centers: Centers, K_B33: Tensor) -> Tensor:
-        """(P, 3) of heads [m]."""
+        """(P, 3) positions of heads [m]."""
         return self.head_positions(self._depth(guess, centers, K_B33), guess.offset_P2, centers, K_B33)
 
     def _find(self, logits_Bhw: Tensor, threshold: float | None, max_people: int | None) -> Centers:
         nms_3d_distance = self.config.nms_3d_distance is not None
-        # One person lights up some cells, of which but one is kept later.
+        # One person activates several cells, of which one is kept later.
         at_most = CELLS_A_PERSON * max_people if nms_3d_distance and max_people is not None else max_people
         return find_centers(self._scores(logits_Bhw), max_people=at_most, **self._nms_args(threshold))
 
     def _nms_args(self, threshold: float | None) -> dict[str, Any]:
-        """Which cells are people: as `find_centers` and `topk_centers` take it."""
+        """Threshold and NMS kernel, as `find_centers` and `topk_centers` take them."""
         return {
             "threshold": self.config.threshold if threshold is None else threshold,
             "nms_kernel": self.config.nms_kernel if self.config.nms_3d_distance is None else 1,
@@ -288,5 +288,5 @@ class MultiHMR(Network):
 
     def _scores(self, logits_Bhw: Tensor) -> Tensor:
         scores_Bhw = logits_Bhw.sigmoid()
-        # Theirs are clamped before the maximum is looked for, so that two of 0.9999 side by side both stay.
+        # The released checkpoints clamp scores before NMS, so that two neighbours of 0.9999 are both kept.
         return scores_Bhw.clamp(1e-4, 1 - 1e-4) if self.config.released else scores_Bhw

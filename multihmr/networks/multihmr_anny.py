@@ -1,7 +1,7 @@
 """Multi-HMR on the Anny body as released in 2026 (`multiHMR_672_L_anny`), a second design of the same name.
 
-Patches become tokens of 512 numbers with sine positions; those at heads are people, with
-self-attention among them and cross-attention to all tokens in eight layers. Small networks then regress pose,
+Patches become tokens of 512 channels with sine positions; those at detected heads are the people, with
+self-attention among them and cross-attention to all tokens in eight layers. Small MLPs then regress pose,
 shape, position and depth per person. The camera does not enter the features; the network predicts its own.
 
 Legend of shape suffixes: as in multihmr.py.
@@ -36,7 +36,7 @@ class _EncodedBatch(NamedTuple):
 
 
 class MultiHMRAnny(Network):
-    """ViT features, head centres, eight layers of attention, small readers, body.
+    """ViT features, head centres, eight layers of attention, regression MLPs, body.
 
     Args:
         config: its sizes.
@@ -110,7 +110,7 @@ class MultiHMRAnny(Network):
         )
 
     def _nms_args(self, threshold: float | None) -> dict[str, Any]:
-        """Which cells are people: as `find_centers` and `topk_centers` take it."""
+        """Threshold and NMS kernel, as `find_centers` and `topk_centers` take them."""
         return {
             "threshold": self.config.threshold if threshold is None else threshold,
             "nms_kernel": self.config.nms_kernel,
@@ -119,7 +119,7 @@ class MultiHMRAnny(Network):
     def _encode(self, images_B3HW: Tensor, K_B33: Tensor | None) -> _EncodedBatch:
         size = self.config.image_size
         if tuple(images_B3HW.shape[-2:]) != (size, size):
-            raise ValueError(f"this network looks at {size}x{size} windows, got {tuple(images_B3HW.shape)}")
+            raise ValueError(f"this network takes {size}x{size} images, got {tuple(images_B3HW.shape)}")
         features = self.backbone(images_B3HW)
         logits_Bhw = self.to_score(features.grid_BDhw.movedim(1, -1))[..., 0]
         fov_B = math.pi * torch.sigmoid(self.to_fov(features.global_BD))[:, 0]
@@ -127,7 +127,7 @@ class MultiHMRAnny(Network):
 
     def _refine_and_assemble(self, seen: _EncodedBatch, centers: Centers) -> Predictions:
         """The people in these cells."""
-        people_PD = self._look(seen.grid_BDhw, centers)
+        people_PD = self._attend(seen.grid_BDhw, centers)
         pose_PR33 = rot6d_to_rotmat(self.to_pose(people_PD).unflatten(-1, (-1, 6)))
         shape_PS = self.to_shape(people_PD).sigmoid()
         expression_PE = shape_PS.new_zeros(shape_PS.shape[0], self.body.expression_count)
@@ -144,7 +144,7 @@ class MultiHMRAnny(Network):
             fov_B=seen.fov_B,
         )
 
-    def _look(self, grid_BDhw: Tensor, centers: Centers) -> Tensor:
+    def _attend(self, grid_BDhw: Tensor, centers: Centers) -> Tensor:
         """(P, D) features of people after self-attention among them and cross-attention to their image."""
         context_BND = self.to_token(rearrange(grid_BDhw, "b d h w -> b (h w) d")) + self.positions_ND
         token_PD = context_BND[centers.image_index_P, centers.row_P * grid_BDhw.shape[-1] + centers.col_P]

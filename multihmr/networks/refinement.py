@@ -21,8 +21,8 @@ from .backbones.base import Features
 from .deformable_attention import DeformableAttention
 from .detection import Centers
 
-WIDTH = 96  # of what is known of a joint
-NEAREST = 0.05  # [m] before the camera: what is nearer, or behind it, is looked for there
+WIDTH = 96  # features of a joint
+NEAREST = 0.05  # [m] least depth at which joints are projected
 
 
 class CoarseParams(NamedTuple):
@@ -36,19 +36,19 @@ class CoarseParams(NamedTuple):
 
     def of(self, people: Tensor) -> CoarseParams:
         """Only these people: a mask (P,) or their indices."""
-        return CoarseParams(*(said[people] for said in self))
+        return CoarseParams(*(field[people] for field in self))
 
 
 class Refinement(nn.Module):
     """Refinement: samples feature maps at the projected joints of coarse people and regresses corrections.
 
-    At first it says 0, so that it can be added to a trained network.
+    Initialised to predict 0, so that it can be added to a trained network.
 
     Args:
-        joints: of the body, that guide the look.
+        joints: of the body, around which features are sampled.
         body: whose joints they are.
-        map_widths: channels of the maps that are looked at, `Backbone.map_widths`.
-        grid_width: of the grid that people are found in.
+        map_widths: channels of the sampled maps, `Backbone.map_widths`.
+        grid_width: channels of the detection grid.
     """
 
     no_turn_6: Tensor
@@ -58,7 +58,7 @@ class Refinement(nn.Module):
     ) -> None:
         super().__init__()
         self.joints = list(joints)
-        # Joints alone: the thousands of vertices cost most of a body.
+        # Joints only: computing all vertices takes most of a body's time.
         self.skeleton: Body = cast(Any, body).with_vertices([0])
         turned_by = {joint: r for r, joint in enumerate(body.topology.pose_joints)}
         self.rotations = [turned_by.get(joint, 0) for joint in self.joints]
@@ -79,7 +79,7 @@ class Refinement(nn.Module):
         self.register_buffer("no_turn_6", rotmat_to_rot6d(torch.eye(3)), persistent=False)
 
     def joints_of(self, guess: CoarseParams, translation_P3: Tensor) -> Tensor:
-        """(P, J, 3) all joints of the guess with the heads at these places [m]."""
+        """(P, J, 3) joints of the coarse estimate with the heads at these positions [m]."""
         bare = self.skeleton(guess.pose_PR33, guess.shape_PS, torch.zeros_like(guess.expression_PE))
         return place(bare, translation_P3, self.skeleton.center_joint).joints_PJ3
 
@@ -91,15 +91,15 @@ class Refinement(nn.Module):
         features: Features,
         centers: Centers,
     ) -> CoarseParams:
-        """The guess, corrected.
+        """The coarse estimate plus the predicted residual.
 
-        joints_PJ3 is what `joints_of` says of it, places_PJ2 where these lie in the window [its sides].
-        Where to look is no way for the gradient: else the guess would move to where looking is easy.
+        joints_PJ3 are those of `joints_of`, places_PJ2 their projections [input sides]. Sampling positions
+        are detached: else the coarse joints would be trained to move to where refinement is easy.
         """
         depth_PJ1 = (joints_PJ3[..., 2] - joints_PJ3[:, self.skeleton.center_joint, None, 2])[..., None]
         way_PJ2 = places_PJ2 - places_PJ2[:, self.skeleton.center_joint, None]
         turns_PJ9 = guess.pose_PR33[:, self.rotations].flatten(2)
-        # The factor makes them about as large as each other.
+        # The factor scales them to about the same size.
         facts = [4 * way_PJ2[:, self.joints], depth_PJ1[:, self.joints], turns_PJ9]
         query_PJD = self.to_query(torch.cat(facts, dim=-1).detach()) + self.mark_JD
         query_PJD = query_PJD + self.to_person(centers.gather(features.grid_BDhw))[:, None]
@@ -116,7 +116,7 @@ class Refinement(nn.Module):
         )
 
     def _look(self, query_PJD: Tensor, places_PJ2: Tensor, features: Features, centers: Centers) -> Tensor:
-        """(P, J, D) features sampled around the places; all people of an image at once."""
+        """(P, J, D) features sampled around the positions; all people of an image at once."""
         joints, width = query_PJD.shape[1:]
         asked_PN = torch.cat([query_PJD.flatten(1), places_PJ2.flatten(1)], dim=1)
         asked_BQN, _, slot_P = centers.padded(asked_PN, features.grid_BDhw.shape[0])
@@ -128,6 +128,6 @@ class Refinement(nn.Module):
 
 
 def in_window(joints_PJ3: Tensor, K_P33: Tensor, size: float) -> Tensor:
-    """(P, J, 2) where joints [m] lie, in sides of the window; those behind the camera as if before it."""
+    """(P, J, 2) projected joints [m], in sides of the input; depths are at least NEAREST."""
     depth_PJ1 = joints_PJ3[..., 2:].clamp(min=NEAREST)
     return project(torch.cat([joints_PJ3[..., :2], depth_PJ1], dim=-1), K_P33) / size

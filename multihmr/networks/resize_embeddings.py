@@ -1,4 +1,4 @@
-"""What a network learned for each row, column or patch of one grid, for a grid of another size."""
+"""Resize learned position embeddings (per row, column or patch) to a grid of another size."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from torch import Tensor
 
 
 def stretched(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`weights` in the shapes of `wanted`, which has all their names: from one image size to another."""
+    """`weights` resized to the shapes of `wanted`, which has all their names."""
     return {name: _stretched(value, wanted[name]) for name, value in weights.items()}
 
 
 def _stretched(value: Tensor, wanted: Tensor) -> Tensor:
     if value.shape == wanted.shape:
         return value
-    if value.ndim == 3:  # DINOv2's positions: one of the whole picture, then a square
+    if value.ndim == 3:  # DINOv2's positions: the class token, then a square
         from timm.layers import resample_abs_pos_embed
 
         side = round((wanted.shape[1] - 1) ** 0.5)

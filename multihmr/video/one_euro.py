@@ -1,9 +1,9 @@
-"""The one-euro filter on numbers and on rotations: still people stand still, quick ones are not held back.
+"""One-euro filter for arrays and rotations: adaptive low-pass smoothing of motion.
 
-Casiez, Roussel, Vogel: "1 € filter", CHI 2012: a low-pass filter whose cutoff rises with the speed. Rotations
-are filtered on SO(3), along the geodesic from the last one to the new one, by the angle that lies between. A
-filter lags behind; where the future is known, one that runs back from there lags as much the other way, and
-halfway between the two there is no lag.
+Casiez, Roussel, Vogel: "1 € filter", CHI 2012: a low-pass filter whose cutoff rises with the speed, so that
+people at rest do not jitter and fast motion does not lag. Rotations are filtered on SO(3), along the geodesic
+from the last value to the new one. Where later frames are known, the mean of a forward and a backward filter
+has no lag.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ import numpy as np
 import roma
 import torch
 
-LONG_AGO = 0.5  # seconds after which a filter begins anew
-MEMORY = 8  # moments after which a filter knows as much as it ever will
+LONG_AGO = 0.5  # seconds without values after which a filter is reset
+MEMORY = 8  # states after which a filter has settled
 
 
 @dataclass(frozen=True)
 class OneEuro:
-    """cutoff [Hz] of what does not move, by how much it rises with the speed, cutoff [Hz] of the speed.
+    """Parameters of a one-euro filter: cutoff at rest [Hz], slope with the speed, cutoff of the speed [Hz].
 
-    Raises ValueError where a cutoff is not greater than 0 or the rise is negative.
+    Raises ValueError where a cutoff is not greater than 0 or the slope is negative.
     """
 
     cutoff: float
@@ -34,15 +34,15 @@ class OneEuro:
 
     def __post_init__(self) -> None:
         if not (self.cutoff > 0 and self.speed_cutoff > 0 and self.rise >= 0):
-            raise ValueError(f"a filter needs cutoffs greater than 0 and a rise of 0 or more, got {self}")
+            raise ValueError(f"a filter needs cutoffs greater than 0 and a slope of 0 or more, got {self}")
 
 
 @dataclass(frozen=True)
 class Smoothing:
     """The filters of rotations [rad/s], of directions from the camera and log depths [1/s], of expressions.
 
-    Depth has one of its own, because that is where a single camera errs most. The numbers calm small and
-    large noise alike and still follow a walk: scripts/measure_tracking.py.
+    Depth has its own filter, because a single camera is least accurate in depth. The defaults reduce small
+    and large noise and still follow a walk: scripts/measure_tracking.py.
     """
 
     turns: OneEuro = field(default=OneEuro(1.0, 2.0))
@@ -52,7 +52,7 @@ class Smoothing:
 
 
 class Moment(NamedTuple):
-    """What moves of a person: pose (R, 3, 3), ray (3,) of the head (see `to_ray`), expression (E,)."""
+    """Filtered state of a person: pose (R, 3, 3), ray (3,) of the head (see `to_ray`), expression (E,)."""
 
     time: float
     pose: np.ndarray
@@ -61,12 +61,12 @@ class Moment(NamedTuple):
 
 
 class MotionFilter:
-    """Smooths one person, moment by moment; times may rise or fall."""
+    """Smooths the states of one person in order; times may increase or decrease."""
 
     def __init__(self, smoothing: Smoothing) -> None:
         self.smoothing = smoothing
         self.time = math.nan
-        self.count = 0  # moments since it began
+        self.count = 0  # states since the reset
         self._begin()
 
     def _begin(self) -> None:
@@ -76,7 +76,7 @@ class MotionFilter:
         self.count = 0
 
     def __call__(self, moment: Moment) -> Moment:
-        """The moment after the filter, which remembers it."""
+        """Update the filter with a state and return the filtered one."""
         seconds = abs(moment.time - self.time)
         if seconds > LONG_AGO:
             self._begin()
@@ -87,7 +87,7 @@ class MotionFilter:
         )
 
     def ahead(self, moment: Moment, later: Sequence[Moment]) -> Moment:
-        """The same without lag, where `later` has the moments that follow; at the end of a track none do."""
+        """The same without lag, given the `later` states; at the end of a track there are none."""
         forward = self(moment)
         back = MotionFilter(self.smoothing)
         known = [one for one in later[:MEMORY] if one.time - moment.time <= LONG_AGO]
@@ -95,19 +95,19 @@ class MotionFilter:
             return forward
         for one in reversed(known):
             back(one)
-        # who was there first knows more: each counts by how many moments it has seen
+        # forward and backward filters are weighted by the number of states that each has seen
         weight = len(known) / (len(known) + min(self.count - 1, MEMORY))
         return mixed(forward, back(moment), weight)
 
 
 def mixed(one: Moment, other: Moment, weight: float) -> Moment:
-    """The moment of one, `weight` (0 to 1) of the way to the other."""
+    """Interpolation from one state to the other by `weight`, 0 to 1."""
     ray, expression = (a + weight * (b - a) for a, b in zip(one[2:], other[2:], strict=True))
     return Moment(one.time, between(one.pose, other.pose, weight), ray, expression)
 
 
 class SmoothNumbers:
-    """Filters arrays of one shape that come one after the other; each number for itself."""
+    """One-euro filter of a sequence of arrays of one shape, elementwise."""
 
     def __init__(self, setting: OneEuro) -> None:
         self.setting = setting
@@ -127,7 +127,7 @@ class SmoothNumbers:
 
 
 class SmoothRotations:
-    """Filters (R, 3, 3) rotations that come one after the other; each for itself; speeds in rad/s."""
+    """One-euro filter of a sequence of (R, 3, 3) rotations, each by itself; speeds in rad/s."""
 
     def __init__(self, setting: OneEuro) -> None:
         self.setting = setting
@@ -150,19 +150,19 @@ class SmoothRotations:
 
 
 def _share(cutoff: Any, seconds: float) -> Any:
-    """How much of the new value counts, 0 to 1, with this cutoff [Hz] after this time."""
+    """Smoothing factor alpha in [0, 1] of the new value, for this cutoff [Hz] and time step [s]."""
     time = 2 * math.pi * cutoff * seconds
     return time / (time + 1)
 
 
 def between(before: np.ndarray, after: np.ndarray, share: float) -> np.ndarray:
-    """(..., 3, 3) rotations `share` of the way from `before` to `after`, on the shortest way."""
+    """(..., 3, 3) spherical interpolation (slerp) from `before` to `after` by `share`."""
     ends = [torch.from_numpy(np.array(end, np.float32)) for end in (before, after)]
     return roma.rotmat_slerp(*ends, torch.tensor(share, dtype=torch.float32, device="cpu")).numpy()
 
 
 def to_ray(point: np.ndarray) -> np.ndarray:
-    """(3,) metres -> x/z, y/z, log z: errors are small across the view, and large but alike in log depth."""
+    """(3,) [m] -> x/z, y/z, log z, in which errors of all distances have the same size."""
     z = max(float(point[2]), 0.05)
     return np.array([point[0] / z, point[1] / z, math.log(z)])
 

@@ -1,8 +1,8 @@
-"""Who is who in a video: identities by place, pose, box and shape; small gaps filled, motion smoothed.
+"""Tracking of people over time: identities by position, pose, box and shape; gaps filled, motion smoothed.
 
-`Tracker` gives the people of each frame numbers; `follow` makes a stream of Humans into one of people who
-keep their number and their shape, and move smoothly. It knows no pictures and no body: the same code serves
-files, webcams and what was predicted yesterday.
+`Tracker` associates the detections of each frame with the people of earlier frames; `follow` turns a stream
+of Humans into one with stable `track_ids` and shapes and smoothed motion. It needs neither images nor a body
+model, so the same code serves files, webcams and stored predictions.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ try:
 except ModuleNotFoundError as error:
     raise ImportError("following people needs SciPy: pip install 'multihmr[video]'") from error
 
-FAR = 1e6  # cost of a pair that cannot be
-SAME_ACROSS = 0.3  # metres across the view, median over the joints: predictions of one person are nearer
-SAME_DEPTH = 0.25  # difference of log depths, which is where predictions of one person differ most
-MERGE_SECONDS = 0.8  # in the same place, after which two tracks are one; people who pass are quicker
+FAR = 1e6  # cost of an impossible pair
+SAME_ACROSS = 0.3  # [m] perpendicular to the line of sight, median over joints: duplicates are nearer
+SAME_DEPTH = 0.25  # difference of log depths, in which duplicate predictions differ most
+MERGE_SECONDS = 0.8  # that two tracks overlap before they are merged; people who pass each other take less
 BIRTH_OVERLAP = 0.4  # of boxes (intersection over union), above which no new track starts
-LIVE_SHAPES = 30  # sights over which the shape of somebody settles where there is no lookahead
+LIVE_SHAPES = 30  # observations over which the mean shape is taken where there is no lookahead
 
 
 @dataclass(frozen=True)
 class Tracking:
-    """How people are followed. Lengths of time are in frames where they say so, else in seconds.
+    """Options of tracking. Durations are in frames where stated, else in seconds.
 
-    lookahead  frames that a result comes later than its picture: what follows decides who somebody new is,
-               which shape they keep and what lies in a gap. 0 for live pictures: nothing is filled then
+    lookahead  frames by which results are delayed: later frames decide whether a new track is kept, its mean
+               shape, and what fills a gap. 0 for live sources: then no gaps are filled
     fill       longest gap, in frames, that is interpolated between two detections of a person
-    memory     seconds after which a person who left comes back with a new id
-    smoothing  the filters of motion; None leaves motion and shape as they were predicted
+    memory     seconds for which a person who left the view can come back under the same id
+    smoothing  the motion filters; None leaves motion and shape as predicted
 
     ValueError if a number is negative or gaps are longer than the lookahead.
     """
@@ -65,41 +65,43 @@ LIVE = Tracking(lookahead=0, fill=0)
 
 @dataclass
 class _TrackState:
-    """What the tracker knows of one person: the last sight and the speed."""
+    """State of one track: the last observation and its velocity."""
 
     at: np.ndarray  # (3,) x/z, y/z, log z of the pelvis
     time: float
     joints: np.ndarray  # (J, 3) from the pelvis [m]
     box: np.ndarray
-    shape: np.ndarray  # mean over all sights
+    shape: np.ndarray  # mean over all observations
     speed: np.ndarray = field(default_factory=lambda: np.zeros(3))  # of `at`, per second
     count: int = 1
 
     def expected(self, time: float) -> np.ndarray:
-        """Where `at` is now: people go on, and slow down within half a second."""
+        """`at` extrapolated to now: the velocity decays within half a second."""
         return self.at + self.speed * 0.5 * (1 - np.exp(-(time - self.time) / 0.5))
 
 
 class Tracker:
-    """Numbers for the people of each frame; the same person has the same as long as they are in sight.
+    """Multi-object tracker: assigns a track number to each person of each frame.
 
-    Assignment by least cost (Kuhn 1955, scipy's linear_sum_assignment) of how far away a person is from where
-    they would be, across the view and in depth, how much their joints moved about the pelvis, how little the
-    boxes overlap and how unlike the shapes are. Each is divided by what is usual, and grows less important
-    with the time that went by. Who is not seen for `patience` seconds gets a new number.
+    Hungarian assignment (Kuhn 1955, scipy's linear_sum_assignment). The cost adds the distance from the
+    extrapolated position, across the view and in depth, the change of the joints relative to the pelvis, the
+    missing overlap of the boxes and the difference of the shapes, each divided by its usual size and weighted
+    less the more time has passed. A person who is not observed for `patience` seconds gets a new number.
     """
 
     def __init__(self, patience: float = 1.0) -> None:
         self.patience = patience
         self.seen: dict[int, _TrackState] = {}
         self.spread = _Spread()
-        self.merged: list[tuple[int, int]] = []  # of this frame: (number dropped, the one it doubled)
-        self._together: dict[tuple[int, int], float] = {}  # two numbers -> seconds in the same place
+        self.merged: list[tuple[int, int]] = []  # of this frame: (number dropped, number kept)
+        self._together: dict[
+            tuple[int, int], float
+        ] = {}  # two numbers -> seconds for which they have overlapped
         self._time = 0.0  # of the last frame
         self._numbers = itertools.count()
 
     def __call__(self, humans: Humans, time: float, new: float = 0.0) -> np.ndarray:
-        """(N,) numbers from 0, -1 for people who are not known and whose score is below `new`."""
+        """(N,) track numbers from 0; -1 for detections without a track whose score is below `new`."""
         self.seen = {n: s for n, s in self.seen.items() if time - s.time <= self.patience}
         sights = [_sight(humans, i, time) for i in range(len(humans))]
         known = list(self.seen)
@@ -122,7 +124,7 @@ class Tracker:
         return numbers
 
     def _merge(self, numbers: np.ndarray, same: np.ndarray, time: float) -> None:
-        """Drop the shorter of two tracks that were in the same place for MERGE_SECONDS more than apart."""
+        """Drop the shorter of two tracks that overlapped for MERGE_SECONDS more than they did not."""
         seconds, self._time = time - self._time, time
         for i, j in itertools.combinations(np.flatnonzero(numbers >= 0).tolist(), 2):
             pair = (min(numbers[i], numbers[j]).item(), max(numbers[i], numbers[j]).item())
@@ -176,7 +178,7 @@ def _sight(humans: Humans, i: int, time: float) -> _TrackState:
 
 
 def _same_place(humans: Humans) -> np.ndarray:
-    """(N, N) bool: pairs that are predictions of one person, by joints in the image and depths."""
+    """(N, N) bool: pairs that are duplicate predictions of one person, by 2D joints and depths."""
     depth = np.maximum(humans.pelvis[:, 2], 0.05)
     metres = np.minimum(depth[:, None], depth[None]) / humans.K[1, 1]  # per pixel, at the nearer one
     across = np.linalg.norm(humans.joints_2d[:, None] - humans.joints_2d[None], axis=-1)
@@ -187,7 +189,7 @@ def _same_place(humans: Humans) -> np.ndarray:
 
 
 def _boxes_coincide(humans: Humans) -> np.ndarray:
-    """(N, N) bool: pairs so close that a new track is no new person yet."""
+    """(N, N) bool: pairs so close that no new track is started."""
     depth = np.maximum(humans.pelvis[:, 2], 0.05)
     near = np.abs(np.log(depth[:, None] / depth[None])) < SAME_DEPTH
     for i, j in np.argwhere(np.triu(near, 1)).tolist():
@@ -197,7 +199,7 @@ def _boxes_coincide(humans: Humans) -> np.ndarray:
 
 
 class _Spread:
-    """How much the shape of one and the same person differs from sight to sight, of all together."""
+    """Running estimate of how much the predicted shape of one person varies between observations."""
 
     def __init__(self) -> None:
         self.total: np.ndarray | float = 0.0
@@ -208,7 +210,7 @@ class _Spread:
         self.count += 1
 
     def unlike(self, one: np.ndarray, other: np.ndarray) -> float:
-        """About 1 for two sights of one person; 0 as long as too little was seen to tell."""
+        """Normalised shape distance: about 1 for one person; 0 while too few observations exist."""
         if self.count < 10 or not one.size:
             return 0.0
         return float(np.mean((one - other) ** 2 / (self.total / self.count + 1e-4)))
@@ -219,9 +221,9 @@ def follow(
 ) -> Iterator[Humans]:
     """The same people with `track_ids` from 1 and `filled`, as many frames as come in; nearest first.
 
-    stream: (seconds since the beginning, the people) of each frame, in order. new: least score of somebody
-    new; who is already there is followed whatever the score is. What comes out has no meshes, and joints and
-    boxes as they were predicted: `sequence.stand` makes them of the smoothed parameters. Not more than
+    stream: (seconds since the beginning, the people) of each frame, in order. new: least score of a new
+    track; existing tracks are continued whatever the score is. The result has no meshes, and joints and boxes
+    as they were predicted: `tracks.with_meshes` computes them from the smoothed parameters. At most
     `tracking.lookahead` frames are held.
     """
     follower = _Follower(tracking or Tracking(), new)
@@ -230,7 +232,7 @@ def follow(
             follower.take(time, without_meshes(humans))
             if len(follower.ahead) > follower.tracking.lookahead:
                 yield follower.give()
-    except OSError:  # a webcam was unplugged: what it gave comes first
+    except OSError:  # a webcam was unplugged: the frames held so far are given first
         yield from follower.rest()
         raise
     yield from follower.rest()
@@ -238,7 +240,7 @@ def follow(
 
 @dataclass
 class _Identity:
-    """Somebody with an id: the last sight, and the filter of the motion."""
+    """A person with an id: the last observation, and the motion filter."""
 
     number: int  # of the tracker
     frame: int
@@ -258,7 +260,7 @@ class _Frame:
 
 
 class _Follower:
-    """Frames that are held back, and everybody who has an id."""
+    """Buffer of delayed frames, and all people with an id."""
 
     def __init__(self, tracking: Tracking, new: float) -> None:
         self.tracking, self.new = tracking, new
@@ -276,7 +278,7 @@ class _Follower:
         self.ahead.append(_Frame(next(self._frames), time, humans[there], numbers[there]))
 
     def _drop(self, number: int) -> None:
-        """Take a duplicate out of the frames that are not given yet, if it has no id so far."""
+        """Remove a duplicate track from the delayed frames, if it has no id so far."""
         if number in self.ids:
             return
         for at, frame in enumerate(self.ahead):
@@ -291,7 +293,7 @@ class _Follower:
             yield self.give()
 
     def give(self) -> Humans:
-        """The oldest frame, its people named, with those who are only missing for a moment."""
+        """The oldest frame with ids, and with the people whose short gaps are filled."""
         frame = self.ahead.popleft()
         self._forget(frame.time)
         self._name(frame)
@@ -317,7 +319,7 @@ class _Follower:
             self.ids = {n: i for n, i in self.ids.items() if i in self.known or n in waiting}
 
     def _name(self, frame: _Frame) -> None:
-        """Ids for whom the tracker holds for new: of somebody who left and is alike, else a new one."""
+        """Ids for new tracks: re-identified as a similar person who left, else a new id."""
         born = [i for i, number in enumerate(frame.numbers.tolist()) if number not in self.ids]
         if not born:
             return
@@ -342,7 +344,7 @@ class _Follower:
                 )
 
     def _shape(self, number: int, frame: _Frame) -> np.ndarray:
-        """Mean over all frames from here on that are known and show this person."""
+        """Mean over all delayed frames that show this person."""
         sights = [
             later.humans.shape[later.numbers == number][0]
             for later in (frame, *self.ahead)
@@ -351,7 +353,7 @@ class _Follower:
         return np.mean(np.stack(sights), axis=0)
 
     def _return_cost(self, known: _Identity, frame: _Frame, i: int, shape: np.ndarray) -> float:
-        """How unlikely it is that person i of the frame is somebody who left."""
+        """Cost of re-identifying person i of the frame with a person who left."""
         seconds = frame.time - known.time
         metres = float(np.linalg.norm(frame.humans.pelvis[i] - known.sight.pelvis[0]))
         unlike = self.tracker.spread.unlike(known.shape, shape)
@@ -366,7 +368,7 @@ class _Follower:
         known.frame, known.time, known.sight = frame.number, frame.time, frame.humans[i]
 
     def _in_gap(self, known: _Identity, frame: _Frame) -> Humans | None:
-        """The person between two sights, if the frames between are few enough; score 0."""
+        """The person interpolated between two observations, if the gap is short enough; score 0."""
         last = known.frame + self.tracking.fill + 1
         near = itertools.islice(self.ahead, self.tracking.fill)
         later = next((f for f in near if known.number in f.numbers), None)
@@ -400,7 +402,7 @@ class _Follower:
         )
 
     def _later(self, number: int) -> list[Moment]:
-        """The next moments of somebody, as far as they are known."""
+        """The following states of a person, as far as the delayed frames hold them."""
         frames = [frame for frame in itertools.islice(self.ahead, 2 * MEMORY) if number in frame.numbers]
         return [
             _moment(frame.humans, int(np.argmax(frame.numbers == number)), frame.time)

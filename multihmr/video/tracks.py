@@ -1,6 +1,6 @@
-"""People over time: `Track`, one identity of a video; `collect` makes them of a stream of Humans.
+"""Tracks: `Track`, one identity of a video over time; `collect` makes them of a stream of Humans.
 
-Camera frame, metres, pixels: as in `humans.py`. A track has no meshes, which the body makes anew when asked.
+Camera frame, metres, pixels: as in `humans.py`. A track stores no meshes; the body computes them on request.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ..storage.npz import read_npz
 SMPLX_JOINTS = 55  # of the smplx package: root, body, jaw, eyes, hands
 NPZ_FORMAT = "multihmr-track-1"
 
-# Trailing shapes of what a person has in each frame; a letter is any length.
+# Trailing shapes of the arrays per frame; a letter is any length.
 _PER_FRAME: dict[str, tuple[str | int, ...]] = {
     "frames": (),
     "times": (),
@@ -45,10 +45,10 @@ _DTYPES: dict[str, Any] = {"frames": np.int64, "times": np.float64, "filled": bo
 
 @dataclass(frozen=True, eq=False)
 class Track:
-    """One identity of a video in the T frames that it is there: `track[10:20]`, `track[~track.filled]`.
+    """One identity of a video in the T frames that show it: `track[10:20]`, `track[~track.filled]`.
 
     id           the `track_ids` of Humans
-    frames       (T,) int64    numbers of the frames, from 0, rising; where the person is away there is none
+    frames       (T,) int64    numbers of the frames with the person, from 0, increasing
     times        (T,) float64  seconds since the beginning of the video
     pose         (T, R, 3, 3)  rotations; the first orients the person in the camera frame
     shape        (S,)          the same in every frame
@@ -57,7 +57,7 @@ class Track:
     pelvis       (T, 3)        metres, camera frame
     scores       (T,)          confidence, 0 to 1; 0 where filled
     boxes        (T, 4)        x0, y0, x1, y1 in pixels
-    filled       (T,) bool     not seen in this frame but put between two where the person was
+    filled       (T,) bool     not detected in this frame but interpolated between two others
     K            (T, 3, 3)     intrinsics in pixels
     image_sizes  (T, 2)        height and width in pixels
     fps          frames a second, on average
@@ -97,7 +97,7 @@ class Track:
             array.flags.writeable = False
             object.__setattr__(self, name, array)
         if (np.diff(self.frames) <= 0).any():
-            raise ValueError("frames of a track must rise: each frame once, in order")
+            raise ValueError("frames of a track must increase: each frame once, in order")
         if not self.fps > 0:
             raise ValueError(f"fps of a track must be greater than 0, got {self.fps}")
         object.__setattr__(self, "shape", np.asarray(self.shape, np.float32))
@@ -106,7 +106,7 @@ class Track:
         return len(self.frames)
 
     def __getitem__(self, index: int | slice | np.ndarray) -> Track:
-        """The frames at an int (length 1), slice, mask (T,) or rising list of ints: places, not numbers."""
+        """The frames at an int (length 1), slice, mask (T,) or increasing list of indices."""
         rows = np.atleast_1d(np.arange(len(self))[index])
         return dataclasses.replace(self, **{name: getattr(self, name)[rows] for name in _PER_FRAME})
 
@@ -125,7 +125,7 @@ class Track:
         return (with_meshes(self._bare(row), body) for row in range(len(self)))
 
     def _bare(self, row: int) -> Humans:
-        """The person in one frame, without what the body makes of the parameters."""
+        """The person in one frame, without the vertices that the body computes from the parameters."""
         bones = len(self.topology.joint_names)
         return Humans(
             **{name: getattr(self, name)[row, None] for name in _PERSON},
@@ -143,10 +143,10 @@ class Track:
         )
 
     def at(self, frame: int) -> Track:
-        """The one frame of this number; ValueError if the person is not there."""
+        """The frame with this number; ValueError if the track has none."""
         found = np.flatnonzero(self.frames == frame)
         if not len(found):
-            raise ValueError(f"person {self.id} is not there in frame {frame}: frames tells where it is")
+            raise ValueError(f"person {self.id} is not in frame {frame}; track.frames lists its frames")
         return self[int(found[0])]
 
 
@@ -155,9 +155,9 @@ def collect(
 ) -> list[Track]:
     """The tracks of all people in a stream of Humans with track_ids, as predict_video gives it, by id.
 
-    times: seconds of each frame, for videos whose frame rate varies; else the frames' numbers / fps. The
-    shape of a track is the mean over the frames in which the person was seen. Keeps no meshes: 4 kB a person
-    and frame. ValueError if Humans have no track_ids.
+    times: seconds of each frame, for videos with a variable frame rate; else frame number / fps. The
+    shape of a track is the mean over the frames in which the person was detected. Keeps no meshes: 4 kB per
+    person and frame. ValueError if Humans have no track_ids.
     """
     rows: dict[int, list[dict[str, Any]]] = {}
     last: dict[int, Humans] = {}
@@ -196,23 +196,23 @@ def _track(identity: int, rows: list[dict[str, Any]], like: Humans, fps: float) 
 
 
 def without_meshes(humans: Humans) -> Humans:
-    """The same people without vertices and faces, of which a sequence can hold many; `stand` undoes it."""
+    """The same people without vertices and faces, to hold many frames; `with_meshes` computes them again."""
     topology = without_faces(humans.topology)
     return dataclasses.replace(humans, vertices=humans.vertices[:, :0], topology=topology)
 
 
 @functools.lru_cache(maxsize=8)
 def without_faces(topology: Topology) -> Topology:
-    """That of people without meshes."""
+    """The topology of people without meshes."""
     return dataclasses.replace(topology, faces=np.zeros((0, 3)), faces_uv=None, keypoint_sets={})
 
 
 def with_meshes(humans: Humans, body: Any) -> Humans:
-    """The same people with vertices, joints and all that follows from them made anew by `body`.
+    """The same people with vertices, joints and all that follows from them recomputed by `body`.
 
-    What counts is their pose, shape, expression, translation and the camera; the rest may be of anyone.
+    Only their pose, shape, expression, translation and camera are used.
     """
-    from ..bodies.base import posed  # here, because collecting does without torch
+    from ..bodies.base import posed  # imported here: collecting tracks needs no torch
 
     if body.name != humans.body:
         raise ValueError(f"the people have the body {humans.body!r}, got {body.name!r}; give model.body")
@@ -232,10 +232,10 @@ def with_meshes(humans: Humans, body: Any) -> Humans:
 
 
 def rows_at_rate(times: np.ndarray, fps: float) -> np.ndarray:
-    """(C,) row of `times` (T,) that holds at each frame of a constant rate, from the first to the last time.
+    """(C,) indices into `times` (T,) that resample to a constant rate.
 
-    Formats of a constant rate (BVH, AMASS) have one row per 1 / fps seconds; where a person is away, or the
-    rate of the video varies, a row holds until the next one.
+    Formats of a constant rate (BVH, AMASS) have one row per 1 / fps seconds; where a person is missing, or
+    the rate of the video varies, the row before is repeated.
     """
     count = round(float(times[-1] - times[0]) * fps) + 1
     clock = times[0] + (np.arange(count) + 0.5) / fps
@@ -243,7 +243,7 @@ def rows_at_rate(times: np.ndarray, fps: float) -> np.ndarray:
 
 
 def save_track(track: Track, path: str | os.PathLike[str]) -> Path:
-    """Write everything of a track to a .npz, which `load_track` reads back.
+    """Write a track to a .npz with the fields of Track and those of AMASS; `load_track` reads it back.
 
     Beside the fields of Track, one row per frame of the video in which the person is there, the file has the
     names of AMASS at a constant rate, so that its tools read it as it is: poses (C, 3 R) axis-angle and trans
@@ -334,7 +334,7 @@ def amass_arrays(
 
 
 def load_track(path: str | os.PathLike[str], body: Any = None) -> Track:
-    """The Track that `save_track` wrote.
+    """Read the Track that `save_track` wrote.
 
     Args:
         path: of the .npz.

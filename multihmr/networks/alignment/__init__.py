@@ -1,1 +1,1 @@
-"""2D keypoints of a MoveNet backbone: read per person, told to the head, and bodies aligned to them."""
+"""2D keypoints of a MoveNet backbone: per person, as input of the head, and bodies aligned to them."""

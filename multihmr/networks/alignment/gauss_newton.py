@@ -1,10 +1,10 @@
-"""Regressed people moved onto the keypoints that are seen: a few damped Gauss-Newton steps.
+"""Alignment of regressed people to detected 2D keypoints by a few damped Gauss-Newton steps.
 
-A network that has learned from renders is right about where the joints of a body may be, and coarse about
-where this person's are; the keypoints of photographs (keypoints.py) are the other way round. Here limbs turn
-and people move until their keypoints lie on those that are seen, each weighted by how sure it is, and every
-turn costs something: what no keypoint speaks of stays as it was regressed (as in SMPLify, Bogo et al., ECCV
-2016, but from a regressed start as SPIN, Kolotouros et al., ICCV 2019, on the skeleton alone).
+A network trained on rendered images predicts plausible poses, but places joints inaccurately; the keypoints
+of a detector trained on photographs (keypoints.py) are accurate, but 2D. Here limbs rotate and people move to
+minimise the reprojection error, weighted by the confidence of the keypoints, with a prior that keeps what no
+keypoint constrains as it was regressed (as in SMPLify, Bogo et al., ECCV 2016, but from a regressed start as
+SPIN, Kolotouros et al., ICCV 2019, on the skeleton alone).
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from .keypoints import Keypoints
 JOINTS = 22
 STEPS = 4
 SOLVER_STEPS = 20  # of conjugate gradients, for some 40 unknowns
-VERTICES_A_POINT = 24  # of the body's keypoints, each a weighted mean of vertices: the rest weighs little
-NOISE = 0.01  # of seen keypoints, in sizes of the person
-OUTLIER = 0.1  # from there on a keypoint counts less and less, likewise
+VERTICES_A_POINT = 24  # of each keypoint, a weighted mean of vertices; the others weigh little
+NOISE = 0.01  # of detected keypoints, in sizes of the person
+OUTLIER = 0.1  # residual from which a keypoint is down-weighted, likewise
 LEAST_SCORE = 0.1  # of a keypoint that counts
-SURENESS = 2  # to which power it counts that these are the keypoints of this person
+SURENESS = 2  # exponent of the confidence that the keypoints belong to this person
 LONGEST_STEP, LONGEST_TURN = 0.5, 1.6  # [rad]
-PLACE = (0.10, 0.10, 0.10)  # deviation of the place (x, y, z), in shares of the distance
+PLACE = (0.10, 0.10, 0.10)  # standard deviation of the position (x, y, z), relative to the distance
 LEAST_DEPTH = 0.1  # [m]
 
 
 class Bone(NamedTuple):
-    """What turns: a joint among the 22 of the body (bodies/body_parts.py), the bone before it, and how far it
-    usually is from what was regressed [rad]."""
+    """A rotated joint among the 22 of the body (bodies/body_parts.py), its parent bone, and the standard
+    deviation of its regressed rotation [rad]."""
 
     joint: int
     parent: int
@@ -55,12 +55,12 @@ BONES = (
     *(Bone(1, 0, 0.25), Bone(2, 0, 0.25)),  # thighs
     *(Bone(4, 9, 0.3), Bone(5, 10, 0.3)),  # shanks
 )
-# Which bone carries each of COCO's keypoints.
+# Bone that moves each of COCO's keypoints.
 CARRIERS = (2, 2, 2, 2, 2, 3, 4, 5, 6, 7, 8, 0, 0, 9, 10, 11, 12)
 
 
 class Alignment(nn.Module):
-    """Moves guesses onto keypoints; nothing in it is learned.
+    """Aligns coarse estimates to keypoints; it has no learned parameters.
 
     body: with the keypoint set "coco17". joints: its 22, in the order of bodies/body_parts.py.
 
@@ -124,9 +124,9 @@ class Alignment(nn.Module):
         patch: int,
         size: int,
     ) -> CoarseParams:
-        """The guess with its limbs turned and its people moved.
+        """The estimate with its limbs rotated and its people moved.
 
-        heads_P3: where the heads of the guess are [m]; K_P33: of the windows, whose side is `size`, in cells
+        heads_P3: positions of the heads [m]; K_P33: of the inputs, whose side is `size`, in cells
         of `patch` pixels.
         """
         with torch.autocast(heads_P3.device.type, enabled=False):
@@ -168,8 +168,7 @@ class Alignment(nn.Module):
         size_P: Tensor,
         K_P33: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """(P, B, 3, 3) by what each bone turns, before the turns of those above it, and (P, 3) the way of all
-        [m]."""
+        """(P, B, 3, 3) rotation of each bone, before those of its ancestors, and (P, 3) translation [m]."""
         people, bones = joints_PB3.shape[:2]
         eye_33 = torch.eye(3, device=points_PK3.device, dtype=points_PK3.dtype)
         turns_PB33 = eye_33.expand(people, bones, 3, 3)
@@ -187,13 +186,13 @@ class Alignment(nn.Module):
             missed_PK2 = seen_PK2 - project(carried_PK3, K_P33)
             far_PK = missed_PK2.square().sum(-1) / (OUTLIER * size_P[:, None] + 1).square()
             scale_PK = (weights_PK / (1 + far_PK)).sqrt() / noise_P[:, None]
-            # How pixels follow points (P, K, 2, 3), and points the turns of bones: omega x (point - joint).
+            # Jacobian of pixels by points (P, K, 2, 3), and of points by rotations: omega x (point - joint).
             slope_PK2 = focal_P12 / depth_PK1
             across_PK23 = torch.diag_embed(slope_PK2)
             along_PK2 = -slope_PK2 * carried_PK3[..., :2] / depth_PK1
             jacobian_PK23 = torch.cat([across_PK23, along_PK2[..., None]], dim=-1) * scale_PK[..., None, None]
             arms_PKB3 = (carried_PK3[:, :, None] - at_PB3[:, None]) * self.moves_KB[..., None]
-            # row . (omega x arm) = (arm x row) . omega, with omega turned into the axes of the guess
+            # row . (omega x arm) = (arm x row) . omega, with omega in the axes of the estimate
             rows_PKB23 = torch.linalg.cross(arms_PKB3[:, :, :, None], jacobian_PK23[:, :, None], dim=-1)
             rows_PKB23 = rows_PKB23 @ above_PB33[:, None]
             of_turns_PKN = rearrange(rows_PKB23, "p k b xy xyz -> p (k xy) (b xyz)")
@@ -210,7 +209,7 @@ class Alignment(nn.Module):
         return turns_PB33, shift_P3
 
     def _chain(self, turns_PB33: Tensor, joints_PB3: Tensor) -> tuple[Tensor, Tensor]:
-        """How the bones above have turned each (P, B, 3, 3), and where its joint is then (P, B, 3)."""
+        """Accumulated rotation of the ancestors of each bone (P, B, 3, 3), and its joint (P, B, 3)."""
         above: list[Tensor] = []
         places: list[Tensor] = []
         for number, bone in enumerate(BONES):
@@ -230,14 +229,14 @@ class Alignment(nn.Module):
         return at_PB3[:, self.carriers_K] + (turned_PB33[:, self.carriers_K] @ ways_PK31)[..., 0]
 
     def _carried(self, joints_PJ3: Tensor, joints_PB3: Tensor, turns_PB33: Tensor) -> Tensor:
-        """(P, 3) where the heads are then, which the neck carries."""
+        """(P, 3) positions of the heads, which the neck bone moves."""
         neck = CARRIERS[0]
         above_PB33, at_PB3 = self._chain(turns_PB33, joints_PB3)
         way_P31 = (joints_PJ3[:, self.skeleton.center_joint] - joints_PB3[:, neck])[..., None]
         return at_PB3[:, neck] + (above_PB33[:, neck] @ turns_PB33[:, neck] @ way_P31)[..., 0]
 
     def _turned(self, pose_PR33: Tensor, turns_PB33: Tensor) -> Tensor:
-        """The pose whose bones stand as the turns say: each turns its own in the axes of the bone above."""
+        """The pose after the rotations of the bones, each in the axes of its parent."""
         changed = list(pose_PR33.unbind(1))
         for number, (rotation, path) in enumerate(zip(self.rotations, self.paths, strict=True)):
             turn_P33 = turns_PB33[:, number]
@@ -251,7 +250,7 @@ class Alignment(nn.Module):
 
 
 def _path(parents: Sequence[int], joint: int) -> list[int]:
-    """The joints from the root down to this one; none for the root's own parent."""
+    """The joints from the root to this one; empty for the root's parent."""
     path: list[int] = []
     while joint >= 0:
         path.insert(0, joint)
@@ -269,7 +268,8 @@ def solved(J_PMN: Tensor, precision_PN: Tensor, wanted_PN: Tensor) -> Tensor:
 def conjugate_gradients(J_PMN: Tensor, precision_PN: Tensor, wanted_PN: Tensor) -> Tensor:
     """As `solved`, by a fixed number of steps.
 
-    torch.linalg.solve is no node of ONNX, and waits for a GPU. Scaled by the diagonal, few steps are enough.
+    torch.linalg.solve has no ONNX operator and synchronises with a GPU. With diagonal preconditioning few
+    steps are enough.
     """
     A_PNN = J_PMN.mT @ J_PMN
     scale_PN = (A_PNN.diagonal(dim1=1, dim2=2) + precision_PN).rsqrt()

@@ -1,8 +1,8 @@
-"""Whose keypoints are these: MoveNet's answers, read for people who were found by their heads.
+"""2D keypoints of detected people, from the outputs of a MoveNet backbone.
 
-As MoveNet itself reads them (model card of MoveNet.MultiPose, 2021): a person's centre tells roughly where
-each keypoint is, and the heatmap of that keypoint nearby tells exactly where. Points in the picture lift to
-3D alike in renders and in photographs, so this is what carries over from one to the other.
+As MoveNet decodes them (model card of MoveNet.MultiPose, 2021): a person's centre regresses the approximate
+position of each keypoint, and the keypoint's heatmap nearby refines it. 2D keypoints lift to 3D alike in
+rendered images and in photographs, so that they transfer from one to the other.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from ..backbones.movenet import KEYPOINTS, Pose, cells, people_of
 from ..detection import Centers
 
 CELL = 4  # pixels of the window
-# How far the head that was found may lie from the face that a centre speaks of, in sizes of that person.
+# Largest distance of the detected head from the face that a centre predicts, in sizes of that person.
 FACE_TOLERANCE = 0.12
-# How far from where the centre expects it a keypoint is looked for, likewise; and the least [cells].
+# Search radius around the regressed position of a keypoint, likewise; and its minimum [cells].
 SEARCH, LEAST_SEARCH = 0.12, 2.0
 HIDDEN_WIDTH = 512
 
@@ -28,8 +28,8 @@ class Keypoints(NamedTuple):
 
     xy_PK2: Tensor  # pixels of the window; may lie outside of it
     scores_PK: Tensor  # in [0, 1]
-    sure_P: Tensor  # in [0, 1], that there is such a person at all
-    size_P: Tensor  # of the person in the picture, as expected from its centre [pixels]
+    sure_P: Tensor  # in [0, 1], confidence that the person exists
+    size_P: Tensor  # of the person, as regressed from its centre [pixels]
 
     def of(self, people: Tensor) -> Keypoints:
         """Only these people: a mask (P,) or their indices."""
@@ -37,26 +37,26 @@ class Keypoints(NamedTuple):
 
     @property
     def evidence_P(self) -> Tensor:
-        """(P,) in [0, 1]: the mean score of the five keypoints that are seen best."""
+        """(P,) in [0, 1]: mean score of the five best keypoints."""
         return self.scores_PK.topk(5, dim=1).values.mean(1)
 
 
 @torch.no_grad()
 def find_keypoints(maps_BChw: Tensor, centers: Centers, heads_P2: Tensor) -> Keypoints:
-    """The keypoints of the people whose heads (x, y) are there [pixels], out of MoveNet's answers."""
+    """Keypoints of the people with heads at (x, y) [pixels], from MoveNet's outputs."""
     pose = Pose.of(maps_BChw)
     height, width = maps_BChw.shape[-2:]
     weight_BN, face_BN2, size_BN = people_of(pose)
     image_P = centers.image_index_P
     head_P2 = heads_P2.flip(-1) / CELL  # row, column
-    # Each person's centre: surest and with its face nearest to the head.
+    # The centre of each person: best score and face nearest to the head.
     miss_PN = (face_BN2[image_P] - head_P2[:, None]).square().sum(-1)
     miss_PN = miss_PN / (FACE_TOLERANCE * size_BN[image_P] + 1).square()
     sure_P, best_P = (weight_BN[image_P] * torch.exp(-miss_PN / 2)).max(1)
     size_P = size_BN[image_P, best_P]
     grid_N2 = cells(height, width, head_P2)
     expected_PK2 = grid_N2[best_P][:, None] + pose.regress_BK2hw.flatten(3)[image_P, :, :, best_P]
-    # Each keypoint: the best cell of its heatmap, the nearer to where it is expected the better.
+    # Each keypoint: best cell of its heatmap, weighted by the distance from the regressed position.
     reach_P = (SEARCH * size_P + LEAST_SEARCH)[:, None, None]
     row_PKh = _near(expected_PK2[..., :1], height, reach_P)
     col_PKw = _near(expected_PK2[..., 1:], width, reach_P)
@@ -66,22 +66,22 @@ def find_keypoints(maps_BChw: Tensor, centers: Centers, heads_P2: Tensor) -> Key
     offset_PK2N = pose.offset_BK2hw.flatten(3)[image_P]
     at_PK21 = cell_PK[..., None, None].expand(-1, -1, 2, -1)
     found_PK2 = grid_N2[cell_PK] + offset_PK2N.gather(3, at_PK21)[..., 0]
-    # What the heatmap does not show is where it is expected.
+    # Keypoints without a peak keep the regressed position.
     trust_PK1 = (scores_PK / 0.1).clamp(max=1)[..., None]
     xy_PK2 = (trust_PK1 * found_PK2 + (1 - trust_PK1) * expected_PK2).flip(-1) * CELL
     return Keypoints(xy_PK2, scores_PK, sure_P.sqrt(), size_P * CELL)
 
 
 def _near(expected_PK1: Tensor, count: int, reach: Tensor) -> Tensor:
-    """(P, K, count) in (0, 1]: how near each row or column is to the expected one."""
+    """(P, K, count) in (0, 1]: weight of each row or column by its distance from the regressed one."""
     places = torch.arange(count, device=expected_PK1.device, dtype=expected_PK1.dtype)
     return torch.exp(-((places - expected_PK1) / reach).square() / 2).clamp(min=1e-6)
 
 
 class KeypointReader(nn.Module):
-    """Keypoints and camera -> one vector a person of what they tell about pose and place.
+    """Encoder of keypoints and camera -> one vector per person.
 
-    At first it tells nothing, so that it can be added to a trained network.
+    Initialised to output 0, so that it can be added to a trained network.
     """
 
     def __init__(self, out_width: int) -> None:

