@@ -51,7 +51,7 @@ def test_tracks_are_cut_and_asked_for_frames(crowd):
     assert track[~track.filled].frames.tolist() == [0, 2]
     assert [one.frames.tolist() for one in track] == [[0], [1], [2]]
     assert track.at(2).frames.tolist() == [2]
-    with pytest.raises(ValueError, match="person 3 is not there in frame 9"):
+    with pytest.raises(ValueError, match="person 3 is not in frame 9"):
         track.at(9)
 
 
@@ -86,7 +86,7 @@ def test_wrong_tracks_say_which_field(crowd):
     track = collect(crowd)[0]
     with pytest.raises(ValueError, match=r"scores of a track must be \(3\), got \(2,\)"):
         dataclasses.replace(track, scores=[1, 1])
-    with pytest.raises(ValueError, match="must rise"):
+    with pytest.raises(ValueError, match="must increase"):
         dataclasses.replace(track, frames=[0, 0, 1])
     with pytest.raises(ValueError, match="people of frame 0 have no track_ids"):
         collect([random_humans(ToyBody(), 1)])
