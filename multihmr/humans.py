@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from .bodies.measurements import Measurements
     from .io.coordinate_frames import InFrame
     from .visualization.notebook import Html
+    from .world.ground import Ground
+    from .world.placement import InWorld
 
 K_SOURCES = ("given", "exif", "predicted", "assumed")
 
@@ -434,11 +436,113 @@ class Humans:
 
         return measure(load_body(self.body) if body is None else body, self.shape, height=height)
 
-    def to_trimesh(self) -> Scene:
+    @cached_property
+    def height_m(self) -> np.ndarray:
+        """(N,) how tall each person is [m]: upright, from the soles to the top of the head, without shoes."""
+        from .world.heights import heights
+
+        return _frozen(heights(self), np.float32)
+
+    def with_heights(self, known: float | Mapping[int, float] | np.ndarray, *, body: Any = None) -> Humans:
+        """The people if they are that tall: body and distance change, the place in the image stays.
+
+        A picture shows sizes and distances only up to a common factor, which a known height tells.
+
+        Args:
+            known: height [m] of everybody, or a dict from some numbers (`numbers`) to heights, or (N,) with
+                NaN for unknown ones; others stay as they are.
+            body: the one that the people were predicted with (`model.body`); None loads the one they name.
+
+        Raises:
+            ValueError: a height is out of range, or there is no such person.
+
+        Examples:
+            >>> taller = humans[:1].with_heights(1.85)
+            >>> bool(taller.distances[0] / humans.distances[0] > 1) == bool(humans.height_m[0] < 1.85)
+            True
+        """
+        from .world.heights import with_heights
+
+        return with_heights(self, known, body=body)
+
+    def ground(
+        self,
+        *,
+        camera_pitch: float | None = None,
+        camera_roll: float | None = None,
+        floor: float | Sequence[float] | np.ndarray | None = None,
+    ) -> Ground:
+        """The vertical and the floor in the camera frame, from the people who stand, or as given.
+
+        Args:
+            camera_pitch: degrees by which the camera looks down, if known.
+            camera_roll: degrees by which it is turned clockwise about its axis, if known.
+            floor: height of the camera over the floor [m], or the plane (a, b, c, d), if known.
+
+        Returns:
+            Ground: `up` is None where nobody stands in view and nothing is given, `camera_height` where
+            nobody who stands shows the feet; `reason` is a sentence about it.
+
+        Raises:
+            ValueError: an angle or the floor is out of range.
+
+        Examples:
+            >>> ground = humans.ground(camera_pitch=10, floor=1.5)
+            >>> ground.known
+            True
+        """
+        from .world.ground import estimate_ground
+
+        return estimate_ground(self, camera_pitch=camera_pitch, camera_roll=camera_roll, floor=floor)
+
+    def in_world(
+        self,
+        frame: str = "opengl",
+        *,
+        ground: Ground | None = None,
+        camera_pitch: float | None = None,
+        camera_roll: float | None = None,
+        floor: float | Sequence[float] | np.ndarray | None = None,
+        known_heights: float | Mapping[int, float] | np.ndarray | None = None,
+        body: Any = None,
+    ) -> InWorld:
+        """The people in a world with a vertical axis and the floor at 0; the origin is below the camera.
+
+        Args:
+            frame: "opengl" (y up), "blender" (z up), "unity", "unreal" (centimetres) or "opencv" (y down).
+            ground: of `humans.ground()`, of another image of the same camera, say; None estimates it.
+            camera_pitch: as in `ground`.
+            camera_roll: as in `ground`.
+            floor: as in `ground`.
+            known_heights: as in `with_heights`; the people are changed first.
+            body: the one that the people were predicted with (`model.body`); None loads the one they name.
+
+        Returns:
+            InWorld: vertices, joints, translation and pelvis there, camera_to_world, ground, height_m, and
+            how high each person is over the floor. Without a floor the camera's height is 0.
+
+        Raises:
+            ValueError: nobody stands in view, so that the vertical is not known, and nothing is given; the
+                sentence says so. Or the frame is unknown.
+
+        Examples:
+            >>> world = humans.in_world(camera_pitch=10, floor=1.5)
+            >>> world.camera_to_world[:3, 3].round(2).tolist()  # the camera is 1.5 m over the floor
+            [0.0, 1.5, 0.0]
+        """
+        from .world.placement import in_world
+
+        options: dict[str, Any] = {"camera_pitch": camera_pitch, "camera_roll": camera_roll, "floor": floor}
+        return in_world(self, frame, ground=ground, known_heights=known_heights, body=body, **options)
+
+    def to_trimesh(self, *, ground: Ground | None = None) -> Scene:
         """The meshes as a trimesh.Scene, one coloured geometry "person_1", ... per person.
 
         Axes as in glTF and in our mesh files: x right, y up, z to the viewer, metres; the camera is in the
         origin. `numbers` names the people, score and track id are in the metadata of each mesh.
+
+        Args:
+            ground: of `humans.ground()`: people stand upright, the floor is at y = 0, the camera over it.
 
         Examples:
             >>> scene = humans.to_trimesh()
@@ -449,7 +553,11 @@ class Humans:
         """
         from .io.meshes import humans_to_scene
 
-        return humans_to_scene(self)
+        if ground is None:
+            return humans_to_scene(self)
+        from .world.placement import level_humans
+
+        return humans_to_scene(level_humans(self, ground), ground)
 
     def in_frame(self, frame: str) -> InFrame:
         """The points and triangles in the axes of another program.
@@ -515,6 +623,7 @@ class Humans:
         bones: str | Mapping[str, str] | None = None,
         body: Any = None,
         rest: str | None = None,
+        ground: Ground | None = None,
     ) -> Path:
         """Write the people in the format of the suffix: .glb, .npz, .json, .csv, .ply, .obj, .stl and more.
 
@@ -524,6 +633,7 @@ class Humans:
             bones: names of the bones: "mixamo", "vrm", "smplx" or a dict from ours to yours.
             body: the body to make the bones with (`model.body`); None loads it by name.
             rest: rest pose of a rigged file: "t-pose", "a-pose" or None for that of the body.
+            ground: of `humans.ground()`: meshes and bones stand upright with the floor at y = 0.
 
         Returns:
             The path. See `multihmr.save` for the formats and errors.
@@ -534,7 +644,7 @@ class Humans:
         """
         from .io.save import save
 
-        return save(self, path, rigged=rigged, bones=bones, body=body, rest=rest)
+        return save(self, path, rigged=rigged, bones=bones, body=body, rest=rest, ground=ground)
 
     def show(self, image: Any = None) -> Html:
         """An HTML view for notebooks: the people over `image` and, beside it, as 3D meshes to turn.

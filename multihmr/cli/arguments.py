@@ -98,6 +98,61 @@ def output_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def world_flags(parser: argparse.ArgumentParser) -> None:
+    """--world and what is known of the camera; any of them turns `wants_world` on."""
+    parser.add_argument(
+        "--world",
+        action="store_true",
+        help="meshes and bones upright, the floor at y = 0, from people who stand (default: camera frame)",
+    )
+    for name, text in (
+        ("pitch", "the camera looks down by so many degrees (default: estimated; implies --world)"),
+        ("roll", "the camera is turned clockwise by so many degrees (default: estimated; implies --world)"),
+    ):
+        parser.add_argument(f"--camera-{name}", type=float, metavar="DEG", help=text)
+    parser.add_argument(
+        "--camera-height",
+        type=float,
+        metavar="M",
+        help="of the camera over the floor, in metres (default: estimated; implies --world)",
+    )
+
+
+def wants_world(args: argparse.Namespace) -> bool:
+    """Whether results are asked for in a world with a vertical axis."""
+    return args.world or any(value is not None for value in ground_options(args).values())
+
+
+def ground_options(args: argparse.Namespace) -> dict[str, float | None]:
+    """The flags that `estimate_ground` takes."""
+    names = {"camera_pitch": "camera_pitch", "camera_roll": "camera_roll", "floor": "camera_height"}
+    return {option: getattr(args, name) for option, name in names.items()}
+
+
+def ground_text(ground: Any) -> str:
+    """A line about a `Ground`."""
+    if ground.up is None:
+        return f"camera frame: {ground.reason}"
+    way = "down" if ground.camera_pitch >= 0 else "up"
+    text = f"the camera looks {abs(ground.camera_pitch):.0f} degrees {way}"
+    if ground.camera_height is None:
+        return f"{text}; {ground.reason}"
+    return f"{text}, {ground.camera_height:.2f} m over the floor"
+
+
+def known_heights(text: str) -> float | dict[int, float]:
+    """1.80, or 1=1.80,3=1.65: number of a person and height in metres."""
+    try:
+        if "=" not in text:
+            return float(text)
+        pairs = [part.split("=") for part in text.split(",")]
+        return {int(number): float(height) for number, height in pairs}
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"got {text!r}, expected a height in metres, or 1=1.80,2=1.65 by person"
+        ) from None
+
+
 def prediction_options(args: argparse.Namespace) -> dict[str, Any]:
     """The flags that `Model.predict_batch` and `predict_video` take."""
     return {name: getattr(args, name) for name in ("K", "fov", "threshold", "tiles")}

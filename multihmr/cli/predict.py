@@ -19,12 +19,17 @@ from .arguments import (
     backend_flag,
     camera_flags,
     formats,
+    ground_options,
+    ground_text,
+    known_heights,
     model_flags,
     model_name,
     output_flags,
     prediction_options,
     smplx_flag,
     tiles_flag,
+    wants_world,
+    world_flags,
 )
 from .main import EXPECTED, clean, fail, format_error, people_text, plural, progress_bar
 
@@ -32,6 +37,7 @@ if TYPE_CHECKING:
     from ..humans import Humans
     from ..io.result_index import ResultIndex
     from ..model import Model
+    from ..world.ground import Ground
 
 Source = TypeVar("Source", bound="Path | str")
 
@@ -86,6 +92,14 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--max-people", type=int, metavar="N", help="keep the N best per image (default: all)"
     )
     tiles_flag(parser)
+    world_flags(parser)
+    parser.add_argument(
+        "--known-heights",
+        type=known_heights,
+        metavar="M",
+        help="how tall people are, in metres, which fixes size and distance: one height for all, or by "
+        "number, nearest first: 1=1.80,3=1.65 (default: predicted)",
+    )
     output_flags(parser)
     smplx_flag(parser)
     model_flags(parser)
@@ -96,8 +110,10 @@ def run(args: argparse.Namespace) -> int:
     """Predict each image and write its files; failures are listed at the end, the rest is done."""
     from ..io.result_index import ResultIndex
     from ..preprocessing.options import check_options
+    from ..world.ground import estimate_ground
 
     check_options(args.fov, args.threshold, args.max_people, args.tiles)
+    estimate_ground([], **ground_options(args))  # its numbers are checked before any work
     index = ResultIndex(args.out)
     found = image_files.find_images(args.paths, recursive=not args.no_recursive, skip=index.outputs())
     asked = len(found.images) + len(found.bad)
@@ -141,6 +157,13 @@ class _Run:
 
         args, start = self.args, time.monotonic()
         options = prediction_options(args) | {"max_people": args.max_people}
+        if args.known_heights is not None:
+            given = args.known_heights  # by number as JSON has it, which the index is compared with
+            options["known_heights"] = (
+                {str(k): v for k, v in given.items()} if isinstance(given, dict) else given
+            )
+        if wants_world(args):
+            options |= {"world": True} | ground_options(args)
         threshold = args.threshold if args.threshold is not None else getattr(model, "threshold", None)
         metadata = provenance("", model_name(args), model_fingerprint(model), options, threshold=threshold)
         bar = progress_bar(args, images, unit="picture")
@@ -168,13 +191,18 @@ class _Run:
         image = load_image(read_stdin() if path == STDIN else path)
         options = {key: getattr(args, key) for key in ("fov", "threshold", "max_people", "tiles")}
         humans = model.predict(image, args.K, **options)
-        written = write_results(humans, image, args.out / name, args.format, metadata)
+        if args.known_heights is not None and len(humans):
+            humans = humans.with_heights(args.known_heights, body=model.body)
+        ground = humans.ground(**ground_options(args)) if wants_world(args) else None
+        more = {} if ground is None else {"world": world_facts(humans, ground, model.body)}
+        written = write_results(humans, image, args.out / name, args.format, metadata | more, ground=ground)
         outputs = [file.relative_to(args.out).as_posix() for file in written]
         found = {"input": metadata["source"], "name": name, "outputs": outputs, "people": len(humans)}
         self.index.add(found | {"input_fingerprint": content} | metadata)
         self.done, self.people = self.done + 1, self.people + len(humans)
         self.empty += not len(humans)
-        self._print(f"{shorten(str(path))}: {self._people(humans)}")
+        text = f"{shorten(str(path))}: {self._people(humans)}"
+        self._print(text if ground is None or not len(humans) else f"{text}; {ground_text(ground)}")
 
     def _people(self, humans: Humans) -> str:
         if len(humans):
@@ -216,29 +244,57 @@ class _Run:
         self._print(f"{', '.join(parts)}; files in {self.args.out}, listed in {self.index.path}")
 
 
+def world_facts(humans: Humans, ground: Ground, body: Any) -> dict[str, Any]:
+    """The ground, and each person's number, height and place in the world (y up), for metadata."""
+    from ..world.placement import in_world
+
+    if ground.up is None:
+        return ground.to_dict()
+    world = in_world(humans, ground=ground, body=body)
+    people = [
+        {
+            "number": int(number),
+            "height_m": round(float(world.height_m[i]), 3),
+            "pelvis_m": [round(float(value), 4) for value in world.pelvis[i]],
+            "over_floor_m": None if ground.camera_height is None else round(float(world.over_floor[i]), 3),
+        }
+        for i, number in enumerate(humans.numbers)
+    ]
+    return ground.to_dict() | {"axes": "x right, y up, z to the camera, floor at y = 0", "persons": people}
+
+
 def write_results(
-    humans: Humans, image: Any, stem: Path, chosen: Iterable[str], metadata: Mapping[str, Any] | None = None
+    humans: Humans,
+    image: Any,
+    stem: Path,
+    chosen: Iterable[str],
+    metadata: Mapping[str, Any] | None = None,
+    *,
+    ground: Ground | None = None,
 ) -> list[Path]:
     """Write the people of an image in formats (keys of FORMATS) to files named `stem` and return their paths.
 
     A .bvh holds one person, so there is one per person: stem_001.bvh ... metadata: written into the files
-    that can hold it.
+    that can hold it. ground: meshes and bones stand upright on its floor, if the vertical is known, and it is
+    drawn into overlays.
     """
+    from ..io.save import MESHES, RIGGED
     from ..io.track_files import add_metadata
 
     written: list[Path] = []
+    placed: dict[str, Any] = {} if ground is None or ground.up is None else {"ground": ground}
     stem.parent.mkdir(parents=True, exist_ok=True)
     for form in chosen:
         target = stem.with_name(stem.name + FORMATS[form])
         if form.startswith("overlay"):
-            _write_image(humans.draw(image), target)
+            _write_image(humans.draw(image, ground=ground), target)
             written.append(target)
         elif form == "bvh":
             for number in range(len(humans)):
                 written.append(stem.with_name(f"{stem.name}_{number + 1:03}.bvh"))
-                humans[number].save(written[-1])
+                humans[number].save(written[-1], **placed)
         else:
-            humans.save(target)
+            humans.save(target, **(placed if target.suffix in (*MESHES, *RIGGED) else {}))
             written.append(target)
     for path in written if metadata else ():
         add_metadata(path, metadata or {})

@@ -20,12 +20,16 @@ from .arguments import (
     camera_flags,
     count_flag,
     formats,
+    ground_options,
+    ground_text,
     model_flags,
     model_name,
     output_flags,
     prediction_options,
     smplx_flag,
     tiles_flag,
+    wants_world,
+    world_flags,
 )
 from .main import EXPECTED, clean, fail, format_error, people_text, plural, progress_bar
 
@@ -89,6 +93,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         metavar="NAMES",
         help="names of bones in .glb and .bvh: mixamo, vrm, smplx (default: the body's own)",
     )
+    world_flags(parser)
     output_flags(parser)
     smplx_flag(parser)
     model_flags(parser)
@@ -153,7 +158,9 @@ def check_options(args: argparse.Namespace) -> None:
     """Refuse options that cannot be used before anything is loaded; ValueError."""
     from ..io.bone_names import STANDARDS
     from ..preprocessing.options import check_options as check
+    from ..world.ground import estimate_ground
 
+    estimate_ground([], **ground_options(args))
     check(args.fov, args.threshold, None, args.tiles)
     if args.bones is not None and args.bones not in STANDARDS:
         raise ValueError(f"--bones must be one of {', '.join(STANDARDS)}, got {args.bones!r}")
@@ -249,6 +256,7 @@ def _write(
     from ..video.tracker import Tracking, follow
     from ..video.tracks import collect, with_meshes
     from ..visualization.overlay_video import write_overlay
+    from ..world.ground import StanceCollector
 
     tracking = Tracking(lookahead=LOOKAHEAD, smoothing=None if args.no_smoothing else Smoothing())
     threshold = model.threshold if args.threshold is None else args.threshold
@@ -256,11 +264,17 @@ def _write(
     times = [time for time, _ in itertools.islice(cache.read(topology), args.count)]
     named = follow(itertools.islice(cache.read(topology), args.count), tracking, new=threshold)
     people: Iterator[Any] = (with_meshes(humans, model.body) for humans in named)
+    stances = StanceCollector()
+    if wants_world(args):
+        people = stances.watch(people)
     if "overlay" in args.format:
         sound = Path(video.name) if Path(video.name).is_file() and not args.no_sound else None
         people = write_overlay(video, people, out / FORMATS["overlay"], sound=sound)
     bar = progress_bar(args, people, total=len(times), unit="frame", desc="track and draw")
     tracks = collect(bar, video.fps, times=times)
+    ground = stances.ground(**ground_options(args)) if wants_world(args) else None
+    if ground is not None and not args.quiet:
+        print(clean(ground_text(ground)))
     metadata = provenance(
         video.name,
         model_name(args),
@@ -268,5 +282,8 @@ def _write(
         prediction_options(args) | {"smoothing": not args.no_smoothing},
         threshold=threshold,
     )
-    write_tracks(tracks, out, args.format, body=model.body, bones=args.bones, metadata=metadata)
+    if ground is not None:
+        metadata["world"] = ground.to_dict()
+    options = {"body": model.body, "bones": args.bones, "metadata": metadata, "ground": ground}
+    write_tracks(tracks, out, args.format, **options)
     return tracks

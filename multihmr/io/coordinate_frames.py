@@ -18,15 +18,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..humans import Humans
+from ..world.frames import FRAMES, frame_matrix
 
-# Rows are the axes of the other frame in those of the camera frame (opencv); their length is the unit.
-FRAMES = {
-    "opencv": np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1]], np.float32),
-    "opengl": np.array([[1, 0, 0], [0, -1, 0], [0, 0, -1]], np.float32),
-    "blender": np.array([[1, 0, 0], [0, 0, 1], [0, -1, 0]], np.float32),
-    "unity": np.array([[1, 0, 0], [0, -1, 0], [0, 0, 1]], np.float32),
-    "unreal": np.array([[0, 0, 100], [100, 0, 0], [0, -100, 0]], np.float32),
-}
+__all__ = ["FRAMES", "InFrame", "camera_to_frame", "frame_matrix", "frame_to_camera", "in_frame"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,10 +66,3 @@ def frame_to_camera(points: np.ndarray, name: str) -> np.ndarray:
     """(..., 3) points in the axes and unit of FRAMES[name] -> the same points in the camera frame [m]."""
     matrix = frame_matrix(name)
     return points @ (matrix / (matrix**2).sum(1, keepdims=True))
-
-
-def frame_matrix(name: str) -> np.ndarray:
-    """(3, 3) from the camera frame [m] to another; ValueError lists the names."""
-    if name not in FRAMES:
-        raise ValueError(f"no frame {name!r}: there are {', '.join(FRAMES)}")
-    return FRAMES[name]

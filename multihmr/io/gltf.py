@@ -17,6 +17,8 @@ import numpy as np
 
 from ..bodies.topology import Topology
 from ..humans import rotmat_to_quaternion, vertex_normals
+from ..world.ground import Ground
+from ..world.placement import camera_in_gltf
 from .animation import Clip
 
 _VERTICES, _INDICES = 34962, 34963  # what a part of the buffer is for
@@ -29,14 +31,19 @@ _WIDTHS = {"SCALAR": 1, "VEC3": 3, "VEC4": 4, "MAT4": 16}
 LEFT_OUT = 0.01
 
 
-def clips_to_glb(clips: Sequence[Clip], camera: tuple[np.ndarray, tuple[int, int]] | None = None) -> bytes:
+def clips_to_glb(
+    clips: Sequence[Clip],
+    camera: tuple[np.ndarray, tuple[int, int]] | None = None,
+    ground: Ground | None = None,
+) -> bytes:
     """Rigged people, and one animation if they have more than one moment.
 
     camera: K (3, 3) in pixels and the height and width of the picture, to see them as it does.
+    ground: of people who are level and on the floor; the camera is where it says.
     """
     scene = _Scene()
     if camera is not None:
-        scene.add_camera(*camera)
+        scene.add_camera(*camera, ground)
     end = max((clip.times[-1] for clip in clips), default=0.0)
     tracks = _Tracks(scene)
     for clip in clips:
@@ -101,9 +108,9 @@ class _Scene:
         self._content += b"\0" * (-len(self._content) % 4)
         return self.append("bufferViews", view if target is None else {**view, "target": target})
 
-    def add_camera(self, K: np.ndarray, image_size: Sequence[int]) -> None:
-        """A camera in the origin that shows the scene as the image does."""
-        camera, node = camera_and_node(K, image_size)
+    def add_camera(self, K: np.ndarray, image_size: Sequence[int], ground: Ground | None) -> None:
+        """A camera in the origin, or over the floor, that shows the scene as the image does."""
+        camera, node = camera_and_node(K, image_size, ground)
         self.append("cameras", camera)
         self.roots.append(self.append("nodes", node))
 
@@ -146,13 +153,17 @@ class _Scene:
         return struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks
 
 
-def camera_and_node(K: np.ndarray, image_size: Sequence[int]) -> tuple[dict[str, Any], dict[str, Any]]:
+def camera_and_node(
+    K: np.ndarray, image_size: Sequence[int], ground: Ground | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """glTF's camera for intrinsics K (3, 3) of an image (height, width), and the node that holds it.
 
     glTF cannot express an off-centre principal point. The node then rotates the camera so that its axis goes
     through the middle of the image, which a viewer shows there; towards the edges the keystone between
     both views remains. The extras have the exact numbers: K, image_size, and Blender's lens shift for a
     camera whose rotation is reset to that of glTF's axes.
+
+    ground: the camera stands over the floor as it says, not in the origin.
     """
     height, width = (int(length) for length in image_size)
     fx, fy, cx, cy = (float(K[i, j]) for i, j in ((0, 0), (1, 1), (0, 2), (1, 2)))
@@ -165,9 +176,15 @@ def camera_and_node(K: np.ndarray, image_size: Sequence[int]) -> tuple[dict[str,
         "znear": 0.01,
     }
     node: dict[str, Any] = {"name": "camera", "camera": 0}
+    quaternion = np.array([0, 0, 0, 1.0])
     if not is_centred:
         axis = np.cross([0, 0, -1.0], middle / stretch)
         quaternion = np.append(axis, 1 + 1 / stretch)  # from -z to the ray through the middle
+    if ground is not None:
+        matrix = camera_in_gltf(ground)
+        quaternion = _product(np.roll(rotmat_to_quaternion(matrix[:3, :3]), -1), quaternion)
+        node["translation"] = matrix[:3, 3].tolist()
+    if quaternion[:3].any():
         node["rotation"] = (quaternion / np.linalg.norm(quaternion)).tolist()
     side = max(width, height)
     node["extras"] = {
@@ -176,6 +193,12 @@ def camera_and_node(K: np.ndarray, image_size: Sequence[int]) -> tuple[dict[str,
         "blender_shift": [(width / 2 - cx) / side, (cy - height / 2) / side],
     }
     return {"type": "perspective", "perspective": lens}, node
+
+
+def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """(4,) the rotation b followed by a, as quaternions x, y, z, w."""
+    vector = a[3] * b[:3] + b[3] * a[:3] + np.cross(a[:3], b[:3])
+    return np.append(vector, a[3] * b[3] - a[:3] @ b[:3])
 
 
 def _accessor(array: np.ndarray, kind: str) -> dict[str, Any]:

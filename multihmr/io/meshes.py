@@ -1,6 +1,7 @@
 """The people of an image as mesh files: trimesh for .glb, .ply, .obj, .stl and .off, usd-core for USD.
 
-Axes of glTF: x right, y up, z to the viewer, metres; the camera is in the origin.
+Axes of glTF: x right, y up, z to the viewer, metres; the camera is in the origin. With `ground`, people are
+those of `world.placement.level_humans`: the floor is at y = 0, and the camera stands over it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import numpy as np
 
 from ..bodies.rig import TO_GLTF
 from ..humans import Humans
+from ..world.ground import Ground
+from ..world.placement import camera_in_gltf
 from .animation import person_facts, person_names
 from .gltf import camera_and_node, clips_to_glb, material
 
@@ -25,14 +28,15 @@ _VIEW_FOV = 35.0  # degrees, of a view that is turned with the mouse
 _APERTURE = 24.0  # [mm] height of the image in USD's camera, whose lens is given in millimetres
 
 
-def humans_to_scene(humans: Humans) -> Scene:
+def humans_to_scene(humans: Humans, ground: Ground | None = None) -> Scene:
     """See `Humans.to_trimesh`."""
     from trimesh import Scene
     from trimesh.scene import Camera
 
     height, width = humans.image_size
     camera = Camera(resolution=(width, height), focal=(float(humans.K[0, 0]), float(humans.K[1, 1])))
-    scene = Scene(camera=camera, camera_transform=np.eye(4))
+    placed = np.eye(4) if ground is None else camera_in_gltf(ground)
+    scene = Scene(camera=camera, camera_transform=placed)
     scene.metadata.update({"units": "metres", "body": humans.body})
     for name, mesh in _meshes(humans).items():
         scene.add_geometry(mesh, node_name=name, geom_name=name)
@@ -59,12 +63,12 @@ def _meshes(humans: Humans, *, colored: bool = True) -> dict[str, Trimesh]:
     return meshes
 
 
-def humans_to_glb(humans: Humans) -> bytes:
+def humans_to_glb(humans: Humans, ground: Ground | None = None) -> bytes:
     """The meshes of an image as glTF: a node per person, and a camera that shows them as the image does."""
     if not len(humans):  # trimesh writes no empty scene
-        return clips_to_glb([], (humans.K, humans.image_size))
+        return clips_to_glb([], (humans.K, humans.image_size), ground)
     nodes = [{"name": name, "extras": person_facts(humans, i)} for i, name in enumerate(person_names(humans))]
-    camera = camera_and_node(humans.K, humans.image_size)
+    camera = camera_and_node(humans.K, humans.image_size, ground)
     names_and_colors = zip(person_names(humans), humans.colors, strict=True)
     materials = [material(name, color) for name, color in names_and_colors]
     extras = {"units": "metres", "body": humans.body}
@@ -122,7 +126,7 @@ def _glb(
     return bytes(export_glb(scene, include_normals=True, tree_postprocessor=finish))
 
 
-def humans_to_mesh(humans: Humans, suffix: str) -> bytes:
+def humans_to_mesh(humans: Humans, ground: Ground | None = None, *, suffix: str) -> bytes:
     """All people as .ply or .off (one coloured mesh), .obj (an object for each) or .stl (without colour)."""
     from trimesh import Scene, Trimesh
     from trimesh.exchange.export import export_mesh
@@ -131,7 +135,8 @@ def humans_to_mesh(humans: Humans, suffix: str) -> bytes:
 
     meshes = _meshes(humans)
     if suffix == ".obj":
-        header = "metres, y up, camera in the origin looking along -z"
+        origin = "camera in the origin looking along -z" if ground is None else "the floor at y = 0"
+        header = f"metres, y up, {origin}"
         scene: Any = Scene()
         for name, mesh in meshes.items():
             scene.add_geometry(mesh, node_name=name, geom_name=name)
@@ -142,7 +147,7 @@ def humans_to_mesh(humans: Humans, suffix: str) -> bytes:
     return content.encode() if isinstance(content, str) else bytes(content)
 
 
-def humans_to_usd(humans: Humans, suffix: str = ".usdc") -> bytes:
+def humans_to_usd(humans: Humans, ground: Ground | None = None, *, suffix: str = ".usdc") -> bytes:
     """One mesh a person and a camera that shows them as the image does, in metres.
 
     .usda is text, .usdc and .usd are binary, .usdz is what Apple's phones open. ImportError without usd-core.
@@ -157,7 +162,7 @@ def humans_to_usd(humans: Humans, suffix: str = ".usdc") -> bytes:
         UsdGeom.SetStageUpAxis(stage, UsdGeom.Tokens.y)
         UsdGeom.SetStageMetersPerUnit(stage, 1.0)
         stage.SetDefaultPrim(UsdGeom.Xform.Define(stage, "/people").GetPrim())
-        _add_usd_camera(stage, humans)
+        _add_usd_camera(stage, humans, ground)
         for i in range(len(humans)):
             _add_usd_mesh(stage, humans, i)
         stage.GetRootLayer().Save()
@@ -169,7 +174,7 @@ def humans_to_usd(humans: Humans, suffix: str = ".usdc") -> bytes:
         return path.read_bytes()
 
 
-def _add_usd_camera(stage: Any, humans: Humans) -> None:
+def _add_usd_camera(stage: Any, humans: Humans, ground: Ground | None) -> None:
     from pxr import Gf, UsdGeom
 
     (height, width), K = humans.image_size, humans.K.astype(float)
@@ -181,6 +186,8 @@ def _add_usd_camera(stage: Any, humans: Humans) -> None:
     camera.CreateVerticalApertureOffsetAttr(_APERTURE * (K[1, 2] - height / 2) / height)
     camera.CreateFocalLengthAttr(_APERTURE * K[1, 1] / height)
     camera.CreateClippingRangeAttr(Gf.Vec2f(0.01, 1000.0))
+    if ground is not None:  # USD multiplies row vectors
+        camera.AddTransformOp().Set(Gf.Matrix4d(camera_in_gltf(ground).T.tolist()))
 
 
 def _add_usd_mesh(stage: Any, humans: Humans, i: int) -> None:

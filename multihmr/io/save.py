@@ -9,7 +9,8 @@
     .fbx   rigged people, through Blender's Python module (bpy)
 
 Meshes are in the frame of glTF and most programs: x right, y up, z to the viewer, the camera in the origin
-looking along -z. Numbers (.npz, .json, .csv) stay in the camera frame: x right, y down, z forward.
+looking along -z; with ground=..., upright, with the floor at y = 0 and the camera over it. Numbers (.npz,
+.json, .csv) stay in the camera frame: x right, y down, z forward.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ import numpy as np
 from ..humans import Humans, rotmat_to_rotvec
 from ..storage.atomic import write_bytes
 from ..storage.npz import read_npz
+from ..video.level import level_track
 from ..video.tracks import Track, amass_arrays
+from ..world.ground import Ground
+from ..world.placement import level_humans
 from .animation import humans_to_clips, tracks_to_clips
 from .bvh import clip_to_bvh
 from .fbx import glb_to_fbx
@@ -52,6 +56,7 @@ def save(
     bones: str | Mapping[str, str] | None = None,
     body: Any = None,
     rest: str | None = None,
+    ground: Ground | None = None,
 ) -> Path:
     """Write the people of an image or a video in the format of the suffix of `path`, atomically.
 
@@ -67,12 +72,15 @@ def save(
             by name.
         rest: rest pose of a file with bones: "t-pose" or "a-pose", for retargeting; None keeps that of the
             body. Joints are the same in each.
+        ground: of `humans.ground()` or `world.estimate_ground`: meshes and bones stand upright, with the
+            floor at y = 0 and the camera over it; None keeps the camera in the origin.
 
     Returns:
         The path.
 
     Raises:
-        ValueError: the suffix is unknown or does not fit the people, or an option is unknown.
+        ValueError: the suffix is unknown or does not fit the people, an option is unknown, or the ground is
+            unknown or given for a file of numbers.
         FileNotFoundError: the folder does not exist.
         IsADirectoryError: the path is a folder.
         ImportError: the format needs a package that is not installed.
@@ -90,13 +98,30 @@ def save(
     if path.is_dir():
         raise IsADirectoryError(f"cannot save {path}: it is a folder; give the name of a file")
     is_plain = isinstance(people, Humans) and not rigged and bones is None and rest is None
+    if ground is not None:
+        if suffix not in (*MESHES, *RIGGED):
+            raise ValueError(
+                f"ground is for meshes and bones ({', '.join(sorted({*MESHES, *RIGGED}))}); numbers as in "
+                f"{path.name!r} stay in the camera frame: humans.in_world() gives those of the world"
+            )
+        people = _level(people, ground)
+    if isinstance(people, Humans) and suffix in MESHES and is_plain:
+        return write_bytes(path, MESHES[suffix](people, ground))
     if isinstance(people, Humans) and suffix == ".coco.json":
         return write_bytes(path, humans_to_coco({path.name[: -len(suffix)]: people}))
     if isinstance(people, Humans) and suffix in FORMATS and is_plain:
         return write_bytes(path, FORMATS[suffix](people))
     if suffix not in RIGGED:
         raise ValueError(f"bones and people of a video are saved as {', '.join(RIGGED)}, got {path.name!r}")
-    return write_bytes(path, _rigged(people, suffix, bones, body, rest))
+    return write_bytes(path, _rigged(people, suffix, bones, body, rest, ground))
+
+
+def _level(people: Any, ground: Ground) -> Any:
+    if isinstance(people, Humans):
+        return level_humans(people, ground)
+    if isinstance(people, Track):
+        return level_track(people, ground)
+    return [level_track(track, ground) if isinstance(track, Track) else track for track in people]
 
 
 def save_coco(pictures: Mapping[str, Humans], path: str | os.PathLike[str]) -> Path:
@@ -121,6 +146,7 @@ def _rigged(
     bones: str | Mapping[str, str] | None,
     body: Any,
     rest: str | None,
+    ground: Ground | None = None,
 ) -> bytes:
     """The content of a .glb or .bvh with bones."""
     tracks = [] if isinstance(people, Humans) else [people] if isinstance(people, Track) else list(people)
@@ -147,7 +173,7 @@ def _rigged(
     clips = [clip.renamed(bones) for clip in clips]
     if suffix == ".bvh":
         return clip_to_bvh(clips[0], fps)
-    content = clips_to_glb(clips, camera)
+    content = clips_to_glb(clips, camera, ground)
     return glb_to_fbx(content, fps) if suffix == ".fbx" else content
 
 
@@ -264,11 +290,14 @@ def _names(names: tuple[str, ...]) -> np.ndarray:
     return np.array(names, dtype=np.str_)
 
 
-FORMATS: dict[str, Callable[[Humans], bytes]] = {
+MESHES: dict[str, Callable[..., bytes]] = {
     ".glb": humans_to_glb,
+    **{suffix: functools.partial(humans_to_mesh, suffix=suffix) for suffix in TRIMESH_SUFFIXES},
+    **{suffix: functools.partial(humans_to_usd, suffix=suffix) for suffix in USD_SUFFIXES},
+}
+FORMATS: dict[str, Callable[[Humans], bytes]] = {
+    **MESHES,
     ".npz": _npz,
     ".json": humans_to_json,
     ".csv": humans_to_csv,
-    **{suffix: functools.partial(humans_to_mesh, suffix=suffix) for suffix in TRIMESH_SUFFIXES},
-    **{suffix: functools.partial(humans_to_usd, suffix=suffix) for suffix in USD_SUFFIXES},
 }

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..storage.atomic import write_bytes, write_text
 from ..video.tracks import Track, save_track
+from ..world.ground import Ground
 from .metadata import with_metadata
 from .mot import mot_lines
 
@@ -27,6 +28,7 @@ def write_tracks(
     body: Any = None,
     bones: str | Mapping[str, str] | None = None,
     metadata: Mapping[str, Any] | None = None,
+    ground: Ground | None = None,
 ) -> list[Path]:
     """Write tracks in these formats (of TRACK_FORMATS) and return the paths.
 
@@ -36,9 +38,11 @@ def write_tracks(
         body: the one that the tracks were predicted with; None loads it by its name.
         bones: names of bones in .glb and .bvh, as in `save`.
         metadata: where the people come from; written into .npz and .glb, which can hold it.
+        ground: people of .glb and .bvh stand upright on its floor, if the vertical is known.
     """
     from .save import save
 
+    ground = ground if ground is not None and ground.up is not None else None
     for suffix in ("npz", "bvh"):
         for old in folder.glob(f"person_[0-9][0-9][0-9].{suffix}"):
             old.unlink()
@@ -49,12 +53,12 @@ def write_tracks(
             written.append(save_track(track, stem.with_suffix(".npz")))
         if "bvh" in formats:
             written.append(stem.with_suffix(".bvh"))
-            save(track, written[-1], bones=bones, body=body)
+            save(track, written[-1], bones=bones, body=body, ground=ground)
     if "mot" in formats:
         written.append(write_text(folder / TRACK_FORMATS["mot"], "".join(mot_lines(tracks))))
     if "glb" in formats and tracks:
         written.append(folder / TRACK_FORMATS["glb"])
-        save(list(tracks), written[-1], bones=bones, body=body)
+        save(list(tracks), written[-1], bones=bones, body=body, ground=ground)
     for path in written if metadata else ():
         add_metadata(path, metadata or {})
     return written

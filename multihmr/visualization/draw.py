@@ -13,7 +13,9 @@ from PIL import Image, ImageDraw, ImageFont
 from ..bodies.topology import Topology
 from ..humans import Humans, project
 from ..preprocessing.image import read_image
+from ..world.ground import Ground
 from .annotate import annotate, draw_wireframe
+from .floor import draw_floor
 from .rasterizer import Mesh, paint, rasterize, resolve
 
 OPACITY = 0.7  # of meshes over an image: body and clothes can both be judged
@@ -46,6 +48,7 @@ def draw(
     scores: bool = False,
     ids: bool = False,
     wireframe: bool = False,
+    ground: Ground | None = None,
     max_side: int = MAX_SIDE,
 ) -> np.ndarray:
     """(H', W', 3) uint8 picture of the people over `image`, with views from the side and from above.
@@ -63,6 +66,7 @@ def draw(
         scores: label each person with the confidence.
         ids: label each person with the number in tables and files, or the track id.
         wireframe: draw the visible edges of the triangles instead of the filled surface.
+        ground: of `humans.ground()`: draw its floor as a grid of metres, if it is known.
         max_side: limit of the longer side of the overlay in pixels; a larger image is made smaller.
 
     Raises:
@@ -81,6 +85,8 @@ def draw(
     height, width = (max(1, round(side * scale)) for side in humans.image_size)
     same = (height, width) == humans.image_size
     pixels = pixels.copy() if same else _resized(pixels, (width, height))
+    if ground is not None and ground.known:
+        pixels = draw_floor(pixels, humans, ground)
     if wireframe:
         pixels = draw_wireframe(pixels, humans, depth_and_ids(humans)[0])
     else:

@@ -1,0 +1,11 @@
+"""Gravity, floor and size: people of one camera in a world whose axes are vertical and horizontal.
+
+`estimate_ground` finds the vertical and the floor from people who stand, `in_world` moves people there,
+`heights` gives how tall they are, and `with_heights` fixes their size where that is known.
+"""
+
+from .ground import Ground, estimate_ground
+from .heights import heights, with_heights
+from .placement import InWorld, in_world, level_humans
+
+__all__ = ["Ground", "InWorld", "estimate_ground", "heights", "in_world", "level_humans", "with_heights"]

@@ -1,0 +1,68 @@
+"""How tall people are, and people of known height."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from multihmr.bodies.anny import Anny
+from multihmr.bodies.base import posed
+from multihmr.bodies.measurements import measure
+from multihmr.humans import Humans
+from multihmr.postprocessing.to_humans import to_humans
+from multihmr.world import heights, with_heights
+
+K = torch.tensor([[800.0, 0, 500], [0, 800, 500], [0, 0, 1]])
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def body() -> Anny:
+    return Anny().eval()
+
+
+@pytest.fixture(scope="module")
+def humans(body: Anny) -> Humans:
+    shape = body.mean_shape_S.numpy()[None].repeat(3, 0)
+    names = list(body.topology.shape_names)
+    shape[:, names.index("height")] = 0.3, 0.5, 0.7
+    shape[2, names.index("age")] = 0.3  # a child
+    pose = body.mean_pose_R33.numpy()[None].repeat(3, 0)
+    face = np.zeros((3, body.expression_count), np.float32)
+    translation = np.array([[-1, 0.1, 4], [0, 0, 3], [0.8, 0.3, 5]], np.float32)
+    vertices, joints = posed(body, pose, shape, face, translation)
+    people = {"pose": pose, "shape": shape, "expression": face, "translation": translation}
+    people |= {"scores": np.ones(3), "vertices": vertices, "joints": joints}
+    return to_humans(people, body, K=K, K_source="given", image_size=(1000, 1000))
+
+
+def test_heights_are_those_of_the_tape(body: Anny, humans: Humans) -> None:
+    assert heights(humans, body=body) == pytest.approx(measure(body, humans.shape).height, abs=1e-3)
+    assert humans.height_m == pytest.approx(heights(humans, body=body))
+    assert humans[:0].height_m.shape == (0,)
+
+
+def test_a_known_height_fixes_size_and_distance(body: Anny, humans: Humans) -> None:
+    taller = with_heights(humans, {2: 1.80}, body=body)
+    before, after = humans.height_m, taller.height_m
+    assert after[1] == pytest.approx(1.80, abs=0.002)
+    assert after[[0, 2]] == pytest.approx(before[[0, 2]])
+    assert taller.distances[1] / humans.distances[1] == pytest.approx(1.80 / before[1], rel=1e-3)
+    np.testing.assert_allclose(taller.vertices[0], humans.vertices[0], atol=1e-5)
+    # the same pixels: the head exactly, the rest as far as proportions stay
+    head = body.center_joint
+    np.testing.assert_allclose(taller.joints_2d[1, head], humans.joints_2d[1, head], atol=0.01)
+    assert np.abs(taller.joints_2d[1] - humans.joints_2d[1]).max() < 8
+    assert humans.with_heights(1.7, body=body).height_m == pytest.approx([1.7, 1.7, 1.7], abs=0.02)
+
+
+def test_heights_that_cannot_be(body: Anny, humans: Humans) -> None:
+    with pytest.raises(ValueError, match="known_heights names person 7; there are 1, 2, 3"):
+        with_heights(humans, {7: 1.8}, body=body)
+    with pytest.raises(ValueError, match=r"heights are in metres, from 0.3 to 2.8, got 180"):
+        with_heights(humans, 180, body=body)
+    with pytest.raises(ValueError, match="one for each of the 3 people"):
+        with_heights(humans, [1.7, 1.8], body=body)
+    with pytest.warns(UserWarning, match=r"person 3 cannot be 2.50 m tall .*is the nearest"):
+        with_heights(humans, np.array([np.nan, np.nan, 2.5]), body=body)
