@@ -480,8 +480,8 @@ class Humans:
             floor: height of the camera over the floor [m], or the plane (a, b, c, d), if known.
 
         Returns:
-            Ground: `up` is None where nobody stands in view and nothing is given, `camera_height` where
-            nobody who stands shows the feet; `reason` is a sentence about it.
+            Ground: `up` is None where no standing person is in view and nothing is given, `camera_height`
+            where no standing person shows the feet; `reason` is a sentence about it.
 
         Raises:
             ValueError: an angle or the floor is out of range.
@@ -522,8 +522,8 @@ class Humans:
             how high each person is over the floor. Without a floor the camera's height is 0.
 
         Raises:
-            ValueError: nobody stands in view, so that the vertical is not known, and nothing is given; the
-                sentence says so. Or the frame is unknown.
+            ValueError: no standing person is in view and nothing is given, so that the vertical is not known;
+                the sentence says so. Or the frame is unknown.
 
         Examples:
             >>> world = humans.in_world(camera_pitch=10, floor=1.5)

@@ -144,12 +144,12 @@ def estimate_ground(
         people: of an image, or of the frames of a camera that does not move, of which up to 400 are used.
         camera_pitch: degrees by which the camera looks down, if known.
         camera_roll: degrees by which it is turned clockwise about its axis, if known; 0 where only the pitch
-            is given and nobody stands.
+            is given and no one stands.
         floor: height of the camera over the floor [m], if known; or the floor itself, a, b, c, d with
             a x + b y + c z + d = 0 in the camera frame and (a, b, c) upwards, which gives the vertical, too.
 
     Returns:
-        Ground. Where nobody stands in view and nothing is given, `up` is None and `reason` says so; where no
+        Ground. Where no standing person is in view and nothing is given, `up` is None and `reason` says so; where no
         feet are seen, `camera_height` is None.
 
     Raises:
@@ -195,7 +195,7 @@ class StanceCollector:
         return options if isinstance(options, Ground) else _Estimate(self.stances(), *options).ground()
 
     def stances(self) -> Stances | None:
-        """Of everybody, None if nobody was seen."""
+        """Of all people, None if there were none."""
         return Stances.joined(self._frames) if self._frames else None
 
 
@@ -206,9 +206,9 @@ class _Estimate:
         self, stances: Stances | None, pitch: float | None, roll: float | None, height: float | None
     ) -> None:
         self.stances, self.pitch, self.roll, self.height = stances, pitch, roll, height
-        nobody = np.zeros(0, int)
-        self.standing = nobody if stances is None else np.flatnonzero(stances.stands)
-        self.contacts = nobody if stances is None else np.flatnonzero(stances.shows_feet)
+        none = np.zeros(0, int)
+        self.standing = none if stances is None else np.flatnonzero(stances.stands)
+        self.contacts = none if stances is None else np.flatnonzero(stances.shows_feet)
 
     def ground(self) -> Ground:
         known = self.pitch is not None and (self.roll is not None or not len(self.standing))
@@ -216,7 +216,7 @@ class _Estimate:
             return Ground(
                 camera_height=self.height,
                 floor_source=None if self.height is None else "given",
-                reason=f"{self._nobody()}, so nothing shows which way is up: "
+                reason=f"{self._no_standing_person()}, so nothing shows which way is up: "
                 "give camera_pitch (and camera_roll), in degrees",
             )
         values, std, agreement = self._solve()
@@ -230,7 +230,7 @@ class _Estimate:
         if height is not None and height <= 0 and self.height is None:
             height, reason = None, "the feet seem to be above the camera, so the floor is not known: "
         elif height is None:
-            reason = "nobody who stands shows the feet, so the floor is not known: "
+            reason = "no standing person shows the feet, so the floor is not known: "
         return Ground(
             up_of(values[0], values[1]),
             height,
@@ -241,7 +241,7 @@ class _Estimate:
             reason=reason and f"{reason}give floor, the height of the camera over it in metres",
         )
 
-    def _nobody(self) -> str:
+    def _no_standing_person(self) -> str:
         count = 0 if self.stances is None else len(self.stances.axes)
         if not count:
             return "no people are seen"
