@@ -44,6 +44,7 @@ def folder(tmp_path, monkeypatch):
     images.mkdir(parents=True)
     for name in (images / "astronaut.jpg", tmp_path / "street.jpg"):
         shutil.copy(ROOT / "examples/images/astronaut.jpg", name)
+    shutil.copy(ROOT / "examples/images/group.jpg", images / "group.jpg")  # people who stand
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

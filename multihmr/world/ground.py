@@ -149,8 +149,8 @@ def estimate_ground(
             a x + b y + c z + d = 0 in the camera frame and (a, b, c) upwards, which gives the vertical, too.
 
     Returns:
-        Ground. Where no standing person is in view and nothing is given, `up` is None and `reason` says so; where no
-        feet are seen, `camera_height` is None.
+        Ground. Where no standing person is in view and nothing is given, `up` is None and `reason` says so;
+        where no feet are seen, `camera_height` is None.
 
     Raises:
         ValueError: an angle or the floor is out of range, or both a floor plane and angles are given.
