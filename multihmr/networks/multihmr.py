@@ -281,6 +281,10 @@ class MultiHMR(Network):
     def own_camera_source(self) -> str:
         return "assumed" if self.to_fov is None else "predicted"
 
+    def field_of_view(self, images_B3HW: Tensor) -> Tensor:
+        """(B,) field of view [rad] over the longer side of each window, as the network predicts it."""
+        return self._fov(self.backbone(images_B3HW).global_BD)
+
     def _fov(self, global_BD: Tensor) -> Tensor:
         if self.to_fov is None:
             return global_BD.new_full((global_BD.shape[0],), math.radians(DEFAULT_FOV_DEG))

@@ -102,6 +102,11 @@ class TrainConfig:
         0.0, "probability of camera effects: tone curves, sharpening, blur, vignetting, JPEG"
     )
     occlusion_prob: float = _flag(0.0, "probability of patches that occlude parts of people")
+    mirror_weight: float = _flag(
+        0.0,
+        "weight of the difference between the fields of view that are predicted for a picture without a "
+        "known camera and for its mirror image",
+    )
     workers: int = _flag(1, "data loading processes per training process")
     seed: int = _flag(0, "random seed of weights, sample order and augmentation")
     precision: str = _flag("bf16", "precision of the backbone: fp32, bf16 or fp16")

@@ -143,6 +143,7 @@ class MultiHMRLoss(nn.Module):
         """Normaliser of each term: the number of valid errors, or of peaks for heatmaps."""
         counts = {name: mask.sum() for name, mask in self.counted(true).items()}
         counts["detection"] = (true.heatmap_Bhw == 1).sum()
+        counts["mirror"] = (~true.known.camera_B).sum()
         if self.read_joints:
             everybody_PJ = true.everybody_BJ[true.centers.image_index_P][:, self.read_joints]
             counts["joint_heatmap"] = (self._joints_read(true) & everybody_PJ).sum()

@@ -121,7 +121,7 @@ def _run_steps(
     """Run the remaining steps; the last one is saved, also when a signal stops the run."""
     config, device = state.config, state.model.device
     out = Path(config.out)
-    wrapped = distributed.wrap(objective_of(state.model).to(device))
+    wrapped = distributed.wrap(objective_of(state.model, mirror_weight=config.mirror_weight).to(device))
     steps = batches(dataset, config, state.step, distributed, pinned=device.type == "cuda")
     saved_at, stopped = time.monotonic(), False
     with Logger(out, config, state.step, writes=distributed.is_main, bar=progress) as logger:
@@ -147,11 +147,19 @@ def _run_steps(
 
 
 class Objective(nn.Module):
-    """Weighted loss terms of a batch, by name: the network at the true head cells against the targets."""
+    """Weighted loss terms of a batch, by name: the network at the true head cells against the targets.
 
-    def __init__(self, model: Network) -> None:
+    Args:
+        model: to train.
+        mirror_weight: as in TrainConfig.
+    """
+
+    model: Any
+
+    def __init__(self, model: Network, *, mirror_weight: float = 0.0) -> None:
         super().__init__()
         self.model = model
+        self.mirror_weight = mirror_weight
         self.dependencies = Dependencies(model.body.topology)
         self.criterion = MultiHMRLoss(model.body, model.config.image_size, model.config.read_joints)
 
@@ -163,13 +171,34 @@ class Objective(nn.Module):
     ) -> dict[str, Tensor]:
         """true: `self.targets(batch)`, if computed already; counts: as for `MultiHMRLoss.forward`."""
         true = true or self.targets(batch)
-        pred = self.model(batch.images_B3HW(), batch.K_B33, centers=true.centers)
-        return self.criterion(pred, true, counts)
+        counts = counts or self.criterion.counts(true)
+        images_B3HW = batch.images_B3HW()
+        pred = self.model(images_B3HW, batch.K_B33, centers=true.centers)
+        terms = self.criterion(pred, true, counts)
+        if self.mirror_weight:
+            unknown_B = ~true.known.camera_B
+            errors_B = self._mirror_errors(images_B3HW[unknown_B], pred.fov_B[unknown_B])
+            terms["mirror"] = self.mirror_weight * errors_B.sum() / counts["mirror"].clamp(min=1)
+        return terms
+
+    def _mirror_errors(self, images_B3HW: Tensor, fov_B: Tensor) -> Tensor:
+        """(B,) how far the fields of view of pictures and of their mirror images are apart [log]."""
+        if not len(images_B3HW):
+            return fov_B.log()  # empty, and connected to the network
+        return (fov_B.log() - self.model.field_of_view(images_B3HW.flip(-1)).log()).abs()
 
 
-def objective_of(model: Network) -> nn.Module:
-    """The training objective of a model's family."""
-    return GLNetObjective(model) if isinstance(model, GLNet) else Objective(model)
+def objective_of(model: Network, *, mirror_weight: float = 0.0) -> nn.Module:
+    """The training objective of a model's family.
+
+    Raises:
+        ValueError: `mirror_weight` is given for a network that predicts no field of view.
+    """
+    if isinstance(model, GLNet):
+        if mirror_weight:
+            raise ValueError("--mirror-weight is for networks that predict the camera; GLNet is given one")
+        return GLNetObjective(model)
+    return Objective(model, mirror_weight=mirror_weight)
 
 
 SINGLE_PROCESS = Distributed()

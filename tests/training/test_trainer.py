@@ -235,3 +235,48 @@ def test_what_nobody_moved_is_said_of_the_weights(toy_sample, tmp_path):
     assert state.unmoved_names() == ("spine", "head")
     trainer.export(state, tmp_path / "weights.safetensors")
     assert state.model.config.unpredicted == ("spine", "head")
+
+
+def unknown_camera(sample):
+    return replace(sample, K=np.full((3, 3), np.nan, np.float32))
+
+
+@pytest.mark.slow
+def test_mirror_weight_teaches_one_field_of_view_for_a_picture_and_its_mirror_image(toy_sample):
+    state = state_of(steps=30, lr=3e-3, warmup=1, mirror_weight=1.0)
+    objective = Objective(state.model, mirror_weight=1.0)
+    lopsided = toy_sample(0, 0)
+    lopsided.image[:, :32] = np.random.default_rng(0).integers(0, 256, lopsided.image[:, :32].shape)
+    batch = collate([unknown_camera(lopsided)])
+    images = batch.images_B3HW()
+
+    def apart() -> float:
+        fov = state.model.field_of_view(torch.cat([images, images.flip(-1)])).log()
+        return float((fov[0] - fov[1]).abs())
+
+    torch.nn.init.normal_(state.model.to_fov[2].weight, std=20.0)
+    with torch.no_grad():
+        before = apart()
+    terms = train_step(state, objective, [batch])
+    assert terms["mirror"] == pytest.approx(before, rel=1e-2)
+    for _ in range(29):
+        train_step(state, objective, [batch])
+    with torch.no_grad():
+        assert apart() < before / 3
+
+
+@pytest.mark.slow
+def test_known_cameras_have_no_mirror_loss(toy_sample):
+    state = state_of()
+    terms = train_step(state, Objective(state.model, mirror_weight=1.0), [collate([toy_sample()])])
+    assert terms["mirror"] == 0
+    mixed = collate([toy_sample(), unknown_camera(toy_sample(1, 0)), unknown_camera(toy_sample(2, 0))])
+    whole = train_step(state_of(), Objective(state_of().model, mirror_weight=1.0), [mixed])
+    assert whole["mirror"] > 0
+
+
+def test_mirror_weight_needs_a_network_that_predicts_the_camera():
+    from toys import tiny_glnet
+
+    with pytest.raises(ValueError, match="--mirror-weight is for networks that predict the camera"):
+        trainer.objective_of(tiny_glnet(), mirror_weight=1.0)
