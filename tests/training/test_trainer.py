@@ -254,11 +254,11 @@ def test_mirror_weight_teaches_one_field_of_view_for_a_picture_and_its_mirror_im
         fov = state.model.field_of_view(torch.cat([images, images.flip(-1)])).log()
         return float((fov[0] - fov[1]).abs())
 
-    torch.nn.init.normal_(state.model.to_fov[2].weight, std=20.0)
+    torch.nn.init.normal_(state.model.to_fov[2].weight, std=3.0)
     with torch.no_grad():
         before = apart()
     terms = train_step(state, objective, [batch])
-    assert terms["mirror"] == pytest.approx(before, rel=1e-2)
+    assert terms["mirror"] == pytest.approx(before, rel=0.05)
     for _ in range(29):
         train_step(state, objective, [batch])
     with torch.no_grad():
