@@ -11,6 +11,8 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Sequence
+from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ import torch
 from torch import Tensor
 
 from .._version import __version__
+from ..networks import backbones
 from ..networks.backbones.base import Backbone, Features
 from ..networks.base import Network
 from ..storage.atomic import atomic_path
@@ -27,6 +30,7 @@ from .cuda_graphs import RECORDED, CudaGraphRuntime
 from .eager import EagerRuntime, ExternalBackbone, Runtime, with_backbone
 from .export import write_onnx
 from .int8 import quantized
+from .openvino_cache import compiled_graph, digest_of_files
 from .optional_imports import needed
 from .trace import trace_backbone
 
@@ -104,7 +108,9 @@ def _onnxruntime(network: Network, folder: Path, calibrate: object) -> Callable[
 
 
 def _openvino(network: Network, folder: Path, calibrate: object) -> Callable[[Tensor], Features]:
-    return _features(network.backbone, _openvino_run(network, _stored(network, folder)))
+    return _features(
+        network.backbone, _openvino_run(network, lambda: _stored(network, folder), folder, _key(network))
+    )
 
 
 def _openvino_int8(
@@ -121,7 +127,8 @@ def _openvino_int8(
             "backend 'openvino-int8' must see pictures once, to know how large numbers get: "
             "load_model(..., backend='openvino-int8', calibrate='FOLDER') with some hundred of your kind"
         )
-    return _features(network.backbone, _openvino_run(network, file))
+    name = f"{file.stem}-{digest_of_files(file, file.with_suffix('.bin'))}"
+    return _features(network.backbone, _openvino_run(network, lambda: file, folder, name))
 
 
 BACKENDS: dict[str, Callable[..., Callable[[Tensor], Features]]] = {
@@ -133,16 +140,13 @@ BACKENDS: dict[str, Callable[..., Callable[[Tensor], Features]]] = {
 """name -> what makes, of (network, folder, calibrate), a function from windows to features."""
 
 
-def _openvino_run(network: Network, file: Path) -> Run:
+def _openvino_run(network: Network, source: Callable[[], Path], folder: Path, name: str) -> Run:
+    """`source` makes the graph's file, `name` changes with what the graph depends on."""
     half = network.backbone.half_dtype
     if half not in PRECISIONS:
         raise ValueError(f"OpenVINO computes in float32 or bfloat16 on a CPU, got dtype={half}")
-    settings = {
-        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-        "INFERENCE_PRECISION_HINT": PRECISIONS[half],
-        "PERFORMANCE_HINT": "LATENCY",
-    }
-    compiled = needed("openvino").Core().compile_model(str(file), "CPU", settings)
+    settings = {"INFERENCE_PRECISION_HINT": PRECISIONS[half], "PERFORMANCE_HINT": "LATENCY"}
+    compiled = compiled_graph(source, folder, name, settings, threads=torch.get_num_threads())
     return lambda pixels: list(compiled([pixels], share_inputs=True).values())
 
 
@@ -174,11 +178,18 @@ def _stored(network: Network, folder: Path) -> Path:
 
 def _key(network: Network) -> str:
     """A name that changes with everything that the graph depends on."""
-    known = hashlib.sha256(f"{__version__} {torch.__version__} {network.config}".encode())
+    known = hashlib.sha256(f"{__version__} {torch.__version__} {_code()} {network.config}".encode())
     for name, value in network.backbone.state_dict().items():
         known.update(name.encode())
         known.update(value.detach().cpu().contiguous().numpy().tobytes())
     return f"{type(network.backbone).__name__.lower()}-{network.config.image_size}-{known.hexdigest()[:16]}"
+
+
+@cache
+def _code() -> str:
+    """Digest of the code that is traced: in development it changes while the version stays."""
+    folders = (Path(backbones.__file__).parent, Path(__file__).parent)
+    return digest_of_files(*sorted(chain.from_iterable(folder.glob("*.py") for folder in folders)))
 
 
 def _first_line(error: Exception) -> str:

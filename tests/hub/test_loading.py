@@ -577,9 +577,15 @@ def test_the_hub_repository_of_a_release_may_hold_the_pt_only(
 
 def test_a_backbone_of_timm_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)  # type: ignore[arg-type]
-    for name, size in (("dinov2_vits14", 56), ("hrnet_w32", 64)):
-        with pytest.raises(ImportError, match=rf"{name} needs timm: pip install 'multihmr\[timm\]'"):
-            create_backbone(name, image_size=size)
+    asked: tuple[tuple[str, int, Any], ...] = (
+        ("hrnet_w32", 64, False),
+        ("dinov2_vits14", 56, True),
+        ("dinov2_vits14", 56, "imagenet"),
+    )
+    for name, size, pretrained in asked:
+        with pytest.raises(ImportError, match=rf"{name}.* needs timm: pip install 'multihmr\[timm\]'"):
+            create_backbone(name, image_size=size, pretrained=pretrained)
+    create_backbone("dinov2_vits14", image_size=56)
     create_backbone("hybrid_lite0", image_size=64)  # of the bundled models
 
 

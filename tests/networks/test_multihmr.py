@@ -173,7 +173,7 @@ def test_a_vit_starts_from_imagenet_with_its_own_pixels(monkeypatch):
 
     monkeypatch.setattr(timm, "create_model", create_random)
     backbone = create_backbone("dinov2_vits14", image_size=28, pretrained="imagenet").eval()
-    name, pretrained, source = made[1]
+    name, pretrained, source = made[0]
     assert (name, pretrained) == ("vit_small_patch16_224.augreg_in21k_ft_in1k", True)
     picture = torch.rand(1, 3, 28, 28)
     expected = source.eval().forward_features((picture - 0.5) / 0.5)

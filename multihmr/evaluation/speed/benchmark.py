@@ -1,4 +1,4 @@
-"""Benchmark of speed: predictions end to end and by stages, beside timm's bare backbone in the same run.
+"""Benchmark of speed: predictions end to end and by stages, beside a bare backbone in the same run.
 
 A machine's speed drifts (other processes, heat, clock), so nothing is compared across runs: every round times
 every candidate once, in an order drawn anew, and a ratio is the median of the ratios within rounds. A timed
@@ -139,7 +139,7 @@ def bench(
         configs: models on one device, as `speed.models.configs` gives them, or by name.
         plan: whose sizes, precisions and backends are ignored: the configs have their own.
         image: what `predict` takes; None is noise of 640x480 as an array, so nothing is decoded.
-        reference: name and function to divide by; None is the bare forward of timm's DINOv2 ViT-S/14 at 448.
+        reference: name and function to divide by; None is the bare forward of DINOv2's ViT-S/14 at 448.
     """
     plan = plan or Plan()
     if isinstance(configs, Mapping):

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,8 +14,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from ...humans import Humans
+from ...networks.backbones.timm_backbones import create_backbone
 
-REFERENCE = "vit_small_patch14_dinov2"  # timm's name of DINOv2 ViT-S/14; random weights are as fast
+REFERENCE = "dinov2_vits14"  # random weights are as fast
 REFERENCE_SIZE = 448
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _SAME_PERSON = 1 / 3  # of the longer side of a box: how far joints may lie apart, on average, in the picture
@@ -70,20 +70,13 @@ def seconds_of(call: Callable[[], object], device: torch.device) -> float:
 def bare_backbone(
     device: torch.device, name: str = REFERENCE, size: int = REFERENCE_SIZE
 ) -> tuple[str, Callable[[], object]]:
-    """The forward of a timm model on one picture already on the device, float32, random weights."""
-    try:
-        import timm
-    except ImportError as error:
-        raise ImportError(
-            "the benchmark compares with timm's DINOv2 ViT-S: pip install 'multihmr[timm]'"
-        ) from error
-
-    network: Any = timm.create_model(name, img_size=size, num_classes=0).to(device).eval()
+    """The forward of DINOv2 on one picture already on the device, float32, random weights."""
+    network = create_backbone(name, image_size=size).to(device).eval()
     pixels = torch.rand(1, 3, size, size, device=device)
 
     @torch.inference_mode()
     def forward() -> object:
-        return network.forward_features(pixels)
+        return network.extract(pixels)
 
     return f"bare {name} {size} float32", forward
 

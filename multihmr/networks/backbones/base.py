@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import importlib
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -60,3 +61,11 @@ class Backbone(nn.Module):
     def extract(self, images_B3HW: Tensor) -> Features:
         """Of normalised pictures, at any precision."""
         raise NotImplementedError
+
+
+def needed_timm(what: str) -> Any:
+    """The package timm, which `what` needs; ImportError with what to install where it is missing."""
+    try:
+        return importlib.import_module("timm")
+    except ImportError as error:
+        raise ImportError(f"{what} needs timm: pip install 'multihmr[timm]'") from error

@@ -1,84 +1,17 @@
-"""Backbones by name; ViT (DINOv2) and HRNet through timm: images to a feature grid and a global feature."""
+"""Backbones by name; HRNet through timm: images to a feature grid and a global feature."""
 
 from __future__ import annotations
 
-import importlib
-from typing import Any, ClassVar
+from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..configs import MOVENETS
-from .base import Backbone, Features
+from .base import Backbone, Features, needed_timm
+from .dinov2 import IMAGENET_MEAN, IMAGENET_STD, DINOv2
 from .hybrid import HYBRIDS, Hybrid
 from .movenet import HybridMoveNet
-
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-
-class DINOv2(Backbone):
-    """ViT-S/B/L-14 of DINOv2 without registers, through timm; `image_size` fixes its position table."""
-
-    patch = 14
-    vit: Any
-    TIMM_NAMES: ClassVar[dict[str, str]] = {
-        "dinov2_vits14": "vit_small_patch14_dinov2",
-        "dinov2_vitb14": "vit_base_patch14_dinov2",
-        "dinov2_vitl14": "vit_large_patch14_dinov2",
-    }
-
-    def __init__(self, name: str, *, image_size: int, pretrained: bool | str = False) -> None:
-        super().__init__(IMAGENET_MEAN, IMAGENET_STD)
-        timm = needed_timm(name)
-        self.vit = timm.create_model(
-            self.TIMM_NAMES[name],
-            pretrained=pretrained is True,
-            num_classes=0,
-            img_size=image_size,
-            dynamic_img_size=True,
-        )
-        self.width = self.vit.embed_dim
-        if pretrained == "imagenet":
-            self._load_imagenet(name, image_size)
-
-    @torch.no_grad()
-    def _load_imagenet(self, name: str, image_size: int) -> None:
-        """The weights of a ViT/16 that learned the classes of ImageNet-21k, patches resampled to 14 pixels.
-
-        Steiner et al., "How to train your ViT?", TMLR 2022. That ViT has no scales of layers, and saw pixels
-        in [-1, 1].
-        """
-        timm = needed_timm(name)
-        source = timm.create_model(
-            self.TIMM_NAMES[name].replace("14_dinov2", "16_224.augreg_in21k_ft_in1k"),
-            pretrained=True,
-            num_classes=0,
-            img_size=image_size,
-            patch_size=self.patch,
-        )
-        weights = {
-            key: torch.ones_like(value) for key, value in self.vit.state_dict().items() if ".ls" in key
-        }
-        self.vit.load_state_dict(weights | source.state_dict())
-        patches = self.vit.patch_embed.proj
-        patches.bias += (patches.weight * (self.mean - 0.5) / 0.5).sum((1, 2, 3))
-        patches.weight *= self.std / 0.5
-
-    def extract(self, images_B3HW: Tensor) -> Features:
-        height, width = images_B3HW.shape[-2] // self.patch, images_B3HW.shape[-1] // self.patch
-        tokens_BND = self.vit.forward_features(images_B3HW)
-        grid_BDhw = tokens_BND[:, 1:].transpose(1, 2).unflatten(2, (height, width))
-        return Features(grid_BDhw, tokens_BND[:, 0])
-
-
-def needed_timm(backbone: str) -> Any:
-    """The package timm; ImportError with what to install where it is missing."""
-    try:
-        return importlib.import_module("timm")
-    except ImportError as error:
-        raise ImportError(f"the backbone {backbone} needs timm: pip install 'multihmr[timm]'") from error
-
 
 HRNETS = ("hrnet_w32", "hrnet_w48")
 
@@ -94,7 +27,7 @@ class HRNet(Backbone):
 
     def __init__(self, name: str, *, pretrained: bool = False) -> None:
         super().__init__(IMAGENET_MEAN, IMAGENET_STD)
-        timm = needed_timm(name)
+        timm = needed_timm(f"the backbone {name}")
         self.stem = timm.create_model(
             name, pretrained=pretrained, features_only=True, feature_location="", out_indices=(1, 2, 3, 4)
         )
