@@ -93,6 +93,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         metavar="NAMES",
         help="names of bones in .glb and .bvh: mixamo, vrm, smplx (default: the body's own)",
     )
+    parser.add_argument(
+        "--rest",
+        choices=("t-pose", "a-pose"),
+        help="rest pose of .glb and .bvh, for retargeting (default: the body's own)",
+    )
     world_flags(parser)
     output_flags(parser)
     smplx_flag(parser)
@@ -284,6 +289,7 @@ def _write(
     )
     if ground is not None:
         metadata["world"] = ground.to_dict()
-    options = {"body": model.body, "bones": args.bones, "metadata": metadata, "ground": ground}
+    options = {"body": model.body, "bones": args.bones, "rest": args.rest}
+    options |= {"metadata": metadata, "ground": ground}
     write_tracks(tracks, out, args.format, **options)
     return tracks

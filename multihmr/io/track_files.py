@@ -27,6 +27,7 @@ def write_tracks(
     *,
     body: Any = None,
     bones: str | Mapping[str, str] | None = None,
+    rest: str | None = None,
     metadata: Mapping[str, Any] | None = None,
     ground: Ground | None = None,
 ) -> list[Path]:
@@ -37,6 +38,7 @@ def write_tracks(
     Args:
         body: the one that the tracks were predicted with; None loads it by its name.
         bones: names of bones in .glb and .bvh, as in `save`.
+        rest: rest pose of .glb and .bvh, as in `save`.
         metadata: where the people come from; written into .npz and .glb, which can hold it.
         ground: people of .glb and .bvh stand upright on its floor, if the vertical is known.
     """
@@ -53,12 +55,12 @@ def write_tracks(
             written.append(save_track(track, stem.with_suffix(".npz")))
         if "bvh" in formats:
             written.append(stem.with_suffix(".bvh"))
-            save(track, written[-1], bones=bones, body=body, ground=ground)
+            save(track, written[-1], bones=bones, body=body, rest=rest, ground=ground)
     if "mot" in formats:
         written.append(write_text(folder / TRACK_FORMATS["mot"], "".join(mot_lines(tracks))))
     if "glb" in formats and tracks:
         written.append(folder / TRACK_FORMATS["glb"])
-        save(list(tracks), written[-1], bones=bones, body=body, ground=ground)
+        save(list(tracks), written[-1], bones=bones, body=body, rest=rest, ground=ground)
     for path in written if metadata else ():
         add_metadata(path, metadata or {})
     return written

@@ -293,8 +293,8 @@ def command(film, tmp_path, monkeypatch) -> Callable[..., tuple[int, StandIn]]:
 
 @pytest.mark.slow
 def test_the_command_writes_every_file(command, tmp_path, capsys, monkeypatch):
-    def save(people: Any, path: Path, *, bones: str | None, body: ToyBody) -> None:
-        path.write_text(f"{len(people)} {bones} {body.name}", encoding="utf-8")
+    def save(people: Any, path: Path, *, bones: str | None, body: ToyBody, rest: str | None) -> None:
+        path.write_text(f"{len(people)} {bones} {body.name}{rest or ''}", encoding="utf-8")
 
     monkeypatch.setattr("multihmr.io.save.save", save)  # the toy body has no rig
     assert command("--bones", "mixamo")[0] == 0
@@ -305,6 +305,8 @@ def test_the_command_writes_every_file(command, tmp_path, capsys, monkeypatch):
     assert len(load_track(out / "person_002.npz", ToyBody())) == 20
     assert [frame.image.pixels.shape for frame in open_video(out / "overlay.mp4")] == [(48, 64, 3)] * 20
     assert (out / "people.glb").read_text(encoding="utf-8") == "2 mixamo toy"
+    assert command("--format", "glb", "--rest", "t-pose")[0] == 0
+    assert (out / "people.glb").read_text(encoding="utf-8") == "2 None toyt-pose"
     lines = [line.split(",") for line in (out / "tracks.txt").read_text(encoding="utf-8").splitlines()]
     assert [line[:2] for line in lines[:3]] == [["1", "1"], ["1", "2"], ["2", "1"]]
     assert {len(line) for line in lines} == {10}
