@@ -293,7 +293,7 @@ def command(film, tmp_path, monkeypatch) -> Callable[..., tuple[int, StandIn]]:
 
 @pytest.mark.slow
 def test_the_command_writes_every_file(command, tmp_path, capsys, monkeypatch):
-    def save(people: Any, path: Path, *, bones: str | None, body: ToyBody, rest: str | None) -> None:
+    def save(people: Any, path: Path, *, bones: Any, body: ToyBody, rest: Any, ground: Any) -> None:
         path.write_text(f"{len(people)} {bones} {body.name}{rest or ''}", encoding="utf-8")
 
     monkeypatch.setattr("multihmr.io.save.save", save)  # the toy body has no rig
