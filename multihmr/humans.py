@@ -21,6 +21,7 @@ from .bodies.topology import Topology, _frozen
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+    from rerun import RecordingStream
     from trimesh import Scene
 
     from .bodies.measurements import Measurements
@@ -614,6 +615,40 @@ class Humans:
         from .io.records import humans_to_supervision
 
         return humans_to_supervision(self, keypoints, masks=masks)
+
+    def to_rerun(
+        self,
+        image: Any = None,
+        *,
+        recording: RecordingStream | None = None,
+        frame: int | None = None,
+        time: float | None = None,
+        keypoints: str | None = "coco17",
+    ) -> RecordingStream:
+        """Log the people, the camera and the image to Rerun (https://rerun.io), and return the recording.
+
+        Entities: "world/people/person_1" (mesh, keypoints, skeleton), "world/camera" (pinhole, image, boxes),
+        "world/tracks/person_1" and "distance_m/person_1"; in metres, x right, y down, z forward.
+
+        Args:
+            image: what predict was given; None logs no image.
+            recording: the rerun.RecordingStream to log to; None takes the active one (`rerun.init`), else a
+                new one, which keeps what is logged until `.save("people.rrd")` or `.spawn()`.
+            frame: number on the timeline "frame"; for videos, call this for each frame with one recording.
+            time: seconds on the timeline "time".
+            keypoints: the set whose points are logged; None, or one that the body does not have: none.
+
+        Raises:
+            ImportError: rerun-sdk is not installed.
+            ValueError: the image has not the size of the one in which the people were found.
+
+        Examples:
+            >>> recording = humans.to_rerun("street.jpg")
+            >>> recording.save("street.rrd")
+        """
+        from .visualization.rerun_recording import humans_to_rerun
+
+        return humans_to_rerun(self, image, recording=recording, frame=frame, time=time, keypoints=keypoints)
 
     def save(
         self,

@@ -24,7 +24,11 @@ from multihmr.model import Model, TopDownModel
 PICTURE = Path(__file__).parents[1] / "examples/images/group.jpg"
 DEPRECATED = {"Humans.to"}
 # needs a package that not everybody installs -> its name
-PACKAGES = {"Humans.to_supervision": "supervision", "Humans.to_pandas": "pandas"}
+PACKAGES = {
+    "Humans.to_supervision": "supervision",
+    "Humans.to_pandas": "pandas",
+    "Humans.to_rerun": "rerun",
+}
 UNITS = re.compile(r"pixels?\b|metres?\b|\[m\]|degrees?\b|radians?\b|\[0, 1\]|0 to 1|\bRGB\b|bool")
 
 

@@ -153,6 +153,20 @@ def known_heights(text: str) -> float | dict[int, float]:
         ) from None
 
 
+def rerun_flags(parser: argparse.ArgumentParser, file: str) -> None:
+    """--rerun and --rerun-viewer; `file`: what is written."""
+    parser.add_argument(
+        "--rerun",
+        action="store_true",
+        help=f"also write {file}, a recording for the Rerun viewer; needs multihmr[rerun] (default: none)",
+    )
+    parser.add_argument(
+        "--rerun-viewer",
+        action="store_true",
+        help="show the people in the window of the Rerun viewer while they are found (default: not)",
+    )
+
+
 def prediction_options(args: argparse.Namespace) -> dict[str, Any]:
     """The flags that `Model.predict_batch` and `predict_video` take."""
     return {name: getattr(args, name) for name in ("K", "fov", "threshold", "tiles")}

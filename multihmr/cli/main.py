@@ -24,6 +24,7 @@ COMMANDS = {
     "predict": "predict the people in images and write them to files",
     "fit": "fit meshes to people whose keypoints are known, and write them as predict and train need them",
     "video": "track the people of videos and write them to files",
+    "live": "people of a camera or stream as they move, in the browser and sent to other programs",
     "models": "list the models that are known by name",
     "convert": "turn an official checkpoint into one of ours",
     "export": "write a model as one file for other programs: ONNX, OpenVINO, torch.export",
@@ -119,6 +120,16 @@ def clean(text: str) -> str:
 def plural(count: int, noun: str, many: str | None = None) -> str:
     """ "1 frame", "2 frames"; `many` for nouns that do not add an s ("people")."""
     return f"{count} {noun if count == 1 else many or noun + 's'}"
+
+
+def open_rerun(args: argparse.Namespace) -> Any:
+    """The Rerun viewer that --rerun-viewer asks for, or None; with --rerun alone, that rerun-sdk is there."""
+    if not (args.rerun or args.rerun_viewer):
+        return None
+    from ..visualization.rerun_recording import Viewer, rerun_module
+
+    rerun_module()
+    return Viewer() if args.rerun_viewer else None
 
 
 def people_text(count: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 import time
@@ -26,12 +27,22 @@ from .arguments import (
     model_name,
     output_flags,
     prediction_options,
+    rerun_flags,
     smplx_flag,
     tiles_flag,
     wants_world,
     world_flags,
 )
-from .main import EXPECTED, clean, fail, format_error, people_text, plural, progress_bar
+from .main import (
+    EXPECTED,
+    clean,
+    fail,
+    format_error,
+    open_rerun,
+    people_text,
+    plural,
+    progress_bar,
+)
 
 if TYPE_CHECKING:
     from ..humans import Humans
@@ -58,6 +69,7 @@ FORMATS = {
     "usda": ".usda",
     "usdc": ".usdc",
     "usdz": ".usdz",
+    "rrd": ".rrd",
 }
 DEFAULT_FORMATS = "overlay,glb,npz,json"
 
@@ -100,6 +112,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="how tall people are, in metres, which fixes size and distance: one height for all, or by "
         "number, nearest first: 1=1.80,3=1.65 (default: predicted)",
     )
+    rerun_flags(parser, "NAME.rrd")
     output_flags(parser)
     smplx_flag(parser)
     model_flags(parser)
@@ -114,10 +127,13 @@ def run(args: argparse.Namespace) -> int:
 
     check_options(args.fov, args.threshold, args.max_people, args.tiles)
     estimate_ground([], **ground_options(args))  # its numbers are checked before any work
+    if args.rerun and "rrd" not in args.format:
+        args.format = [*args.format, "rrd"]
+    viewer = open_rerun(args)
     index = ResultIndex(args.out)
     found = image_files.find_images(args.paths, recursive=not args.no_recursive, skip=index.outputs())
     asked = len(found.images) + len(found.bad)
-    run = _Run(args, index, bad=list(found.bad))
+    run = _Run(args, index, bad=list(found.bad), viewer=viewer)
     if found.images:
         from ..model import load_model
 
@@ -143,8 +159,11 @@ def run(args: argparse.Namespace) -> int:
 class _Run:
     """One run over many images: what is done, what failed, and the index of the results."""
 
-    def __init__(self, args: argparse.Namespace, index: ResultIndex, bad: list[tuple[str, str]]) -> None:
-        self.args, self.index, self.bad = args, index, bad
+    def __init__(
+        self, args: argparse.Namespace, index: ResultIndex, bad: list[tuple[str, str]], viewer: Any = None
+    ) -> None:
+        self.args, self.index, self.bad, self.viewer = args, index, bad, viewer
+        self.recording: Any = None  # for the viewer
         self.done = self.skipped = self.people = self.empty = 0
         self.seconds = 0.0
         self._printing = not args.quiet
@@ -168,14 +187,24 @@ class _Run:
         metadata = provenance("", model_name(args), model_fingerprint(model), options, threshold=threshold)
         bar = progress_bar(args, images, unit="picture")
         bar.disable = bar.disable or len(images) == 1
+        with contextlib.ExitStack() as stack:
+            if self.viewer is not None:
+                from ..visualization.rerun_recording import record
+
+                self.recording = stack.enter_context(record(viewer=self.viewer))
+            self._predict_each(model, bar, names, metadata)
+        self.seconds = time.monotonic() - start
+
+    def _predict_each(
+        self, model: Model, bar: Iterable[Any], names: Mapping[Any, str], metadata: Mapping[str, Any]
+    ) -> None:
         for path in bar:
-            row = metadata | {"source": str(path) if isinstance(path, Path) else shorten(path)}
+            row = dict(metadata) | {"source": str(path) if isinstance(path, Path) else shorten(path)}
             try:
                 self._predict_one(model, path, names[path], row)
             except EXPECTED as error:
                 self.bad.append((shorten(str(path)), format_error(error)))
                 self.index.add({"input": row["source"], "error": format_error(error)})
-        self.seconds = time.monotonic() - start
 
     def _predict_one(self, model: Model, path: Path | str, name: str, metadata: dict[str, Any]) -> None:
         """Predict one image and write its files, unless that was done before."""
@@ -191,6 +220,8 @@ class _Run:
         image = load_image(read_stdin() if path == STDIN else path)
         options = {key: getattr(args, key) for key in ("fov", "threshold", "max_people", "tiles")}
         humans = model.predict(image, args.K, **options)
+        if self.recording is not None:
+            humans.to_rerun(image, recording=self.recording, frame=self.done)
         if args.known_heights is not None and len(humans):
             humans = humans.with_heights(args.known_heights, body=model.body)
         ground = humans.ground(**ground_options(args)) if wants_world(args) else None
@@ -288,6 +319,12 @@ def write_results(
         target = stem.with_name(stem.name + FORMATS[form])
         if form.startswith("overlay"):
             _write_image(humans.draw(image, ground=ground), target)
+            written.append(target)
+        elif form == "rrd":
+            from ..visualization.rerun_recording import record
+
+            with record(target) as recording:
+                humans.to_rerun(image, recording=recording)
             written.append(target)
         elif form == "bvh":
             for number in range(len(humans)):

@@ -26,14 +26,25 @@ from .arguments import (
     model_name,
     output_flags,
     prediction_options,
+    rerun_flags,
     smplx_flag,
     tiles_flag,
     wants_world,
     world_flags,
 )
-from .main import EXPECTED, clean, fail, format_error, people_text, plural, progress_bar
+from .main import (
+    EXPECTED,
+    clean,
+    fail,
+    format_error,
+    open_rerun,
+    people_text,
+    plural,
+    progress_bar,
+)
 
 if TYPE_CHECKING:
+    from ..humans import Humans
     from ..model import Model
     from ..video.frame import Video
     from ..video.prediction_cache import PredictionCache
@@ -47,6 +58,7 @@ FORMATS = {
     "glb": "people.glb",
     "bvh": "person_001.bvh ...",
 }
+MORE_FORMATS = {"rrd": "people.rrd"}  # written only where they are asked for
 RENAMED_FLAGS = {"--frames": "--count"}
 LOOKAHEAD = 300  # frames: results are not needed at once, and shapes become more certain
 
@@ -68,9 +80,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--format",
-        type=formats(FORMATS),
+        type=formats(FORMATS | MORE_FORMATS),
         default=",".join(FORMATS),
-        help=f"of {','.join(FORMATS)} (default: all)",
+        help=f"of {','.join(FORMATS | MORE_FORMATS)} (default: %(default)s)",
     )
     camera_flags(parser, "of the video")
     parser.add_argument(
@@ -99,6 +111,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="rest pose of .glb and .bvh, for retargeting (default: the body's own)",
     )
     world_flags(parser)
+    rerun_flags(parser, "people.rrd")
     output_flags(parser)
     smplx_flag(parser)
     model_flags(parser)
@@ -109,6 +122,9 @@ def run(args: argparse.Namespace) -> int:
     """Predict, track and write each video; problems of the videos are listed at the end."""
     sources = find_sources(args.sources)
     check_options(args)
+    if args.rerun and "rrd" not in args.format:
+        args.format = [*args.format, "rrd"]
+    args.viewer = open_rerun(args)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         code = _run_all(sources, args)
@@ -275,6 +291,8 @@ def _write(
     if "overlay" in args.format:
         sound = Path(video.name) if Path(video.name).is_file() and not args.no_sound else None
         people = write_overlay(video, people, out / FORMATS["overlay"], sound=sound)
+    if "rrd" in args.format or args.viewer is not None:
+        people = _recorded(video, people, out, args)
     bar = progress_bar(args, people, total=len(times), unit="frame", desc="track and draw")
     tracks = collect(bar, video.fps, times=times)
     ground = stances.ground(**ground_options(args)) if wants_world(args) else None
@@ -293,3 +311,16 @@ def _write(
     options |= {"metadata": metadata, "ground": ground}
     write_tracks(tracks, out, args.format, **options)
     return tracks
+
+
+def _recorded(
+    video: Video, people: Iterator[Humans], out: Path, args: argparse.Namespace
+) -> Iterator[Humans]:
+    """The people of each frame unchanged, logged to Rerun."""
+    from ..visualization.rerun_recording import record
+
+    path = out / MORE_FORMATS["rrd"] if "rrd" in args.format else None
+    with record(path, args.viewer) as recording:
+        for humans, frame in zip(people, video, strict=False):
+            humans.to_rerun(frame.image, recording=recording, frame=frame.number, time=frame.time)
+            yield humans

@@ -26,14 +26,14 @@ def humans_to_json(humans: Humans) -> bytes:
         "camera": {"K": _rounded(humans.K, 3), "source": humans.K_source},
         "body": humans.body,
         "unpredicted": list(humans.unpredicted),
-        "people": [_person(person) for person in humans],
+        "people": [person_record(person) for person in humans],
     }
     text = json.dumps(content, indent=1, allow_nan=False)
     on_one_line = re.sub(r"\[\s+([-+.,\de\s]+?)\s+\]", lambda match: f"[{' '.join(match[1].split())}]", text)
     return on_one_line.encode()
 
 
-def _person(human: Humans) -> dict[str, Any]:
+def person_record(human: Humans) -> dict[str, Any]:
     """Score, places, parameters and joints of one person, by name."""
     topology = human.topology
     person: dict[str, Any] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 
@@ -19,6 +20,16 @@ def repository_cache() -> Path | None:
     """Where files of Hub repositories lie: hub/ in $MULTIHMR_HOME; None leaves it to huggingface_hub."""
     home = os.environ.get("MULTIHMR_HOME")
     return Path(home).expanduser() / "hub" if home else None
+
+
+def settings_folder() -> Path:
+    """Where programs keep what their user chose: ~/.config, or what the platform has for it."""
+    home = Path.home()
+    if sys.platform == "darwin":
+        return home / "Library" / "Application Support"
+    if sys.platform == "win32":
+        return home / "AppData" / "Roaming"
+    return Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config")
 
 
 def bundled_file(file: str) -> Path:

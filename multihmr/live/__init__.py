@@ -1,0 +1,1 @@
+"""People of a camera or stream as they move, sent to other programs: `multihmr live`."""
