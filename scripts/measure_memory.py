@@ -6,9 +6,9 @@
 A film of noise is encoded and pictures are written into a temporary folder. `predict_video` and
 `predict_many` run over them with a stand-in for the network that predicts two people in every image.
 
---live SECONDS instead reads the example film, which ffmpeg sends over and over by HTTP, with
-the bundled model and all outputs of `multihmr live`: the page with a browser that looks, JSON lines, a WebSocket
-with a client, OSC, and VMC.
+--live SECONDS instead reads the example film, which ffmpeg sends by HTTP over and over, with the bundled
+model and all outputs of `multihmr live`: the page with a browser that looks, JSON lines, a WebSocket with a
+client, OSC and VMC.
 """
 
 import argparse
