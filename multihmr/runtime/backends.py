@@ -3,15 +3,16 @@
 Most compute the backbone, which costs most of a prediction. Windows, people and bodies stay with torch, so
 that only people who are there cost anything, and results are those of eager prediction to the rounding of the
 backbone. What a runtime needs is made when a model is first loaded for it and kept in a folder, under a name
-that tells weights, size and versions. On a GPU whole predictions can be recorded instead (captured.py).
+that tells weights, size and versions. On a GPU whole predictions can be recorded instead (cuda_graphs.py).
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ from .openvino_cache import compiled_graph, digest_of_files
 from .optional_imports import needed
 from .trace import trace_backbone
 
+USUAL_PICTURE = (480, 640)
+Shape = tuple[int, int]  # (height, width) of a window [pixels]
 Run = Callable[[np.ndarray], Sequence[np.ndarray]]
 PRECISIONS = {None: "f32", torch.bfloat16: "bf16"}  # half_dtype -> what OpenVINO calls it
 
@@ -80,7 +83,7 @@ def make_runtime(
     if name in RECORDED:
         return CudaGraphRuntime(network, **RECORDED[name])
     backbone = ExternalBackbone(network.backbone, BACKENDS[name](network, folder, calibrate))
-    return EagerRuntime(with_backbone(network, backbone))
+    return EagerRuntime(with_backbone(network, backbone), square=name == "openvino-int8")
 
 
 def _compiled(network: Network, folder: Path, calibrate: object) -> Callable[[Tensor], Features]:
@@ -102,21 +105,27 @@ def _onnxruntime(network: Network, folder: Path, calibrate: object) -> Callable[
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
-    file = str(_stored(network, folder))
-    session = runtime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-    return _features(network.backbone, lambda pixels: session.run(None, {"pixels": pixels}))
+
+    def make(shape: Shape) -> Run:
+        file = str(_stored(network, folder, shape))
+        session = runtime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+        return lambda pixels: session.run(None, {"pixels": pixels})
+
+    return _features(network, make)
 
 
 def _openvino(network: Network, folder: Path, calibrate: object) -> Callable[[Tensor], Features]:
-    return _features(
-        network.backbone, _openvino_run(network, lambda: _stored(network, folder), folder, _key(network))
-    )
+    def make(shape: Shape) -> Run:
+        source = partial(_stored, network, folder, shape)
+        return _openvino_run(network, source, folder, _key(network, shape))
+
+    return _features(network, make)
 
 
 def _openvino_int8(
     network: Network, folder: Path, calibrate: str | os.PathLike[str] | None
 ) -> Callable[[Tensor], Features]:
-    onnx = _stored(network, folder)
+    onnx = _stored(network, folder, network.letterbox(1, 1, square=True).shape)
     file = onnx.with_name(f"{onnx.stem}-int8.xml")
     if calibrate is not None:
         graph = quantized(onnx, network, calibrate)
@@ -128,7 +137,7 @@ def _openvino_int8(
             "load_model(..., backend='openvino-int8', calibrate='FOLDER') with some hundred of your kind"
         )
     name = f"{file.stem}-{digest_of_files(file, file.with_suffix('.bin'))}"
-    return _features(network.backbone, _openvino_run(network, lambda: file, folder, name))
+    return _features(network, lambda shape: _openvino_run(network, lambda: file, folder, name))
 
 
 BACKENDS: dict[str, Callable[..., Callable[[Tensor], Features]]] = {
@@ -150,10 +159,28 @@ def _openvino_run(network: Network, source: Callable[[], Path], folder: Path, na
     return lambda pixels: list(compiled([pixels], share_inputs=True).values())
 
 
-def _features(backbone: Backbone, run: Run) -> Callable[[Tensor], Features]:
-    """What `trace_backbone` gives, as features."""
+def _features(network: Network, make: Callable[[Shape], Run]) -> Callable[[Tensor], Features]:
+    """What `trace_backbone` gives, as features.
+
+    Args:
+        network: whose backbone is computed.
+        make: the graph for one shape of window. The usual one is made now, so that a missing package is
+            reported when the model is loaded; others when a picture needs them.
+    """
+    backbone: Backbone = network.backbone
+    graphs: dict[Shape, Run] = {}
+    one_at_a_time = threading.Lock()
+
+    def graph_for(shape: Shape) -> Run:
+        with one_at_a_time:
+            if shape not in graphs:
+                graphs[shape] = make(shape)
+            return graphs[shape]
+
+    graph_for(network.letterbox(*USUAL_PICTURE).shape)
 
     def see(images_B3HW: Tensor) -> Features:
+        run = graph_for((images_B3HW.shape[2], images_B3HW.shape[3]))
         arrays = run(np.ascontiguousarray(images_B3HW.numpy(), np.float32))
         grid_BDhw, global_BD, *rest = (torch.from_numpy(array) for array in arrays)
         fine_BDhw = rest.pop(0) if backbone.fine_width else None
@@ -162,9 +189,9 @@ def _features(backbone: Backbone, run: Run) -> Callable[[Tensor], Features]:
     return see
 
 
-def _stored(network: Network, folder: Path) -> Path:
-    """The backbone as ONNX in `folder`, made now if it is not there."""
-    file = folder / f"{_key(network)}.onnx"
+def _stored(network: Network, folder: Path, shape: Shape) -> Path:
+    """The backbone for windows of this shape as ONNX in `folder`, made now if it is not there."""
+    file = folder / f"{_key(network, shape)}.onnx"
     if file.exists():
         return file
     for package in ("onnx", "onnxscript"):
@@ -172,17 +199,19 @@ def _stored(network: Network, folder: Path) -> Path:
     with locked(file):
         if not file.exists():  # another process was first
             with atomic_path(file) as draft:
-                write_onnx(trace_backbone(network), draft, {"multihmr": __version__})
+                write_onnx(trace_backbone(network, shape), draft, {"multihmr": __version__})
     return file
 
 
-def _key(network: Network) -> str:
+def _key(network: Network, shape: Shape | None = None) -> str:
     """A name that changes with everything that the graph depends on."""
     known = hashlib.sha256(f"{__version__} {torch.__version__} {_code()} {network.config}".encode())
     for name, value in network.backbone.state_dict().items():
         known.update(name.encode())
         known.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return f"{type(network.backbone).__name__.lower()}-{network.config.image_size}-{known.hexdigest()[:16]}"
+    height, width = shape or (network.config.image_size, network.config.image_size)
+    side = f"{width}" if width == height else f"{width}x{height}"
+    return f"{type(network.backbone).__name__.lower()}-{side}-{known.hexdigest()[:16]}"
 
 
 @cache

@@ -82,19 +82,23 @@ def trace_people(network: Network, *, people: int, threshold: float | None, vert
     return Traced(program, INPUTS, OUTPUTS if vertices else OUTPUTS[:-1])
 
 
-def trace_backbone(network: Network) -> Traced:
-    """What costs most of a network, as a graph."""
+def trace_backbone(network: Network, shape: tuple[int, int] | None = None) -> Traced:
+    """What costs most of a network, as a graph.
+
+    shape: (height, width) of the windows [pixels]; by default the square.
+    """
     graph = BackboneGraph(network.backbone)
-    pixels = letterboxes(network.config.image_size)
+    pixels = letterboxes(shape or network.config.image_size)
     with _in_float32(network):
         program = _traced(graph, (pixels,))
     more = len(program.graph_signature.user_outputs) - 2
     return Traced(program, INPUTS[:1], ("grid", "global", *(f"map{i}" for i in range(more))))
 
 
-def letterboxes(size: int, count: int = 2) -> Tensor:
-    """(count, 3, size, size) noise."""
-    return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(0))
+def letterboxes(size: int | tuple[int, int], count: int = 2) -> Tensor:
+    """(count, 3, height, width) noise; `size` is the side of a square, or (height, width)."""
+    height, width = (size, size) if isinstance(size, int) else size
+    return torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(0))
 
 
 def _traced(graph: nn.Module, inputs: Sequence[Tensor]) -> torch.export.ExportedProgram:

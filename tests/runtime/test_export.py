@@ -142,6 +142,21 @@ def test_a_backend_predicts_as_torch_does_and_is_made_once(name, tmp_path):
     assert model(torch.rand(1, 3, 64, 64), threshold=0.0).vertices_PV3.requires_grad  # still learns, in torch
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_rectangular_windows_get_a_graph_for_each_shape(name, tmp_path):
+    package("onnxscript"), package(name)
+    model = tiny_model(rectangular=True)
+    shapes = [(64, 64), (64, 32), (60, 64), (32, 64), (30, 64)]
+    noise = [np.random.default_rng(i).integers(0, 256, (*s, 3), dtype=np.uint8) for i, s in enumerate(shapes)]
+    options = {"threshold": 0.0, "max_people": 2}
+    expected = model.predict_batch(noise, **options)
+    model.runtime = make_runtime(model.network, name, folder=tmp_path)
+    for one, other in zip(expected, model.predict_batch(noise, **options), strict=True):
+        np.testing.assert_allclose(one.vertices, other.vertices, atol=1e-4)
+    assert len(list(tmp_path.glob("*.onnx"))) == 3  # square, portrait, landscape
+
+
 def test_other_weights_are_another_graph(tmp_path):
     from multihmr.runtime.backends import _key
 
