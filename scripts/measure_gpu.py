@@ -48,7 +48,10 @@ def parts(device: str, out: Path, assets: str | None) -> dict[str, tuple[int, li
     learn += ["--init", "random"]  # its speed does not need what was pretrained
     learn += ["--steps", "300", "--batch-size", "64"] if gpu else ["--steps", "2", "--batch-size", "2"]
     return {
-        "tests": (120, [[sys.executable, "-m", "pytest", "-q", "-k", "gpu", "tests/test_captured.py"]]),
+        "tests": (
+            120,
+            [[sys.executable, "-m", "pytest", "-q", "-k", "gpu", "tests/runtime/test_cuda_graphs.py"]],
+        ),
         "recorded": (120, [bench("recorded", first, "1,10", "1,16" if gpu else "1,2")]),
         "compiled": (400, [bench("compiled", second, "10", "1,16" if gpu else "1")]),
         "crowd": (90, [bench("crowd", first.split(",")[-1], "1,100" if gpu else "1,3", "1")]),

@@ -53,3 +53,27 @@ def test_the_table_of_folders_is_complete() -> None:
     }
     assert there - {"__main__.py"} <= named
     assert all((PACKAGE / name).exists() for name in named)
+
+
+# files of other projects that docstrings and comments name
+ELSEWHERE = {"anny/anthropometry.py", "data_processing/df_full_body.py", "tool/UBody/video2image.py"}
+CHECKED = [
+    *PACKAGE.rglob("*.py"),
+    *(ROOT / "scripts").rglob("*.py"),
+    *(ROOT / "examples").glob("*.py"),
+    ROOT / "README.md",
+    *(ROOT / "docs/guides").glob("*.md"),
+]
+
+
+def test_python_files_that_texts_name_exist() -> None:
+    """Docstrings, comments and pages name modules, scripts and tests by paths that exist."""
+    there = [path.as_posix() for path in ROOT.rglob("*.py")]
+    wrong = []
+    for path in CHECKED:
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            for found in re.finditer(r"(?<![\w/.-])([\w/]+\.py)\b", line):
+                known = found[1] in ELSEWHERE or any(file.endswith("/" + found[1]) for file in there)
+                if not known and found[1] != "score.py":  # of the owner of the photographs
+                    wrong.append(f"{path.relative_to(ROOT)}:{number} names {found[1]}")
+    assert not wrong

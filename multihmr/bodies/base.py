@@ -1,4 +1,4 @@
-"""What every parametric body is: (pose, shape, expression) -> vertices and joints; and how it is placed."""
+"""Base class of parametric bodies: (pose, shape, expression) -> vertices and joints; placement in space."""
 
 from __future__ import annotations
 
@@ -85,14 +85,14 @@ class Body(nn.Module, ABC):
 
 
 def place(output: BodyOutput, translation_P3: Tensor, center_joint: int) -> BodyOutput:
-    """Move people without turning them, so that joint `center_joint` lies exactly on translation_P3 [m]."""
+    """Translate people so that joint `center_joint` lies exactly on translation_P3 [m]."""
     joints_PJ3 = output.joints_PJ3 - output.joints_PJ3[:, center_joint, None]
     vertices_PV3 = output.vertices_PV3 + (translation_P3 - output.joints_PJ3[:, center_joint])[:, None]
     return BodyOutput(vertices_PV3, joints_PJ3 + translation_P3[:, None])
 
 
 def part_of_topology(topology: Topology, kept: np.ndarray) -> Topology:
-    """That of a body with only the vertices `kept`, in this order: what uses others goes (faces, keypoints).
+    """Topology of a body with only the vertices `kept`, in this order, without faces and keypoints of others.
 
     ValueError if the topology has no skinning weights, by which the number of vertices is known.
     """
@@ -119,7 +119,7 @@ def part_of_topology(topology: Topology, kept: np.ndarray) -> Topology:
 def posed(
     body: Body, pose: np.ndarray, shape: np.ndarray, expression: np.ndarray, translation: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Meshes and joints of people whose parameters are known, as `Humans` stores them.
+    """Meshes and joints of people from their parameters, as `Humans` stores them.
 
     Args:
         body: the body model of the parameters, on any device.

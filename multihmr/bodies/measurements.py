@@ -1,6 +1,6 @@
-"""Lengths and circumferences of people from the mesh of their shape at rest, as a tape would give them.
+"""Body measurements: lengths and circumferences of the mesh in the rest pose.
 
-Circumferences are those of the convex hull of a horizontal slice, for a tape does not follow hollows. Where
+Circumferences are those of the convex hull of a horizontal slice, as a tape measures them. Where
 to slice follows ISO 8559-1 (2017) as far as a mesh allows: chest and hips where they are fullest, the
 waist at the level where the package `anny` (Apache-2.0, NAVER) measures it.
 """

@@ -1,4 +1,4 @@
-"""Arrays as files of body models store them: plain ones, chumpy's wrappers, scipy's compressed columns."""
+"""Read arrays from body model files: plain arrays, chumpy objects, scipy sparse matrices."""
 
 from __future__ import annotations
 

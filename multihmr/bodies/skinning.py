@@ -1,4 +1,4 @@
-"""The mesh of a body in patches: few directions and few bones move a piece of skin, so most zeros go."""
+"""Sparse linear blend skinning: mesh patches, each with only the blend shapes and bones that move it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SMPL (Loper et al. 2015) from the user's own file, in plain torch: the true body of 3DPW and of others.
+"""SMPL (Loper et al. 2015) from the user's own file, in plain torch: the true body of 3DPW and others.
 
 The file is licensed by its authors (https://smpl.is.tue.mpg.de) and never comes with this package. No network
 here predicts SMPL; it is read to know where true people are. Frame: y up, the person faces z, metres, turned

@@ -1,8 +1,8 @@
-"""SMPLX_NEUTRAL.npz or .pkl -> checked arrays; nothing that the file holds is ever run.
+"""Read SMPLX_NEUTRAL.npz or .pkl as checked arrays; no code in the file is executed.
 
 Arrays are read as such (`allow_pickle=False`), and from their headers alone it is known how much memory they
 take. What is pickled nevertheless (old .pkl files, sparse matrices inside an .npz) goes through the
-unpickler of `multihmr/pickles.py`, which refuses whatever is no array by its name.
+unpickler of storage/safe_pickle.py, which refuses everything but arrays.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 
 
 def _read_npz(file: Any) -> dict[str, np.ndarray]:
-    """Headers first: nothing is unpacked before all shapes are known to be right."""
+    """Check the headers of all arrays before any is unpacked."""
     with zipfile.ZipFile(file) as archive:
         members = {name.removesuffix(".npy"): name for name in archive.namelist()}
         members = {key: members[key] for key in (*_SHAPES, *_OPTIONAL) if key in members}

@@ -1,4 +1,4 @@
-"""Joints -> rotations: the swing of a bone follows from where its ends are, only its twist must be guessed.
+"""Swing-twist inverse kinematics: rotations from joint positions (swing) and predicted twists (HybrIK).
 
 HybrIK (Li et al., CVPR 2021, sections 3.2 and 3.3), for every body here whose turns chain as G = G_parent D
 and whose joints are p = p_parent + G_parent b: SMPL, SMPL-X and Anny, if b are bones of the identity pose. A

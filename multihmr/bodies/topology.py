@@ -1,4 +1,4 @@
-"""What all people of one body share: faces, joint names, skinning weights, keypoint sets."""
+"""`Topology` of a body model: faces, joint names, skinning weights, keypoint sets."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class KeypointSet:
 
 @dataclass(frozen=True, eq=False)
 class Topology:
-    """What all people of one body share: faces, joint names, parents, skin. Made by the body.
+    """Topology of a body model, shared by all people: faces, joint names, parents, skin.
 
     faces (F, 3) int32; joint_names J; parents J (-1 for the root); uv (T, 2) in [0, 1] with faces_uv (F, 3);
     skin_indices and skin_weights (V, k): which joints move a vertex, and how much.

@@ -1,4 +1,4 @@
-"""Where a search begins: poses of the prior, turned and put where their points look most like those given."""
+"""Initialisation of a fit: poses of the prior, oriented and placed by their reprojection error."""
 
 from __future__ import annotations
 

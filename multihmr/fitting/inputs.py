@@ -1,4 +1,4 @@
-"""Reads what a user gives to `fit` into Observations, and refuses in one sentence what cannot be fitted."""
+"""Check the arguments of `fit` and convert them to Observations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What poses people take: a mixture of Gaussians over captured motions, and the limits of the joints.
+"""Pose prior: a Gaussian mixture over captured motions, and joint limits.
 
 The rotations of the captured bones are written as rotation vectors; their first principal components are the
 coordinates z, and a mixture of Gaussians over z says how likely a pose is, as in SMPLify (Bogo et al., "Keep

@@ -1,4 +1,4 @@
-"""Fitted people as `Humans`, with how far each is from the points that were given."""
+"""Fitted people as `Humans`, with their fitting errors."""
 
 from __future__ import annotations
 

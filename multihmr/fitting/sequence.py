@@ -1,4 +1,4 @@
-"""One person over many frames: one shape, and points that hardly accelerate.
+"""Fit of one person over many frames: one shape, and smooth motion (low acceleration of points).
 
 All frames are solved together. What couples them reaches over three frames, so the normal equations are a
 band, which a block Cholesky factorisation solves in a time that grows with the number of frames; the shape,

@@ -1,4 +1,4 @@
-"""The points that a fit looks at, as functions of pose and shape, with their derivatives: no mesh is posed.
+"""Fitted points as functions of pose and shape, with analytic derivatives; no mesh is posed.
 
 A keypoint is a mean of skinned vertices and of joints. Of each bone it needs only one 4-vector, the weighted
 sum of its rest vertices, so 17 points cost less than a hundredth of the 13,718 vertices. A turn w of a bone

@@ -1,4 +1,4 @@
-"""Levenberg-Marquardt over pose, shape and place of many hypotheses at once, with exact derivatives.
+"""Batched Levenberg-Marquardt over pose, shape and position, with analytic derivatives.
 
 The energy is minus twice the log of a posterior: reprojection and 3D errors under the robust function of
 Geman and McClure (1987), the pose prior, limits of the joints, an average shape, and people who stand

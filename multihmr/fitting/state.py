@@ -1,4 +1,4 @@
-"""What a fit looks for (State) and what it is told (Observations), for P people side by side."""
+"""`State`, the optimised variables of a fit, and `Observations`, its data, for P people in a batch."""
 
 from __future__ import annotations
 

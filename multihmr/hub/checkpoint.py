@@ -33,7 +33,7 @@ PICKLE_SUFFIXES = {".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".tar"}
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Everything that rebuilds a network; `file` is what messages call it.
+    """Content of a checkpoint: family, config, body, tensors; `file` is its name in messages.
 
     config        fields of the family's config, as JSON has them
     body_options  arguments of the body beside its name, as {"shape_count": 11}

@@ -242,7 +242,7 @@ def _labelled(result: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any], flo
 
 
 def _licence(licence: str) -> dict[str, Any]:
-    """A licence in the words of the Hub."""
+    """Licence identifier of the Hub."""
     if licence.lower() in _LICENCES:
         return {"license": licence.lower()}
     links = [release.licence_url for release in RELEASES.values() if release.licence == licence]
@@ -392,7 +392,7 @@ def _status(error: Exception) -> int:
 
 
 def _why(error: Exception, repository: str) -> str:
-    """What went wrong with the Hub and what to do about it."""
+    """Error message for a failure of the Hub, with what to do about it."""
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     if isinstance(error, GatedRepoError):

@@ -1,4 +1,4 @@
-"""Official Multi-HMR checkpoints (`.pt`) -> tensors of our networks. Every foreign quirk is paid here.
+"""Convert official Multi-HMR checkpoints (`.pt`) to the tensors of our networks, with all their quirks.
 
 Sizes come from the tensors themselves. Each tensor is used or named: one missing or one too many is an error.
 
@@ -51,7 +51,7 @@ def read_official(path: str | os.PathLike[str]) -> Checkpoint:
 
 
 def convert_state(state: dict[str, Tensor], args: Mapping[str, Any], file: str) -> Checkpoint:
-    """The tensors of an official checkpoint, and its training options, in our words; `file` is for messages.
+    """The tensors of an official checkpoint, and its training options by our names; `file` is for messages.
 
     Raises:
         ValueError: it is of another kind, or has tensors missing or left over, by name.
@@ -67,7 +67,7 @@ def convert_state(state: dict[str, Tensor], args: Mapping[str, Any], file: str) 
 
 
 class _Tensors:
-    """The tensors of a file, each to be taken once."""
+    """The tensors of a file, each taken once."""
 
     def __init__(self, state: dict[str, Tensor], file: str) -> None:
         self.state, self.file = dict(state), file

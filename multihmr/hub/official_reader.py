@@ -1,4 +1,4 @@
-"""What lies in an official checkpoint (`.pt`): tensors and training options, read without running anything.
+"""Read tensors and training options of an official checkpoint (`.pt`) without executing code.
 
 `weights_only=True` with a short list of allowed types; what a file is comes from its table of contents first.
 """

@@ -1,4 +1,4 @@
-"""What is published under a name: where its file is, how large, under which licence, and what it must hold.
+"""Releases: published checkpoints by name, with address, size, licence and expected content.
 
 The official ones are those of github.com/naver/multi-hmr. Their sha256 is not published.
 """

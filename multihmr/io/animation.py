@@ -1,4 +1,4 @@
-"""Bodies as other programs animate them: `Rig`, one person's bones, skin and face; `Clip`, how they move.
+"""Animated rigs: `Clip` holds the motion of one person's bones, skin and face (`Rig`) for export.
 
 A rig is in the frame of glTF's characters: y up, the person faces z, the left hand is at +x, metres. A
 clip moves it in the frame of glTF's scenes: the camera in the origin, looking along -z, y up. Linear blend
@@ -36,7 +36,7 @@ class Motion(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Clip:
-    """How one person moves over T moments: what a file of animation holds.
+    """Animation of one person over T keyframes.
 
     rotations  (T, B, 3, 3)  of the nodes, in the frame of their parents
     offsets    (T, B, 3)     of the nodes likewise [m]; the root's is its place in the scene

@@ -1,4 +1,4 @@
-"""What other programs call the bones of our bodies: the skeletons of Mixamo, VRM and SMPL-X.
+"""Bone names of other skeletons: Mixamo, VRM and SMPL-X.
 
 Bones without a counterpart keep their own names; of Anny these are the second halves of limbs, the lower
 spine, metacarpals and most toes. Names alone do not make a retargeting, for rest poses differ, too.

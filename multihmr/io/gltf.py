@@ -27,7 +27,7 @@ _CENTRED = 0.5  # [pixels] from the middle: up to there a principal point counts
 _WIDTHS = {"SCALAR": 1, "VEC3": 3, "VEC4": 4, "MAT4": 16}
 
 # Of a vertex that many bones move, so much of their shares may be left out to save a set of four; 0.2 mm at
-# most in Anny, two of whose vertices have nine bones (tests/test_rigs.py).
+# most in Anny, two of whose vertices have nine bones (tests/io/test_animation.py).
 LEFT_OUT = 0.01
 
 

@@ -1,4 +1,4 @@
-"""People as plain records: JSON with names, COCO's boxes and keypoints, the objects of supervision."""
+"""Export to JSON, COCO annotations and objects of the supervision library."""
 
 from __future__ import annotations
 

@@ -18,17 +18,17 @@ from ..humans import Humans
 
 Tile = tuple[int, int, int, int]  # x0, y0, x1, y1 [pixels]
 
-OVERLAP = 0.25  # least share of a part's side that the next one shows, too: small people are whole in one
-CUT = 0.1  # share of the joints in the picture that may lie beyond the part in which a person was found
-APART = (0.25, 0.5)  # as `nms_3d` takes it, but windows differ more about a depth than cells of one
-PREFERENCE = 0.1  # by which a score in the whole picture must exceed that in a part, to be taken instead
-AGREED = 0.2  # ratio - 1 of two depths of which one may stand for the other
+OVERLAP = 0.25  # least overlap of neighbouring tiles, as a share of their side: small people are whole in one
+CUT = 0.1  # share of a person's visible joints that may lie outside of the tile
+APART = (0.25, 0.5)  # as in `nms_3d`, but depths differ more between tiles than between cells
+PREFERENCE = 0.1  # by which a score in the whole image must exceed that in a tile to be preferred
+AGREED = 0.2  # |ratio - 1| of depths that count as the same
 
 
 def tiles_of(height: int, width: int, count: int) -> list[Tile]:
-    """The parts of a picture, row by row: squares, `count` of them along its longer side.
+    """Square tiles of an image, row by row, `count` of them along its longer side.
 
-    A side of the picture that is shorter than a square is shown whole.
+    A side of the image that is shorter than a tile is covered whole.
     """
     side = math.ceil(max(height, width) / (count - (count - 1) * OVERLAP))
     return [
@@ -44,12 +44,13 @@ def _starts(length: int, side: int) -> list[int]:
 
 
 def merge_tiles(whole: Humans, parts: Sequence[Humans], tiles: Sequence[Tile]) -> np.ndarray:
-    """(N,) who is kept of the people of the whole picture and, after these, of the parts: their indices.
+    """Merge the detections of the whole image and of its tiles: (N,) indices of those that are kept.
 
-    Each person is taken from where their score is best. Parts, which show them in more pixels, are preferred
-    unless the whole picture is surer by more than `PREFERENCE`; who is cut off by the edge of a part is not
-    taken from it. A limb that fills a part can look like a small person: a detection is dropped
-    if the whole picture has the person at another depth, or if the head would be hidden by a person of it.
+    Indices count the people of the whole image first, then those of the tiles. Of duplicates the best-scored
+    is kept; tiles, which show people in more pixels, are preferred unless the score in the whole image is
+    higher by more than `PREFERENCE`; people who are cut off by the edge of a tile are not taken from it. A
+    limb that fills a tile can look like a small person: a detection is dropped if the whole image has the
+    person at another depth, or if its head would be occluded by a person of the whole image.
     parts: in the pixels of their tiles; all have one camera.
     """
     height, width = whole.image_size
@@ -62,7 +63,7 @@ def merge_tiles(whole: Humans, parts: Sequence[Humans], tiles: Sequence[Tile]) -
     rank = np.concatenate(ranks)
     translation = np.concatenate([humans.translation for humans in (whole, *parts)])
     same = same_place(torch.from_numpy(translation), APART).numpy()
-    known = same[:, : len(whole)]  # which of those in the whole picture everybody may be
+    known = same[:, : len(whole)]  # possible duplicates in the whole image
     agrees = abs(np.log(translation[:, 2:] / whole.translation[:, 2])) < math.log(1 + AGREED)
     doubted = (known & ~agrees).any(1) | behind(translation, whole)
     rank[doubted & ~(known & agrees).any(1)] = -np.inf
@@ -76,10 +77,10 @@ def merge_tiles(whole: Humans, parts: Sequence[Humans], tiles: Sequence[Tile]) -
 
 
 def behind(heads: np.ndarray, humans: Humans) -> np.ndarray:
-    """(N,) whether heads (N, 3) [m] would be hidden by some of these people, in the same camera."""
+    """(N,) whether heads (N, 3) [m] would be occluded by one of these people, in the same camera."""
     focal = humans.K[[0, 1], [0, 1]]
     rays = heads[:, :2] / heads[:, 2:] * focal
-    radius = HEAD_RADIUS / heads[:, 2] * focal.mean()  # between vertices are gaps, so near is in
+    radius = HEAD_RADIUS / heads[:, 2] * focal.mean()  # vertices have gaps
     found = np.zeros(len(heads), dtype=bool)
     for vertices, at in zip(humans.vertices, humans.translation, strict=True):
         outline = vertices[vertices[:, 2] > 0]

@@ -1,4 +1,4 @@
-"""Which device computes, and in which precision."""
+"""Choice of the device and of the precision of the backbone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What computes predictions: the `Runtime` interface, and torch itself, `EagerRuntime`."""
+"""Runtimes: the `Runtime` interface, which computes predictions, and `EagerRuntime`, torch itself."""
 
 from __future__ import annotations
 

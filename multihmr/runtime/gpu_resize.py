@@ -1,4 +1,4 @@
-"""`Window.picture` on a GPU: Pillow's bicubic filter as two matrices, with Pillow's rounding in between."""
+"""`Letterbox.apply` on a GPU: Pillow's bicubic filter as two matrices, with Pillow's rounding in between."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SHARPNESS = -0.5  # Pillow's choice of the free number of cubic convolution (Key
 
 
 def seen_through(letterbox: Letterbox, picture_HW3: Tensor) -> Tensor:
-    """(H, W, 3) uint8 -> (3, height, width) float32 in [0, 1] on the same device, as `Window.pixels`.
+    """(H, W, 3) uint8 -> (3, height, width) float32 in [0, 1] on the same device, as `Letterbox.to_tensor`.
 
     Pillow's weights have 22 bits, so that a pixel in some thousand is a level of 255 off.
     """

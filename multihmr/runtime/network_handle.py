@@ -1,4 +1,4 @@
-"""What a `Model` passes on to the network that it holds, one by one."""
+"""`NetworkHandle`: what a `Model` passes on to its network: facts, tensors, modes, device, precision."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Handle = TypeVar("Handle", bound="NetworkHandle")
 
 
 class NetworkHandle:
-    """Base class of what holds a `network`: its facts and tensors, named as in torch."""
+    """Base class of `Model`: properties and methods of its `network`, named as in torch.nn.Module."""
 
     network: Network
     runtime: Runtime
@@ -31,7 +31,7 @@ class NetworkHandle:
 
     @property
     def config(self) -> Any:
-        """Everything that rebuilds the network around its weights: a frozen dataclass."""
+        """Architecture of the network: a frozen dataclass of networks.configs."""
         return self.network.config
 
     @property

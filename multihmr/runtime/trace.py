@@ -1,6 +1,6 @@
-"""A network -> a graph without Python, with any number of pictures and fixed shapes otherwise.
+"""Trace a network to a graph (torch.export) with a dynamic batch size and otherwise fixed shapes.
 
-Needs torch alone. `torch.export` follows the network's own `fixed` forward, so there is no second network.
+Needs torch alone. `torch.export` follows the network's own `forward_fixed`, so there is no second network.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def facts(
     known: dict[str, Any] = {
         "image_size": network.config.image_size,
         "padding": letterbox.padding,  # grey level around a picture that is not square
-        "window": "released" if letterbox.reducing_gap is None else "whole",  # image.Window's names
+        "window": "released" if letterbox.reducing_gap is None else "whole",  # names since version 0.3
         "people": people,
         "threshold": network.config.threshold if threshold is None else threshold,
         "apart": getattr(network.config, "nms_3d_distance", None),  # done in the graph

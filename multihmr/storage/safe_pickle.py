@@ -1,4 +1,4 @@
-"""Foreign pickles -> plain containers, numpy arrays, scalars; nothing that a pickle names is ever run.
+"""Read untrusted pickles as plain containers, numpy arrays and scalars; no code in them is executed.
 
 A pickle is a program that calls what it names. Here it is first scanned for its size, then run by an
 unpickler in which every name is a stand-in of this file; any other name is an error that names it. Arrays

@@ -1,4 +1,4 @@
-"""What does each sample of a picture show: which triangle, in which colour? Scan lines in plain numpy, no GL.
+"""Z-buffer rasterizer in plain numpy, by scan lines: the triangle and colour of each sample; no OpenGL.
 
 All triangles of a mesh at once: each is cut into rows of samples, each row into samples. What a sample shows
 is one integer, its key: nearness in the upper bits, below them what is to be remembered (a colour, or which
