@@ -21,6 +21,7 @@ from torch import Tensor
 from ._deprecated import moved_name
 from .geometry import default_intrinsics
 from .humans import Humans, nearest_first
+from .networks.backbones.attention_kernels import set_attention
 from .networks.base import Network, Predictions
 from .postprocessing.quarter_turns import QuarterTurns
 from .postprocessing.tiling import merge_tiles, tiles_of
@@ -770,6 +771,7 @@ def load_model(
     smplx: str | os.PathLike[str] | None = None,
     backend: str = "eager",
     calibrate: str | os.PathLike[str] | None = None,
+    attention: str = "torch",
     half: torch.dtype | bool | None = None,
 ) -> Model:
     """A model ready to predict: the bundled default, or the one that `name` names.
@@ -791,6 +793,8 @@ def load_model(
             records what torch.compile makes of them, "cudagraph-float8" with products of 8-bit floats (Hopper
             and later, dtype=torch.bfloat16). These hold for predict* alone, not for `model(images, K)`.
         calibrate: for "openvino-int8" at first: a folder of some hundred pictures, or of shards.
+        attention: kernels of the ViT's self-attention: "torch", or "xformers", which needs
+            multihmr[xformers] and a CUDA device.
         half: deprecated, as `dtype`; True: float16, on a CPU bfloat16; False: float32.
 
     Returns:
@@ -812,6 +816,8 @@ def load_model(
     from .runtime.backends import check_backend, make_runtime
     from .storage.paths import cache_folder
 
+    if attention != "torch" and backend in CPU_BACKENDS:
+        raise ValueError(f"backend {backend!r} has its own attention; leave out attention={attention!r}")
     target = pick_device("cpu" if device is None and backend in CPU_BACKENDS else device)
     if half is not None:
         dtype = dtype_of_half(half, target)
@@ -825,6 +831,7 @@ def load_model(
     network, licence = load_network(name, smplx=smplx)
     network.backbone.half_dtype = precision
     network.to(target).eval()
+    set_attention(network.backbone, attention, device=target, dtype=precision or torch.float32)
     if network.top_down:
         model: Model = TopDownModel(network, licence=licence, load_detector=load_model)
     else:
