@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from rerun import RecordingStream
     from trimesh import Scene
 
+    from .bodies.base import Body
     from .bodies.measurements import Measurements
+    from .fitting.conversion import ConvertedHumans
     from .io.coordinate_frames import InFrame
     from .visualization.notebook import Html
     from .world.ground import Ground
@@ -559,6 +561,39 @@ class Humans:
         from .world.placement import level_humans
 
         return humans_to_scene(level_humans(self, ground), ground)
+
+    def to_body(
+        self, body: str | Body, *, file: str | Path | None = None, source: Body | None = None
+    ) -> ConvertedHumans:
+        """The same people as parameters of another body, such as SMPL-X from your own file, or back.
+
+        Pose, shape and, where both bodies have them, hands and expression are fitted to corresponding points
+        of the surfaces, which are found from the two bodies' meshes and joint names; no licensed table is
+        needed. What the other body has and these people do not tell is named in `unpredicted`.
+
+        Args:
+            body: "smplx", "smpl" or "anny", or a loaded body.
+            file: your SMPLX_NEUTRAL.npz or SMPL file, of whichever of the two bodies needs one; None searches
+                SMPL-X where `load_model` does.
+            source: the body of these people, if it is loaded already (`model.body`); None loads it by name.
+
+        Returns:
+            ConvertedHumans: Humans with `errors_mm` (N,) and `vertex_errors_mm` (N, V), the distances of
+            corresponding points of the two surfaces.
+
+        Raises:
+            FileNotFoundError: the body's file is licensed and not there; the message says where to get it.
+            ImportError: the package smplx is not installed.
+            ValueError: the body is unknown or shares no joints with this one.
+
+        Examples:
+            >>> people = humans.to_body("anny")  # or to_body("smplx", file="SMPLX_NEUTRAL.npz")
+            >>> people.errors_mm.shape == (len(humans),)
+            True
+        """
+        from .fitting.conversion import to_body
+
+        return to_body(self, body, file=file, source=source)
 
     def in_frame(self, frame: str) -> InFrame:
         """The points and triangles in the axes of another program.

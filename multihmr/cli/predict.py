@@ -45,6 +45,7 @@ from .main import (
 )
 
 if TYPE_CHECKING:
+    from ..bodies.base import Body
     from ..humans import Humans
     from ..io.result_index import ResultIndex
     from ..model import Model
@@ -115,6 +116,15 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     rerun_flags(parser, "NAME.rrd")
     output_flags(parser)
     smplx_flag(parser)
+    parser.add_argument(
+        "--body-out",
+        choices=("smplx", "smpl", "anny"),
+        help="write the people as parameters of this body; smplx and smpl from your own file "
+        "(default: the body of the model)",
+    )
+    parser.add_argument(
+        "--smpl", metavar="PATH", help="your SMPL file, for --body-out smpl (default: not used)"
+    )
     model_flags(parser)
     backend_flag(parser)
 
@@ -126,6 +136,8 @@ def run(args: argparse.Namespace) -> int:
     from ..world.ground import estimate_ground
 
     check_options(args.fov, args.threshold, args.max_people, args.tiles)
+    if args.smpl and args.body_out != "smpl":
+        raise ValueError("--smpl is the file of --body-out smpl; give both")
     estimate_ground([], **ground_options(args))  # its numbers are checked before any work
     if args.rerun and "rrd" not in args.format:
         args.format = [*args.format, "rrd"]
@@ -134,6 +146,10 @@ def run(args: argparse.Namespace) -> int:
     found = image_files.find_images(args.paths, recursive=not args.no_recursive, skip=index.outputs())
     asked = len(found.images) + len(found.bad)
     run = _Run(args, index, bad=list(found.bad), viewer=viewer)
+    if args.body_out:
+        from ..fitting.conversion import load_target
+
+        run.body_out = load_target(args.body_out, {"smplx": args.smplx, "smpl": args.smpl}.get(args.body_out))
     if found.images:
         from ..model import load_model
 
@@ -166,6 +182,7 @@ class _Run:
         self.recording: Any = None  # for the viewer
         self.done = self.skipped = self.people = self.empty = 0
         self.seconds = 0.0
+        self.body_out: Body | None = None
         self._printing = not args.quiet
 
     def predict_all(
@@ -183,6 +200,8 @@ class _Run:
             )
         if wants_world(args):
             options |= {"world": True} | ground_options(args)
+        if args.body_out:
+            options |= {"body_out": args.body_out}
         threshold = args.threshold if args.threshold is not None else getattr(model, "threshold", None)
         metadata = provenance("", model_name(args), model_fingerprint(model), options, threshold=threshold)
         bar = progress_bar(args, images, unit="picture")
@@ -226,6 +245,8 @@ class _Run:
             humans = humans.with_heights(args.known_heights, body=model.body)
         ground = humans.ground(**ground_options(args)) if wants_world(args) else None
         more = {} if ground is None else {"world": world_facts(humans, ground, model.body)}
+        if self.body_out is not None:
+            humans = humans.to_body(self.body_out, source=model.body)
         written = write_results(humans, image, args.out / name, args.format, metadata | more, ground=ground)
         outputs = [file.relative_to(args.out).as_posix() for file in written]
         found = {"input": metadata["source"], "name": name, "outputs": outputs, "people": len(humans)}
@@ -237,7 +258,11 @@ class _Run:
 
     def _people(self, humans: Humans) -> str:
         if len(humans):
-            return f"{people_text(len(humans))} at {', '.join(f'{d:.1f}' for d in humans.distances)} m"
+            text = f"{people_text(len(humans))} at {', '.join(f'{d:.1f}' for d in humans.distances)} m"
+            errors = getattr(humans, "errors_mm", None)
+            if errors is None:
+                return text
+            return f"{text}, as {humans.body} within {', '.join(f'{e:.1f}' for e in errors)} mm"
         tiles = "" if self.args.tiles != 1 else "--tiles 2 for small people, "
         return (
             f"{people_text(0)}; try {tiles}--threshold 0.15 for uncertain ones, or --fov for an unusual lens"

@@ -48,6 +48,9 @@ def person_record(human: Humans) -> dict[str, Any]:
         "expression": _by_name(topology.expression_names, _rounded(human.expression[0], 4)),
         "joints": _points(topology.joint_names, human.joints[0], human.joints_2d[0]),
     }
+    converted = getattr(human, "converted_from", "")
+    if converted:
+        person["converted"] = {"from": converted, "error_mm": _rounded(human.errors_mm[0], 2)}  # type: ignore[attr-defined]
     if "coco17" in topology.keypoint_sets:
         keypoints = human.keypoints("coco17")
         person["coco17"] = _points(keypoints.names, keypoints.xyz[0], keypoints.xy[0])

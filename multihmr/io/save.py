@@ -3,7 +3,8 @@
     .glb   meshes as separate nodes "person_1", ... in metres, for any 3D program
     .obj   the same as text, one object per person     .ply .off   all people as one coloured mesh
     .stl   all people as one mesh without colour       .usd .usda .usdc .usdz   meshes and camera (usd-core)
-    .npz   every parameter, without loss; `load` reads it back; of SMPL-X also by the names of AMASS
+    .npz   every parameter, without loss; `load` reads it back; of SMPL-X and SMPL also by the names of AMASS
+           and of the package smplx
     .json  scores, places, named joints and keypoints  .csv        the same as a table, one row per person
     .coco.json  COCO annotations                       .bvh .glb with rigged=True   skeletons
     .fbx   rigged people, through Blender's Python module (bpy)
@@ -41,6 +42,13 @@ from .tables import humans_to_csv
 
 RIGGED = (".glb", ".bvh", ".fbx")
 NPZ_FORMAT = "multihmr-humans-1"
+
+# Arguments of the package smplx, in the order of its poses, with how many numbers each has.
+SMPLX_PARTS = {
+    "global_orient": 3, "body_pose": 63, "jaw_pose": 3, "leye_pose": 3, "reye_pose": 3, "left_hand_pose": 45,
+    "right_hand_pose": 45,
+}  # fmt: skip
+SMPL_PARTS = {"global_orient": 3, "body_pose": 69}
 
 # Humans' fields that describe people and are stored; vertices follow from them through the body.
 _PARAMETERS = (
@@ -249,8 +257,8 @@ def _read(path: Path, required: set[str]) -> dict[str, np.ndarray]:
 
 def _npz(humans: Humans) -> bytes:
     arrays: dict[str, Any] = {name: getattr(humans, name) for name in _PARAMETERS} | _amass(humans)
-    for name in ("track_ids", "filled"):
-        if getattr(humans, name) is not None:
+    for name in ("track_ids", "filled", "errors_mm", "converted_from"):
+        if getattr(humans, name, None) is not None:
             arrays[name] = getattr(humans, name)
     buffer = io.BytesIO()
     np.savez_compressed(
@@ -271,8 +279,11 @@ def _npz(humans: Humans) -> bytes:
 
 
 def _amass(humans: Humans) -> dict[str, Any]:
-    """People of SMPL-X by the names of AMASS as well, a row for each; nothing for other bodies."""
-    if humans.body != "smplx" or humans.topology.rest_pelvis is None:
+    """People of SMPL-X and SMPL by the names of AMASS and of the package smplx as well, a row for each.
+
+    Nothing for other bodies.
+    """
+    if humans.body not in ("smplx", "smpl") or humans.topology.rest_pelvis is None:
         return {}
     arrays = amass_arrays(
         humans.topology,
@@ -282,7 +293,10 @@ def _amass(humans: Humans) -> dict[str, Any]:
         expression=humans.expression,
         pelvis=humans.pelvis,
     )
-    return arrays | {"betas": humans.shape}
+    poses, parts = arrays["poses"], SMPLX_PARTS if humans.body == "smplx" else SMPL_PARTS
+    ends = np.cumsum(list(parts.values()))
+    named = dict(zip(parts, np.split(poses, ends[:-1], axis=1), strict=True))
+    return arrays | named | {"betas": humans.shape, "transl": arrays["trans"]}
 
 
 def _names(names: tuple[str, ...]) -> np.ndarray:

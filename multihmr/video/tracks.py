@@ -313,15 +313,15 @@ def amass_arrays(
         topology: of the body.
         body: its name. Of "smplx", poses are the 165 numbers of its package, in its order, relative to the
             flat hand, and trans is what the package adds to its vertices, which it turns about the pelvis of
-            the rest pose. Of other bodies, poses are in the order of `topology.pose_names`, and trans is
-            the pelvis.
-        rotvec: (T, R, 3) axis-angle.
+            the rest pose. Of "smpl" poses are its 72 numbers, and trans is the same. Of other bodies, poses
+            are in the order of `topology.pose_names`, and trans is the pelvis.
         shape: (T, S). expression: (T, E). pelvis: (T, 3).
     """
     poses, trans = rotvec, pelvis
-    if topology.rest_pelvis is not None and body == "smplx":
-        poses = np.zeros((len(rotvec), SMPLX_JOINTS, 3), np.float32)
-        poses[:, topology.pose_joints] = rotvec
+    if topology.rest_pelvis is not None and body in ("smplx", "smpl"):
+        if body == "smplx":
+            poses = np.zeros((len(rotvec), SMPLX_JOINTS, 3), np.float32)
+            poses[:, topology.pose_joints] = rotvec
         numbers = np.concatenate([np.ones((len(rotvec), 1)), shape, expression], axis=1)
         trans = (pelvis - numbers @ topology.rest_pelvis).astype(np.float32)
     width = int(np.prod(poses.shape[1:]))
