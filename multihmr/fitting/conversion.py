@@ -142,8 +142,11 @@ class Conversion:
         found: dict[int, Tensor] = {}
         for r in solver._order():
             above = found[solver.parent_R[r]] if solver.parent_R[r] >= 0 else None
-            found[r] = turns[:, r] if known[r] or above is None else above
-            pose[:, r] = found[r] if above is None else above.mT @ found[r]
+            if known[r] or above is None:
+                found[r] = turns[:, r]
+                pose[:, r] = found[r] if above is None else above.mT @ found[r]
+            else:
+                found[r] = above
         state = replace(solver.start(len(goals_PC3)), pose_PR33=pose)
         points, _ = solver.points(state)
         shift = (goals_PC3[:, torch.from_numpy(self._chosen)] - points).mean(1)

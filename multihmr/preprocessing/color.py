@@ -1,9 +1,10 @@
-"""Colour management: images with an embedded ICC profile become sRGB, which networks are trained on."""
+"""Colour management: images of other colour spaces become sRGB, which networks are trained on."""
 
 from __future__ import annotations
 
 import io
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageCms
@@ -11,7 +12,90 @@ from PIL import Image, ImageCms
 # colour space of a profile -> mode of the pixels that it describes
 _MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK", "Lab": "LAB"}
 _GRID = 17  # values per channel at which a profile is compared with sRGB
+_COLOR_SPACE = 0xA001  # of EXIF; 1 is sRGB
 _TOLERANCE = 1  # levels of 255 by which sRGB's own profiles differ from each other
+
+Chromaticities = tuple[tuple[float, float], ...]  # x, y of red, green, blue and white
+D65 = (0.3127, 0.3290)
+BT709 = ((0.64, 0.33), (0.30, 0.60), (0.15, 0.06), D65)  # sRGB's, too
+ADOBE_RGB = ((0.64, 0.33), (0.21, 0.71), (0.15, 0.06), D65)
+ADOBE_GAMMA = 563 / 256
+_SRGB_GAMMA = 1 / 0.45455  # what writers of PNG files put down for sRGB
+_STEPS = 4095  # of the table from linear light back to 8 bits
+_BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
+
+
+def tagged_color_space(info: dict[Any, Any], exif: dict[int, Any], interoperability: Any) -> Any:
+    """The colour space that a file without an ICC profile names.
+
+    Args:
+        info: of a Pillow image; of PNG "srgb", "gamma" and "chromaticity".
+        exif: tags of the file and its Exif IFD.
+        interoperability: the InteroperabilityIndex of EXIF, "R03" for Adobe RGB (DCF 2.0).
+
+    Returns:
+        (chromaticities, gamma), where gamma None is the curve of sRGB; None where the file is sRGB or says
+        nothing.
+    """
+    if isinstance(interoperability, bytes):
+        interoperability = interoperability.decode("latin-1")
+    if str(interoperability).strip("\0 ") == "R03" and exif.get(_COLOR_SPACE) != 1:
+        return ADOBE_RGB, ADOBE_GAMMA
+    if "srgb" in info or not ("gamma" in info or "chromaticity" in info):
+        return None
+    gamma: float | None = 1 / float(info["gamma"]) if info.get("gamma") else None
+    if gamma is not None and (not 0.2 < gamma < 10 or abs(gamma - _SRGB_GAMMA) < 0.01):
+        gamma = None
+    chromaticities: Chromaticities = BT709
+    if len(info.get("chromaticity") or ()) == 8:
+        white, *colors = zip(*[iter(map(float, info["chromaticity"]))] * 2, strict=True)
+        chromaticities = (*colors, white)
+    if not all(0 < y < 1 and 0 <= x < 1 for x, y in chromaticities):
+        chromaticities = BT709
+    if gamma is None and np.abs(np.subtract(chromaticities, BT709)).max() < 0.005:
+        return None
+    return chromaticities, gamma
+
+
+def convert_primaries(
+    pixels: np.ndarray, chromaticities: Chromaticities, gamma: float | None = None
+) -> np.ndarray:
+    """(H, W, 3) uint8 of these primaries and white -> uint8 sRGB; colours outside are clipped.
+
+    Args:
+        pixels: coded by a power function.
+        chromaticities: x, y of red, green, blue and white; the white becomes that of sRGB (Bradford).
+        gamma: exponent from code to linear light; None is the curve of sRGB.
+    """
+    to_linear, matrix, to_code = _conversion(chromaticities, gamma)
+    linear = to_linear[pixels] @ matrix.T
+    return to_code[np.clip(linear * _STEPS + 0.5, 0, _STEPS).astype(np.uint16)]
+
+
+@lru_cache
+def _conversion(
+    chromaticities: Chromaticities, gamma: float | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Table 8 bits to linear light, (3, 3) matrix of linear light to that of sRGB, table back to 8 bits."""
+    code, light = np.arange(256) / 255, np.arange(_STEPS + 1) / _STEPS
+    to_linear = np.where(code <= 0.04045, code / 12.92, ((code + 0.055) / 1.055) ** 2.4)
+    to_linear = to_linear if gamma is None else code**gamma
+    to_code = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    whites = [_BRADFORD @ _xyz(space[3]) for space in (chromaticities, BT709)]
+    adapt = np.linalg.inv(_BRADFORD) @ np.diag(whites[1] / whites[0]) @ _BRADFORD
+    matrix = np.linalg.inv(_rgb_to_xyz(BT709)) @ adapt @ _rgb_to_xyz(chromaticities)
+    return to_linear.astype(np.float32), matrix.astype(np.float32), (to_code * 255).round().astype(np.uint8)
+
+
+def _rgb_to_xyz(chromaticities: Chromaticities) -> np.ndarray:
+    """(3, 3) linear RGB -> XYZ of primaries and white given as (x, y) (SMPTE RP 177)."""
+    matrix = np.stack([_xyz(color) for color in chromaticities[:3]], 1)
+    return matrix * np.linalg.solve(matrix, _xyz(chromaticities[3]))
+
+
+def _xyz(chromaticity: tuple[float, float]) -> np.ndarray:
+    x, y = chromaticity
+    return np.array([x / y, 1.0, (1 - x - y) / y])
 
 
 def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:

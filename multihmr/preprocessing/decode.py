@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import Image, features
 
-from .color import to_srgb
+from .color import convert_primaries, tagged_color_space, to_srgb
 
 MAX_MEGAPIXELS = 178  # Pillow's own limit; checked before pixels are allocated
 
@@ -19,7 +20,7 @@ _FORMATS = (
 )  # fmt: skip
 _HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 
-_ORIENTATION, _EXIF_IFD = 0x0112, 0x8769
+_ORIENTATION, _EXIF_IFD, _INTEROPERABILITY_IFD = 0x0112, 0x8769, 0xA005
 _TIFF_PHOTOMETRIC, _YCBCR = 262, 6
 _GREY_BITS = (8, 10, 12, 14, 16)  # that sensors give
 
@@ -76,7 +77,7 @@ def decode_pil(image: Image.Image, name: str) -> DecodedImage:
     """Decode a PIL image whose data may not be loaded yet.
 
     The first frame of an animation, turned upright as EXIF says, in sRGB by its ICC profile, transparency
-    over white, 16-bit grey scaled to 8 bits by the bits in use.
+    over white, 16-bit grey and colours scaled to 8 bits by the bits in use.
 
     Args:
         image: of any mode.
@@ -95,6 +96,7 @@ def decode_pil(image: Image.Image, name: str) -> DecodedImage:
         raise ValueError(f"{name} has no pixels ({width}x{height})")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        deep = _bytes_of_deep_color(image)  # first, because EXIF of a PNG loads the pixels
         exif = _exif(image)  # libtiff closes the file with the pixels; other formats keep EXIF behind them
         try:
             _prepare_tiff(image)
@@ -103,7 +105,14 @@ def decode_pil(image: Image.Image, name: str) -> DecodedImage:
             raise ValueError(f"{name} is cut short or damaged: {error}") from error
         exif = {**_exif(image), **exif}
         orientation = exif.get(_ORIENTATION, 1)
+        space = None
+        if not image.info.get("icc_profile"):
+            space = tagged_color_space(image.info, exif, _interoperability(image))
+        if deep is not None:
+            image = _stretched_by_bits_in_use(image, deep, name)
         image = _to_rgb(image, name)
+        if space is not None:
+            image = Image.fromarray(convert_primaries(np.asarray(image), *space))
     if orientation in _TURNS:
         image = image.transpose(_TURNS[orientation])
     return DecodedImage(np.asarray(image), exif)
@@ -147,6 +156,52 @@ def _grey_by_bits_in_use(image: Image.Image, name: str) -> Image.Image:
     bits = next(bits for bits in _GREY_BITS if values.max() < 1 << bits)
     full = (1 << bits) - 1
     return Image.fromarray(((values * 255 + full // 2) // full).astype(np.uint8))
+
+
+def _bytes_of_deep_color(image: Image.Image) -> bytes | None:
+    """The whole file of a colour image of 16 bits a channel, of which Pillow reads the upper 8; else None."""
+    tiles: Any = getattr(image, "tile", [])
+    file: Any = getattr(image, "fp", None)
+    if image.mode not in ("RGB", "RGBA") or not tiles or file is None or ";16" not in str(tiles[0][3]):
+        return None
+    place = file.tell()
+    file.seek(0)
+    content = file.read()
+    file.seek(place)
+    return bytes(content)
+
+
+def _stretched_by_bits_in_use(image: Image.Image, content: bytes, name: str) -> Image.Image:
+    """Of a sensor's 10, 12 or 14 bits within 16 the whole range, which would be nearly black.
+
+    PyAV reads the 16 bits; ValueError without it.
+    """
+    highest = max(high for _, high in image.convert("RGB").getextrema())  # type: ignore[misc,union-attr]
+    if not 0 < highest < 1 << (_GREY_BITS[-2] - 8):
+        return image
+    try:
+        import av
+
+        with av.open(io.BytesIO(content)) as container:
+            values = next(container.decode(video=0)).to_ndarray(format="rgb48le").astype(np.int64)
+    except ImportError:
+        raise ValueError(
+            f"{name} has colours of 16 bits of which only some are used, and would be nearly black: "
+            "pip install 'multihmr[video]' reads them, or save it with 8 bits"
+        ) from None
+    except Exception:  # kinds of TIFF that FFmpeg does not know
+        return image
+    bits = next(bits for bits in _GREY_BITS if values.max() < 1 << bits)
+    full = (1 << bits) - 1
+    return Image.fromarray(((values * 255 + full // 2) // full).astype(np.uint8))
+
+
+def _interoperability(image: Image.Image) -> Any:
+    """The InteroperabilityIndex of EXIF, None without."""
+    try:
+        return image.getexif().get_ifd(_INTEROPERABILITY_IFD).get(1)
+    except Exception:
+        return None
 
 
 def _exif(image: Image.Image) -> dict[int, Any]:

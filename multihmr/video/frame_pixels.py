@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import numpy as np
 
+from ..preprocessing.color import D65, convert_primaries
 from .ffmpeg import pyav
 
 # ITU-T H.273: matrices (table 4), primaries (table 2), transfer curves (table 3)
 _UNKNOWN, _BT601, BT709 = 2, 5, 1
 _SRGB, _PQ, _HLG = 13, 16, 18
 # primaries -> x, y of red, green, blue and white (H.273 table 2); BT.709 and unknown ones are sRGB's
-_D65 = (0.3127, 0.3290)
 _CHROMATICITIES = {
-    5: ((0.64, 0.33), (0.29, 0.60), (0.15, 0.06), _D65),  # BT.601, 625 lines
-    6: ((0.630, 0.340), (0.310, 0.595), (0.155, 0.070), _D65),  # BT.601, 525 lines
-    7: ((0.630, 0.340), (0.310, 0.595), (0.155, 0.070), _D65),  # SMPTE 240M
-    9: ((0.708, 0.292), (0.170, 0.797), (0.131, 0.046), _D65),  # BT.2020
-    12: ((0.680, 0.320), (0.265, 0.690), (0.150, 0.060), _D65),  # Display P3
+    5: ((0.64, 0.33), (0.29, 0.60), (0.15, 0.06), D65),  # BT.601, 625 lines
+    6: ((0.630, 0.340), (0.310, 0.595), (0.155, 0.070), D65),  # BT.601, 525 lines
+    7: ((0.630, 0.340), (0.310, 0.595), (0.155, 0.070), D65),  # SMPTE 240M
+    9: ((0.708, 0.292), (0.170, 0.797), (0.131, 0.046), D65),  # BT.2020
+    12: ((0.680, 0.320), (0.265, 0.690), (0.150, 0.060), D65),  # Display P3
 }
-_BT709_CHROMATICITIES = ((0.64, 0.33), (0.30, 0.60), (0.15, 0.06), _D65)
-_STEPS = 4095  # of the table from linear light back to 8 bits
 
 
 class FrameConverter:
@@ -78,23 +75,4 @@ def upright(pixels: np.ndarray, matrix: np.ndarray | None) -> np.ndarray:
 
 def primaries_to_srgb(pixels: np.ndarray, primaries: int) -> np.ndarray:
     """(H, W, 3) uint8 of these primaries, coded as sRGB is, -> uint8 sRGB; colours outside are clipped."""
-    to_linear, to_srgb, to_code = _tables(primaries)
-    linear = to_linear[pixels] @ to_srgb.T
-    return to_code[np.clip(linear * _STEPS + 0.5, 0, _STEPS).astype(np.uint16)]
-
-
-@functools.lru_cache
-def _tables(primaries: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Table 8 bits to linear light, (3, 3) matrix of linear light to that of sRGB, table back to 8 bits."""
-    code, light = np.arange(256) / 255, np.arange(_STEPS + 1) / _STEPS
-    to_linear = np.where(code <= 0.04045, code / 12.92, ((code + 0.055) / 1.055) ** 2.4)
-    to_code = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
-    to_srgb = np.linalg.inv(_rgb_to_xyz(_BT709_CHROMATICITIES)) @ _rgb_to_xyz(_CHROMATICITIES[primaries])
-    return to_linear.astype(np.float32), to_srgb.astype(np.float32), (to_code * 255).round().astype(np.uint8)
-
-
-def _rgb_to_xyz(chromaticities: tuple[tuple[float, float], ...]) -> np.ndarray:
-    """(3, 3) linear RGB -> XYZ of primaries and white given as (x, y) (SMPTE RP 177)."""
-    *colors, white = (np.array([x / y, 1.0, (1 - x - y) / y]) for x, y in chromaticities)
-    matrix = np.stack(colors, 1)
-    return matrix * np.linalg.solve(matrix, white)
+    return convert_primaries(pixels, _CHROMATICITIES[primaries])

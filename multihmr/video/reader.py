@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeAlias, Union
 
 import numpy as np
+from PIL import Image
 
 from ..preprocessing.image import LoadedImage, load_image
 from .ffmpeg import DEFAULT_FPS, ffmpeg_reason, frame_clock, frame_rate, open_container, pyav, video_stream
@@ -127,7 +128,32 @@ def _open_folder(path: Path, fps: float) -> Video:
     return Video(str(path), fps, len(names), False, frames)
 
 
+def _open_animation(path: Path, fps: float | None) -> Video | None:
+    """An animated WebP picture, which FFmpeg cannot decode, through Pillow; None for other files."""
+    with Image.open(path) as image:
+        count = getattr(image, "n_frames", 1)
+        if count < 2:
+            return None
+        image.load()
+        rate = fps or 1000 / max(float(image.info.get("duration") or 1000 / DEFAULT_FPS), 1.0)
+
+    def frames() -> Iterator[Frame]:
+        time = 0.0
+        with Image.open(path) as image:
+            for number in range(count):
+                image.seek(number)
+                image.load()
+                picture = LoadedImage(load_image(image.copy()).pixels, name=path.name)
+                yield Frame(number, number / fps if fps else time, picture)
+                time += max(float(image.info.get("duration") or 1000 / rate), 1.0) / 1000
+
+    return Video(str(path), rate, count, False, frames)
+
+
 def _open_file(path: Path, fps: float | None) -> Video:
+    animation = _open_animation(path, fps) if path.suffix.lower() == ".webp" else None
+    if animation is not None:
+        return animation
     with open_container(path) as container:
         stream = video_stream(container, str(path))
         rate = fps or frame_rate(stream)

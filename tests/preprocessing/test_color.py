@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import io
+import struct
 import time
+import zlib
 
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
 from multihmr.preprocessing.color import to_srgb
-from multihmr.preprocessing.image import read_image
+from multihmr.preprocessing.image import load_image, read_image
 
 from .icc import DISPLAY_P3, SRGB, cmyk_profile, grey_profile, in_profile, rgb_profile
 
@@ -100,3 +102,82 @@ def test_the_profile_of_a_phone_costs_little() -> None:
     start = time.process_time()
     to_srgb(image, profile)
     assert time.process_time() - start < 0.01
+
+
+def png_with(pixels: np.ndarray, **chunks: bytes) -> bytes:
+    """A PNG file with these chunks behind its header."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    content, added = buffer.getvalue(), b""
+    for name, data in chunks.items():
+        body = name.encode() + data
+        added += struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+    return content[:33] + added + content[33:]
+
+
+def chromaticities(*numbers: float) -> bytes:
+    return struct.pack(">8I", *(round(100_000 * number) for number in numbers))
+
+
+GAMMA_SRGB, LINEAR = struct.pack(">I", 45455), struct.pack(">I", 100_000)
+SRGB_SPACE = chromaticities(0.3127, 0.329, 0.64, 0.33, 0.30, 0.60, 0.15, 0.06)
+ADOBE_SPACE = chromaticities(0.3127, 0.329, 0.64, 0.33, 0.21, 0.71, 0.15, 0.06)
+
+
+@pytest.mark.parametrize(
+    ("chunks", "expected"),
+    [
+        ({"gAMA": GAMMA_SRGB}, (128, 60, 200)),
+        ({"gAMA": GAMMA_SRGB, "cHRM": SRGB_SPACE}, (128, 60, 200)),
+        ({"gAMA": LINEAR}, (188, 132, 229)),  # 255 * (1.055 * (128 / 255) ** (1 / 2.4) - 0.055) = 188
+        ({"sRGB": b"\0", "gAMA": LINEAR}, (128, 60, 200)),  # sRGB goes before gAMA, says the standard
+        ({"gAMA": b"\0\0\0\0"}, (128, 60, 200)),  # which is no gamma
+        ({"cHRM": bytes(32)}, (128, 60, 200)),
+    ],
+)
+def test_gamma_and_primaries_of_png(chunks: dict[str, bytes], expected: tuple[int, int, int]) -> None:
+    pixels = np.full((4, 4, 3), (128, 60, 200), np.uint8)
+    found = load_image(png_with(pixels, **chunks)).pixels[0, 0]
+    assert np.abs(found.astype(int) - expected).max() <= 1, found
+
+
+def test_adobe_rgb_by_chunks_and_by_exif_are_those_of_its_profile() -> None:
+    """Values of Adobe RGB (1998), of which sRGB's red (255, 0, 0) is (219, 0, 0)."""
+    pixels = np.full((16, 16, 3), (219, 0, 0), np.uint8)
+    assert (
+        np.abs(load_image(png_with(pixels, cHRM=ADOBE_SPACE)).pixels[8, 8].astype(int) - (255, 0, 0)).max()
+        <= 5
+    )
+    exif = Image.Exif()
+    exif._ifds[0x8769] = {0xA001: 65535, 0xA005: {1: "R03"}}
+    grey_and_red = np.zeros((16, 32, 3), np.uint8)
+    grey_and_red[:, :16], grey_and_red[:, 16:] = 128, (219, 0, 0)
+    for form, options in (("PNG", {}), ("JPEG", {"quality": 100, "subsampling": 0}), ("TIFF", {})):
+        buffer = io.BytesIO()
+        Image.fromarray(grey_and_red).save(
+            buffer, form, exif=exif.tobytes() if form != "TIFF" else exif, **options
+        )
+        found = load_image(buffer.getvalue()).pixels.astype(int)
+        if form == "TIFF" and (found[8, 24] == (219, 0, 0)).all():
+            continue  # this Pillow does not write the tag into a TIFF
+        assert np.abs(found[8, 24] - (255, 0, 0)).max() <= 4, (form, found[8, 24])
+        assert np.abs(found[8, 4] - 128).max() <= 2  # grey stays grey
+    exif._ifds[0x8769] = {0xA001: 1, 0xA005: {1: "R98"}}  # sRGB
+    buffer = io.BytesIO()
+    Image.fromarray(grey_and_red).save(buffer, "PNG", exif=exif.tobytes())
+    np.testing.assert_array_equal(load_image(buffer.getvalue()).pixels, grey_and_red)
+
+
+@pytest.mark.parametrize("mode", ["LAB", "CMYK"])
+def test_modes_of_print_without_a_profile(mode: str) -> None:
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    pixels[:4], pixels[4:] = (200, 60, 40), (30, 120, 220)
+    image: Image.Image | None = Image.fromarray(pixels)
+    if mode == "LAB":
+        spaces = [ImageCms.createProfile(name) for name in ("sRGB", "LAB")]
+        image = ImageCms.applyTransform(image, ImageCms.buildTransform(*spaces, "RGB", "LAB"))
+    else:
+        image = image.convert("CMYK")
+    buffer = io.BytesIO()
+    image.save(buffer, "TIFF")
+    assert np.abs(load_image(buffer.getvalue()).pixels.astype(int) - pixels).max() <= 4

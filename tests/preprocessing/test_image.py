@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import io
 import struct
+import sys
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -305,3 +307,48 @@ def test_focal_length_of_other_files(form: str) -> None:
     exif[0x010F] = "maker"
     data = saved(Image.fromarray(picture()), form, exif=exif)
     assert load_image(data).focal == pytest.approx(35 / 43.2666 * 80, rel=1e-4)
+
+
+def deep_file(values: np.ndarray, codec: str, layout: str) -> bytes:
+    """(H, W, 3) uint16 as a file of 16 bits a channel."""
+    av = pytest.importorskip("av")
+    frame = av.VideoFrame.from_ndarray(values, format="rgb48le").reformat(format=layout)
+    encoder = av.CodecContext.create(codec, "w")
+    encoder.width, encoder.height, encoder.pix_fmt = values.shape[1], values.shape[0], layout
+    encoder.time_base = Fraction(1, 1)
+    return b"".join(bytes(packet) for packet in (*encoder.encode(frame), *encoder.encode(None)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("codec", "layout"), [("png", "rgb48be"), ("png", "rgba64be"), ("tiff", "rgb48le")])
+@pytest.mark.parametrize("bits", [10, 12, 14, 16])
+def test_colours_of_a_sensor_use_the_whole_range(codec: str, layout: str, bits: int) -> None:
+    wanted = np.random.default_rng(0).integers(0, 256, (12, 20, 3))
+    wanted[0, 0] = 255
+    values = (wanted * ((1 << bits) - 1) / 255).round().astype(np.uint16)
+    found = load_image(deep_file(values, codec, layout)).pixels
+    assert np.abs(found.astype(int) - wanted).max() <= 1
+
+
+@pytest.mark.slow
+def test_colours_of_a_sensor_without_pyav_say_what_reads_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = deep_file(np.full((4, 4, 3), 1000, np.uint16), "png", "rgb48be")
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(ValueError, match=r"nearly black: pip install 'multihmr\[video\]' reads them"):
+        load_image(content)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_of_avif(orientation: int) -> None:
+    if not features.check("avif"):
+        pytest.skip("this Pillow reads no AVIF")
+    pixels = np.zeros((40, 64, 3), np.uint8)
+    pixels[:20, :32], pixels[20:, 32:] = (200, 60, 40), (30, 120, 220)
+    found = []
+    for form in ("AVIF", "PNG"):
+        exif, buffer = Image.Exif(), io.BytesIO()
+        exif[0x0112] = orientation
+        Image.fromarray(pixels).save(buffer, form, exif=exif, quality=95)
+        found.append(load_image(buffer.getvalue()).pixels.astype(int))
+    assert found[0].shape == found[1].shape
+    assert np.abs(found[0] - found[1]).mean() < 8
