@@ -1,6 +1,6 @@
 """Does a photograph say the same in a mirror, and when it is turned? For a folder of photographs.
 
-    python scripts/measure_views.py FOLDER [--list development.txt] [--model multihmr-anny-hybrid]
+    python scripts/measure_views.py FOLDER [--list development.txt] [--model multihmr-anny-hybrid] [--any-rotation]
 
 Mirrored: the median over people of the relative difference of the two distances of the head. Turned by 90,
 180 and 270 degrees: the share of those found upright who are found there.
@@ -28,6 +28,9 @@ def main() -> None:
     parser.add_argument("--list", type=Path, help="of the files to take, relative to FOLDER; default: all")
     parser.add_argument("--model", default="multihmr-anny-hybrid")
     parser.add_argument("--starting", default="", help="only files whose path starts so")
+    parser.add_argument(
+        "--any-rotation", action="store_true", help="turned photographs with predict(any_rotation=True)"
+    )
     args = parser.parse_args()
     model = load_model(args.model, device="cpu")
     names = (
@@ -53,7 +56,9 @@ def main() -> None:
             ratios.append(abs(np.log(people.translation[one, 2] / mirrored.translation[other, 2])))
         upright += len(people)
         for turns in turned:
-            seen = model.predict(np.ascontiguousarray(np.rot90(pixels, turns)))
+            seen = model.predict(
+                np.ascontiguousarray(np.rot90(pixels, turns)), any_rotation=args.any_rotation
+            )
             places = turned_back(head_pixels(seen), turns, height, width)
             turned[turns] += len(pairs(people, heads, places))
     print(f"mirrored: median difference of distance {100 * np.median(ratios):.1f} % ({len(ratios)} people)")
