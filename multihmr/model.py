@@ -772,6 +772,7 @@ def load_model(
     backend: str = "eager",
     calibrate: str | os.PathLike[str] | None = None,
     attention: str = "torch",
+    image_size: int | None = None,
     half: torch.dtype | bool | None = None,
 ) -> Model:
     """A model ready to predict: the bundled default, or the one that `name` names.
@@ -795,6 +796,9 @@ def load_model(
         calibrate: for "openvino-int8" at first: a folder of some hundred pictures, or of shards.
         attention: kernels of the ViT's self-attention: "torch", or "xformers", which needs
             multihmr[xformers] and a CUDA device.
+        image_size: longer side of the network's input [pixels], a multiple of 32, of networks that take
+            windows of any shape, as the bundled default. None is the size of training. Smaller is faster,
+            larger finds smaller people (docs/guides/small_people.md).
         half: deprecated, as `dtype`; True: float16, on a CPU bfloat16; False: float32.
 
     Returns:
@@ -813,6 +817,7 @@ def load_model(
         'anny'
     """
     from .hub.loading import load_network
+    from .networks.resize_embeddings import at_image_size, check_image_size
     from .runtime.backends import check_backend, make_runtime
     from .storage.paths import cache_folder
 
@@ -829,6 +834,9 @@ def load_model(
 
         name = fetch_checkpoint(name.removeprefix("hf:"), smplx=smplx)
     network, licence = load_network(name, smplx=smplx)
+    if image_size is not None and image_size != network.config.image_size:
+        check_image_size(network, image_size)
+        network = at_image_size(network, image_size)
     network.backbone.half_dtype = precision
     network.to(target).eval()
     set_attention(network.backbone, attention, device=target, dtype=precision or torch.float32)

@@ -1,6 +1,6 @@
 """Does a photograph say the same in a mirror, and when it is turned? For a folder of photographs.
 
-    python scripts/measure_views.py FOLDER [--list development.txt] [--model multihmr-anny-hybrid] [--any-rotation]
+    python scripts/measure_views.py FOLDER [--list development.txt] [--model NAME] [--any-rotation]
 
 Mirrored: the median over people of the relative difference of the two distances of the head. Turned by 90,
 180 and 270 degrees: the share of those found upright who are found there.

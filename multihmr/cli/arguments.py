@@ -39,6 +39,16 @@ def backend_flag(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def image_size_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--image-size",
+        type=positive,
+        metavar="PIXELS",
+        help="longer side of the network's input, a multiple of 32: smaller is faster, larger finds smaller "
+        "people (default: as trained)",
+    )
+
+
 def smplx_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--smplx", metavar="PATH", help="your SMPLX_NEUTRAL.npz, for models with that body (default: search)"

@@ -8,7 +8,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .arguments import backend_flag, camera_flags, model_flags, positive, smplx_flag, tiles_flag
+from .arguments import (
+    backend_flag,
+    camera_flags,
+    image_size_flag,
+    model_flags,
+    positive,
+    smplx_flag,
+    tiles_flag,
+)
 from .main import fail, people_text, progress_bar
 
 if TYPE_CHECKING:
@@ -45,6 +53,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     smplx_flag(parser)
     model_flags(parser)
     backend_flag(parser)
+    image_size_flag(parser)
 
 
 def _output_flags(parser: argparse.ArgumentParser) -> None:
@@ -113,7 +122,13 @@ def run(args: argparse.Namespace) -> int:
     video = open_video(int(args.source) if is_webcam else args.source)
     with contextlib.ExitStack() as stack:
         early = _open_outputs(args, stack)
-        model = load_model(args.model, device=args.device, smplx=args.smplx, backend=args.backend)
+        model = load_model(
+            args.model,
+            device=args.device,
+            smplx=args.smplx,
+            backend=args.backend,
+            image_size=args.image_size,
+        )
         outputs = early + _body_outputs(args, stack, model)
         smoothing = None if args.no_smoothing else Smoothing()
         tracking = Tracking(lookahead=LIVE.lookahead, fill=LIVE.fill, smoothing=smoothing)

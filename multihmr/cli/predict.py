@@ -22,6 +22,7 @@ from .arguments import (
     formats,
     ground_options,
     ground_text,
+    image_size_flag,
     known_heights,
     model_flags,
     model_name,
@@ -127,6 +128,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     model_flags(parser)
     backend_flag(parser)
+    image_size_flag(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -154,7 +156,13 @@ def run(args: argparse.Namespace) -> int:
         from ..model import load_model
 
         args.out.mkdir(parents=True, exist_ok=True)
-        model = load_model(args.model, device=args.device, smplx=args.smplx, backend=args.backend)
+        model = load_model(
+            args.model,
+            device=args.device,
+            smplx=args.smplx,
+            backend=args.backend,
+            image_size=args.image_size,
+        )
         names = output_names(found.images, args.out, args.format, roots=found.roots, taken=index.names())
         try:
             run.predict_all(model, found.images, names)

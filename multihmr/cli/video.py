@@ -22,6 +22,7 @@ from .arguments import (
     formats,
     ground_options,
     ground_text,
+    image_size_flag,
     model_flags,
     model_name,
     output_flags,
@@ -116,6 +117,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     smplx_flag(parser)
     model_flags(parser)
     backend_flag(parser)
+    image_size_flag(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -195,7 +197,13 @@ def _run_all(sources: list[tuple[str | int | Path, str]], args: argparse.Namespa
 
     if len(sources) == 1:  # said before a model is loaded
         open_video(sources[0][0], fps=args.fps)
-    model = load_model(args.model, device=args.device, smplx=args.smplx, backend=args.backend)
+    model = load_model(
+        args.model,
+        device=args.device,
+        smplx=args.smplx,
+        backend=args.backend,
+        image_size=args.image_size,
+    )
     failed = 0
     for source, name in sources:
         try:

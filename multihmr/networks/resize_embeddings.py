@@ -2,12 +2,50 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from .backbones.dinov2 import resized_positions
+from .base import Network
+
+LEAST_SIZE, MOST_SIZE = 96, 1536  # [pixels]; beyond, nothing useful comes out
+
+
+def check_image_size(network: Network, image_size: int) -> None:
+    """Check that predictions with windows of another size than that of training make sense.
+
+    Raises:
+        ValueError: the network takes one size only, or not this one.
+    """
+    own = network.config.image_size
+    if not getattr(network.config, "rectangular", False):
+        raise ValueError(
+            f"this network takes images of {own} pixels only; image_size is for networks that take windows "
+            "of any shape, as the bundled default"
+        )
+    if not LEAST_SIZE <= image_size <= MOST_SIZE or image_size % 32:
+        raise ValueError(
+            f"image_size must be a multiple of 32 from {LEAST_SIZE} to {MOST_SIZE}, got {image_size!r}; this "
+            f"network was trained with {own}"
+        )
+
+
+def at_image_size(network: Network, image_size: int) -> Network:
+    """The network for windows of another size: the same weights, with resized embeddings of positions.
+
+    Raises:
+        ValueError: the backbone cannot take this size.
+    """
+    config = dataclasses.replace(network.config, image_size=image_size)
+    family: Any = type(network)
+    other: Network = family(config, network.body)
+    other.load_state_dict(stretched(network.state_dict(), other.state_dict()))
+    other.backbone.half_dtype = network.backbone.half_dtype
+    return other.train(network.training)
 
 
 def stretched(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:

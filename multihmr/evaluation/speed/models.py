@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from ...hub.releases import DEFAULT
 from ...model import Model, load_model, save_model
 from ...networks.configs import MultiHMRConfig
 from ...networks.multihmr import MultiHMR
-from ...networks.resize_embeddings import stretched
+from ...networks.resize_embeddings import at_image_size
 from .machine import DTYPES, REFERENCE_SIZE
 
 VIT_S = ("dinov2_vits14", REFERENCE_SIZE)
@@ -161,7 +160,6 @@ def resized(file: str | None, size: int, folder: Path) -> str:
     source = load(file, device="cpu")
     if not isinstance(source.network, MultiHMR):
         raise ValueError(f"only Multi-HMR can be timed at another size than its own, got {source.family!r}")
-    model = MultiHMR(dataclasses.replace(source.config, image_size=size), source.body)
-    model.load_state_dict(stretched(source.state_dict(), model.state_dict()))
+    model = at_image_size(source.network, size)
     stem = DEFAULT if file is None else Path(file).stem
     return str(save_model(model, folder / f"{stem}_at_{size}.safetensors", licence=source.licence))
