@@ -48,8 +48,8 @@ def cli_fields(humans: Humans) -> list[str]:
 def model(monkeypatch: pytest.MonkeyPatch) -> StubModel:
     stub = StubModel()
     monkeypatch.setattr("multihmr.model.load_model", lambda name=None, **options: stub)
-    monkeypatch.setattr(Humans, "save", lambda self, path: Path(path).touch())
-    monkeypatch.setattr(Humans, "draw", lambda self, image: load_image(image).pixels)
+    monkeypatch.setattr(Humans, "save", lambda self, path, **_: Path(path).touch())
+    monkeypatch.setattr(Humans, "draw", lambda self, image, **_: load_image(image).pixels)
     return stub
 
 
