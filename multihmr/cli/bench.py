@@ -24,6 +24,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--backend", type=words, default="eager", help="as load_model takes it (default: %(default)s)"
     )
+    parser.add_argument(
+        "--padding",
+        type=words,
+        default="whole",
+        help="whole, thin, as load_model takes it (default: %(default)s)",
+    )
     parser.add_argument("--calibrate", metavar="FOLDER", help="of images, for --backend openvino-int8")
     parser.add_argument(
         "--rounds", type=int, default=20, help="how often each is timed (default: %(default)s)"
@@ -77,6 +83,7 @@ def run(args: argparse.Namespace) -> int:
         sizes=tuple(args.size or [None]),
         dtypes=tuple(args.dtype or ()),
         backends=tuple(args.backend),
+        paddings=tuple(args.padding),
         calibrate=args.calibrate,
         rounds=args.rounds,
         draw=not args.no_draw,

@@ -7,6 +7,7 @@ D features, R rotations, S shape, E expression.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from ..geometry import DEFAULT_FOV_DEG, code_to_depth, released_code_to_depth
 from ..preprocessing.letterbox import Letterbox
 from .alignment.gauss_newton import Alignment
 from .alignment.keypoints import KeypointReader, Keypoints, find_keypoints
-from .backbones.base import Features
+from .backbones.base import Content, Features
 from .backbones.timm_backbones import create_backbone
 from .base import Network, Predictions, own_camera
 from .camera_embedding import RayEmbedding
@@ -94,6 +95,7 @@ class MultiHMR(Network):
         centers: Centers | None = None,
         threshold: float | None = None,
         max_people: int | None = None,
+        contents: Sequence[Content] | None = None,
     ) -> Predictions:
         """Predictions for a batch of windows of one shape, RGB in [0, 1].
 
@@ -104,8 +106,10 @@ class MultiHMR(Network):
             centers: the cells of the true people, in training; otherwise people are found in the heatmap.
             threshold: least score of a person; None takes the checkpoint's.
             max_people: keep the best of each image.
+            contents: left, top, right, bottom of what each window shows of its image [pixels], for
+                `backbone.padding == "thin"`; without it nothing counts as padding.
         """
-        seen = self._encode(images_B3HW, K_B33)
+        seen = self._encode(images_B3HW, K_B33, contents)
         sought = centers is None
         if centers is None:
             centers = self._find(seen.logits_Bhw, threshold, max_people)
@@ -133,13 +137,14 @@ class MultiHMR(Network):
         *,
         people: int,
         threshold: float | None = None,
+        contents: Sequence[Content] | None = None,
     ) -> Predictions:
         """What `forward` predicts with `max_people=people`, in shapes that do not depend on the content.
 
         The centers are `FixedCenters`: `people` per image, fewer where the grid has fewer cells, best first,
         and a mask of the valid ones. The rest of the arguments is as in `forward`.
         """
-        seen = self._encode(images_B3HW, K_B33)
+        seen = self._encode(images_B3HW, K_B33, contents)
         nms_3d_distance = self.config.nms_3d_distance
         slots = topk_centers(
             self._scores(seen.logits_Bhw),
@@ -160,11 +165,13 @@ class MultiHMR(Network):
             guess, found = guess.of(kept_P), None if found is None else found.of(kept_P)
         return self._refine_and_assemble(seen, guess, slots, found=found)
 
-    def _encode(self, images_B3HW: Tensor, K_B33: Tensor | None) -> _EncodedBatch:
+    def _encode(
+        self, images_B3HW: Tensor, K_B33: Tensor | None, contents: Sequence[Content] | None
+    ) -> _EncodedBatch:
         """Backbone features, detection heatmap and camera of a batch of images."""
         height, width = images_B3HW.shape[-2:]
         self._check_window(height, width)
-        features = self.backbone(images_B3HW)
+        features = self.backbone(images_B3HW, contents)
         logits_Bhw = self.to_score(features.grid_BDhw.movedim(1, -1))[..., 0]
         fov_B = self._fov(features.global_BD)
         return _EncodedBatch(features, logits_Bhw, fov_B, own_camera(fov_B, K_B33, (height, width)))

@@ -10,6 +10,7 @@ Legend of shape suffixes: as in multihmr.py.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -20,6 +21,7 @@ from ..bodies.base import Body
 from ..geometry import code_to_depth, rot6d_to_rotmat
 from ..preprocessing.letterbox import Letterbox
 from .attention import PerceptionLayer
+from .backbones.base import Content
 from .backbones.timm_backbones import create_backbone
 from .base import Network, Predictions, own_camera
 from .configs import MultiHMRAnnyConfig
@@ -85,9 +87,10 @@ class MultiHMRAnny(Network):
         centers: Centers | None = None,
         threshold: float | None = None,
         max_people: int | None = None,
+        contents: Sequence[Content] | None = None,
     ) -> Predictions:
         """Predictions for a batch of square windows, RGB in [0, 1]; arguments as those of `MultiHMR`."""
-        seen = self._encode(images_B3HW, K_B33)
+        seen = self._encode(images_B3HW, K_B33, contents)
         if centers is None:
             rule = self._nms_args(threshold)
             centers = find_centers(seen.logits_Bhw.sigmoid(), max_people=max_people, **rule)
@@ -102,9 +105,10 @@ class MultiHMRAnny(Network):
         *,
         people: int,
         threshold: float | None = None,
+        contents: Sequence[Content] | None = None,
     ) -> Predictions:
         """As `MultiHMR.forward_fixed`."""
-        seen = self._encode(images_B3HW, K_B33)
+        seen = self._encode(images_B3HW, K_B33, contents)
         return self._refine_and_assemble(
             seen, topk_centers(seen.logits_Bhw.sigmoid(), people, **self._nms_args(threshold))
         )
@@ -116,11 +120,13 @@ class MultiHMRAnny(Network):
             "nms_kernel": self.config.nms_kernel,
         }
 
-    def _encode(self, images_B3HW: Tensor, K_B33: Tensor | None) -> _EncodedBatch:
+    def _encode(
+        self, images_B3HW: Tensor, K_B33: Tensor | None, contents: Sequence[Content] | None
+    ) -> _EncodedBatch:
         size = self.config.image_size
         if tuple(images_B3HW.shape[-2:]) != (size, size):
             raise ValueError(f"this network takes {size}x{size} images, got {tuple(images_B3HW.shape)}")
-        features = self.backbone(images_B3HW)
+        features = self.backbone(images_B3HW, contents)
         logits_Bhw = self.to_score(features.grid_BDhw.movedim(1, -1))[..., 0]
         fov_B = math.pi * torch.sigmoid(self.to_fov(features.global_BD))[:, 0]
         return _EncodedBatch(features.grid_BDhw, logits_Bhw, fov_B, own_camera(fov_B, K_B33, size))

@@ -140,6 +140,14 @@ class Letterbox:
         start, end = ((edge - shift) / scale for edge in (first, last))
         return first, last, max(start, 0.0), min(end, float(length))
 
+    def content(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """Left, top, right, bottom: the pixels of the window that an image of that size fills."""
+        left, right, *_ = self.span(width, 0)
+        top, bottom, *_ = self.span(height, 1)
+        if self.flip:
+            left, right = self.shape[1] - right, self.shape[1] - left
+        return left, top, max(left, right), max(top, bottom)
+
     def intrinsics(self, K: Array) -> Array:
         """(..., 3, 3) intrinsics of the image -> of the window; the only place where K follows pixels."""
         moved = K * 1.0  # a copy, for arrays and tensors alike

@@ -23,7 +23,8 @@ from torch import Tensor
 
 from .._version import __version__
 from ..networks import backbones
-from ..networks.backbones.base import Backbone, Features
+from ..networks.backbones.base import PADDINGS, Backbone, Features
+from ..networks.backbones.merged_padding import MergedTokens
 from ..networks.base import Network
 from ..storage.atomic import atomic_path
 from ..storage.download import locked
@@ -37,7 +38,7 @@ from .trace import trace_backbone
 
 USUAL_PICTURE = (480, 640)
 Shape = tuple[int, int]  # (height, width) of a window [pixels]
-Run = Callable[[np.ndarray], Sequence[np.ndarray]]
+Run = Callable[[Sequence[np.ndarray]], Sequence[np.ndarray]]
 PRECISIONS = {None: "f32", torch.bfloat16: "bf16"}  # half_dtype -> what OpenVINO calls it
 
 
@@ -59,6 +60,18 @@ def check_backend(name: str, *, device: str, calibrate: object = None) -> None:
                 "take device='cpu', or backend='compile' or 'cudagraph'"
             )
         needed(name.removesuffix("-int8"))
+
+
+def set_padding(network: Network, padding: str) -> None:
+    """Let the backbone compute padding as `load_model(padding=...)` says; ValueError if it cannot."""
+    if padding not in PADDINGS:
+        raise ValueError(f"padding must be 'whole' or 'thin', got {padding!r}")
+    if padding == "thin" and (network.top_down or not network.backbone.thins):
+        raise ValueError(
+            "padding='thin' is for networks on DINOv2 that see whole pictures; "
+            f"leave it away with one of family {network.family!r} on {network.config.backbone}"
+        )
+    network.backbone.padding = padding  # type: ignore[assignment]
 
 
 def make_runtime(
@@ -86,9 +99,9 @@ def make_runtime(
     return EagerRuntime(with_backbone(network, backbone), square=name == "openvino-int8")
 
 
-def _compiled(network: Network, folder: Path, calibrate: object) -> Callable[[Tensor], Features]:
+def _compiled(network: Network, folder: Path, calibrate: object) -> Callable[..., Features]:
     """torch.compile, which keeps what it makes in its own cache."""
-    run: Callable[[Tensor], Features] = torch.compile(network.backbone.forward, dynamic=False)
+    run: Callable[..., Features] = torch.compile(network.backbone.compute, dynamic=False)
     size = network.config.image_size
     try:
         with torch.inference_mode():
@@ -98,7 +111,7 @@ def _compiled(network: Network, folder: Path, calibrate: object) -> Callable[[Te
     return run
 
 
-def _onnxruntime(network: Network, folder: Path, calibrate: object) -> Callable[[Tensor], Features]:
+def _onnxruntime(network: Network, folder: Path, calibrate: object) -> Callable[..., Features]:
     if network.backbone.half_dtype is not None:
         raise ValueError("backend 'onnxruntime' computes in float32; leave `dtype` away, or take 'openvino'")
     runtime: Any = needed("onnxruntime")
@@ -109,12 +122,13 @@ def _onnxruntime(network: Network, folder: Path, calibrate: object) -> Callable[
     def make(shape: Shape) -> Run:
         file = str(_stored(network, folder, shape))
         session = runtime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-        return lambda pixels: session.run(None, {"pixels": pixels})
+        names = [value.name for value in session.get_inputs()]
+        return lambda arrays: session.run(None, dict(zip(names, arrays, strict=True)))
 
     return _features(network, make)
 
 
-def _openvino(network: Network, folder: Path, calibrate: object) -> Callable[[Tensor], Features]:
+def _openvino(network: Network, folder: Path, calibrate: object) -> Callable[..., Features]:
     def make(shape: Shape) -> Run:
         source = partial(_stored, network, folder, shape)
         return _openvino_run(network, source, folder, _key(network, shape))
@@ -124,7 +138,7 @@ def _openvino(network: Network, folder: Path, calibrate: object) -> Callable[[Te
 
 def _openvino_int8(
     network: Network, folder: Path, calibrate: str | os.PathLike[str] | None
-) -> Callable[[Tensor], Features]:
+) -> Callable[..., Features]:
     onnx = _stored(network, folder, network.letterbox(1, 1, square=True).shape)
     file = onnx.with_name(f"{onnx.stem}-int8.xml")
     if calibrate is not None:
@@ -140,7 +154,7 @@ def _openvino_int8(
     return _features(network, lambda shape: _openvino_run(network, lambda: file, folder, name))
 
 
-BACKENDS: dict[str, Callable[..., Callable[[Tensor], Features]]] = {
+BACKENDS: dict[str, Callable[..., Callable[..., Features]]] = {
     "compile": _compiled,
     "onnxruntime": _onnxruntime,
     "openvino": _openvino,
@@ -156,10 +170,10 @@ def _openvino_run(network: Network, source: Callable[[], Path], folder: Path, na
         raise ValueError(f"OpenVINO computes in float32 or bfloat16 on a CPU, got dtype={half}")
     settings = {"INFERENCE_PRECISION_HINT": PRECISIONS[half], "PERFORMANCE_HINT": "LATENCY"}
     compiled = compiled_graph(source, folder, name, settings, threads=torch.get_num_threads())
-    return lambda pixels: list(compiled([pixels], share_inputs=True).values())
+    return lambda arrays: list(compiled(list(arrays), share_inputs=True).values())
 
 
-def _features(network: Network, make: Callable[[Shape], Run]) -> Callable[[Tensor], Features]:
+def _features(network: Network, make: Callable[[Shape], Run]) -> Callable[..., Features]:
     """What `trace_backbone` gives, as features.
 
     Args:
@@ -179,9 +193,10 @@ def _features(network: Network, make: Callable[[Shape], Run]) -> Callable[[Tenso
 
     graph_for(network.letterbox(*USUAL_PICTURE).shape)
 
-    def see(images_B3HW: Tensor) -> Features:
+    def see(images_B3HW: Tensor, merged: MergedTokens | None = None) -> Features:
         run = graph_for((images_B3HW.shape[2], images_B3HW.shape[3]))
-        arrays = run(np.ascontiguousarray(images_B3HW.numpy(), np.float32))
+        pixels = np.ascontiguousarray(images_B3HW.numpy(), np.float32)
+        arrays = run([pixels, *(() if merged is None else (tensor.numpy() for tensor in merged))])
         grid_BDhw, global_BD, *rest = (torch.from_numpy(array) for array in arrays)
         fine_BDhw = rest.pop(0) if backbone.fine_width else None
         return Features(grid_BDhw, global_BD, fine_BDhw, tuple(rest))
@@ -206,6 +221,7 @@ def _stored(network: Network, folder: Path, shape: Shape) -> Path:
 def _key(network: Network, shape: Shape | None = None) -> str:
     """A name that changes with everything that the graph depends on."""
     known = hashlib.sha256(f"{__version__} {torch.__version__} {_code()} {network.config}".encode())
+    known.update(network.backbone.padding.encode())
     for name, value in network.backbone.state_dict().items():
         known.update(name.encode())
         known.update(value.detach().cpu().contiguous().numpy().tobytes())

@@ -18,10 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from ..geometry import project
+from ..networks.backbones.base import Content
+from ..networks.backbones.merged_padding import content_patches
 from ..networks.base import OF_PEOPLE, Network
 from ..postprocessing.to_humans import Detections
 from ..preprocessing.letterbox import Letterbox
-from .eager import with_backbone
+from .eager import contents_of, with_backbone
 from .float8 import CAPABILITY, with_float8
 from .gpu_resize import seen_through
 
@@ -45,12 +47,20 @@ class PeopleNearestFirst(nn.Module):
     everybody has found a slot; `camera` (B, 3, 3).
     """
 
-    def __init__(self, network: Network, people: int, threshold: float | None) -> None:
+    def __init__(
+        self, network: Network, people: int, threshold: float | None, content: Content | None = None
+    ) -> None:
         super().__init__()
-        self.network, self.people, self.threshold = network, people, threshold
+        self.network, self.people, self.threshold, self.content = network, people, threshold, content
 
     def forward(self, pixels: Tensor, K: Tensor) -> dict[str, Tensor]:
-        said: Any = self.network.forward_fixed(pixels, K, people=self.people, threshold=self.threshold)  # type: ignore[operator]
+        said: Any = self.network.forward_fixed(  # type: ignore[operator]
+            pixels,
+            K,
+            people=self.people,
+            threshold=self.threshold,
+            contents=None if self.content is None else [self.content] * len(pixels),
+        )
         slots = said.centers
         K_P33 = said.K_B33[slots.image_index_P]
         points_PV2 = project(said.vertices_PV3, K_P33)
@@ -102,7 +112,7 @@ class CudaGraphRuntime:
         self.size, self.device = network.config.image_size, network.device
         self._network, self._compiled = _in_half(network, float8=float8), compiled
         self._slots = SLOTS
-        self._recordings: dict[tuple[int, int, float | None], Recording] = {}
+        self._recordings: dict[tuple[int, int, float | None, Content | None], Recording] = {}
         self._pool: Any = None
         self._one_at_a_time = threading.Lock()
 
@@ -117,11 +127,31 @@ class CudaGraphRuntime:
         """The people of each of these (H, W, 3) uint8 images with its letterbox and camera (NaN
         where the network's own is wanted); the rest is as in `Model.predict`.
         """
+        if self._network.backbone.padding == "whole":
+            return self._predict(images, letterboxes, K_B33, threshold, max_people)
+        found: dict[int, Detections] = {}
+        patch = self._network.backbone.patch
+        for content, which in _alike(contents_of(images, letterboxes), patch).items():
+            some, boxes = [images[i] for i in which], [letterboxes[i] for i in which]
+            people = self._predict(some, boxes, K_B33[which], threshold, max_people, content)
+            found |= dict(zip(which, people, strict=True))
+        return [found[i] for i in range(len(images))]
+
+    def _predict(
+        self,
+        images: Sequence[np.ndarray],
+        letterboxes: Sequence[Letterbox],
+        K_B33: Tensor,
+        threshold: float | None,
+        max_people: int | None,
+        content: Content | None = None,
+    ) -> list[Detections]:
+        """The people of images that are padded alike."""
         count = len(images)
         with self._one_at_a_time:
             while True:
                 slots = self._slots if max_people is None else max(1, max_people)
-                recording = self._recording(count, slots, threshold)
+                recording = self._recording(count, slots, threshold, content)
                 self._run(recording, images, letterboxes, K_B33)
                 if max_people is not None or not recording.host["full"][:count].any():
                     return [_seen(recording.host, i, max_people) for i in range(count)]
@@ -150,20 +180,22 @@ class CudaGraphRuntime:
         while it is read."""
         return tensor.pin_memory() if self.device.type == "cuda" else tensor
 
-    def _recording(self, count: int, slots: int, threshold: float | None) -> Recording:
+    def _recording(
+        self, count: int, slots: int, threshold: float | None, content: Content | None
+    ) -> Recording:
         batch = 1 << (count - 1).bit_length()
-        key = batch, slots, threshold
+        key = batch, slots, threshold, content
         if key not in self._recordings:
             if len(self._recordings) == MOST_RECORDINGS:
                 del self._recordings[next(iter(self._recordings))]  # the oldest
-            self._recordings[key] = self._record(batch, slots, threshold)
+            self._recordings[key] = self._record(batch, slots, threshold, content)
         return self._recordings[key]
 
     @torch.inference_mode()
-    def _record(self, batch: int, slots: int, threshold: float | None) -> Recording:
+    def _record(self, batch: int, slots: int, threshold: float | None, content: Content | None) -> Recording:
         pixels = torch.zeros(batch, 3, self.size, self.size, device=self.device)
         K = torch.full((batch, 3, 3), torch.nan, device=self.device)
-        graph: Callable[..., dict[str, Tensor]] = PeopleNearestFirst(self._network, slots, threshold)
+        graph: Callable[..., dict[str, Tensor]] = PeopleNearestFirst(self._network, slots, threshold, content)
         graph(pixels, K)  # bodies make on first use what they keep
         if self._compiled:
             graph = torch.compile(graph, dynamic=False)
@@ -188,6 +220,15 @@ class CudaGraphRuntime:
             # Graphs run one after the other, and each answer is read before the next one runs.
             self._pool = recorded.pool()
         return Recording(pixels, K, answer, _like(answer, pinned=True), recorded.replay)
+
+
+def _alike(contents: Sequence[Content], patch: int) -> dict[Content, list[int]]:
+    """Rectangles of whole patches -> the images whose content they just hold."""
+    alike: dict[Content, list[int]] = {}
+    for i, content in enumerate(contents):
+        left, top, right, bottom = (edge * patch for edge in content_patches(content, patch))
+        alike.setdefault((left, top, right, bottom), []).append(i)
+    return alike
 
 
 def _like(answer: dict[str, Tensor], *, pinned: bool) -> dict[str, Tensor]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..networks.backbones.base import Backbone, Features
+from ..networks.backbones.base import Backbone, Content, Features
+from ..networks.backbones.merged_padding import by_padding
 from ..networks.base import Network
 from ..postprocessing.to_humans import Detections
 from ..preprocessing.letterbox import Letterbox
@@ -68,28 +69,38 @@ class EagerRuntime:
         images_B3HW = torch.stack(
             [letterbox.to_tensor(image) for letterbox, image in zip(letterboxes, images, strict=True)]
         )
-        predictions = network(
-            images_B3HW.to(device), K_B33.to(device), threshold=threshold, max_people=max_people
-        )
+        options: dict[str, Any] = {"threshold": threshold, "max_people": max_people}
+        if network.backbone.padding == "thin":
+            options["contents"] = contents_of(images, letterboxes)
+        predictions = network(images_B3HW.to(device), K_B33.to(device), **options)
         used_B33 = predictions.K_B33.float().cpu()
         return [Detections(predictions.of_image(i), used_33) for i, used_33 in enumerate(used_B33)]
+
+
+def contents_of(images: Sequence[np.ndarray], letterboxes: Sequence[Letterbox]) -> list[Content]:
+    """Where the letterboxes show their (H, W, 3) images."""
+    return [letterbox.content(*image.shape[:2]) for letterbox, image in zip(letterboxes, images, strict=True)]
 
 
 class ExternalBackbone(Backbone):
     """Stands for `source`, whose features another runtime computes; it has no weights and no gradient.
 
-    run: (B, 3, H, W) RGB in [0, 1] -> Features.
+    run: (B, 3, H, W) RGB in [0, 1] and, with "thin", the tokens that are merged -> Features.
     """
 
-    def __init__(self, source: Backbone, run: Callable[[Tensor], Features]) -> None:
+    def __init__(self, source: Backbone, run: Callable[..., Features]) -> None:
         nn.Module.__init__(self)
         self.patch, self.width = source.patch, source.width
         self.fine_width, self.scale_widths = source.fine_width, source.scale_widths
-        self.half_dtype = source.half_dtype
+        self.half_dtype, self.padding = source.half_dtype, source.padding
         self.run = run
 
-    def forward(self, images_B3HW: Tensor) -> Features:
-        return self.run(images_B3HW)
+    def forward(self, images_B3HW: Tensor, contents: Sequence[Content] | None = None) -> Features:
+        if self.padding == "whole":
+            return self.run(images_B3HW)
+        height, width = images_B3HW.shape[-2:]
+        contents = [(0, 0, width, height)] * len(images_B3HW) if contents is None else contents
+        return by_padding(images_B3HW, contents, self.patch, self.run)
 
 
 def with_backbone(network: Network, backbone: nn.Module) -> Network:

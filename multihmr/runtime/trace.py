@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from .._version import __version__
+from ..networks.backbones.base import Backbone, Features
+from ..networks.backbones.merged_padding import MergedTokens, merge_padding
 from ..networks.base import Network
 
 INPUTS = ("pixels", "K")
@@ -53,14 +55,23 @@ class PeopleGraph(nn.Module):
 class BackboneGraph(nn.Module):
     """(B, 3, S, S) images -> the features of the backbone as a tuple; for `backends`."""
 
-    def __init__(self, backbone: nn.Module) -> None:
+    def __init__(self, backbone: Backbone) -> None:
         super().__init__()
         self.backbone = backbone
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        features = self.backbone(pixels)
+        return self._outputs(self.backbone.compute(pixels))
+
+    def _outputs(self, features: Features) -> tuple[Tensor, ...]:
         fine = () if features.fine_BDhw is None else (features.fine_BDhw,)
         return (features.grid_BDhw, features.global_BD, *fine, *features.scales)
+
+
+class MergedBackboneGraph(BackboneGraph):
+    """`BackboneGraph` of (B, 3, S, S) images and the tensors of `MergedTokens`."""
+
+    def forward(self, pixels: Tensor, *merged: Tensor) -> tuple[Tensor, ...]:
+        return self._outputs(self.backbone.compute(pixels, MergedTokens(*merged)))
 
 
 def trace_people(network: Network, *, people: int, threshold: float | None, vertices: bool) -> Traced:
@@ -87,12 +98,18 @@ def trace_backbone(network: Network, shape: tuple[int, int] | None = None) -> Tr
 
     shape: (height, width) of the windows [pixels]; by default the square.
     """
-    graph = BackboneGraph(network.backbone)
-    pixels = letterboxes(shape or network.config.image_size)
+    backbone, size = network.backbone, network.config.image_size
+    pixels, graph = letterboxes(shape or size), BackboneGraph(backbone)
+    names: tuple[str, ...] = INPUTS[:1]
+    merged: tuple[Tensor, ...] = ()
+    if backbone.padding == "thin":
+        side = size // backbone.patch
+        merged = merge_padding(side, side, (0, side // 2, side, side))
+        graph, names = MergedBackboneGraph(backbone), (*names, *MergedTokens._fields)
     with _in_float32(network):
-        program = _traced(graph, (pixels,))
+        program = _traced(graph, (pixels,), merged)
     more = len(program.graph_signature.user_outputs) - 2
-    return Traced(program, INPUTS[:1], ("grid", "global", *(f"map{i}" for i in range(more))))
+    return Traced(program, names, ("grid", "global", *(f"map{i}" for i in range(more))))
 
 
 def letterboxes(size: int | tuple[int, int], count: int = 2) -> Tensor:
@@ -101,12 +118,22 @@ def letterboxes(size: int | tuple[int, int], count: int = 2) -> Tensor:
     return torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(0))
 
 
-def _traced(graph: nn.Module, inputs: Sequence[Tensor]) -> torch.export.ExportedProgram:
+def _traced(
+    graph: nn.Module, inputs: Sequence[Tensor], merged: Sequence[Tensor] = ()
+) -> torch.export.ExportedProgram:
+    """inputs: of a batch of any size. merged: MergedTokens of any number."""
     batch = torch.export.Dim("batch", min=1, max=MOST_PICTURES)
+    shapes: list[Any] = [{0: batch} for _ in inputs]
+    if merged:
+        tokens = {0: torch.export.Dim("tokens", min=2, max=len(merged[-1]))}
+        shapes.append((tokens, tokens, {}))  # a tuple for *merged
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch to itself
         return torch.export.export(
-            graph.eval(), tuple(inputs), dynamic_shapes=tuple({0: batch} for _ in inputs), strict=False
+            graph.eval(),
+            (*inputs, *merged),
+            dynamic_shapes=tuple(shapes),
+            strict=False,
         )
 
 

@@ -62,7 +62,7 @@ class Candidate:
     @property
     def is_eager(self) -> bool:
         """Whether it is what the others of its `eager_key` are compared with."""
-        return (self.config.dtype, self.config.backend) == (FLOAT32, EAGER)
+        return (self.config.dtype, self.config.backend_label) == (FLOAT32, EAGER)
 
     def timing(
         self, rows: Sequence[dict[str, float]], reference: np.ndarray, eager: np.ndarray | None
@@ -74,7 +74,7 @@ class Candidate:
             name=self.config.name,
             size=self.config.size,
             dtype=self.config.dtype,
-            backend=self.config.backend,
+            backend=self.config.backend_label,
             batch=len(self.run.images),
             people=self.run.people,
             found=self.found,
@@ -262,6 +262,7 @@ def _memory(config: Config, run: Run, risen: float) -> dict[str, float] | None:
             file=config.file,
             dtype=config.dtype,
             backend=config.backend,
+            padding=config.padding,
             people=run.people,
             batch=len(run.images),
             threads=torch.get_num_threads(),

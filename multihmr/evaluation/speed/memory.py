@@ -26,6 +26,7 @@ class Request:
         batch: images at once.
         threads: of torch.
         image: path of an image; None is noise of 640x480.
+        padding: as load_model takes it.
     """
 
     file: str | None
@@ -35,6 +36,7 @@ class Request:
     batch: int
     threads: int
     image: str | None = None
+    padding: str = "whole"
 
 
 def peak_of_prediction(request: Request) -> dict[str, float] | None:
@@ -88,7 +90,7 @@ def _measure(request: Request) -> dict[str, float | None]:
     from .models import load
     from .stages import Run
 
-    model = load(request.file, request.dtype, request.backend, device="cpu")
+    model = load(request.file, request.dtype, request.backend, device="cpu", padding=request.padding)
     peaks["loaded"] = highest_mb()
     image = noise_picture() if request.image is None else request.image
     run = Run(model, image, people=request.people, batch=request.batch)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,7 +21,7 @@ from ...networks.resize_embeddings import at_image_size
 from .machine import DTYPES, REFERENCE_SIZE
 
 VIT_S = ("dinov2_vits14", REFERENCE_SIZE)
-EAGER, FLOAT32, INT8 = "eager", "float32", "openvino-int8"
+EAGER, FLOAT32, INT8, WHOLE = "eager", "float32", "openvino-int8", "whole"
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Plan:
         dtypes: precisions of the backbone, of "float32", "float16", "bfloat16"; none: float16 on cuda, else
             float32.
         backends: as load_model takes them.
+        paddings: as load_model takes them; "thin" is left away with models that cannot.
         calibrate: for "openvino-int8", a folder of images, as load_model takes it.
         rounds: how often each is timed.
         draw: whether to draw an overlay of each, too.
@@ -46,6 +48,7 @@ class Plan:
     sizes: tuple[int | None, ...] = (None,)
     dtypes: tuple[str, ...] = ()
     backends: tuple[str, ...] = (EAGER,)
+    paddings: tuple[str, ...] = (WHOLE,)
     calibrate: str | None = None
     rounds: int = 20
     draw: bool = True
@@ -73,6 +76,12 @@ class Config:
     model: Model
     truth: Model
     file: str | None = None  # what load_model takes
+    padding: str = WHOLE
+
+    @property
+    def backend_label(self) -> str:
+        """The backend, and the padding where it is not whole."""
+        return self.backend if self.padding == WHOLE else f"{self.backend}, {self.padding} padding"
 
 
 def configs(
@@ -90,11 +99,14 @@ def configs(
         of_size = file if size is None else resized(file, size, folder)
         truth = load(of_size, device=device)
         pixels = truth.config.image_size
-        for dtype, backend in product(plan.dtypes or (FLOAT32,), plan.backends):
-            same = (dtype, backend) == (FLOAT32, EAGER)
+        for dtype, backend, padding in product(plan.dtypes or (FLOAT32,), plan.backends, plan.paddings):
+            if padding != WHOLE and not truth.backbone.thins:
+                continue
+            same = (dtype, backend, padding) == (FLOAT32, EAGER, WHOLE)
             calibrate = plan.calibrate if backend == INT8 else None
-            model = truth if same else load(of_size, dtype, backend, device=device, calibrate=calibrate)
-            yield Config(name, pixels, dtype, backend, model, truth, of_size)
+            how: dict[str, str | None] = {"device": device, "calibrate": calibrate, "padding": padding}
+            model = truth if same else load(of_size, dtype, backend, **how)
+            yield Config(name, pixels, dtype, backend, model, truth, of_size, padding)
 
 
 def load(
@@ -104,9 +116,11 @@ def load(
     *,
     device: str | None = None,
     calibrate: str | None = None,
+    padding: Any = WHOLE,
 ) -> Model:
     """`load_model` with a precision by name."""
-    return load_model(file, device=device, dtype=DTYPES[dtype], backend=backend, calibrate=calibrate)
+    how: dict[str, Any] = {"backend": backend, "calibrate": calibrate, "padding": padding}
+    return load_model(file, device=device, dtype=DTYPES[dtype], **how)
 
 
 def files_of(model: str | None, vits: Sequence[tuple[str, int]], *, folder: Path) -> dict[str, str | None]:

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from .merged_padding import MergedTokens
+
+Content = tuple[int, int, int, int]  # left, top, right, bottom: pixels of a window that show the image
+PADDINGS = ("whole", "thin")
 
 
 class Features(NamedTuple):
@@ -37,6 +44,8 @@ class Backbone(nn.Module):
     scale_widths: tuple[int, ...] = ()
     exact: tuple[str, ...] = ()  # beginnings of names of weights that a small checkpoint keeps as they are
     half_dtype: torch.dtype | None = None
+    padding: Literal["whole", "thin"] = "whole"  # "thin": one token for four of padding alone
+    thins: bool = False  # whether it can do that
     mean: Tensor
     std: Tensor
 
@@ -45,10 +54,19 @@ class Backbone(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 
-    def forward(self, images_B3HW: Tensor) -> Features:
+    def forward(self, images_B3HW: Tensor, contents: Sequence[Content] | None = None) -> Features:
+        """contents: where the windows show their images; without it, and with "whole", nothing is merged."""
+        if self.padding == "whole" or contents is None:
+            return self.compute(images_B3HW)
+        from .merged_padding import by_padding
+
+        return by_padding(images_B3HW, contents, self.patch, self.compute)
+
+    def compute(self, images_B3HW: Tensor, merged: MergedTokens | None = None) -> Features:
+        """Features of images of which the same patches are padding."""
         x = (images_B3HW - self.mean) / self.std
         with torch.autocast(x.device.type, dtype=self.half_dtype, enabled=self.half_dtype is not None):
-            features = self.extract(x)
+            features = self.extract(x) if merged is None else self.extract_merged(x, merged)
         fine_BDhw = None if features.fine_BDhw is None else features.fine_BDhw.float()
         scales = tuple(scale.float() for scale in features.scales)
         return Features(features.grid_BDhw.float(), features.global_BD.float(), fine_BDhw, scales)
@@ -60,6 +78,10 @@ class Backbone(nn.Module):
 
     def extract(self, images_B3HW: Tensor) -> Features:
         """Of normalised pictures, at any precision."""
+        raise NotImplementedError
+
+    def extract_merged(self, images_B3HW: Tensor, merged: MergedTokens) -> Features:
+        """`extract` with fewer tokens, of backbones that have `thins`."""
         raise NotImplementedError
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from .base import Backbone, Features, needed_timm
 from .hybrid import Mlp, SelfAttention
+from .merged_padding import MergedTokens
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 NORM_EPS = 1e-6
@@ -42,6 +43,7 @@ class DINOv2(Backbone):
     """
 
     patch = 14
+    thins = True
     TIMM_NAMES: ClassVar[dict[str, str]] = {
         "dinov2_vits14": "vit_small_patch14_dinov2",
         "dinov2_vitb14": "vit_base_patch14_dinov2",
@@ -86,8 +88,13 @@ class DINOv2(Backbone):
         patches.weight *= self.std / 0.5
 
     def extract(self, images_B3HW: Tensor) -> Features:
+        return self._features(images_B3HW, self.vit(images_B3HW))
+
+    def extract_merged(self, images_B3HW: Tensor, merged: MergedTokens) -> Features:
+        return self._features(images_B3HW, self.vit(images_B3HW, merged))
+
+    def _features(self, images_B3HW: Tensor, tokens_BND: Tensor) -> Features:
         height, width = images_B3HW.shape[-2] // self.patch, images_B3HW.shape[-1] // self.patch
-        tokens_BND = self.vit(images_B3HW)
         grid_BDhw = tokens_BND[:, 1:].transpose(1, 2).unflatten(2, (height, width))
         return Features(grid_BDhw, tokens_BND[:, 0])
 
@@ -113,13 +120,21 @@ class VisionTransformer(nn.Module):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
 
-    def forward(self, x_B3HW: Tensor) -> Tensor:
+    def forward(self, x_B3HW: Tensor, merged: MergedTokens | None = None) -> Tensor:
         grid_BDhw = self.patch_embed(x_B3HW)
         height, width = grid_BDhw.shape[-2:]
         x_BND = grid_BDhw.flatten(2).transpose(1, 2)
         x_BND = torch.cat([self.cls_token.expand(x_BND.shape[0], -1, -1), x_BND], dim=1)
         x_BND = x_BND + resized_positions(self.pos_embed, self.grid_size, height, width)
-        return self.norm(self.blocks(x_BND))
+        if merged is None:
+            return self.norm(self.blocks(x_BND))
+        whole_B1D, patches_BND = x_BND[:, :1], x_BND[:, 1:]
+        x_BMD = torch.cat([whole_B1D, patches_BND[:, merged.members_M4].mean(2)], dim=1)
+        bias_M = torch.cat([merged.log_count_M.new_zeros(1), merged.log_count_M])
+        for block in self.blocks:
+            x_BMD = block(x_BMD, bias_M)
+        x_BMD = self.norm(x_BMD)
+        return torch.cat([x_BMD[:, :1], x_BMD[:, 1:][:, merged.token_N]], dim=1)
 
 
 class PatchEmbed(nn.Module):
@@ -145,8 +160,8 @@ class Block(nn.Module):
         self.mlp = Mlp(width)
         self.ls2 = LayerScale(width)
 
-    def forward(self, x_BND: Tensor) -> Tensor:
-        x = x_BND + self.ls1(self.attn(self.norm1(x_BND)))
+    def forward(self, x_BND: Tensor, bias_N: Tensor | None = None) -> Tensor:
+        x = x_BND + self.ls1(self.attn(self.norm1(x_BND), bias_N))
         return x + self.ls2(self.mlp(self.norm2(x)))
 
 

@@ -218,11 +218,12 @@ class SelfAttention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x_BND: Tensor) -> Tensor:
+    def forward(self, x_BND: Tensor, bias_N: Tensor | None = None) -> Tensor:
+        """bias_N: added to the logits with which tokens attend to each token."""
         q, k, v = rearrange(
             self.qkv(x_BND), "b n (qkv heads d) -> qkv b heads n d", qkv=3, heads=self.head_count
         )
-        out = self.attend(q, k, v)
+        out = self.attend(q, k, v) if bias_N is None else attention(q, k, v, bias_N)
         return self.proj(rearrange(out, "b heads n d -> b n (heads d)"))
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -243,13 +244,17 @@ class Mlp(nn.Module):
         return self.fc2(self.act(self.fc1(x)))
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """(B, heads, N, D) of each: softmax(q k^T / sqrt(D)) v."""
+def attention(q: Tensor, k: Tensor, v: Tensor, bias_N: Tensor | None = None) -> Tensor:
+    """(B, heads, N, D) of each: softmax(q k^T / sqrt(D) + bias) v."""
     if q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.requires_grad:
         # With the fused kernel forward and backward take 2.8 times as long (torch 2.15).
         with torch.autocast("cpu", enabled=False):
-            return ((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)).softmax(-1) @ v
-    return F.scaled_dot_product_attention(q, k, v)
+            logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+            return (logits if bias_N is None else logits + bias_N.to(q.dtype)).softmax(-1) @ v
+    if bias_N is None:
+        return F.scaled_dot_product_attention(q, k, v)
+    bias_11NN = bias_N.to(q.dtype).expand(1, 1, q.shape[-2], -1)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias_11NN)
 
 
 def sine_positions(height: int, width: int, channels: int, device: torch.device) -> Tensor:

@@ -1,0 +1,142 @@
+"""padding="thin": four tokens of padding become one that counts fourfold."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from multihmr import load_model
+from multihmr.bodies.loading import load_body
+from multihmr.model import Model
+from multihmr.networks.backbones.dinov2 import DINOv2
+from multihmr.networks.backbones.merged_padding import content_patches, merge_padding
+from multihmr.networks.configs import MultiHMRConfig
+from multihmr.networks.multihmr import MultiHMR
+from multihmr.preprocessing.letterbox import Letterbox
+from multihmr.runtime.backends import make_runtime, set_padding
+from multihmr.runtime.cuda_graphs import CudaGraphRuntime
+
+OPTIONS = {"threshold": 0.0, "max_people": 2}
+
+
+@pytest.fixture(scope="module")
+def network() -> MultiHMR:
+    torch.manual_seed(0)
+    config = MultiHMRConfig(backbone="dinov2_vits14", image_size=112)
+    network = MultiHMR(config, load_body(config.body)).eval()
+    for name, parameter in network.backbone.named_parameters():
+        if ".ls" in name:
+            torch.nn.init.ones_(parameter)
+    return network
+
+
+@pytest.fixture
+def thin(network: MultiHMR) -> Model:
+    set_padding(network, "thin")
+    yield Model(network)
+    set_padding(network, "whole")
+
+
+def noise(*shapes: tuple[int, int]) -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 256, (*shape, 3), dtype=np.uint8) for shape in shapes]
+
+
+@pytest.mark.parametrize(
+    "shown", [(0, 7, 32, 25), (0, 0, 32, 32), (9, 0, 24, 32), (3, 4, 20, 11), (0, 1, 32, 31), (5, 5, 5, 5)]
+)
+def test_every_patch_has_one_token_and_those_of_the_image_have_their_own(shown: tuple[int, ...]) -> None:
+    left, top, right, bottom = shown
+    members, log_count_M, token_N = merge_padding(32, 32, shown)
+    patches = [set(four.tolist()) for four in members]
+    assert sorted(patch for some in patches for patch in some) == list(range(32 * 32))
+    assert [len(some) for some in patches] == log_count_M.exp().round().int().tolist()
+    assert all(patch in patches[token] for patch, token in enumerate(token_N.tolist()))
+    inside = {row * 32 + col for row in range(top, bottom) for col in range(left, right)}
+    assert inside <= {patch for some in patches if len(some) == 1 for patch in some}
+    single = sum(len(some) == 1 for some in patches) - len(inside)
+    assert single <= 4 * 9  # three in a corner of a strip, and what a strip of one row leaves
+
+
+def test_a_picture_of_16_to_9_keeps_two_thirds_of_its_tokens() -> None:
+    letterbox = Letterbox.whole(720, 1280, 448)
+    shown = content_patches(letterbox.content(720, 1280), 14)
+    assert shown == (0, 7, 32, 25)
+    assert len(merge_padding(32, 32, shown).members_M4) == 18 * 32 + 14 * 32 // 4
+
+
+@pytest.mark.parametrize("shape", [(480, 640), (640, 480), (300, 300)])
+def test_content_is_where_the_letterbox_draws_the_image(shape: tuple[int, int]) -> None:
+    letterbox = Letterbox.whole(*shape, 112)
+    left, top, right, bottom = letterbox.content(*shape)
+    drawn = (letterbox.apply(np.full((*shape, 3), 255, np.uint8)) != 128).any(-1)
+    expected = np.zeros((112, 112), bool)
+    expected[top:bottom, left:right] = True
+    assert (drawn == expected).all()
+
+
+@torch.no_grad()
+def test_tokens_that_are_equal_can_be_merged_without_any_error() -> None:
+    """The law behind it: with positions of zero the four tokens of padding are one and the same."""
+    torch.manual_seed(0)
+    backbone = DINOv2("dinov2_vits14", image_size=112).eval()
+    backbone.vit.pos_embed.zero_()
+    for name, parameter in backbone.named_parameters():
+        if ".ls" in name:
+            parameter.fill_(1.0)
+    pixels = torch.full((1, 3, 112, 112), 0.5)
+    pixels[:, :, 35:70] = torch.rand(3, 35, 112)
+    expected = backbone(pixels)
+    backbone.padding = "thin"
+    found = backbone(pixels, [(0, 35, 112, 70)])
+    torch.testing.assert_close(found.grid_BDhw, expected.grid_BDhw, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found.global_BD, expected.global_BD, rtol=1e-4, atol=1e-4)
+    assert torch.equal(backbone(pixels).grid_BDhw, expected.grid_BDhw)  # nothing is known to be padding
+
+
+def test_a_mixed_batch_predicts_as_each_image_alone(thin: Model) -> None:
+    images = noise((48, 64), (64, 48), (64, 64), (24, 64), (48, 64))
+    together = thin.predict_batch(images, **OPTIONS)
+    for image, found in zip(images, together, strict=True):
+        alone = thin.predict(image, **OPTIONS)
+        np.testing.assert_allclose(found.vertices, alone.vertices, atol=1e-4)
+    thin.network.backbone.padding = "whole"
+    whole = thin.predict_batch(images, **OPTIONS)
+    np.testing.assert_allclose(whole[2].vertices, together[2].vertices, atol=1e-4)  # a square has no padding
+    moved = np.abs(whole[3].vertices - together[3].vertices).max()
+    assert 1e-5 < moved < 0.5
+
+
+def test_recorded_predictions_are_recorded_for_each_padding(thin: Model) -> None:
+    images = noise((48, 64), (64, 48), (48, 64))
+    expected = thin.predict_batch(images, **OPTIONS)
+    thin.runtime = CudaGraphRuntime(thin.network)
+    for one, other in zip(thin.predict_batch(images, **OPTIONS), expected, strict=True):
+        np.testing.assert_allclose(one.vertices, other.vertices, atol=1e-4)
+    assert {key[-1] for key in thin.runtime._recordings} == {(0, 14, 112, 98), (14, 0, 98, 112)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["openvino", "onnxruntime"])
+def test_other_runtimes_take_any_padding_with_one_graph(name: str, thin: Model, tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript"), pytest.importorskip(name)
+    images = noise((48, 64), (64, 48), (64, 64), (24, 64))
+    expected = thin.predict_batch(images, **OPTIONS)
+    thin.runtime = make_runtime(thin.network, name, folder=tmp_path)
+    for one, other in zip(thin.predict_batch(images, **OPTIONS), expected, strict=True):
+        np.testing.assert_allclose(one.vertices, other.vertices, atol=1e-4)
+    assert len(list(tmp_path.glob("*.onnx"))) == 1
+
+
+def test_only_vits_that_see_whole_pictures_can() -> None:
+    with pytest.raises(ValueError, match="is for networks on DINOv2"):
+        load_model(device="cpu", padding="thin")
+    with pytest.raises(ValueError, match="by torch's attention"):
+        load_model(device="cpu", padding="thin", attention="xformers")
+    with pytest.raises(ValueError, match="'whole' or 'thin'"):
+        load_model(device="cpu", padding="thick")
+    assert math.isclose(math.exp(float(merge_padding(2, 2, (0, 0, 0, 0)).log_count_M[0])), 4, rel_tol=1e-6)
