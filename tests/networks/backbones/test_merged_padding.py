@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from multihmr import load_model
 from multihmr.bodies.loading import load_body
 from multihmr.model import Model
-from multihmr.networks.backbones.dinov2 import DINOv2
+from multihmr.networks.backbones.dinov2 import SIZES, DINOv2, Size
 from multihmr.networks.backbones.merged_padding import content_patches, merge_padding
 from multihmr.networks.configs import MultiHMRConfig
 from multihmr.networks.multihmr import MultiHMR
@@ -27,7 +28,9 @@ OPTIONS = {"threshold": 0.0, "max_people": 2}
 def network() -> MultiHMR:
     torch.manual_seed(0)
     config = MultiHMRConfig(backbone="dinov2_vits14", image_size=112)
-    network = MultiHMR(config, load_body(config.body)).eval()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(SIZES, "dinov2_vits14", Size(384, 2, 6))  # two blocks show all that twelve do
+        network = MultiHMR(config, load_body(config.body)).eval()
     for name, parameter in network.backbone.named_parameters():
         if ".ls" in name:
             torch.nn.init.ones_(parameter)
@@ -35,7 +38,7 @@ def network() -> MultiHMR:
 
 
 @pytest.fixture
-def thin(network: MultiHMR) -> Model:
+def thin(network: MultiHMR) -> Iterator[Model]:
     set_padding(network, "thin")
     yield Model(network)
     set_padding(network, "whole")
