@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .bodies.measurements import Measurements
     from .fitting.conversion import ConvertedHumans
     from .io.coordinate_frames import InFrame
+    from .preprocessing.types import ImageLike
     from .visualization.notebook import Html
     from .world.ground import Ground
     from .world.placement import InWorld
@@ -413,7 +414,9 @@ class Humans:
 
         return humans_to_pandas(self, keypoints)
 
-    def measurements(self, *, height: float | np.ndarray | None = None, body: Any = None) -> Measurements:
+    def measurements(
+        self, *, height: float | np.ndarray | None = None, body: Body | None = None
+    ) -> Measurements:
         """Height, chest, waist, hip, inseam and arm length of each person [m], from the shape at rest.
 
         Args:
@@ -446,7 +449,9 @@ class Humans:
 
         return _frozen(heights(self), np.float32)
 
-    def with_heights(self, known: float | Mapping[int, float] | np.ndarray, *, body: Any = None) -> Humans:
+    def with_heights(
+        self, known: float | Mapping[int, float] | np.ndarray, *, body: Body | None = None
+    ) -> Humans:
         """The people if they are that tall: body and distance change, the place in the image stays.
 
         A picture shows sizes and distances only up to a common factor, which a known height tells.
@@ -507,7 +512,7 @@ class Humans:
         camera_roll: float | None = None,
         floor: float | Sequence[float] | np.ndarray | None = None,
         known_heights: float | Mapping[int, float] | np.ndarray | None = None,
-        body: Any = None,
+        body: Body | None = None,
     ) -> InWorld:
         """The people in a world with a vertical axis and the floor at 0; the origin is below the camera.
 
@@ -653,7 +658,7 @@ class Humans:
 
     def to_rerun(
         self,
-        image: Any = None,
+        image: ImageLike | None = None,
         *,
         recording: RecordingStream | None = None,
         frame: int | None = None,
@@ -691,7 +696,7 @@ class Humans:
         *,
         rigged: bool = False,
         bones: str | Mapping[str, str] | None = None,
-        body: Any = None,
+        body: Body | None = None,
         rest: str | None = None,
         ground: Ground | None = None,
     ) -> Path:
@@ -716,7 +721,7 @@ class Humans:
 
         return save(self, path, rigged=rigged, bones=bones, body=body, rest=rest, ground=ground)
 
-    def show(self, image: Any = None) -> Html:
+    def show(self, image: ImageLike | None = None) -> Html:
         """An HTML view for notebooks: the people over `image` and, beside it, as 3D meshes to turn.
 
         Args:
@@ -733,7 +738,7 @@ class Humans:
 
         return show(self, image)
 
-    def draw(self, image: Any = None, **options: Any) -> np.ndarray:
+    def draw(self, image: ImageLike | None = None, **options: Any) -> np.ndarray:
         """(H', W', 3) uint8 RGB picture of the people over `image`, in its pixels.
 
         Args:

@@ -37,7 +37,8 @@ from .runtime.eager import EagerRuntime, Runtime
 from .runtime.network_handle import NetworkHandle
 
 if TYPE_CHECKING:
-    from .preprocessing.types import ChannelOrder, ImageLike, IntrinsicsLike
+    from .preprocessing.types import BoxesLike, ChannelOrder, ImageLike, IntrinsicsLike
+    from .video.reader import VideoSource
     from .video.tracker import Tracking
 
 AUTO_TILES = 2  # of tiles="auto", where the whole image shows no people
@@ -228,7 +229,7 @@ class Model(NetworkHandle):
         self,
         image: ImageLike,
         K: IntrinsicsLike | None = None,
-        boxes: Any = None,
+        boxes: BoxesLike | None = None,
         *,
         fov: float | None = None,
         threshold: float | None = None,
@@ -295,7 +296,7 @@ class Model(NetworkHandle):
         self,
         images: Iterable[ImageLike],
         Ks: Sequence[IntrinsicsLike | None] | None = None,
-        boxes: Sequence[Any] | None = None,
+        boxes: Sequence[BoxesLike | None] | None = None,
         *,
         fov: float | None = None,
         threshold: float | None = None,
@@ -357,7 +358,7 @@ class Model(NetworkHandle):
         return found
 
     def predict_many(
-        self, source: Any, *, batch_size: int = 8, **options: Any
+        self, source: VideoSource, *, batch_size: int = 8, **options: Any
     ) -> Iterator[tuple[Any, Humans]]:
         """Yield (source, Humans) of each image of a folder, glob, video or iterable, in constant memory.
 
@@ -381,7 +382,7 @@ class Model(NetworkHandle):
 
     def predict_video(
         self,
-        source: Any,
+        source: VideoSource,
         K: IntrinsicsLike | None = None,
         *,
         fov: float | None = None,

@@ -21,7 +21,7 @@ import io
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -39,6 +39,9 @@ from .gltf import clips_to_glb
 from .meshes import TRIMESH_SUFFIXES, USD_SUFFIXES, humans_to_glb, humans_to_mesh, humans_to_usd
 from .records import FRAME, humans_to_coco, humans_to_json
 from .tables import humans_to_csv
+
+if TYPE_CHECKING:
+    from ..bodies.base import Body
 
 RIGGED = (".glb", ".bvh", ".fbx")
 NPZ_FORMAT = "multihmr-humans-1"
@@ -62,7 +65,7 @@ def save(
     *,
     rigged: bool = False,
     bones: str | Mapping[str, str] | None = None,
-    body: Any = None,
+    body: Body | None = None,
     rest: str | None = None,
     ground: Ground | None = None,
 ) -> Path:
@@ -191,7 +194,7 @@ def _load_body(name: str, shape_count: int) -> Any:
     return load_body(name, shape_count=shape_count if name == "smplx" else None)
 
 
-def load(path: str | os.PathLike[str], body: Any = None) -> Humans:
+def load(path: str | os.PathLike[str], body: Body | None = None) -> Humans:
     """The Humans that `save` wrote to a .npz; the body makes the vertices anew.
 
     Args:

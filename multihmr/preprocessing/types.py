@@ -1,4 +1,4 @@
-"""Types of what users give: `ImageLike` for images, `IntrinsicsLike` for cameras."""
+"""Types of arguments: `ImageLike` for images, `IntrinsicsLike` for cameras, `BoxesLike` for boxes."""
 
 from __future__ import annotations
 
@@ -37,6 +37,9 @@ ImageLike = Union[
 
 # A (3, 3) camera matrix in pixels: [[fx, 0, cx], [0, fy, cy], [0, 0, 1]].
 IntrinsicsLike = np.ndarray | Tensor | Sequence[Sequence[float]]
+
+# (N, 4) boxes x0, y0, x1, y1 in pixels.
+BoxesLike = np.ndarray | Tensor | Sequence[Sequence[float]]
 
 # Order of the colour channels of arrays and tensors; files know their own.
 ChannelOrder = Literal["rgb", "bgr"]

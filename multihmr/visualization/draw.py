@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -17,6 +17,9 @@ from ..world.ground import Ground
 from .annotate import annotate, draw_wireframe
 from .floor import draw_floor
 from .rasterizer import Mesh, paint, rasterize, resolve
+
+if TYPE_CHECKING:
+    from ..preprocessing.types import ImageLike
 
 OPACITY = 0.7  # of meshes over an image: body and clothes can both be judged
 NEAR = 0.05  # metres; what is nearer to the camera is not drawn
@@ -39,7 +42,7 @@ _DARK = (44, 46, 52)
 
 def draw(
     humans: Humans,
-    image: Any = None,
+    image: ImageLike | None = None,
     *,
     side_views: bool = True,
     opacity: float = OPACITY,
