@@ -28,7 +28,7 @@ unknown = np.full((1, 3, 3), np.nan, np.float32)  # or your camera, in pixels of
 said = network.run(None, {"pixels": pixels, "K": unknown})
 found = {output.name: array[0] for output, array in zip(network.get_outputs(), said, strict=True)}
 
-people = found["mask"]  # the rows that are somebody
+people = found["mask"]  # the rows that are people
 print(f"{people.sum()} people")
 for score, head in zip(found["scores"][people], found["translation"][people], strict=True):
     x, y = ((found["camera"] @ head)[:2] / head[2] - shift) / scale

@@ -457,7 +457,7 @@ class Humans:
         A picture shows sizes and distances only up to a common factor, which a known height tells.
 
         Args:
-            known: height [m] of everybody, or a dict from some numbers (`numbers`) to heights, or (N,) with
+            known: height [m] of all people, or a dict from some numbers (`numbers`) to heights, or (N,) with
                 NaN for unknown ones; others stay as they are.
             body: the one that the people were predicted with (`model.body`); None loads the one they name.
 

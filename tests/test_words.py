@@ -112,6 +112,7 @@ PROSE = {
     r"referees?|contenders?": "evaluator, configuration",
     r"everybody once": "merged tiles",
     r"passers-by": "other people in the crop",
+    r"somebody|everybody(?!`)|whoever": "a person, all people",
     r"stood up again|stands? up again": "posed",
     r"\w*reader of joints|joint reader|reads? joints off|read off the patches": "joint heatmap head",
     r"(?<![-\"])twins": "paired crops",

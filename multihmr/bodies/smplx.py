@@ -75,7 +75,7 @@ class SMPLX(Body):
 
     def __init__(self, path: Path | str, *, shape_count: int = 10, gendered: bool = False) -> None:
         """path: SMPLX_NEUTRAL.npz (or .pkl) of version 1.1; shape_count: 10 or 11, as the network has it.
-        gendered: the female or male file will do, too, for true people; networks speak of the neutral body.
+        gendered: the female or male file will do, too, for true people; networks predict the neutral body.
 
         FileNotFoundError if there is no such file, ValueError in one sentence if it is another body or
         damaged; nothing in it is ever run.

@@ -82,7 +82,7 @@ def read_smplx(path: Path, shape_count: int, *, gendered: bool = False) -> SMPLX
     gender = re.search(r"(?<![A-Z])(FE)?MALE(?![A-Z])", path.stem.upper())
     if gender and not gendered:
         raise ValueError(
-            f"{path.name} is the {gender[0].lower()} body, but networks speak of the neutral one; "
+            f"{path.name} is the {gender[0].lower()} body, but networks predict the neutral one; "
             "give SMPLX_NEUTRAL.npz of the same download"
         )
     if path.stat().st_size > _LARGEST_FILE:

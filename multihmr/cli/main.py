@@ -85,7 +85,7 @@ def run(argv: Sequence[str]) -> int:
         return command_module(args.command).run(args)
     except KeyboardInterrupt as stop:
         return fail(str(stop) or "stopped", code=130)
-    except BrokenPipeError:  # whoever read the output ended, as in `multihmr models | head`
+    except BrokenPipeError:  # the reader of the output ended, as in `multihmr models | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except EXPECTED as error:

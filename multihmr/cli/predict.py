@@ -277,7 +277,7 @@ class _Run:
         )
 
     def _print(self, text: str) -> None:
-        """A line on standard output, until whoever reads it ends, as `head -1` does; the work goes on."""
+        """A line on standard output, until its reader ends, as `head -1` does; the work goes on."""
         if not self._printing:
             return
         try:

@@ -176,7 +176,7 @@ def _write(
 
 
 def _bundled(network: Network) -> Release | None:
-    """The release that the package brings whose weights these are, and of which its model card speaks."""
+    """The release that the package brings whose weights these are, and of which its model card describes."""
     return next((r for r in RELEASES.values() if not r.urls and _is_release(network, r)), None)
 
 

@@ -36,7 +36,7 @@ from .checkpoint import (
     read_safetensors,
     write_checkpoint,
 )
-from .checkpoint import read_metadata as read_metadata  # the header, for whoever asks this file
+from .checkpoint import read_metadata as read_metadata  # the header, importable from here
 from .releases import DEFAULT, RELEASES, Release, find_release, unknown_release
 
 logger = logging.getLogger(__name__)

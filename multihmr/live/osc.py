@@ -72,7 +72,7 @@ class OscSender:
 
 
 class OscOutput:
-    """Sends the keypoints of everybody, in metres (camera frame) and in the image.
+    """Sends the keypoints of all people, in metres (camera frame) and in the image.
 
     /multihmr/frame     number, time [s], people
     /multihmr/person    track id, score, x, y, z of the head [m]
@@ -118,7 +118,7 @@ class _Avatar:
 class VmcOutput:
     """Sends the motion of one or more people by VMC: the first person to `port`, others to the ports above.
 
-    Whoever appears takes the first free port and keeps it. A person's origin (/VMC/Ext/Root/Pos) is the floor
+    A new person takes the first free port and keeps it. A person's origin (/VMC/Ext/Root/Pos) is the floor
     under the first place of the hips, in a left-handed frame with the camera in its origin, y up, in which
     people who look into the camera face +z; the hips move from there.
     """
@@ -132,7 +132,7 @@ class VmcOutput:
         self._avatars: dict[int, _Avatar] = {}
 
     def send(self, result: LiveFrame) -> None:
-        """Send the pose of everybody who has a port."""
+        """Send the pose of all people with a port."""
         humans = result.humans
         there = humans.numbers.tolist()
         self._ports = [number if number in there else None for number in self._ports]

@@ -28,7 +28,7 @@ from .float8 import CAPABILITY, with_float8
 from .gpu_resize import seen_through
 
 SLOTS = 16  # people an image at first; more when more are there
-MOST_RECORDINGS = 16  # each holds memory of the GPU: whoever tries many thresholds must not fill it
+MOST_RECORDINGS = 16  # each holds GPU memory, which many thresholds must not fill
 ROUNDS = 3  # of warming up, in which libraries choose their kernels: a graph holds what they chose
 PER_PERSON = (*OF_PEOPLE, "joints_2d", "outline")
 
@@ -43,8 +43,8 @@ RECORDED: dict[str, dict[str, bool]] = {
 class PeopleNearestFirst(nn.Module):
     """(B, 3, S, S) windows and (B, 3, 3) cameras -> tensors by name, N people an image, nearest first.
 
-    Those of PER_PERSON are (B, N, ...), of which the first `count` (B,) are somebody; `full` (B,) where not
-    everybody has found a slot; `camera` (B, 3, 3).
+    Those of PER_PERSON are (B, N, ...), of which the first `count` (B,) are people; `full` (B,) where slots
+    were too few; `camera` (B, 3, 3).
     """
 
     def __init__(

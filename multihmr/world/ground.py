@@ -3,7 +3,7 @@
 Each person who stands gives an axis, from the feet through the pelvis to the neck, and the place where the
 feet touch the floor. Roll and pitch of the camera and its height over the floor are those that explain all of
 them best: bodies are upright within some degrees, feet lie on one plane, and cameras are mostly held level.
-All residuals count by Cauchy's function, so that somebody who leans, jumps or stands on a step is outvoted.
+All residuals count by Cauchy's function, so that a person who leans, jumps or stands on a step is outvoted.
 """
 
 from __future__ import annotations

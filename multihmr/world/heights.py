@@ -44,7 +44,7 @@ def with_heights(humans: Humans, known: KnownHeights, *, body: Any = None) -> Hu
 
     Args:
         humans: of one image.
-        known: height [m] of everybody, or of some by number (`humans.numbers`: track ids, else from 1), or
+        known: height [m] of all people, or of some by number (`humans.numbers`: track ids, else from 1), or
             (N,) with NaN for unknown ones. Others stay as they are.
         body: the one that the people were predicted with (`model.body`); None loads it by name.
 
