@@ -358,18 +358,25 @@ class Model(NetworkHandle):
         return found
 
     def predict_many(
-        self, source: VideoSource, *, batch_size: int = 8, **options: Any
-    ) -> Iterator[tuple[Any, Humans]]:
+        self,
+        source: VideoSource,
+        *,
+        batch_size: int = 8,
+        on_error: Literal["raise", "skip", "return"] = "raise",
+        **options: Any,
+    ) -> Iterator[tuple[Any, Any]]:
         """Yield (source, Humans) of each image of a folder, glob, video or iterable, in constant memory.
 
         Args:
             source: a folder with its subfolders, a glob, an address, a video, or an iterable of images. Of
                 files the path is yielded, of frames (path, number), of other images their number.
             batch_size: images that go through the network at once; threads decode the next ones meanwhile.
+            on_error: what happens to an image that cannot be read: "raise" ends the iteration with the error,
+                "skip" leaves it out, "return" yields the error in place of the people.
             **options: fov, threshold, max_people, tiles, as in `predict_batch`.
 
         Raises:
-            ValueError, OSError: an image cannot be read, as it is reached.
+            ValueError, OSError: an image cannot be read, as it is reached, with on_error="raise".
 
         Examples:
             >>> for path, humans in model.predict_many("*.jpg"):
@@ -378,7 +385,7 @@ class Model(NetworkHandle):
         """
         from .video.predict_many import predict_many
 
-        return predict_many(self, source, batch_size=batch_size, **options)
+        return predict_many(self, source, batch_size=batch_size, on_error=on_error, **options)
 
     def predict_video(
         self,

@@ -163,6 +163,54 @@ def known_heights(text: str) -> float | dict[int, float]:
         ) from None
 
 
+def draw_flags(parser: argparse.ArgumentParser) -> None:
+    """How people are drawn over pictures: the options of `multihmr.draw`."""
+    parser.add_argument(
+        "--opacity", type=float, metavar="SHARE", help="of meshes in overlays, 0 to 1 (default: 0.7)"
+    )
+    parser.add_argument(
+        "--keypoints",
+        nargs="?",
+        const="coco17",
+        metavar="SET",
+        help="draw a keypoint set in overlays; without SET coco17 (default: none)",
+    )
+    for name, text in (
+        ("boxes", "draw the boxes of people in overlays"),
+        ("scores", "write the scores of people in overlays"),
+        ("ids", "write the numbers of people in overlays; those of videos have them"),
+        ("wireframe", "draw meshes in overlays as wireframes"),
+    ):
+        parser.add_argument(f"--{name}", action="store_true", help=f"{text} (default: not)")
+
+
+def draw_options(args: argparse.Namespace) -> dict[str, Any]:
+    """The drawing flags that are set, as options of `multihmr.draw`; ValueError if one is out of range."""
+    names = ("opacity", "keypoints", "boxes", "scores", "ids", "wireframe")
+    chosen = {name: getattr(args, name) for name in names if getattr(args, name) not in (None, False)}
+    if not 0 <= chosen.get("opacity", 0) <= 1:
+        raise ValueError(f"--opacity must be between 0 and 1, got {args.opacity:g}")
+    return chosen
+
+
+def distortion_flag(parser: argparse.ArgumentParser) -> None:
+    """--distortion, of the lens whose camera matrix --K is."""
+    parser.add_argument(
+        "--distortion",
+        type=numbers,
+        metavar="K1,K2,P1,P2[,K3]",
+        help="of the lens, as OpenCV calibrates it; needs --K (default: none)",
+    )
+
+
+def numbers(text: str) -> list[float]:
+    """Numbers joined by commas."""
+    try:
+        return [float(number) for number in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected numbers: 0.1,-0.05,0,0") from None
+
+
 def rerun_flags(parser: argparse.ArgumentParser, file: str) -> None:
     """--rerun and --rerun-viewer; `file`: what is written."""
     parser.add_argument(

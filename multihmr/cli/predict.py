@@ -19,6 +19,9 @@ from ..preprocessing.sources import STDIN, read_stdin, shorten, stem_of
 from .arguments import (
     backend_flag,
     camera_flags,
+    distortion_flag,
+    draw_flags,
+    draw_options,
     formats,
     ground_options,
     ground_text,
@@ -99,6 +102,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="leave out subfolders of folders (default: read them; the results mirror the tree)",
     )
     camera_flags(parser, "of the images")
+    distortion_flag(parser)
     parser.add_argument(
         "--threshold", type=float, help="least score of a person, 0 to 1 (default: the model's own)"
     )
@@ -114,6 +118,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="how tall people are, in metres, which fixes size and distance: one height for all, or by "
         "number, nearest first: 1=1.80,3=1.65 (default: predicted)",
     )
+    draw_flags(parser)
     rerun_flags(parser, "NAME.rrd")
     output_flags(parser)
     smplx_flag(parser)
@@ -141,6 +146,13 @@ def run(args: argparse.Namespace) -> int:
     if args.smpl and args.body_out != "smpl":
         raise ValueError("--smpl is the file of --body-out smpl; give both")
     estimate_ground([], **ground_options(args))  # its numbers are checked before any work
+    draw_options(args)
+    if args.distortion is not None:
+        from ..preprocessing.distortion import Distortion
+
+        if args.K is None:
+            raise ValueError("--distortion needs --K, the camera matrix that the lens was calibrated with")
+        Distortion.of(args.distortion)
     if args.rerun and "rrd" not in args.format:
         args.format = [*args.format, "rrd"]
     viewer = open_rerun(args)
@@ -210,6 +222,10 @@ class _Run:
             options |= {"world": True} | ground_options(args)
         if args.body_out:
             options |= {"body_out": args.body_out}
+        if draw_options(args):
+            options["draw"] = draw_options(args)
+        if args.distortion is not None:
+            options["distortion"] = args.distortion
         threshold = args.threshold if args.threshold is not None else getattr(model, "threshold", None)
         metadata = provenance("", model_name(args), model_fingerprint(model), options, threshold=threshold)
         bar = progress_bar(args, images, unit="picture")
@@ -246,16 +262,19 @@ class _Run:
         # decoded once, for the network and for the overlay
         image = load_image(read_stdin() if path == STDIN else path)
         options = {key: getattr(args, key) for key in ("fov", "threshold", "max_people", "tiles")}
+        if args.distortion is not None:
+            options["distortion"] = args.distortion
         humans = model.predict(image, args.K, **options)
-        if self.recording is not None:
-            humans.to_rerun(image, recording=self.recording, frame=self.done)
         if args.known_heights is not None and len(humans):
             humans = humans.with_heights(args.known_heights, body=model.body)
+        if self.recording is not None:
+            humans.to_rerun(image, recording=self.recording, frame=self.done)
         ground = humans.ground(**ground_options(args)) if wants_world(args) else None
         more = {} if ground is None else {"world": world_facts(humans, ground, model.body)}
         if self.body_out is not None:
             humans = humans.to_body(self.body_out, source=model.body)
-        written = write_results(humans, image, args.out / name, args.format, metadata | more, ground=ground)
+        drawn: dict[str, Any] = {"ground": ground, "drawing": draw_options(args)}
+        written = write_results(humans, image, args.out / name, args.format, metadata | more, **drawn)
         outputs = [file.relative_to(args.out).as_posix() for file in written]
         found = {"input": metadata["source"], "name": name, "outputs": outputs, "people": len(humans)}
         self.index.add(found | {"input_fingerprint": content} | metadata)
@@ -335,6 +354,7 @@ def write_results(
     metadata: Mapping[str, Any] | None = None,
     *,
     ground: Ground | None = None,
+    drawing: Mapping[str, Any] | None = None,
 ) -> list[Path]:
     """Write the people of an image in formats (keys of FORMATS) to files named `stem` and return their paths.
 
@@ -351,7 +371,7 @@ def write_results(
     for form in chosen:
         target = stem.with_name(stem.name + FORMATS[form])
         if form.startswith("overlay"):
-            _write_image(humans.draw(image, ground=ground), target)
+            _write_image(humans.draw(image, ground=ground, **(drawing or {})), target)
             written.append(target)
         elif form == "rrd":
             from ..visualization.rerun_recording import record

@@ -19,6 +19,8 @@ from .arguments import (
     batch_size_flag,
     camera_flags,
     count_flag,
+    draw_flags,
+    draw_options,
     formats,
     ground_options,
     ground_text,
@@ -46,6 +48,7 @@ from .main import (
 
 if TYPE_CHECKING:
     from ..humans import Humans
+    from ..io.result_index import ResultIndex
     from ..model import Model
     from ..video.frame import Video
     from ..video.prediction_cache import PredictionCache
@@ -112,6 +115,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="rest pose of .glb and .bvh, for retargeting (default: the body's own)",
     )
     world_flags(parser)
+    draw_flags(parser)
     rerun_flags(parser, "people.rrd")
     output_flags(parser)
     smplx_flag(parser)
@@ -185,6 +189,7 @@ def check_options(args: argparse.Namespace) -> None:
 
     estimate_ground([], **ground_options(args))
     check(args.fov, args.threshold, None, args.tiles)
+    draw_options(args)
     if args.bones is not None and args.bones not in STANDARDS:
         raise ValueError(f"--bones must be one of {', '.join(STANDARDS)}, got {args.bones!r}")
     if args.fps is not None and not 0 < args.fps < 10_000:
@@ -192,6 +197,7 @@ def check_options(args: argparse.Namespace) -> None:
 
 
 def _run_all(sources: list[tuple[str | int | Path, str]], args: argparse.Namespace) -> int:
+    from ..io.result_index import ResultIndex
     from ..model import load_model
     from ..video.reader import open_video
 
@@ -205,10 +211,13 @@ def _run_all(sources: list[tuple[str | int | Path, str]], args: argparse.Namespa
         image_size=args.image_size,
     )
     failed = 0
+    index = ResultIndex(args.out)
     for source, name in sources:
         try:
-            code = _run_one(model, source, args.out / name, args)
+            code = _run_one(model, source, args.out / name, args, index)
         except EXPECTED as error:
+            if args.out.is_dir():
+                index.add({"input": str(source), "error": format_error(error)})
             if len(sources) == 1:
                 raise
             code, failed = fail(f"{source}: {format_error(error)}"), failed + 1
@@ -219,7 +228,9 @@ def _run_all(sources: list[tuple[str | int | Path, str]], args: argparse.Namespa
     return int(bool(failed))
 
 
-def _run_one(model: Model, source: str | int | Path, out: Path, args: argparse.Namespace) -> int:
+def _run_one(
+    model: Model, source: str | int | Path, out: Path, args: argparse.Namespace, index: ResultIndex
+) -> int:
     from ..video.prediction_cache import PredictionCache, prediction_identity
     from ..video.reader import open_video
 
@@ -237,12 +248,20 @@ def _run_one(model: Model, source: str | int | Path, out: Path, args: argparse.N
             video = open_video(out / "recording.mp4")
         if not cache.count:
             raise ValueError(f"{video.name} has no frames")
-        tracks = _write(model, video, cache, out, args)
+        tracks, written, metadata = _write(model, video, cache, out, args)
     except KeyboardInterrupt:
         total = "" if video.count is None else f" of {video.count}"
         goes_on = f"the same command goes on after {cache.count}{total} frames"
         return fail(f"stopped; what is done is kept in {out}, {goes_on}", code=130)
     frames = cache.count if args.count is None else min(args.count, cache.count)
+    outputs = [path.relative_to(args.out).as_posix() for path in written]
+    found: dict[str, Any] = {
+        "input": video.name if video.live else str(source),
+        "name": out.name,
+        "outputs": outputs,
+    }
+    found |= {"input_fingerprint": cache.identity.get("video fingerprint")}
+    index.add(found | {"frames": frames, "people": len(tracks)} | metadata)
     if not args.quiet:
         print(clean(f"{source}: {plural(frames, 'frame')}, {people_text(len(tracks))}; files in {out}"))
     return 0
@@ -277,8 +296,8 @@ def _predict(model: Model, video: Video, cache: PredictionCache, out: Path, args
 
 def _write(
     model: Model, video: Video, cache: PredictionCache, out: Path, args: argparse.Namespace
-) -> list[Track]:
-    """Track the people and write the files."""
+) -> tuple[list[Track], list[Path], dict[str, Any]]:
+    """Track the people and write the files; returns tracks, files and their metadata."""
     from ..io.metadata import provenance
     from ..io.track_files import write_tracks
     from ..video.one_euro import Smoothing
@@ -298,7 +317,8 @@ def _write(
         people = stances.watch(people)
     if "overlay" in args.format:
         sound = Path(video.name) if Path(video.name).is_file() and not args.no_sound else None
-        people = write_overlay(video, people, out / FORMATS["overlay"], sound=sound)
+        drawing = draw_options(args) | {"ids": True}
+        people = write_overlay(video, people, out / FORMATS["overlay"], sound=sound, **drawing)
     if "rrd" in args.format or args.viewer is not None:
         people = _recorded(video, people, out, args)
     bar = progress_bar(args, people, total=len(times), unit="frame", desc="track and draw")
@@ -317,8 +337,10 @@ def _write(
         metadata["world"] = ground.to_dict()
     options = {"body": model.body, "bones": args.bones, "rest": args.rest}
     options |= {"metadata": metadata, "ground": ground}
-    write_tracks(tracks, out, args.format, **options)
-    return tracks
+    written = write_tracks(tracks, out, args.format, **options)
+    others = [out / name for form, name in (FORMATS | MORE_FORMATS).items() if form in args.format]
+    others = [path for path in others if path.is_file() and path not in written]
+    return tracks, [*others, *written], metadata
 
 
 def _recorded(

@@ -4,7 +4,7 @@ A folder, on a disk or at a URL such as s3://bucket/folder, holds four tables, e
 
     pictures/  one row per picture that was predicted, also of those without people: picture, shard, people,
                height, width, K (9 numbers), K_source
-    people/    one row per person, nearest first: picture, person (0, 1, ...), score, box, translation, pose
+    people/    one row per person, nearest first: picture, person (1, 2, ...), score, box, translation, pose
                (an axis-angle triple a rotation), shape, expression; no meshes, `read_people` makes them
     bad/       one row per input that could not be used: picture, shard, reason
     shards/    one row per shard or table that was read to its end: shard, pictures
@@ -80,7 +80,7 @@ def people_table(found: Sequence[Found], schema: pa.Schema) -> pa.Table:
     pose = _stacked([rotmat_to_rotvec(h.pose) for h in humans])
     columns: dict[str, Any] = {
         "picture": np.repeat(np.array([name for name, _, _ in found], object), counts),
-        "person": _stacked([np.arange(n) for n in counts]).astype(np.int32),
+        "person": _stacked([np.arange(1, n + 1) for n in counts]).astype(np.int32),
         "score": _stacked([h.scores for h in humans]),
         "box": _stacked([h.boxes for h in humans]),
         "translation": _stacked([h.translation for h in humans]),

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from ..humans import Humans
 from ..video.frame import Video
 from ..video.writer import VideoWriter
-from .draw import draw, with_ids
+from .draw import draw
 
 OVERLAY_SIDE = 1920  # pixels of its longer side, at most
 
 
 def write_overlay(
-    video: Video, people: Iterable[Humans], path: Path, *, ids: bool = True, sound: Path | None = None
+    video: Video,
+    people: Iterable[Humans],
+    path: Path,
+    *,
+    ids: bool = True,
+    sound: Path | None = None,
+    **drawing: Any,
 ) -> Iterator[Humans]:
     """Yield the people of each frame unchanged, and write an .mp4 with their meshes over the frames.
 
@@ -24,9 +31,10 @@ def write_overlay(
         path: of the .mp4, complete when the iterator ends.
         ids: write each person's id over the head.
         sound: a video whose sound is copied.
+        **drawing: options of `draw`: opacity, boxes, keypoints, scores, wireframe.
     """
     with VideoWriter(path, video.fps, sound=sound) as writer:
         for humans, frame in zip(people, video, strict=False):
-            picture = draw(humans, frame.image, side_views=False, max_side=OVERLAY_SIDE)
-            writer.write(with_ids(picture, humans) if ids else picture, frame.time)
+            options: dict[str, Any] = {"side_views": False, "max_side": OVERLAY_SIDE, "ids": ids}
+            writer.write(draw(humans, frame.image, **options, **drawing), frame.time)
             yield humans

@@ -231,3 +231,49 @@ def test_a_bvh_for_each_person(command: Command, tmp_path, monkeypatch):
     assert command(tmp_path / "a.jpg", form="bvh")[0] == 0
     assert files(tmp_path) == ["a_001.bvh", "a_002.bvh", "index.jsonl"]
     assert (tmp_path / "out" / "a_002.bvh").read_text(encoding="utf-8") == "1"
+
+
+def test_drawing_flags_change_the_overlay_and_are_options_of_the_result(
+    command: Command, tmp_path, monkeypatch
+):
+    drawn = []
+
+    def draw(self: Humans, image: Any = None, **options: Any) -> np.ndarray:
+        drawn.append(options)
+        return np.zeros((4, 4, 3), np.uint8)
+
+    monkeypatch.setattr(Humans, "draw", draw)
+    write(tmp_path / "a.png")
+    flags = ["--opacity", "0.3", "--boxes", "--ids", "--scores", "--wireframe", "--keypoints"]
+    assert command(tmp_path / "a.png", form="overlay")[0] == 0
+    assert command(tmp_path / "a.png", *flags, form="overlay")[0] == 0  # not "done before"
+    named = {
+        "opacity": 0.3,
+        "boxes": True,
+        "ids": True,
+        "scores": True,
+        "wireframe": True,
+        "keypoints": "coco17",
+    }
+    assert [{k: v for k, v in options.items() if k != "ground"} for options in drawn] == [{}, named]
+    assert rows(tmp_path)[-1]["options"]["draw"] == named
+    assert command(tmp_path / "a.png", "--opacity", "3")[0] == 1
+
+
+def test_distortion_goes_to_predict_with_its_camera(command: Command, tmp_path, monkeypatch, capsys):
+    given = []
+    predict = Stub.predict
+
+    def keep(self: Stub, image: LoadedImage, K: object = None, **options: Any) -> Humans:
+        given.append((K, options["distortion"]))
+        return predict(self, image, K, **options)
+
+    monkeypatch.setattr(Stub, "predict", keep)
+    write(tmp_path / "a.png")
+    words = [tmp_path / "a.png", "--distortion=-0.2,0.1,0,0"]
+    assert command(*words, "--K", "100,100,20,15")[0] == 0
+    assert given == [([[100, 0, 20], [0, 100, 15], [0, 0, 1]], [-0.2, 0.1, 0, 0])]
+    assert command(*words)[0] == 1
+    assert "--distortion needs --K" in capsys.readouterr().err
+    assert command(*words[:1], "--K", "100,100,20,15", "--distortion", "0.1,0.2")[0] == 1
+    assert "distortion must be finite numbers" in capsys.readouterr().err

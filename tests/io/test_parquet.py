@@ -118,3 +118,9 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path, found):
     with pytest.raises(OSError, match="No space left"):
         parts.write(0, {"people": people_table(found, people_schema(Kite()))})
     assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == []
+
+
+def test_people_are_numbered_from_1_as_in_all_files(tmp_path, found):
+    table = people_table(found, people_schema(Kite()))
+    assert table["person"].to_pylist() == [1, 2, 1]
+    assert found[0][2].numbers.tolist() == [1, 2]

@@ -237,3 +237,37 @@ def test_tracks_tell_where_they_come_from(film, tmp_path, monkeypatch):
     note = json.loads((tmp_path / "out" / "predictions" / "source.json").read_text(encoding="utf-8"))
     assert note["video"] == str(film)
     assert os.path.getsize(path) > 0
+
+
+@pytest.mark.slow
+def test_the_index_says_which_files_belong_to_which_video(command: Command, film, tmp_path):
+    other = tmp_path / "other.mp4"
+    other.write_bytes(b"no film")
+    assert command(film, other)[0] == 1
+    index = (tmp_path / "out" / "index.jsonl").read_text(encoding="utf-8").splitlines()
+    good, bad = (json.loads(line) for line in index)
+    assert (good["input"], good["outputs"], good["people"], good["frames"]) == (
+        str(film), ["film/tracks.txt"], 2, 12,
+    )  # fmt: skip
+    assert good["options"]["fov"] == 60
+    assert bad["input"] == str(other)
+    assert "other.mp4" in bad["error"]
+
+
+@pytest.mark.slow
+def test_drawing_flags_change_the_overlay(film, tmp_path, monkeypatch):
+    drawn = []
+
+    def draw(humans: Any, image: Any, **options: Any) -> Any:
+        drawn.append(options)
+        return image.pixels
+
+    monkeypatch.setattr("multihmr.visualization.overlay_video.draw", draw)
+    monkeypatch.setattr("multihmr.model.load_model", lambda *_, **__: StandIn())
+    words = ["video", str(film), "--out", str(tmp_path / "out"), "--fov", "60", "--format", "overlay"]
+    assert run([*words, "--opacity", "0.4", "--boxes", "--count", "1"]) == 0
+    assert {key: drawn[0][key] for key in ("opacity", "boxes", "ids")} == {
+        "opacity": 0.4, "boxes": True, "ids": True,
+    }  # fmt: skip
+    assert "keypoints" not in drawn[0]
+    assert run([*words, "--opacity", "4"]) == 1

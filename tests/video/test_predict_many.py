@@ -73,3 +73,26 @@ def test_what_cannot_be_read_says_so(folder):
         list(predict_many(Model(), 3))
     with pytest.raises(ValueError, match="batch_size must be at least 1"):
         list(predict_many(Model(), folder, batch_size=0))
+
+
+def test_a_bad_image_is_raised_skipped_or_returned(folder):
+    (folder / "ab.png").write_bytes(b"no image")
+    names = ["a.png", "ab.png", "b.png", "sub/c.png"]
+
+    def found(source: Any, **options: Any) -> list[tuple[Any, Any]]:
+        return list(predict_many(Model(), source, batch_size=2, **options))
+
+    for source in (folder, [folder / name for name in names]):
+        given = iter(predict_many(Model(), source, batch_size=2))
+        assert next(given)[0] == folder / "a.png"
+        with pytest.raises(ValueError, match=r"ab\.png"):
+            list(given)
+        assert [path.name for path, _ in found(source, on_error="skip")] == ["a.png", "b.png", "c.png"]
+        results = found(source, on_error="return")
+        assert [path for path, _ in results] == [folder / name for name in names]
+        assert isinstance(results[1][1], ValueError)
+        assert all(len(humans) == 2 for i, (_, humans) in enumerate(results) if i != 1)
+    missing = found([folder / "nothing.png", folder / "a.png"], on_error="return")
+    assert isinstance(missing[0][1], FileNotFoundError)
+    with pytest.raises(ValueError, match="on_error must be one of raise, skip, return"):
+        predict_many(Model(), folder, on_error="ignore")
