@@ -23,6 +23,7 @@ from .geometry import default_intrinsics
 from .humans import Humans, nearest_first
 from .networks.backbones.attention_kernels import set_attention
 from .networks.base import Network, Predictions
+from .postprocessing import flip_test as flipping
 from .postprocessing.quarter_turns import QuarterTurns
 from .postprocessing.tiling import merge_tiles, tiles_of
 from .postprocessing.to_humans import Detections, people_of, to_distorted_image, to_humans
@@ -55,6 +56,7 @@ class _Options:
     tiles: int | Literal["auto"]
     batch_size: int
     any_rotation: bool = False
+    flip_test: bool = False
 
 
 class Model(NetworkHandle):
@@ -236,6 +238,7 @@ class Model(NetworkHandle):
         max_people: int | None = None,
         tiles: int | Literal["auto"] = 1,
         any_rotation: bool = False,
+        flip_test: bool = False,
         distortion: DistortionLike | None = None,
         channels: ChannelOrder = "rgb",
     ) -> Humans:
@@ -259,6 +262,8 @@ class Model(NetworkHandle):
             any_rotation: where no people are found, predict the image turned by 90, 180 and 270 degrees as
                 well, and take the turn whose people have the best scores: for pictures that lie on their side
                 and people who lie or hang. Without effect with boxes.
+            flip_test: predict the mirror image as well, and average both: pose, shape, place and predicted
+                camera. Twice the time; a mirrored image then gets the mirrored people.
             distortion: of the lens whose camera matrix is K: k1, k2, p1, p2, k3 of OpenCV, or
                 `preprocessing.distortion.Distortion.of_fisheye`. The network gets an undistorted image;
                 `joints_2d` and `boxes` are in pixels of the original.
@@ -288,6 +293,7 @@ class Model(NetworkHandle):
             max_people=max_people,
             tiles=tiles,
             any_rotation=any_rotation,
+            flip_test=flip_test,
             distortion=distortion,
             channels=channels,
         )[0]
@@ -304,6 +310,7 @@ class Model(NetworkHandle):
         tiles: int | Literal["auto"] = 1,
         batch_size: int = 8,
         any_rotation: bool = False,
+        flip_test: bool = False,
         distortion: DistortionLike | None = None,
         channels: ChannelOrder = "rgb",
     ) -> list[Humans]:
@@ -318,6 +325,7 @@ class Model(NetworkHandle):
             max_people: as in `predict`, for all images.
             tiles: as in `predict`, for all images.
             any_rotation: as in `predict`, for all images.
+            flip_test: as in `predict`, for all images.
             distortion: as in `predict`, for all images.
             channels: as in `predict`, for all images.
             batch_size: images that go through the network at once.
@@ -335,7 +343,7 @@ class Model(NetworkHandle):
             [3, 0]
         """
         check_options(fov, threshold, max_people, tiles, batch_size)
-        options = _Options(threshold, max_people, tiles, batch_size, any_rotation)
+        options = _Options(threshold, max_people, tiles, batch_size, any_rotation, flip_test)
         images = several_images(images)
         Ks, boxes = one_each("Ks", Ks, images), one_each("boxes", boxes, images)
         given = None if boxes is None else [table for table in boxes if table is not None]
@@ -452,7 +460,7 @@ class Model(NetworkHandle):
         options: _Options,
     ) -> list[Humans]:
         """The people of a batch of images; `boxes` holds one table or None per image."""
-        found = self._predict_once(images, cameras, options)
+        found = self._predict_both(images, cameras, options)
         for i, (image, camera) in enumerate(zip(images, cameras, strict=True)):
             none = not len(found[i]) and options.max_people != 0
             if options.tiles == "auto" and none:
@@ -471,7 +479,7 @@ class Model(NetworkHandle):
         turns = [QuarterTurns.of(count, height, width) for count in (1, 2, 3)]
         K, source = camera
         cameras = [(None if K is None else turn.intrinsics(K), source) for turn in turns]
-        found = self._predict_once([turn.image(image) for turn in turns], cameras, options)
+        found = self._predict_both([turn.image(image) for turn in turns], cameras, options)
         best = max(range(len(turns)), key=lambda i: found[i].scores.max(initial=0.0))
         if not len(found[best]):
             return upright
@@ -503,6 +511,33 @@ class Model(NetworkHandle):
             for humans, (K, _) in zip(found, cameras, strict=True)
             if K is not None
         ]
+
+    def _predict_both(
+        self, images: Sequence[LoadedImage], cameras: Sequence[Camera], options: _Options
+    ) -> list[Humans]:
+        """`_predict_once`; with flip_test the means with what is found in the mirror images."""
+        if not options.flip_test:
+            return self._predict_once(images, cameras, options)
+        threshold = self.threshold if options.threshold is None else options.threshold
+        lower = replace(options, threshold=threshold * flipping.LOWER_THRESHOLD, max_people=None)
+        if options.max_people == 0:
+            lower = replace(lower, max_people=0)
+        upright = self._predict_once(images, cameras, lower)
+        flipped = [flipping.mirror_image(image) for image in images]
+        widths = [image.pixels.shape[1] for image in images]
+        flipped_cameras: list[Camera] = [
+            (None if K is None else flipping.mirror_intrinsics(K, width), source)
+            for (K, source), width in zip(cameras, widths, strict=True)
+        ]
+        mirrored = self._predict_once(flipped, flipped_cameras, lower)
+        result = []
+        for image, (K, _), here, there in zip(images, cameras, upright, mirrored, strict=True):
+            people, mean_K = flipping.merge_mirrored(here, there, self.body, threshold)
+            best = people["scores"].argsort(kind="stable")[::-1][: options.max_people]
+            best = best[nearest_first(people["translation"][best])]
+            people = flipping.pick(people, best)
+            result.append(self._humans(people, image, mean_K if K is None else K, here.K_source))
+        return result
 
     @torch.inference_mode()
     def _predict_once(
@@ -564,7 +599,7 @@ class Model(NetworkHandle):
             images = [replace(image, pixels=image.pixels[y0:y1, x0:x1]) for x0, y0, x1, y1 in some]
             cuts = [Letterbox((1, 1), (-x0, -y0), x1 - x0) for x0, y0, x1, _ in some]
             cameras: list[Camera] = [(cut.intrinsics(K), "given") for cut in cuts]
-            parts += self._predict_once(images, cameras, options)
+            parts += self._predict_both(images, cameras, options)
         everyone = Humans.concatenate(
             [self._humans(people_of(part), image, K, whole.K_source) for part in (whole, *parts)]
         )
@@ -741,18 +776,31 @@ class TopDownModel(Model):
             max_people=max_people,
             tiles=1 if max_people == 0 else options.tiles,
             any_rotation=options.any_rotation,
+            flip_test=options.flip_test,
             batch_size=options.batch_size,
         )
 
     @torch.inference_mode()
     def _people_of(self, scenes: Sequence[Scene], options: _Options) -> list[Humans]:
         """The people of each scene; the crops of all scenes go through the network together."""
+        found = self._people_of_crops(scenes, options)
+        if options.flip_test:
+            flipped = [_mirror_scene(scene) for scene in scenes]
+            mirrored = self._people_of_crops(flipped, options)
+            found = [
+                flipping.average(here, flipping.mirror_people(there, self.body), self.body)
+                for here, there in zip(found, mirrored, strict=True)
+            ]
+        people = iter(found)
+        return [self._in_scene([next(people) for _ in scene.boxes], scene, options) for scene in scenes]
+
+    def _people_of_crops(self, scenes: Sequence[Scene], options: _Options) -> list[dict[str, np.ndarray]]:
+        """The person of each box of all scenes, as arrays of length 1."""
         found: list[dict[str, np.ndarray]] = []
         for images_B3HW, K_B33 in crops(scenes, self.config.image_size, CROPS_PER_IMAGE * options.batch_size):
             predictions = self(images_B3HW.to(self.device), K_B33.to(self.device))
             found += [predictions.of_image(i) for i in range(len(images_B3HW))]
-        people = iter(found)
-        return [self._in_scene([next(people) for _ in scene.boxes], scene, options) for scene in scenes]
+        return found
 
     def _in_scene(self, found: Sequence[dict[str, np.ndarray]], scene: Scene, options: _Options) -> Humans:
         """One per box, in their order; people that were detected: nearest first, with their own scores."""
@@ -769,6 +817,15 @@ class TopDownModel(Model):
             kept = np.sort(kept[best[: options.max_people]])
         chosen = {name: array[kept] for name, array in people.items()}
         return self._humans(chosen, scene.image, scene.K, scene.K_source)
+
+
+def _mirror_scene(scene: Scene) -> Scene:
+    """The mirror image, with its camera and boxes."""
+    width = scene.image.pixels.shape[1]
+    boxes = scene.boxes.copy()
+    boxes[:, [0, 2]] = width - scene.boxes[:, [2, 0]]
+    K = flipping.mirror_intrinsics(scene.K, width)
+    return replace(scene, image=flipping.mirror_image(scene.image), K=K, boxes=boxes)
 
 
 def load_model(

@@ -1,6 +1,6 @@
 """Does a photograph say the same in a mirror, and when it is turned? For a folder of photographs.
 
-    python scripts/measure_views.py FOLDER [--list development.txt] [--model NAME] [--any-rotation]
+    python scripts/measure_views.py FOLDER [--list development.txt] [--any-rotation] [--flip-test]
 
 Mirrored: the median over people of the relative difference of the two distances of the head. Turned by 90,
 180 and 270 degrees: the share of those found upright who are found there.
@@ -27,6 +27,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--list", type=Path, help="of the files to take, relative to FOLDER; default: all")
     parser.add_argument("--model", default="multihmr-anny-hybrid")
+    parser.add_argument("--flip-test", action="store_true", help="predict with flip_test=True")
     parser.add_argument("--starting", default="", help="only files whose path starts so")
     parser.add_argument(
         "--any-rotation", action="store_true", help="turned photographs with predict(any_rotation=True)"
@@ -45,11 +46,11 @@ def main() -> None:
             continue
         pixels = load_image(args.folder / name).pixels
         height, width = pixels.shape[:2]
-        people = model.predict(pixels)
+        people = model.predict(pixels, flip_test=args.flip_test)
         if not len(people):
             continue
         heads = head_pixels(people)
-        mirrored = model.predict(np.ascontiguousarray(pixels[:, ::-1]))
+        mirrored = model.predict(np.ascontiguousarray(pixels[:, ::-1]), flip_test=args.flip_test)
         theirs = head_pixels(mirrored)
         theirs[:, 0] = width - theirs[:, 0]
         for one, other in pairs(people, heads, theirs):
@@ -57,7 +58,9 @@ def main() -> None:
         upright += len(people)
         for turns in turned:
             seen = model.predict(
-                np.ascontiguousarray(np.rot90(pixels, turns)), any_rotation=args.any_rotation
+                np.ascontiguousarray(np.rot90(pixels, turns)),
+                any_rotation=args.any_rotation,
+                flip_test=args.flip_test,
             )
             places = turned_back(head_pixels(seen), turns, height, width)
             turned[turns] += len(pairs(people, heads, places))

@@ -110,6 +110,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--max-people", type=int, metavar="N", help="keep the N best per image (default: all)"
     )
     tiles_flag(parser)
+    parser.add_argument(
+        "--flip-test",
+        action="store_true",
+        help="predict the mirror image, too, and average both; twice the time (default: off)",
+    )
     world_flags(parser)
     parser.add_argument(
         "--known-heights",
@@ -213,6 +218,8 @@ class _Run:
 
         args, start = self.args, time.monotonic()
         options = prediction_options(args) | {"max_people": args.max_people}
+        if args.flip_test:
+            options["flip_test"] = True
         if args.known_heights is not None:
             given = args.known_heights  # by number as JSON has it, which the index is compared with
             options["known_heights"] = (
@@ -261,7 +268,9 @@ class _Run:
             return
         # decoded once, for the network and for the overlay
         image = load_image(read_stdin() if path == STDIN else path)
-        options = {key: getattr(args, key) for key in ("fov", "threshold", "max_people", "tiles")}
+        options = {
+            key: getattr(args, key) for key in ("fov", "threshold", "max_people", "tiles", "flip_test")
+        }
         if args.distortion is not None:
             options["distortion"] = args.distortion
         humans = model.predict(image, args.K, **options)

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from ..video.frame import Video
     from ..video.prediction_cache import PredictionCache
     from ..video.tracks import Track
+    from ..world.ground import StanceCollector
 
 # what --format accepts -> the file written
 FORMATS = {
@@ -100,6 +101,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     count_flag(parser, "only the first N frames")
     batch_size_flag(parser, "frames")
+    parser.add_argument(
+        "--foot-contact",
+        action="store_true",
+        help="keep feet in place while they stand, by moving the body and bending the legs; for a camera "
+        "that does not move (default: off)",
+    )
     parser.add_argument(
         "--no-smoothing", action="store_true", help="keep the motion as predicted (default: smooth)"
     )
@@ -294,6 +301,25 @@ def _predict(model: Model, video: Video, cache: PredictionCache, out: Path, args
         bar.close()
 
 
+def _with_locked_feet(
+    model: Model,
+    people: Iterator[Any],
+    stances: StanceCollector,
+    times: list[float],
+    fps: float,
+    args: argparse.Namespace,
+) -> Iterator[Any]:
+    """The people of all frames with feet that do not slide; tracks all frames before it gives the first."""
+    from ..video.foot_contact import frames_of, lock_feet
+    from ..video.tracks import collect, without_meshes
+
+    bar = progress_bar(args, people, total=len(times), unit="frame", desc="track")
+    frames = [without_meshes(humans) for humans in bar]
+    ground = stances.ground(**ground_options(args))
+    tracks = [lock_feet(t, model.body, ground=ground) for t in collect(frames, fps, times=times)]
+    return frames_of(tracks, frames, model.body)
+
+
 def _write(
     model: Model, video: Video, cache: PredictionCache, out: Path, args: argparse.Namespace
 ) -> tuple[list[Track], list[Path], dict[str, Any]]:
@@ -313,8 +339,10 @@ def _write(
     named = follow(itertools.islice(cache.read(topology), args.count), tracking, new=threshold)
     people: Iterator[Any] = (with_meshes(humans, model.body) for humans in named)
     stances = StanceCollector()
-    if wants_world(args):
+    if wants_world(args) or args.foot_contact:
         people = stances.watch(people)
+    if args.foot_contact:
+        people = _with_locked_feet(model, people, stances, times, video.fps, args)
     if "overlay" in args.format:
         sound = Path(video.name) if Path(video.name).is_file() and not args.no_sound else None
         drawing = draw_options(args) | {"ids": True}
@@ -330,7 +358,7 @@ def _write(
         video.name,
         model_name(args),
         cache.identity["model fingerprint"],
-        prediction_options(args) | {"smoothing": not args.no_smoothing},
+        prediction_options(args) | {"smoothing": not args.no_smoothing, "foot_contact": args.foot_contact},
         threshold=threshold,
     )
     if ground is not None:

@@ -173,6 +173,27 @@ def jitter(points: Tensor, fps: float) -> Tensor:
     return _mean_of(jerks, ~jerks.isnan())
 
 
+def foot_skate(feet: Tensor, stands: Tensor) -> Tensor:
+    """(...) mean displacement from frame to frame of feet that stand [mm]: how far they slide.
+
+    A displacement counts where the true foot stood still meanwhile; NaN where none did.
+    Source: "foot sliding" of Shin et al., "WHAM", CVPR 2024, who count the vertices of the feet.
+
+    Args:
+        feet: (..., F, J, 3) points of the feet in F frames in a row [m]; NaN takes no part.
+        stands: (..., F, J) bool, whether the true foot stands still from the frame before on.
+    """
+    _check_frames(feet, 2)
+    if stands.shape != feet.shape[:-1]:
+        raise ValueError(
+            f"stands must be {tuple(feet.shape[:-1])}, one for each foot, got {tuple(stands.shape)}"
+        )
+    steps = _differences(feet, 1).norm(dim=-1)
+    counts = stands[..., 1:, :] & ~steps.isnan()
+    total = torch.where(counts, steps, torch.zeros_like(steps)).sum((-2, -1))
+    return MM * total / counts.sum((-2, -1))
+
+
 def _differences(points: Tensor, order: int) -> Tensor:
     """(..., F, J, 3) -> (..., F - order, J, 3) differences of that order along the frames."""
     return torch.diff(points, n=order, dim=-3)
