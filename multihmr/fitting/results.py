@@ -14,6 +14,7 @@ from multihmr.bodies.base import place
 from multihmr.geometry import project
 from multihmr.humans import Humans
 from multihmr.humans import project as project_points
+from multihmr.preprocessing.boxes import boxes_around
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -56,10 +57,7 @@ def moved(
     }
     pose = np.array(humans.pose)
     pose[:, 0] = R @ pose[:, 0]
-    outline = project_points(points["vertices"], K)
-    height, width = image_size
-    corners = (outline.min(1), outline.max(1)) if len(humans) else (np.zeros((0, 2)),) * 2
-    boxes = np.concatenate(corners, 1).clip(0, (width, height, width, height))
+    boxes = boxes_around(project_points(points["vertices"], K), image_size)
     joints_2d = project_points(points["joints"], K)
     return dataclasses.replace(
         humans,
@@ -95,18 +93,12 @@ def assemble(
     )
     K_33 = torch.from_numpy(np.array(K, np.float32))
     joints_2d = project(output.joints_PJ3, K_33)
-    outline = project(output.vertices_PV3, K_33)
-    height, width = image_size
-    if people:
-        boxes = torch.cat([outline.amin(1), outline.amax(1)], 1).clamp(min=0)
-        boxes = torch.minimum(boxes, torch.tensor([width, height, width, height]))
-    else:
-        boxes = torch.zeros(0, 4)
+    boxes = boxes_around(project(output.vertices_PV3, K_33).numpy(), image_size)
     return FittedHumans(
         vertices=output.vertices_PV3.numpy(),
         joints=output.joints_PJ3.numpy(),
         joints_2d=joints_2d.numpy(),
-        boxes=boxes.numpy(),
+        boxes=boxes,
         translation=output.joints_PJ3[:, body.center_joint].numpy(),
         pelvis=output.joints_PJ3[:, body.pelvis_joint].numpy(),
         pose=pose_PR33.float().numpy(),

@@ -15,6 +15,7 @@ from ..geometry import project
 from ..humans import Humans
 from ..humans import project as project_points
 from ..networks.base import OF_PEOPLE
+from ..preprocessing.boxes import boxes_around
 from ..preprocessing.distortion import Distortion
 
 
@@ -59,27 +60,18 @@ def to_humans(
         projected: joints (N, J, 2) and the corners of the boxes (N, 2, 2) in pixels of the image where they
             are known already; None projects joints and vertices with K.
     """
-    height, width = image_size
-    if projected is not None:
-        joints_2d, outline = map(torch.from_numpy, projected)
-    else:
-        joints_2d = project(torch.from_numpy(people["joints"]), K)
-        outline = project(torch.from_numpy(people["vertices"]), K)
-    if len(people["scores"]):
-        boxes = torch.cat([outline.amin(1), outline.amax(1)], dim=1)
-        limit = torch.tensor([width, height, width, height], device="cpu")
-        boxes = torch.minimum(boxes.clamp(min=0), limit)
-    else:
-        boxes = torch.zeros(0, 4, dtype=torch.float32, device="cpu")
+    if projected is None:
+        projected = [project(torch.from_numpy(people[name]), K).numpy() for name in ("joints", "vertices")]
+    joints_2d, outline = projected
     return Humans(
         **people,
-        joints_2d=joints_2d.numpy(),
-        boxes=boxes.numpy(),
+        joints_2d=joints_2d,
+        boxes=boxes_around(outline, image_size),
         pelvis=people["joints"][:, body.pelvis_joint],
         track_ids=None,
         K=K.numpy(),
         K_source=K_source,
-        image_size=(height, width),
+        image_size=image_size,
         body=body.name,
         topology=body.topology,
         unpredicted=unpredicted,
@@ -97,15 +89,12 @@ def to_distorted_image(humans: Humans, K: np.ndarray, distortion: Distortion) ->
     Returns:
         The same people, `joints_2d` and `boxes` in pixels of the original image, with its K.
     """
-    height, width = humans.image_size
 
     def pixels(points: np.ndarray) -> np.ndarray:
         return distortion.distort_points(project_points(points, K), K)
 
     boxes = humans.boxes
     if len(humans):
-        outline = pixels(humans.vertices)
-        boxes = np.concatenate([outline.min(axis=1), outline.max(axis=1)], axis=1)
-        boxes = np.clip(boxes, 0, [width, height, width, height]).astype(np.float32)
+        boxes = boxes_around(pixels(humans.vertices), humans.image_size)
     joints_2d = pixels(humans.joints).astype(np.float32)
     return replace(humans, joints_2d=joints_2d, boxes=boxes, K=K, K_source="given")

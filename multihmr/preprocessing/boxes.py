@@ -47,6 +47,15 @@ def check_boxes(boxes: Any, height: int, width: int) -> np.ndarray:
     return array
 
 
+def boxes_around(points: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
+    """(N, 4) float32 boxes x0, y0, x1, y1 around (N, M, 2) pixels, clipped to an image (height, width)."""
+    height, width = image_size
+    if not points.size:
+        return np.zeros((len(points), 4), np.float32)
+    boxes = np.concatenate([points.min(axis=1), points.max(axis=1)], axis=1).astype(np.float32)
+    return np.clip(boxes, np.float32(0), np.array([width, height, width, height], np.float32))
+
+
 def box_of_points(points: np.ndarray, height: int, width: int) -> np.ndarray | None:
     """(M, 2) pixels -> (4,) the box of those within the image; None if there are none.
 

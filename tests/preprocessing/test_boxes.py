@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from multihmr.preprocessing.boxes import box_of_points, check_boxes
+from multihmr.preprocessing.boxes import box_of_points, boxes_around, check_boxes
 
 
 @pytest.mark.parametrize(
@@ -40,3 +40,9 @@ def test_boxes_of_points_hold_those_within_the_picture():
     points = np.array([[10.0, 20], [50, 80], [-30, 40], [np.nan, 5]])
     np.testing.assert_allclose(box_of_points(points, 100, 100), [4, 14, 56, 86])
     assert box_of_points(points[2:], 100, 100) is None
+
+
+def test_boxes_around_points_end_at_the_image():
+    points = np.array([[[-5.0, 10], [20, 30]], [[3, 4], [90, 200]]], np.float32)
+    assert boxes_around(points, (120, 60)).tolist() == [[0, 10, 20, 30], [3, 4, 60, 120]]
+    assert boxes_around(points[:0], (120, 60)).shape == (0, 4)
