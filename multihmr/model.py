@@ -33,7 +33,7 @@ from .preprocessing.image import LoadedImage, load_image
 from .preprocessing.letterbox import Letterbox
 from .preprocessing.options import check_options, one_each, several_images
 from .preprocessing.person_crops import Scene, boxes_of, crops
-from .runtime.devices import CPU_BACKENDS, backbone_dtype, dtype_of_half, pick_device
+from .runtime.devices import CPU_BACKENDS, backbone_dtype, dtype_of_half, fast_dtype, pick_device
 from .runtime.eager import EagerRuntime, Runtime
 from .runtime.network_handle import NetworkHandle
 
@@ -851,7 +851,9 @@ def load_model(
             spellings.
         device: None picks cuda, else mps, else cpu.
         dtype: precision of the backbone, while all that carries metres stays float32. "auto": float16 on
-            cuda, float32 elsewhere; or torch.float32, torch.float16, torch.bfloat16, or their names.
+            cuda, float32 elsewhere; "fast": also bfloat16 for networks on DINOv2 on CPUs that multiply it
+            (avx512_bf16, AMX), which moves vertices by about a millimetre; or torch.float32, torch.float16,
+            torch.bfloat16, or their names.
         smplx: SMPLX_NEUTRAL.npz or its folder, for models with that body; None looks as `find_smplx` does.
         backend: what computes the backbone in prediction: "eager" is torch as it stands, "compile"
             torch.compile; on a CPU "onnxruntime", "openvino" or "openvino-int8", which need
@@ -908,6 +910,8 @@ def load_model(
     if image_size is not None and image_size != network.config.image_size:
         check_image_size(network, image_size)
         network = at_image_size(network, image_size)
+    if dtype == "fast":
+        precision = fast_dtype(network.backbone, target, backend)
     network.backbone.half_dtype = precision
     set_padding(network, padding)
     network.to(target).eval()

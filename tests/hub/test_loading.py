@@ -520,7 +520,9 @@ def test_the_precision_of_the_backbone(saved: Path) -> None:
     for device, expected in (("cuda", torch.float16), ("mps", None), ("cpu", None)):
         assert backbone_dtype("auto", torch.device(device)) == expected
     for dtype in (torch.float64, torch.int8, 16, "bf16", True):
-        with pytest.raises(ValueError, match="dtype must be 'auto', float32, float16 or bfloat16, got"):
+        with pytest.raises(
+            ValueError, match="dtype must be 'auto', 'fast', float32, float16 or bfloat16, got"
+        ):
             load_model(saved, dtype=dtype)
 
 
@@ -550,7 +552,7 @@ def test_a_loaded_model_changes_its_precision(saved: Path) -> None:
         assert model.backbone.half_dtype == expected
         humans = model.predict(picture, threshold=0.0, max_people=1)
         assert humans.vertices.dtype == np.float32
-    with pytest.raises(ValueError, match="dtype must be 'auto', float32, float16 or bfloat16, got"):
+    with pytest.raises(ValueError, match="dtype must be 'auto', 'fast', float32, float16 or bfloat16, got"):
         model.to(torch.float64)
 
 

@@ -7,7 +7,10 @@ from typing import Any
 import pytest
 import torch
 
+from multihmr import load_model
 from multihmr.networks.backbones.dinov2 import DINOv2, resized_positions
+from multihmr.networks.backbones.hybrid import _attention_in_parts, attention
+from multihmr.runtime import devices
 
 
 @pytest.mark.slow
@@ -77,3 +80,28 @@ print([name for name in ("timm", "torchvision") if name in sys.modules])
 """
     ran = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("tokens", [5, 300])
+def test_attention_in_parts_is_attention(tokens: int) -> None:
+    q, k, v = torch.randn(3, 2, 3, tokens, 8, generator=torch.Generator().manual_seed(0))
+    bias_N = torch.zeros(tokens)
+    bias_N[-1] = 2.0
+    logits = q @ k.transpose(-1, -2) / 8**0.5
+    for bias in (None, bias_N):
+        expected = (logits if bias is None else logits + bias).softmax(-1) @ v
+        for compute in (attention, _attention_in_parts):
+            torch.testing.assert_close(compute(q, k, v, bias), expected, rtol=1e-4, atol=1e-5)
+            found = compute(*(x.bfloat16() for x in (q, k, v)), bias)
+            assert found.dtype == torch.bfloat16
+            torch.testing.assert_close(found.float(), expected, rtol=0.05, atol=0.03)
+
+
+def test_fast_is_bfloat16_where_the_cpu_has_it_and_a_vit_keeps_its_people(monkeypatch: Any) -> None:
+    vit, cpu = DINOv2("dinov2_vits14", image_size=28), torch.device("cpu")
+    for has, expected in ((True, torch.bfloat16), (False, None)):
+        monkeypatch.setattr(devices, "cpu_has_bfloat16", lambda has=has: has)
+        assert devices.fast_dtype(vit, cpu, "eager") == devices.fast_dtype(vit, cpu, "openvino") == expected
+        assert devices.fast_dtype(vit, cpu, "onnxruntime") is None  # computes in float32
+        assert load_model(device="cpu", dtype="fast").backbone.half_dtype is None  # of the bundled model
+        assert load_model(device="cpu").backbone.half_dtype is None
