@@ -852,8 +852,8 @@ def load_model(
         device: None picks cuda, else mps, else cpu.
         dtype: precision of the backbone, while all that carries metres stays float32. "auto": float16 on
             cuda, float32 elsewhere; "fast": also bfloat16 for networks on DINOv2 on CPUs that multiply it
-            (avx512_bf16, AMX), which moves vertices by about a millimetre; or torch.float32, torch.float16,
-            torch.bfloat16, or their names.
+            (avx512_bf16, AMX), which moves vertices by millimetres (docs/speed.md); or torch.float32,
+            torch.float16, torch.bfloat16, or their names.
         smplx: SMPLX_NEUTRAL.npz or its folder, for models with that body; None looks as `find_smplx` does.
         backend: what computes the backbone in prediction: "eager" is torch as it stands, "compile"
             torch.compile; on a CPU "onnxruntime", "openvino" or "openvino-int8", which need
