@@ -310,6 +310,7 @@ if __name__ == "__main__":
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--first-seed", type=int, default=0, help="the tracker's settings are from 0 and 1")
     parser.add_argument("--noise", type=float, nargs="+", default=[1.0, 0.25])
     parser.add_argument(
         "--duplicates", action="store_true", help="MOT metrics where people are predicted twice"
@@ -322,10 +323,10 @@ if __name__ == "__main__":
         memory(args.memory, body)
     elif args.duplicates:
         truths = [true_frame(body, frame) for frame in range(FRAMES)]
-        for seed in range(args.seeds):
+        for seed in range(args.first_seed, args.first_seed + args.seeds):
             measure_duplicates(seed, truths, body)
     else:
         truths = [true_frame(body, frame) for frame in range(FRAMES)]
         for strength in args.noise:
-            for seed in range(args.seeds):
+            for seed in range(args.first_seed, args.first_seed + args.seeds):
                 measure(seed, strength, truths, body)

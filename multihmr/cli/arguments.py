@@ -72,14 +72,25 @@ def camera_flags(parser: argparse.ArgumentParser, pixels: str) -> None:
     )
 
 
-def tiles_flag(parser: argparse.ArgumentParser) -> None:
+def tiles_flag(parser: argparse.ArgumentParser, *, auto: bool = True) -> None:
+    """--tiles N, or "auto" where the command can decide by what was found."""
+    more = "; auto: two where no people are found" if auto else ""
     parser.add_argument(
         "--tiles",
-        type=int,
+        type=tile_count if auto else int,
         default=1,
         metavar="N",
-        help="also predict N tiles along each image, 2 to 8, for small people; slower (default: %(default)s)",
+        help="also predict N tiles along each image, 2 to 8, for small people; slower"
+        f"{more} (default: %(default)s)",
     )
+
+
+def tile_count(text: str) -> int | str:
+    """A whole number, or "auto"."""
+    try:
+        return text if text == "auto" else int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a whole number or auto") from None
 
 
 def count_flag(parser: argparse.ArgumentParser, text: str) -> None:

@@ -40,7 +40,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="for tables, people and the worst images; an interrupted run resumes there",
     )
     parser.add_argument("--threshold", type=float, help="least score of a person (default: the model's own)")
-    tiles_flag(parser)
+    tiles_flag(parser, auto=False)
     parser.add_argument("--predict-camera", action="store_true", help="let the model predict the camera, too")
     model_flags(parser)
 

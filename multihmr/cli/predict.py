@@ -299,7 +299,7 @@ class _Run:
             if errors is None:
                 return text
             return f"{text}, as {humans.body} within {', '.join(f'{e:.1f}' for e in errors)} mm"
-        tiles = "" if self.args.tiles != 1 else "--tiles 2 for small people, "
+        tiles = "" if self.args.tiles != 1 else "--tiles 2 or auto for small people, "
         return (
             f"{people_text(0)}; try {tiles}--threshold 0.15 for uncertain ones, or --fov for an unusual lens"
         )

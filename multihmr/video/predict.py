@@ -77,7 +77,7 @@ def predict_into_cache(
     *,
     fov: float | None = None,
     threshold: float | None = None,
-    tiles: int = 1,
+    tiles: int | Literal["auto"] = 1,
     batch_size: int = 8,
     count: int | None = None,
     progress: Callable[[], Any] = lambda: None,

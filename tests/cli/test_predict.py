@@ -277,3 +277,21 @@ def test_distortion_goes_to_predict_with_its_camera(command: Command, tmp_path, 
     assert "--distortion needs --K" in capsys.readouterr().err
     assert command(*words[:1], "--K", "100,100,20,15", "--distortion", "0.1,0.2")[0] == 1
     assert "distortion must be finite numbers" in capsys.readouterr().err
+
+
+def test_tiles_may_be_auto(command: Command, tmp_path, monkeypatch, capsys):
+    given = []
+    predict = Stub.predict
+
+    def keep(self: Stub, image: LoadedImage, K: object = None, **options: Any) -> Humans:
+        given.append(options["tiles"])
+        return predict(self, image, K, **options)
+
+    monkeypatch.setattr(Stub, "predict", keep)
+    write(tmp_path / "a.png")
+    assert command(tmp_path / "a.png", "--tiles", "auto")[0] == 0
+    assert command(tmp_path / "a.png", "--tiles", "2")[0] == 0
+    assert given == ["auto", 2]
+    with pytest.raises(SystemExit):
+        command(tmp_path / "a.png", "--tiles", "many")
+    assert "got 'many', expected a whole number or auto" in capsys.readouterr().err

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import trimesh
+from PIL import Image
 
 from multihmr.model import Model
 
@@ -164,6 +165,24 @@ def test_bad_files_are_told_in_a_sentence(session: Callable[..., Any], tmp_path:
     (tmp_path / "huge.jpg").write_bytes(bytes(1_500_000))
     give(page, tmp_path / "huge.jpg")
     page.wait_for_selector(":text('exceed the maximum allowed size of 1.0 Mb')")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_picture_without_people_is_said_to_have_none(
+    session: Callable[..., Any], tmp_path: Path, width: int
+) -> None:
+    """With advice; nothing of the people of the picture before is left to see or to download."""
+    page = session(width, 844)
+    give(page, EXAMPLES / "astronaut.jpg")
+    page.wait_for_selector("table.people td")
+    sky = np.linspace((90, 140, 220), (210, 225, 240), 240).astype(np.uint8)[:, None].repeat(320, 1)
+    Image.fromarray(sky).save(tmp_path / "sky.png")
+    give(page, tmp_path / "sky.png")
+    page.wait_for_selector("#status :text('No people found')")
+    assert page.locator("table.people td").count() == 0
+    assert not page.locator("#get-glb").is_visible() or page.locator("#get-glb").is_disabled()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 @pytest.mark.slow
