@@ -38,6 +38,7 @@ from .runtime.eager import EagerRuntime, Runtime
 from .runtime.network_handle import NetworkHandle
 
 if TYPE_CHECKING:
+    from .fitting.views import ViewsResult
     from .preprocessing.types import BoxesLike, ChannelOrder, ImageLike, IntrinsicsLike
     from .video.reader import VideoSource
     from .video.tracker import Tracking
@@ -394,6 +395,45 @@ class Model(NetworkHandle):
         from .video.predict_many import predict_many
 
         return predict_many(self, source, batch_size=batch_size, on_error=on_error, **options)
+
+    def predict_views(
+        self,
+        images: Sequence[Any],
+        Ks: Sequence[IntrinsicsLike],
+        extrinsics: Sequence[Any],
+        *,
+        threshold: float | None = None,
+        least_views: int = 1,
+    ) -> ViewsResult:
+        """The people in images of one moment from several calibrated cameras, one body for each.
+
+        People are matched across the views, and one body is fitted to the points of all of them.
+
+        Args:
+            images: one per camera, as `predict` takes them.
+            Ks: (3, 3) intrinsics of each, in pixels of its image.
+            extrinsics: one (3, 4) or (4, 4) per camera, from the world into the camera [m].
+            threshold: least score of a person, as in `predict`.
+            least_views: leave out who is seen by fewer cameras; 2 removes most false people.
+
+        Returns:
+            ViewsResult: `views`, one Humans per camera with the same people in the same order, and
+            `sources` (V, N), which prediction each is in each view, -1 where not seen.
+
+        Raises:
+            ValueError: there are not as many Ks and extrinsics as images, one of them cannot be a camera, or
+                the body of the model is not "anny".
+
+        Examples:
+            >>> turned = np.array([[0.0, 0, 1, -4], [0, 1, 0, 0], [-1, 0, 0, 4]])  # from the right
+            >>> K = np.array([[500, 0, 224], [0, 500, 224], [0, 0, 1]])
+            >>> result = model.predict_views(["street.jpg", "street.jpg"], [K, K], [np.eye(3, 4), turned])
+            >>> len(result.views)
+            2
+        """
+        from .fitting.views import predict_views
+
+        return predict_views(self, images, Ks, extrinsics, threshold=threshold, least_views=least_views)
 
     def predict_video(
         self,

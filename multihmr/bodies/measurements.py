@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from .anny_base import PhenotypeBody
+from .loading import float32_on_cpu
 
 DIRECTIONS = 180  # of a hull's width; more change its perimeter by less than 0.1 mm
 LEVELS = 24  # slices between two heights, of which the fullest counts
@@ -54,6 +55,7 @@ class Measurements:
         return Measurements(**{field.name: getattr(self, field.name) * factor for field in fields(self)})
 
 
+@float32_on_cpu()
 @torch.no_grad()
 def measure(body: Any, shape: np.ndarray, *, height: np.ndarray | float | None = None) -> Measurements:
     """Measurements of people of these shapes (N, S), standing at rest.

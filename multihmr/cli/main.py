@@ -103,7 +103,24 @@ def format_error(error: BaseException) -> str:
     """The message of an error on one line, with the install command if a package is missing."""
     if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
         return f"this needs {error.name}: pip install 'multihmr[{EXTRAS[error.name]}]'"
+    if isinstance(error, OSError) and error.filename and str(error).startswith(("[Errno", "[WinError")):
+        return _os_error(error)
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def _os_error(error: OSError) -> str:
+    """One sentence about the file that the system refused."""
+    name = " ".join(str(error.filename).split())
+    if isinstance(error, FileExistsError):
+        return f"{name} is a file, but a folder is needed there"
+    if isinstance(error, NotADirectoryError):
+        return f"{name} lies below a file, which is no folder"
+    if isinstance(error, PermissionError):
+        return f"no permission to read or write {name}"
+    if isinstance(error, FileNotFoundError):
+        return f"{name} does not exist and cannot be made"
+    reason = (error.strerror or type(error).__name__).rstrip(".")
+    return f"{name}: {reason[:1].lower()}{reason[1:]}"
 
 
 def fail(message: str, *, code: int = 1) -> int:

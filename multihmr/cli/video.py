@@ -156,6 +156,8 @@ def find_sources(texts: list[str]) -> list[tuple[str | int | Path, str]]:
     sources: list[str | int | Path] = []
     in_folder = False
     for text in texts:
+        if not text.strip():
+            raise ValueError("an empty name is no video; it may be an empty shell variable")
         path = Path(text)
         if is_address(text):
             sources.append(text)

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from ..bodies.loading import float32_on_cpu
 from ..data.dataset import PoseDataset
 from ..storage.fingerprint import fingerprint
 from . import report
@@ -108,6 +109,7 @@ class Plan:
         return self.data if self.data in BENCHMARKS else Path(self.data).name
 
 
+@float32_on_cpu()
 def measure(
     model: str | Model | None,
     plan: Plan,
@@ -149,6 +151,7 @@ def measure(
     return result
 
 
+@float32_on_cpu()
 def evaluate(
     model: Model,
     samples: Iterable[Sample],

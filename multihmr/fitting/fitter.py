@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from multihmr.bodies.anny import Anny
+from multihmr.bodies.loading import float32_on_cpu
 from multihmr.fitting.initialization import Candidates, triangulate
 from multihmr.fitting.inputs import FEWEST_POINTS, Inputs, read_inputs
 from multihmr.fitting.point_sets import FINGERS, find_points
@@ -50,6 +51,7 @@ class Fitter:
     kept: np.ndarray
 
 
+@float32_on_cpu()
 def fit(
     keypoints_2d: Any,
     K: Any = None,

@@ -66,6 +66,9 @@ def _matches(
     """(image, folder in which it was found) of one argument."""
     if is_elsewhere(text):
         return [(text, None)]
+    if not text.strip():
+        found.bad.append((repr(text), "an empty name is no image; it may be an empty shell variable"))
+        return []
     path = Path(text)
     matches: list[tuple[Path | str, Path | None]]
     if path.is_dir():
@@ -87,7 +90,11 @@ def _matches(
 
 def _in_folder(folder: Path, recursive: bool, skipped: set[Path], passed_over: Counter[str]) -> list[Path]:
     """The images of a folder, sorted; other files are counted."""
-    files = sorted(p for p in (folder.rglob("*") if recursive else folder.iterdir()) if p.is_file())
+    everything = sorted(folder.rglob("*") if recursive else folder.iterdir())
+    files = [p for p in everything if p.is_file()]
+    broken = sum(1 for p in everything if p.is_symlink() and not p.exists())
+    if broken:
+        passed_over["broken link"] += broken
     visible = [p for p in files if not any(part.startswith(".") for part in p.relative_to(folder).parts)]
     stems = {(p.parent, p.stem) for p in visible if is_image(p)}
     images = []

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import torch
 
+from ..bodies.loading import float32_on_cpu
 from ..networks.base import Network
 from .int8 import quantized
 from .optional_imports import needed, quiet
@@ -32,6 +33,7 @@ class Exportable(Protocol):
     licence: str
 
 
+@float32_on_cpu()
 def export_model(
     model: Exportable,
     path: str | Path,

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..bodies.loading import float32_on_cpu
 from ..bodies.topology import Topology
 from ..data.augment import Augmentation, augment
 from ..data.mixture import Mixture, Source, for_body, open_sources
@@ -37,6 +38,7 @@ from .validity_masks import Dependencies
 log = logging.getLogger(__name__)
 
 
+@float32_on_cpu()
 def train(config: TrainConfig, *, model: Model | Network | None = None, progress: bool | None = None) -> Path:
     """Train a model, or resume the run whose checkpoint is in `config.out`.
 

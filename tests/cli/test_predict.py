@@ -295,3 +295,56 @@ def test_tiles_may_be_auto(command: Command, tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         command(tmp_path / "a.png", "--tiles", "many")
     assert "got 'many', expected a whole number or auto" in capsys.readouterr().err
+
+
+def test_an_empty_name_is_not_the_current_folder(command, tmp_path, monkeypatch, capsys):
+    write(tmp_path / "a.png")
+    monkeypatch.chdir(tmp_path)
+    code, model = command("")
+    assert (code, model.sizes) == (1, [])
+    assert "an empty name is no image; it may be an empty shell variable" in capsys.readouterr().err
+
+
+def test_names_that_shells_and_systems_treat_in_their_own_way(command, tmp_path, capsys):
+    """Upper-case suffixes, spaces, quotes, signs of globs, line breaks; links back and to nowhere."""
+    names = ["a b.JPG", 'it\'s "q".Png', "[br].jpeg", "star*.jpg", "new\nline.png", "\N{GRINNING FACE}.TIFF"]
+    folder = tmp_path / "in"
+    for name in names:
+        folder.mkdir(exist_ok=True)
+        Image.new("RGB", (40, 30)).save(folder / name, "PNG")
+    (folder / "back").symlink_to(folder)
+    (folder / "nowhere.jpg").symlink_to(tmp_path / "none")
+    code, model = command(folder)
+    assert (code, len(model.sizes)) == (0, len(names))
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {Path(name).stem + ".json" for name in names} <= written
+    assert "1 broken link" in capsys.readouterr().out
+    code, model = command(*[folder / name for name in names])
+    assert (code, model.sizes) == (0, [])  # done before
+
+
+@pytest.mark.parametrize(
+    ("out", "sentence"),
+    [("file", "file is a file, but a folder is needed there"), ("file/below", "lies below a file")],
+)
+def test_an_output_that_is_no_folder(tmp_path, monkeypatch, capsys, out, sentence):
+    write(tmp_path / "a.png")
+    (tmp_path / "file").write_text("x", encoding="utf-8")
+    monkeypatch.setattr("multihmr.model.load_model", lambda *_, **__: Stub())
+    assert run(["predict", str(tmp_path / "a.png"), "--out", str(tmp_path / out)]) == 1
+    error = capsys.readouterr().err
+    assert sentence in error
+    assert "Errno" not in error
+
+
+def test_an_output_that_must_not_be_written(tmp_path, monkeypatch, capsys):
+    """Root may write everywhere, so the system's refusal is played."""
+    write(tmp_path / "a.png")
+    monkeypatch.setattr("multihmr.model.load_model", lambda *_, **__: Stub())
+
+    def refuse(path: Path, *_: Any, **__: Any) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    assert run(["predict", str(tmp_path / "a.png"), "--out", str(tmp_path / "out")]) == 1
+    assert "no permission to read or write" in capsys.readouterr().err

@@ -10,6 +10,7 @@ from fitting.people import SIZE, K, Truth, mean_pa_mpjpe, people
 from multihmr.bodies.anny import Anny
 from multihmr.bodies.body_parts import body_joints
 from multihmr.fitting import FittedHumans, fit
+from multihmr.fitting import fitter as fitter_module
 from multihmr.fitting.prior import load_prior
 from multihmr.fitting.skeleton import rotation_matrix
 
@@ -294,3 +295,25 @@ def test_banded_systems_are_solved() -> None:
         right = torch.randn(frames, size, 2, dtype=torch.float64)
         solved = _solve_band(*beside, right)
         torch.testing.assert_close(dense @ solved.flatten(0, 1), right.flatten(0, 1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_defaults_of_the_host_program_do_not_disturb(device: str, fitted: FittedHumans, truth: Truth) -> None:
+    """float64, and a device on which nothing can be computed, set before the fitter makes its tables."""
+    caches = (fitter_module._bundled_body, fitter_module._fitter)
+    for cache in caches:
+        cache.cache_clear()
+    torch.set_default_dtype(torch.float64)
+    torch.set_default_device(device)
+    try:
+        humans = fit(truth.pixels()[:2], K, image_size=SIZE)
+        height = humans.measurements().height
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
+        for cache in caches:
+            cache.cache_clear()
+    np.testing.assert_allclose(humans.joints, fitted[:2].joints, atol=2e-3)
+    assert (height > 1).all()

@@ -9,6 +9,7 @@ from fitting.people import SIZE, K, Truth, mean_pa_mpjpe, people
 from multihmr.bodies.anny import Anny
 from multihmr.fitting import FittedHumans, fit, fuse_views, predict_views
 from multihmr.fitting.views import match_views
+from multihmr.model import Model as MultiHMRModel
 
 PLACES = np.array([[-1.2, 0, 0], [0.1, 0, 0.8], [1.3, 0, -0.4]])
 
@@ -96,3 +97,5 @@ def test_predict_views_asks_the_model_for_each_view(
     Model.body = body  # type: ignore[attr-defined]
     result = predict_views(Model(), ["a", "b", "c"], [1, 2, 3], truth.extrinsics, threshold=0.4)
     assert len(result.views) == 3
+    method = MultiHMRModel.predict_views(Model(), ["a", "b", "c"], [1, 2, 3], truth.extrinsics, threshold=0.4)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(method.views[1].vertices, result.views[1].vertices)

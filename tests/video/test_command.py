@@ -138,6 +138,11 @@ def test_a_folder_with_a_number_as_name_is_no_webcam(command: Command, tmp_path,
     assert command_video.find_sources(["²"]) == [(Path("²"), "")]
 
 
+def test_an_empty_name_is_not_the_current_folder(command: Command, capsys):
+    assert run(["video", "", "--out", "out"]) == 1
+    assert "an empty name is no video" in capsys.readouterr().err
+
+
 def test_several_films_have_a_folder_each(command: Command, tmp_path, capsys):
     films = tmp_path / "films"
     (films / "sub").mkdir(parents=True)

@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
+from ...bodies.loading import float32_on_cpu
 from ..sample import Sample
 from ..webdataset import write_shard
 from .dataset import SyntheticScenes, about_assets, find_assets
@@ -42,6 +43,7 @@ class GenerationConfig:
         return SyntheticScenes(self.seed, **options)
 
 
+@float32_on_cpu()
 def write_shards(
     out_dir: Path | str,
     count: int,
