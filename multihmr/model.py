@@ -33,7 +33,7 @@ from .preprocessing.image import LoadedImage, load_image
 from .preprocessing.letterbox import Letterbox
 from .preprocessing.options import check_options, one_each, several_images
 from .preprocessing.person_crops import Scene, boxes_of, crops
-from .runtime.devices import CPU_BACKENDS, backbone_dtype, dtype_of_half, fast_dtype, pick_device
+from .runtime.devices import CPU_BACKENDS, backbone_dtype, dtype_of_half, fast_dtype, pick_device, set_threads
 from .runtime.eager import EagerRuntime, Runtime
 from .runtime.network_handle import NetworkHandle
 
@@ -879,6 +879,7 @@ def load_model(
     attention: str = "torch",
     image_size: int | None = None,
     padding: Literal["whole", "thin"] = "whole",
+    threads: int | None = None,
     half: torch.dtype | bool | None = None,
 ) -> Model:
     """A model ready to predict: the bundled default, or the one that `name` names.
@@ -910,6 +911,9 @@ def load_model(
         padding: of networks on DINOv2, which see a picture in a square. "whole" computes all of the padding,
             as they were trained; "thin" a quarter of it with four times the weight, which for a picture of
             16:9 takes about 0.6 of the time and moves vertices by some millimetres (docs/speed.md).
+        threads: of this process that compute on the CPU, in torch and the backend: torch.set_num_threads.
+            None leaves torch's own choice, which is all cores; on a machine that others keep busy, one thread
+            waits for no other (docs/speed.md).
         half: deprecated, as `dtype`; True: float16, on a CPU bfloat16; False: float32.
 
     Returns:
@@ -936,6 +940,7 @@ def load_model(
         raise ValueError(f"backend {backend!r} has its own attention; leave out attention={attention!r}")
     if attention != "torch" and padding != "whole":
         raise ValueError(f"padding={padding!r} is computed by torch's attention; leave out {attention!r}")
+    set_threads(threads)
     target = pick_device("cpu" if device is None and backend in CPU_BACKENDS else device)
     if half is not None:
         dtype = dtype_of_half(half, target)

@@ -51,6 +51,15 @@ def fast_dtype(backbone: Backbone, device: torch.device, backend: str) -> torch.
     return torch.float16 if device.type == "cuda" else None
 
 
+def set_threads(count: int | None) -> None:
+    """Let torch compute with that many threads in this process; None changes nothing. ValueError: below 1."""
+    if count is None:
+        return
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise ValueError(f"threads is how many compute on the CPU, 1 or more, got {count!r}")
+    torch.set_num_threads(count)
+
+
 def dtype_of_half(half: torch.dtype | bool, device: torch.device) -> torch.dtype:
     """The dtype that version 0.3's argument `half` of `load_model` means."""
     warnings.warn("half is now dtype; the old argument goes in version 0.5", DeprecationWarning, stacklevel=3)
