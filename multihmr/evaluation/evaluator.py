@@ -82,6 +82,9 @@ class Evaluator:
     Args:
         comparison: turns both into points that may be compared.
         rules: who counts, and how people are matched.
+
+    Attributes:
+        matched: predicted and true people of the last image who were matched, in one order.
     """
 
     columns = COLUMNS
@@ -90,6 +93,7 @@ class Evaluator:
         if rules.baseline and comparison.mean_person is None:
             raise ValueError("a baseline needs people of the model's own body")
         self.comparison, self.rules = comparison, rules
+        self.matched: tuple[Points, Points] | None = None
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -120,7 +124,8 @@ class Evaluator:
         rows = np.flatnonzero(counted)
         columns = self._person_columns(sample, truth, rows)
         columns["found"][true] = 1
-        errors = pair_errors(prediction.rows(pred), truth.rows(rows[true]), self.comparison.parts)
+        self.matched = prediction.rows(pred), truth.rows(rows[true])
+        errors = pair_errors(*self.matched, self.comparison.parts)
         if self.rules.bones is not None:
             errors |= self._shares(prediction.rows(pred), truth.rows(rows[true]))
         for name, values in errors.items():

@@ -17,6 +17,7 @@ from .report import Counts, Result, no_nan
 from .report import table as result_table
 
 _OWN_FIGURES = ("mpjpe", "pa_mpjpe", "pve", "pa_pve", "hand_pa_pve", "head_m", "f1", "precision", "recall")
+_MOTION_FIGURES = ("acceleration_error", "jitter", "true_jitter")  # of data with sequences
 
 
 _ASCII = str.maketrans({"↓": "(lower is better)", "↑": "(higher is better)", "–": "-", "×": "x", "±": "+-"})
@@ -32,6 +33,7 @@ class ImageResult:
         counts: fields of `Counts`.
         badness: summed MPJPE [mm], and 1000 for each person missed or predicted falsely.
         skipped: why the image could not be used; "" if it was.
+        motion: of frames of a sequence, `motion.motion_rows`.
     """
 
     name: str
@@ -39,6 +41,7 @@ class ImageResult:
     counts: dict[str, int] = field(default_factory=dict)
     badness: float = 0.0
     skipped: str = ""
+    motion: list[list[Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,9 +168,11 @@ def in_encoding(text: str, encoding: str | None) -> str:
 
 def figures_of(result: BenchmarkResult) -> tuple[str, ...]:
     """Those that the table shows: the benchmark's own, and where it is none, whatever there is of ours."""
-    if result.data in BENCHMARKS:
-        return BENCHMARKS[result.data].figures
-    return tuple(name for name in _OWN_FIGURES if np.isfinite(result.figures.get(name, np.nan)))
+    names = BENCHMARKS[result.data].figures if result.data in BENCHMARKS else _OWN_FIGURES
+    own = () if result.data in BENCHMARKS else names
+    optional = (*own, *_MOTION_FIGURES)
+    known = {name for name in optional if np.isfinite(result.figures.get(name, np.nan))}
+    return tuple(name for name in (*names, *_MOTION_FIGURES) if name not in optional or name in known)
 
 
 def _row(result: BenchmarkResult, name: str, sources: dict[str, int]) -> str:

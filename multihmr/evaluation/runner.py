@@ -36,6 +36,7 @@ from .benchmarks import (
 )
 from .evaluator import COLUMNS, Evaluator, Rules, depth_bins, figures
 from .matching import IOU_THRESHOLD
+from .motion import motion_figures, motion_rows
 from .protocol_files import ProtocolFiles
 from .report import SUMMARY_ERRORS, Counts, People
 from .results import BenchmarkResult, ImageResult
@@ -231,7 +232,8 @@ def evaluate_image(evaluator: Evaluator, sample: Sample, humans: Humans) -> Imag
     table, counts = evaluator(sample, humans)
     mpjpe = np.nan_to_num(table[:, COLUMNS.index("mpjpe")], posinf=1e6).sum()
     badness = float(mpjpe + 1000 * (counts.missed + counts.false))
-    return ImageResult(sample.name, table.tolist(), asdict(counts), badness)
+    motion = motion_rows(sample.name, *evaluator.matched) if evaluator.matched is not None else []
+    return ImageResult(sample.name, table.tolist(), asdict(counts), badness, motion=motion)
 
 
 class EvaluationRun:
@@ -439,9 +441,11 @@ def _benchmark_result(run: EvaluationRun, name: str, pictures: list[ImageResult]
     shared = BenchmarkResult(
         run.plan.name, name, settings, counts, {}, pictures, COLUMNS, table, names, notes
     )
+    motion = motion_figures((picture.name, picture.motion) for picture in used)
     if run.evaluator.rules.baseline:
-        return _with_groups(shared, run)
-    by_name = figures(table, names, counts, run.evaluator.rules)
+        grouped = _with_groups(shared, run)
+        return replace(grouped, figures=grouped.figures | motion)
+    by_name = figures(table, names, counts, run.evaluator.rules) | motion
     return replace(shared, figures=by_name, bins=depth_bins(table))
 
 

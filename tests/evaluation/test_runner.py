@@ -86,6 +86,14 @@ def score(body: Body, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Benchmar
     return run
 
 
+def test_frames_of_sequences_have_motion_figures(score: Any, body: Body) -> None:
+    frames = [replace(MESHES[0], name=f"film/{t:05}") for t in range(5)]
+    figures = score("bedlam-val", lambda sample: truth(body)(MESHES[0]), frames).figures
+    assert figures["acceleration_error"] == pytest.approx(0, abs=0.01)
+    assert figures["true_jitter"] == pytest.approx(0, abs=0.01)
+    assert "jitter" not in score("bedlam-val", truth(body)).figures
+
+
 # --- meshes ------------------------------------------------------------------------------------------------
 
 
