@@ -406,6 +406,8 @@ def field_of_view(humans: Humans) -> float:
 
 def people_table(humans: Humans, heights: np.ndarray) -> str:
     """HTML table of people with their colour in the drawings; people of videos by their track id."""
+    if not len(humans):
+        return ""
     numbers = range(1, len(humans) + 1) if humans.track_ids is None else humans.track_ids.tolist()
     names = humans.topology.shape_names
     rows = []
