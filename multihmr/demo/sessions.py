@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import torch
 from PIL import Image
 
 from ..hub.releases import DEFAULT, RELEASES, find_release
@@ -29,6 +28,7 @@ from ..preprocessing.image import load_image
 from ..storage.paths import cache_folder
 from ..video.reader import open_video
 from ..visualization.draw import draw, draw_plan
+from ..world.heights import heights
 from .video import SUFFIXES as VIDEO_SUFFIXES
 from .video import Progress, VideoResult, predict_video_file, write_files
 
@@ -268,8 +268,8 @@ class Session:
         above = _write(draw_plan(humans, PLAN_SIZE, seen_from="above"), out / f"{stem}_above.png")
         npz, numbers = (humans.save(out / f"{stem}{suffix}") for suffix in (".npz", ".json"))
         glb = humans.save(out / f"{stem}.glb") if len(humans) else None
-        shown = Shown(humans, heights(humans, body), overlay, side, above, glb, (overlay, glb, npz, numbers))
-        return shown
+        files = (overlay, glb, npz, numbers)
+        return Shown(humans, heights(humans, body=body), overlay, side, above, glb, files)
 
     @property
     def has_video(self) -> bool:
@@ -348,19 +348,6 @@ class Sessions:
 def joined(first: Humans, second: Humans) -> Humans:
     """The people of both, who are of the same image, nearest first."""
     return Humans.concatenate([first, second]).nearest_first()
-
-
-def heights(humans: Humans, body: Body) -> np.ndarray:
-    """(N,) heights from sole to crown [m], of each shape in the upright pose."""
-    if not len(humans):
-        return np.zeros(0, np.float32)
-    with torch.inference_mode():
-        device = body.mean_shape_S.device
-        pose = body.mean_pose_R33.expand(len(humans), -1, -1, -1)
-        shape = torch.tensor(humans.shape, device=device)
-        upright = body(pose, shape, shape.new_zeros(len(humans), body.expression_count))
-        points = upright.vertices_PV3[:, np.unique(humans.topology.faces)]
-        return (points[..., 1].amax(1) - points[..., 1].amin(1)).cpu().numpy()
 
 
 def is_video(path: Path) -> bool:

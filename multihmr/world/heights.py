@@ -97,6 +97,8 @@ def _heights(body: Body, shape: np.ndarray) -> np.ndarray:
     pose[:, 0] = body.mean_pose_R33[0]  # upright in a camera frame, whose y points downwards
     face = torch.zeros(len(shape), body.expression_count, dtype=torch.float32, device=device)
     y = body(pose, shape_NS, face).vertices_PV3[..., 1]
+    on_faces = np.unique(body.topology.faces)  # anny-163 has helper vertices that are no part of the mesh
+    y = y[:, torch.from_numpy(on_faces).to(device)] if len(on_faces) else y
     tall: np.ndarray = (y.amax(1) - y.amin(1)).cpu().numpy()
     return tall
 

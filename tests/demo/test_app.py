@@ -188,7 +188,7 @@ def test_table_of_people(make_humans: Callable[..., Humans]) -> None:
 def test_height_is_that_of_the_body_upright(session: Session, models: Counting) -> None:
     humans = session.people(models, "any", threshold=0.5, options=PredictOptions(fov=50))
     expected = (0.5 + humans.shape[:, 0]) * 1.0  # the toy is a stick of one metre
-    np.testing.assert_allclose(sessions.heights(humans, ToyBody()), expected, rtol=1e-5)
+    np.testing.assert_allclose(sessions.heights(humans, body=ToyBody()), expected, rtol=1e-5)
 
 
 def test_age_words() -> None:

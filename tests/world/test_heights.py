@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
 from multihmr.bodies.anny import Anny
 from multihmr.bodies.base import posed
+from multihmr.bodies.loading import load_body
 from multihmr.bodies.measurements import measure
 from multihmr.humans import Humans
 from multihmr.postprocessing.to_humans import to_humans
@@ -66,3 +69,18 @@ def test_heights_that_cannot_be(body: Anny, humans: Humans) -> None:
         with_heights(humans, [1.7, 1.8], body=body)
     with pytest.warns(UserWarning, match=r"person 3 cannot be 2.50 m tall .*is the nearest"):
         with_heights(humans, np.array([np.nan, np.nan, 2.5]), body=body)
+
+
+def test_vertices_outside_of_the_mesh_do_not_count() -> None:
+    """anny-163 has MakeHuman's helper vertices, which end 3 cm above the head; its mesh is that of anny."""
+    tall = []
+    for name in ("anny", "anny-163"):
+        body = load_body(name)
+        vertices = np.zeros((1, len(body.topology.skin_weights), 3), np.float32)
+        people = Humans.empty(topology=body.topology, K=np.eye(3), K_source="given", image_size=(8, 8))
+        arrays = {"scores": np.ones(1), "vertices": vertices, "shape": body.mean_shape_S[None].numpy()}
+        for field in ("joints", "joints_2d", "boxes", "translation", "pelvis", "pose", "expression"):
+            arrays[field] = np.zeros((1, *getattr(people, field).shape[1:]), np.float32)
+        tall.append(heights(dataclasses.replace(people, **arrays), body=body)[0])
+    assert tall[0] == pytest.approx(1.8379, abs=1e-3)
+    assert tall[1] == pytest.approx(tall[0], abs=1e-4)
