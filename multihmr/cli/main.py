@@ -36,6 +36,7 @@ COMMANDS = {
     "cluster": "predict whole data sets into Parquet, on this machine or a Ray cluster",
     "bench": "measure how fast a model is",
 }
+SPIN_COUNT = "1000"  # some microseconds
 RENAMED_COMMANDS = {"synth": "generate"}  # old name, still read -> new name
 
 
@@ -58,7 +59,19 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):  # text that a terminal cannot show must not end a run
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+    limit_spinning()
     sys.exit(run(sys.argv[1:]))
+
+
+def limit_spinning() -> None:
+    """Let OpenMP's threads sleep soon when they wait for each other, unless the user decided; before torch is
+    imported, which reads it once.
+
+    By default they spin for milliseconds, several hundred times in a prediction: with more processes than
+    cores one prediction of the bundled model on two threads took 20 s instead of 0.6 (docs/speed.md).
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
 
 
 def run(argv: Sequence[str]) -> int:

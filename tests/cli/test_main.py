@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import sys
 from pathlib import Path
 
@@ -206,3 +207,20 @@ def test_the_old_name_of_generate_and_its_old_flag_are_read(monkeypatch, capsys)
     assert cli.run(["generate", "--count", "8", "--out", "synth"]) == 0
     assert seen == [(7, "shards"), (8, "synth")]
     assert "--n is now --count" in capsys.readouterr().err
+
+
+def test_threads_that_wait_do_not_spin_for_long_unless_the_user_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+    for given, expected in (
+        ({}, "1000"),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, None),
+        ({"GOMP_SPINCOUNT": "5"}, "5"),
+    ):
+        for name in names:
+            monkeypatch.setenv(name, given.get(name, ""))
+            if name not in given:
+                monkeypatch.delenv(name)
+        cli.limit_spinning()
+        assert os.environ.get("GOMP_SPINCOUNT") == expected
