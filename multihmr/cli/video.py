@@ -101,15 +101,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     count_flag(parser, "only the first N frames")
     batch_size_flag(parser, "frames")
-    parser.add_argument(
-        "--foot-contact",
-        action="store_true",
-        help="keep feet in place while they stand, by moving the body and bending the legs; for a camera "
-        "that does not move (default: off)",
-    )
-    parser.add_argument(
-        "--no-smoothing", action="store_true", help="keep the motion as predicted (default: smooth)"
-    )
+    _motion_flags(parser)
     parser.add_argument("--no-sound", action="store_true", help="write the overlay without the video's sound")
     parser.add_argument(
         "--bones",
@@ -129,6 +121,18 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     model_flags(parser)
     backend_flag(parser)
     image_size_flag(parser)
+
+
+def _motion_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--foot-contact",
+        action="store_true",
+        help="keep feet in place while they stand, by moving the body and bending the legs; for a camera "
+        "that does not move (default: off)",
+    )
+    parser.add_argument(
+        "--no-smoothing", action="store_true", help="keep the motion as predicted (default: smooth)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
