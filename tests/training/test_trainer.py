@@ -123,6 +123,21 @@ def test_a_stop_signal_finishes_the_step_and_saves(config, monkeypatch):
     assert torch.load(Path(config().out) / "checkpoint.pt", weights_only=True)["step"] == 2
 
 
+@pytest.mark.slow
+def test_defaults_of_the_host_program_do_not_disturb(config):
+    """float64, and a device on which nothing can be computed."""
+    network = tiny_network()
+    torch.set_default_dtype(torch.float64)
+    torch.set_default_device("meta")
+    try:
+        weights = train(config(steps=2), model=network, progress=False)
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
+    assert weights.is_file()
+
+
 # the signal handler may raise inside a callback of the import system, where Python ignores it
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.slow
