@@ -103,6 +103,19 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     batch_size_flag(parser, "frames")
     _motion_flags(parser)
     parser.add_argument("--no-sound", action="store_true", help="write the overlay without the video's sound")
+    _rig_flags(parser)
+    world_flags(parser)
+    draw_flags(parser)
+    rerun_flags(parser, "people.rrd")
+    output_flags(parser)
+    smplx_flag(parser)
+    model_flags(parser)
+    backend_flag(parser)
+    image_size_flag(parser)
+
+
+def _rig_flags(parser: argparse.ArgumentParser) -> None:
+    """Flags of files with bones."""
     parser.add_argument(
         "--bones",
         metavar="NAMES",
@@ -113,14 +126,6 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         choices=("t-pose", "a-pose"),
         help="rest pose of .glb and .bvh, for retargeting (default: the body's own)",
     )
-    world_flags(parser)
-    draw_flags(parser)
-    rerun_flags(parser, "people.rrd")
-    output_flags(parser)
-    smplx_flag(parser)
-    model_flags(parser)
-    backend_flag(parser)
-    image_size_flag(parser)
 
 
 def _motion_flags(parser: argparse.ArgumentParser) -> None:

@@ -1,35 +1,21 @@
-"""`Backbone`: base class of the image backbones, with half precision; `Features`: their output."""
+"""`Backbone`: base class of the image backbones, with half precision."""
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from .features import Content as Content
+from .features import Features as Features
+
 if TYPE_CHECKING:
     from .merged_padding import MergedTokens
 
-Content = tuple[int, int, int, int]  # left, top, right, bottom: pixels of a window that show the image
 PADDINGS = ("whole", "thin")
-
-
-class Features(NamedTuple):
-    """Feature maps of a batch of images, float32."""
-
-    grid_BDhw: Tensor
-    global_BD: Tensor
-    fine_BDhw: Tensor | None = None  # of other width, at half the stride, where the backbone has it
-    scales: tuple[Tensor, ...] = ()  # its own maps from fine to coarse, where they are others than these two
-
-    @property
-    def maps(self) -> tuple[Tensor, ...]:
-        """Feature maps of all scales, fine to coarse, `Backbone.map_widths` wide, for sampling."""
-        if self.scales:
-            return self.scales
-        return (self.grid_BDhw,) if self.fine_BDhw is None else (self.fine_BDhw, self.grid_BDhw)
 
 
 class Backbone(nn.Module):

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .base import Content, Features
+from .features import Content, Features
 
 Rectangle = tuple[int, int, int, int]  # left, top, right, bottom, in patches
 
