@@ -35,6 +35,15 @@ USES = {
         "ray",
         "import multihmr.cluster\nimport os\nassert os.environ['RAY_USAGE_STATS_ENABLED'] == '0'",
     ),
+    "rerun": (
+        "rerun",
+        "import os\nfrom pathlib import Path\nfrom multihmr.visualization.rerun_recording import record\n"
+        "with record(Path(os.environ['HOME']) / 'people.rrd'):\n    pass",
+    ),
+    "live": (
+        "websockets",
+        "from multihmr.live.records import WebSocketOutput\nWebSocketOutput(0).close()",
+    ),
     "hub": (
         "huggingface_hub",
         "from multihmr.hub.huggingface import disable_telemetry as off\noff()\n"
