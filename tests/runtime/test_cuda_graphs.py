@@ -112,7 +112,7 @@ def test_many_thresholds_do_not_fill_the_memory(monkeypatch):
     model.runtime = CudaGraphRuntime(model.network)
     for threshold in (0.1, 0.2, 0.3, 0.1):
         model.predict(pictures(1)[0], threshold=threshold)
-    assert [key[-1] for key in model.runtime._recordings] == [0.3, 0.1]
+    assert [key[2] for key in model.runtime._recordings] == [0.3, 0.1]
 
 
 class Waits(TorchDispatchMode):
