@@ -46,6 +46,7 @@ LITE = {
 }
 HYBRIDS = tuple(f"hybrid_{name}" for name in LITE)
 NORM_EPS = 1e-3  # of TensorFlow's norms
+MOST_FUSED = 512  # tokens up to which bfloat16 keeps the fused kernel, whose sums are more exact
 QUERIES_AT_ONCE = 256  # of attention in bfloat16 on a CPU: 64 and 1025 are slower
 SEEN = (2, 4, 6)  # the last stages at strides 8, 16 and 32
 
@@ -253,7 +254,8 @@ def attention(q: Tensor, k: Tensor, v: Tensor, bias_N: Tensor | None = None) -> 
         with torch.autocast("cpu", enabled=False):
             logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
             return (logits if bias_N is None else logits + bias_N.to(q.dtype)).softmax(-1) @ v
-    if q.device.type == "cpu" and q.dtype == torch.bfloat16 and slow_fused_bfloat16():
+    half_on_cpu = q.device.type == "cpu" and q.dtype == torch.bfloat16
+    if half_on_cpu and q.shape[-2] > MOST_FUSED and slow_fused_bfloat16():
         return _attention_in_parts(q, k, v, bias_N)
     if bias_N is None:
         return F.scaled_dot_product_attention(q, k, v)
