@@ -81,8 +81,8 @@ RELEASES = {
         Release(
             name=DEFAULT,
             file="multihmr-anny-hybrid.safetensors",
-            sha256="119c368c4c68573641ead9e229b73e516fb6bb9bad75b0eebbfcf2e3fee7dfcc",
-            size=18293566,
+            sha256="a5b463fd507061feb0d1ba898dacf09a6e875e48eb03d459aa15a9716989902f",
+            size=14246358,
             card="README.md",
             body="anny",
             licence="Apache-2.0",

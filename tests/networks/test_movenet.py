@@ -49,8 +49,15 @@ def test_shapes_and_what_learns(name):
 @pytest.mark.slow
 @torch.no_grad()
 def test_the_bundled_stem_gives_the_numbers_of_the_original_runtime():
-    """TensorFlow.js in WebAssembly on 96 x 96 pixels of a portrait: scripts and arrays of 16 bits."""
+    """TensorFlow.js in WebAssembly on 96 x 96 pixels of a portrait, arrays of 16 bits.
+
+    The bundled trunk has 8 bits: nearly these numbers. Where scripts/convert_movenet.py has written the
+    original weights, exactly these.
+    """
+    original = weights_file_or_none("multipose")
     stem = load_model("multihmr-anny-hybrid", device="cpu").backbone.stem
+    if original is not None:
+        stem = create_backbone("hybrid_movenet_multipose", image_size=96, pretrained=True).eval().stem
     with np.load(Path(__file__).with_name("movenet_multipose.npz")) as stored:
         wanted = {name: torch.from_numpy(stored[name].astype(np.float32)) for name in stored.files}
     pixels = wanted.pop("pixels").permute(2, 0, 1)[None] / 127.5 - 1
@@ -60,7 +67,18 @@ def test_the_bundled_stem_gives_the_numbers_of_the_original_runtime():
     said["kpt_offset"] = said["kpt_offset"][:, ::4, ::4]
     for name, values in wanted.items():
         # They reach 32 in the ways to keypoints and 18 in the logits.
-        torch.testing.assert_close(said[name], values, atol=0.02, rtol=2e-3, msg=name)
+        if original is not None:
+            torch.testing.assert_close(said[name], values, atol=0.02, rtol=2e-3, msg=name)
+        together = torch.stack([said[name].flatten(), values.flatten()])
+        assert torch.corrcoef(together)[0, 1] > 0.997, name
+        assert (said[name] - values).abs().mean() < 0.1 * values.std(), name
+
+
+def weights_file_or_none(kind):
+    try:
+        return weights_file(kind)
+    except FileNotFoundError:
+        return None
 
 
 def answers(people, height=32, width=32):
