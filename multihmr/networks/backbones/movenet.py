@@ -165,7 +165,7 @@ class HybridMoveNet(Backbone):
 
     patch = 16
     # Stored with 16 bits: MoveNet's heads, and the projections of its maps, whose channels differ so much in
-    # scale that 8 bits a row move depths by 3 %. The trunk has 8, with which the layers after it were trained.
+    # scale that 8 bits a row move depths by 3 %. The trunk has 8, as in training.
     exact = ("backbone.stem.heads.", "backbone.stem.up", "backbone.stem.lateral", "backbone.from")
     stem: MoveNet
 
