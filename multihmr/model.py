@@ -906,8 +906,8 @@ def load_model(
         attention: kernels of the ViT's self-attention: "torch", or "xformers", which needs
             multihmr[xformers] and a CUDA device.
         image_size: longer side of the network's input [pixels], a multiple of 32, of networks that take
-            windows of any shape, as the bundled default. None is the size of training. Smaller is faster,
-            larger finds smaller people (docs/guides/small_people.md).
+            windows of any shape, as the bundled default. None is the size of training, which finds most
+            people; smaller is faster (docs/guides/small_people.md).
         padding: of networks on DINOv2, which see a picture in a square. "whole" computes all of the padding,
             as they were trained; "thin" a quarter of it with four times the weight, which for a picture of
             16:9 takes about 0.6 of the time and moves vertices by some millimetres (docs/speed.md).
