@@ -40,6 +40,7 @@ def test_calls_of_the_documentation_pass_mypy(tmp_path):
         env=os.environ | {"MYPYPATH": str(ROOT)},
         capture_output=True,
         text=True,
+        encoding="utf-8",
     )
     assert checked.returncode == 0, checked.stdout
 

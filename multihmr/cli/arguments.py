@@ -44,8 +44,8 @@ def image_size_flag(parser: argparse.ArgumentParser) -> None:
         "--image-size",
         type=positive,
         metavar="PIXELS",
-        help="longer side of the network's input, a multiple of 32; smaller is faster, the size of training finds "
-        "most people (default: as trained)",
+        help="longer side of the network's input, a multiple of 32; smaller is faster, the size of training "
+        "finds most people (default: as trained)",
     )
 
 

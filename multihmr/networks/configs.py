@@ -78,13 +78,12 @@ class MultiHMRConfig:
         for field, known in (("head", HEADS), ("camera_embedding", CAMERA_EMBEDDINGS)):
             if getattr(self, field) not in known:
                 raise ValueError(f"{field} must be one of {', '.join(known)}, got {getattr(self, field)!r}")
-        if self.rectangular and (not self.backbone.startswith("hybrid_") or self.refine or self.released):
-            raise ValueError(
-                "rectangular windows need a hybrid backbone, without refine; "
-                f"got {self.backbone!r}, refine={self.refine}"
-            )
+        if self.rectangular and (not self.backbone.startswith("hybrid_") or self.released):
+            raise ValueError(f"rectangular windows need a hybrid backbone, got {self.backbone!r}")
         if self.rectangular and self.image_size % 32:
-            raise ValueError(f"rectangular windows need an image size of whole 32, got {self.image_size}")
+            raise ValueError(
+                f"rectangular windows need image sizes that are multiples of 32, got {self.image_size}"
+            )
         if (self.read_keypoints or self.align) and self.backbone not in MOVENETS:
             raise ValueError(
                 f"read_keypoints and align need a backbone with keypoint heads, {', '.join(MOVENETS)}; "

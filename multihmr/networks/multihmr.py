@@ -166,7 +166,7 @@ class MultiHMR(Network):
         return self._refine_and_assemble(seen, guess, slots, found=found)
 
     def _encode(
-        self, images_B3HW: Tensor, K_B33: Tensor | None, contents: Sequence[Content] | None
+        self, images_B3HW: Tensor, K_B33: Tensor | None, contents: Sequence[Content] | None = None
     ) -> _EncodedBatch:
         """Backbone features, detection heatmap and camera of a batch of images."""
         height, width = images_B3HW.shape[-2:]

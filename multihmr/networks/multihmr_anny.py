@@ -121,7 +121,7 @@ class MultiHMRAnny(Network):
         }
 
     def _encode(
-        self, images_B3HW: Tensor, K_B33: Tensor | None, contents: Sequence[Content] | None
+        self, images_B3HW: Tensor, K_B33: Tensor | None, contents: Sequence[Content] | None = None
     ) -> _EncodedBatch:
         size = self.config.image_size
         if tuple(images_B3HW.shape[-2:]) != (size, size):

@@ -103,7 +103,8 @@ class Refinement(nn.Module):
         facts = [4 * way_PJ2[:, self.joints], depth_PJ1[:, self.joints], turns_PJ9]
         query_PJD = self.to_query(torch.cat(facts, dim=-1).detach()) + self.mark_JD
         query_PJD = query_PJD + self.to_person(centers.gather(features.grid_BDhw))[:, None]
-        found_PJD = self._look(query_PJD, places_PJ2[:, self.joints].detach(), features, centers)
+        places_PJ2 = _by_axis(places_PJ2[:, self.joints].detach(), features)
+        found_PJD = self._look(query_PJD, places_PJ2, features, centers)
         change_PN = self.to_change(self.among_joints(query_PJD + found_PJD).flatten(1))
         turn_PN, shape_PS, depth_P1, offset_P2 = change_PN.split(self.counts, dim=1)
         turn_PR33 = rot6d_to_rotmat(turn_PN.unflatten(1, (-1, 6)) + self.no_turn_6)
@@ -125,6 +126,14 @@ class Refinement(nn.Module):
         found_BQD = self.look(query_BQD, places_BQ2, features.maps)
         found_BQJD = rearrange(found_BQD, "b (q j) d -> b q j d", j=joints)
         return found_BQJD[centers.image_index_P, slot_P]
+
+
+def _by_axis(places_PJ2: Tensor, features: Features) -> Tensor:
+    """Places in longer sides of the window -> x in its width and y in its height, as maps are sampled."""
+    height, width = features.grid_BDhw.shape[-2:]
+    longer = max(height, width)
+    x, y = places_PJ2.unbind(-1)
+    return torch.stack([x * (longer / width), y * (longer / height)], dim=-1)
 
 
 def in_window(joints_PJ3: Tensor, K_P33: Tensor, size: float) -> Tensor:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import roma
 import torch
 from torch import Tensor
 
@@ -60,6 +59,8 @@ def to_camera(people: People, K: Tensor, new_K: Tensor) -> People:
 
 def average(first: People, second: People, body: Body) -> People:
     """The mean of each person and their counterpart, with meshes; both in one camera and in one order."""
+    import roma  # brings torch._dynamo, which takes as long to import as torch
+
     matrices = torch.from_numpy(first["pose"] + second["pose"])
     pose = roma.special_procrustes(matrices).numpy() if matrices.numel() else first["pose"]
     mean = {name: (first[name] + second[name]) / 2 for name in ("scores", "shape", "expression")}

@@ -115,9 +115,25 @@ def test_other_shapes_are_refused_in_one_sentence():
     square = MultiHMR(MultiHMRConfig(image_size=96), load_body("anny"))
     with pytest.raises(ValueError, match="windows of 96x96 pixels, got 96x64"):
         square(torch.rand(1, 3, 96, 64))
-    for fields in ({"backbone": "dinov2_vits14", "image_size": 448}, {"refine": True}):
-        with pytest.raises(ValueError, match="rectangular windows need a hybrid backbone"):
-            MultiHMRConfig(**{"rectangular": True, **fields})
+    with pytest.raises(ValueError, match="rectangular windows need a hybrid backbone"):
+        MultiHMRConfig(rectangular=True, backbone="dinov2_vits14", image_size=448)
+    with pytest.raises(ValueError, match="image sizes that are multiples of 32, got 100"):
+        MultiHMRConfig(rectangular=True, image_size=100)
+
+
+@torch.no_grad()
+def test_refinement_samples_maps_at_the_joints_of_rectangular_windows():
+    """A map whose value is its column, then its row: sampled at a place, it gives that place back."""
+    from multihmr.networks.backbones.base import Features
+    from multihmr.networks.refinement import _by_axis
+
+    grid = torch.zeros(1, 2, 4, 8)
+    places = torch.tensor([[[0.5, 0.25], [1.0, 0.5]]])  # in longer sides: the middle, the lower right corner
+    by_axis = _by_axis(places, Features(grid, torch.zeros(1, 2)))
+    torch.testing.assert_close(by_axis, torch.tensor([[[0.5, 0.5], [1.0, 1.0]]]))
+    refined = network(refine=True, read_joints=(0, 1, 2))
+    found = refined(torch.rand(1, 3, 64, 96), threshold=0.0, max_people=1)
+    assert found.vertices_PV3.isfinite().all()
 
 
 def test_pictures_of_all_shapes_in_one_batch_are_predicted_as_alone():

@@ -301,7 +301,7 @@ def test_the_command_writes_every_file(command, tmp_path, capsys, monkeypatch):
     out = tmp_path / "out"
     names = {path.name for path in out.iterdir()}
     people = {f"person_00{i}.{suffix}" for i in (1, 2) for suffix in ("npz", "bvh")}
-    assert names == {"overlay.mp4", "tracks.txt", "people.glb", "predictions"} | people
+    assert names == {"overlay.mp4", "tracks.txt", "people.glb", "predictions", "index.jsonl"} | people
     assert len(load_track(out / "person_002.npz", ToyBody())) == 20
     assert [frame.image.pixels.shape for frame in open_video(out / "overlay.mp4")] == [(48, 64, 3)] * 20
     assert (out / "people.glb").read_text(encoding="utf-8") == "2 mixamo toy"

@@ -211,7 +211,7 @@ def test_memory_is_measured_in_a_process_of_its_own() -> None:
         (["--people=-1"], "people at 0"),
         (["--size", "225", "--no-vit"], "multiples of 32, got 225"),
         (["--image", "nowhere.jpg"], "nowhere.jpg does not exist"),
-        (["--compare", "nowhere.json"], "No such file"),
+        (["--compare", "nowhere.json"], "nowhere.json does not exist"),
         (["--threads", "0"], "a thread at least, got 0"),
     ],
 )
@@ -242,14 +242,14 @@ def test_nothing_to_time_is_refused() -> None:
 @pytest.mark.slow
 def test_the_command_prints_and_compares(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     here = {"device": speed_machine.device_name(torch.device("cpu")), "threads": torch.get_num_threads()}
-    pictures = {"reference": "bare vit_small_patch14_dinov2 448 float32", "image": "array (480, 640, 3)"}
+    pictures = {"reference": "bare dinov2_vits14 448 float32", "image": "array (480, 640, 3)"}
     old, new = str(tmp_path / "old.json"), str(tmp_path / "new.json")
-    of(timing(9.0, name="multihmr-anny-hybrid", size=288), **here, **pictures).save(old)
+    of(timing(9.0, name="multihmr-anny-hybrid", size=352), **here, **pictures).save(old)
     flags = ["--no-vit", "--no-memory", "--rounds", "1", "--people", "found,1", "--device", "cpu"]
     assert cli.run(["bench", *flags, "--json", new, "--compare", old]) == 0
     printed = capsys.readouterr().out
     assert "Matrix products here" in printed
-    assert printed.endswith("only now: multihmr-anny-hybrid 288 float32 eager, batch 1, people found\n")
+    assert printed.endswith("only now: multihmr-anny-hybrid 352 float32 eager, batch 1, people found\n")
     assert len(Speed.load(new).timings) == 2
 
 

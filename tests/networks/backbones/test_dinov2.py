@@ -78,7 +78,9 @@ from multihmr.networks.backbones.timm_backbones import create_backbone
 create_backbone("dinov2_vits14", image_size=56)(torch.rand(1, 3, 56, 56))
 print([name for name in ("timm", "torchvision") if name in sys.modules])
 """
-    ran = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
+    ran = subprocess.run(
+        [sys.executable, "-c", look], capture_output=True, text=True, check=True, encoding="utf-8"
+    )
     assert ran.stdout.strip() == "[]"
 
 
