@@ -454,7 +454,8 @@ class Humans:
     ) -> Humans:
         """The people if they are that tall: body and distance change, the place in the image stays.
 
-        A picture shows sizes and distances only up to a common factor, which a known height tells.
+        A picture shows sizes and distances only up to a common factor, which a known height tells. People
+        keep their numbers and order, so that they may no longer be ordered by distance.
 
         Args:
             known: height [m] of all people, or a dict from some numbers (`numbers`) to heights, or (N,) with

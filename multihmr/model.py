@@ -31,7 +31,7 @@ from .preprocessing.boxes import check_boxes
 from .preprocessing.distortion import Distortion, DistortionLike, undistort_boxes, undistort_image
 from .preprocessing.image import LoadedImage, load_image
 from .preprocessing.letterbox import Letterbox
-from .preprocessing.options import check_options, one_each, several_images
+from .preprocessing.options import check_options, check_switches, one_each, several_images
 from .preprocessing.person_crops import Scene, boxes_of, crops
 from .runtime.devices import CPU_BACKENDS, backbone_dtype, dtype_of_half, fast_dtype, pick_device, set_threads
 from .runtime.eager import EagerRuntime, Runtime
@@ -84,6 +84,15 @@ class Model(NetworkHandle):
         self.licence = licence
         self.runtime: Runtime = EagerRuntime(network)
 
+    def _input_text(self) -> str:
+        """What the network takes, in a few words."""
+        size = self.config.image_size
+        if self.network.top_down:
+            return f"one crop per person, {size} pixels"
+        if getattr(self.config, "rectangular", False):
+            return f"image without padding, longer side {size} pixels"
+        return f"letterboxed image, {size} pixels"
+
     def __repr__(self) -> str:
         """The model in some lines; `model.network` prints its layers."""
         network, config, body = self.network, self.config, self.body
@@ -93,8 +102,7 @@ class Model(NetworkHandle):
         lines = {
             "network": f"{self.family}, {count:.1f} million parameters",
             "backbone": f"{config.backbone}, {dtype}, on {self.device}",
-            "input": f"{'one crop per person' if network.top_down else 'letterboxed image'}, "
-            f"{config.image_size} pixels",
+            "input": self._input_text(),
             "body": f"{body.name}, {len(topology.joint_names)} joints, {body.shape_count} shape and "
             f"{body.expression_count} expression values",
             "not predicted": f"{len(config.unpredicted)} joints and expressions"
@@ -344,6 +352,7 @@ class Model(NetworkHandle):
             [3, 0]
         """
         check_options(fov, threshold, max_people, tiles, batch_size)
+        check_switches(any_rotation=any_rotation, flip_test=flip_test)
         options = _Options(threshold, max_people, tiles, batch_size, any_rotation, flip_test)
         images = several_images(images)
         Ks, boxes = one_each("Ks", Ks, images), one_each("boxes", boxes, images)
@@ -907,7 +916,7 @@ def load_model(
             multihmr[xformers] and a CUDA device.
         image_size: longer side of the network's input [pixels], a multiple of 32, of networks that take
             windows of any shape, as the bundled default. None is the size of training, which finds most
-            people; smaller is faster (docs/guides/small_people.md).
+            people; smaller is faster and moves people away (docs/guides/small_people.md).
         padding: of networks on DINOv2, which see a picture in a square. "whole" computes all of the padding,
             as they were trained; "thin" a quarter of it with four times the weight, which for a picture of
             16:9 takes about 0.6 of the time and moves vertices by some millimetres (docs/speed.md).

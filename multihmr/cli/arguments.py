@@ -167,7 +167,10 @@ def known_heights(text: str) -> float | dict[int, float]:
         if "=" not in text:
             return float(text)
         pairs = [part.split("=") for part in text.split(",")]
-        return {int(number): float(height) for number, height in pairs}
+        heights = {int(number): float(height) for number, height in pairs}
+        if len(heights) < len(pairs):
+            raise argparse.ArgumentTypeError(f"got {text!r}, which names a person twice")
+        return heights
     except ValueError:
         raise argparse.ArgumentTypeError(
             f"got {text!r}, expected a height in metres, or 1=1.80,2=1.65 by person"

@@ -160,6 +160,9 @@ def run(args: argparse.Namespace) -> int:
         Distortion.of(args.distortion)
     if args.rerun and "rrd" not in args.format:
         args.format = [*args.format, "rrd"]
+    numbers = [form for form in ("csv", "rrd") if form in args.format]
+    if numbers and wants_world(args) and not args.quiet:
+        print(f"{', '.join(numbers)}: in the camera frame, also with --world", file=sys.stderr)
     viewer = open_rerun(args)
     index = ResultIndex(args.out)
     found = image_files.find_images(args.paths, recursive=not args.no_recursive, skip=index.outputs())

@@ -12,7 +12,9 @@ from torch import Tensor
 from .backbones.dinov2 import resized_positions
 from .base import Network
 
-LEAST_SIZE, MOST_SIZE = 96, 1536  # [pixels]; beyond, nothing useful comes out
+# Sizes in shares of that of training. How near people seem follows their size in the window: a fifth less
+# moves them away by 8 %, a quarter more nearer by 10 %; beyond, distances are wrong.
+LEAST_SHARE, MOST_SHARE = 0.7, 1.3
 
 
 def check_image_size(network: Network, image_size: int) -> None:
@@ -27,10 +29,11 @@ def check_image_size(network: Network, image_size: int) -> None:
             f"this network takes images of {own} pixels only; image_size is for networks that take windows "
             "of any shape, as the bundled default"
         )
-    if not LEAST_SIZE <= image_size <= MOST_SIZE or image_size % 32:
+    sizes = [size for size in range(32, 2 * own, 32) if LEAST_SHARE * own <= size <= MOST_SHARE * own]
+    if isinstance(image_size, bool) or not hasattr(image_size, "__index__") or image_size not in sizes:
         raise ValueError(
-            f"image_size must be a multiple of 32 from {LEAST_SIZE} to {MOST_SIZE}, got {image_size!r}; this "
-            f"network was trained with {own}"
+            f"image_size must be one of {', '.join(map(str, sizes))}, got {image_size!r}; this network was "
+            f"trained with {own}"
         )
 
 

@@ -6,6 +6,8 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from .image import LoadedImage
 
 MOST_TILES = 8  # along the longer side of an image
@@ -31,6 +33,13 @@ def check_options(
         )
     if _whole("batch_size", batch_size) < 1:
         raise ValueError(f"batch_size is how many images are computed at once, 1 or more, got {batch_size}")
+
+
+def check_switches(**values: Any) -> None:
+    """Raises ValueError for a switch that is neither True nor False."""
+    for name, value in values.items():
+        if not isinstance(value, (bool, np.bool_)):
+            raise ValueError(f"{name} must be True or False, got {value!r}")
 
 
 def _number(name: str, value: Any) -> float:

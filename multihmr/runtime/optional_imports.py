@@ -18,9 +18,7 @@ def needed(name: str) -> ModuleType:
             warnings.simplefilter("ignore", DeprecationWarning)  # theirs
             return importlib.import_module(name)
     except ImportError as error:
-        raise ImportError(
-            f"exporting needs {name.partition('.')[0]}: pip install 'multihmr[export]'"
-        ) from error
+        raise ImportError(f"this needs {name.partition('.')[0]}: pip install 'multihmr[export]'") from error
 
 
 class quiet:

@@ -40,6 +40,7 @@ START_SECONDS = 20  # that a viewer may take to open
 PICTURE_SIDE = 1280  # pixels of the longer side of a recorded picture, at most
 PICTURE_QUALITY = 85  # of its JPEG
 TRAIL = 60  # frames that the line behind a tracked person covers
+DEFAULT_KEYPOINTS = "coco17"  # of bodies that have them
 KEYPOINT_RADIUS, BONE_RADIUS = 0.015, 0.006  # [m]
 
 
@@ -63,7 +64,7 @@ def humans_to_rerun(
     recording: RecordingStream | None = None,
     frame: int | None = None,
     time: float | None = None,
-    keypoints: str | None = "coco17",
+    keypoints: str | None = DEFAULT_KEYPOINTS,
 ) -> RecordingStream:
     """See `Humans.to_rerun`."""
     rerun = rerun_module()
@@ -240,7 +241,8 @@ class _Logger:
             path,
             rerun.Mesh3D.from_fields(vertex_positions=person.vertices[0], vertex_normals=person.normals[0]),
         )
-        if keypoints is not None and keypoints in person.topology.keypoint_sets:
+        known = person.topology.keypoint_sets
+        if keypoints is not None and (keypoints in known or keypoints != DEFAULT_KEYPOINTS):
             points = person.keypoints(keypoints)
             joints = rerun.Points3D(points.xyz[0], radii=KEYPOINT_RADIUS, colors=color)
             stream.log(f"{path}/keypoints", joints)

@@ -246,9 +246,9 @@ class _Estimate:
         if not count:
             return "no people are seen"
         return (
-            "the person in view does not stand upright"
+            "the person in view does not stand upright with the knees in the picture"
             if count == 1
-            else (f"none of the {count} people in view stands upright")
+            else f"none of the {count} people in view stands upright with the knees in the picture"
         )
 
     def _solve(self) -> tuple[np.ndarray, float, float]:
@@ -336,8 +336,9 @@ def _given_floor(floor: Any) -> tuple[float | None, np.ndarray | None]:
         if values[3] > 0:
             return float(values[3]), values[:3]
     raise ValueError(
-        "floor is the height of the camera over it in metres, above 0, or a plane (a, b, c, d) whose normal "
-        f"(a, b, c) points upwards and whose d is positive, as the camera is above it; got {floor!r}"
+        "floor is the height of the camera over it in metres, above 0 and below 1000, or a plane "
+        "(a, b, c, d) whose normal (a, b, c) points upwards and whose d is positive, as the camera is "
+        f"above it; got {floor!r}"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import io
 import json
@@ -348,3 +349,11 @@ def test_an_output_that_must_not_be_written(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(Path, "mkdir", refuse)
     assert run(["predict", str(tmp_path / "a.png"), "--out", str(tmp_path / "out")]) == 1
     assert "no permission to read or write" in capsys.readouterr().err
+
+
+def test_known_heights_name_nobody_twice():
+    from multihmr.cli.arguments import known_heights
+
+    assert known_heights("1=1.8,3=1.65") == {1: 1.8, 3: 1.65}
+    with pytest.raises(argparse.ArgumentTypeError, match="names a person twice"):
+        known_heights("1=1.8,1=1.7")

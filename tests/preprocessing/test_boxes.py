@@ -46,3 +46,12 @@ def test_boxes_around_points_end_at_the_image():
     points = np.array([[[-5.0, 10], [20, 30]], [[3, 4], [90, 200]]], np.float32)
     assert boxes_around(points, (120, 60)).tolist() == [[0, 10, 20, 30], [3, 4, 60, 120]]
     assert boxes_around(points[:0], (120, 60)).shape == (0, 4)
+
+
+@pytest.mark.parametrize("value", ["no", 1, None])
+def test_switches_are_true_or_false(value):
+    from multihmr.preprocessing.options import check_switches
+
+    check_switches(flip_test=True, any_rotation=np.bool_(False))
+    with pytest.raises(ValueError, match="flip_test must be True or False, got"):
+        check_switches(flip_test=value)

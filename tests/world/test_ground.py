@@ -84,7 +84,9 @@ def test_nobody_stands_is_said(body: Anny) -> None:
     ground = lying.ground()
     assert ground.up is None
     assert not ground.known
-    assert ground.reason.startswith("none of the 3 people in view stands upright, so nothing shows which way")
+    assert ground.reason.startswith(
+        "none of the 3 people in view stands upright with the knees in the picture, so nothing shows"
+    )
     assert lying[:0].ground().reason.startswith("no people are seen")
     with pytest.raises(ValueError, match=r"none of the 3 people in view stands upright.*give camera_pitch"):
         lying.in_world()
