@@ -142,7 +142,7 @@ def test_a_backend_predicts_as_torch_does_and_is_made_once(name, tmp_path):
     assert model(torch.rand(1, 3, 64, 64), threshold=0.0).vertices_PV3.requires_grad  # still learns, in torch
 
 
-@pytest.mark.slow
+@pytest.mark.nightly  # three exports of 15 seconds
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
 def test_rectangular_windows_get_a_graph_for_each_shape(name, tmp_path):
     package("onnxscript"), package(name)

@@ -164,7 +164,14 @@ def test_a_viewer_that_is_open_is_used_and_one_that_cannot_start_is_said(make_hu
         str(port),
     ]
     env = os.environ | {"HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path)}
-    server = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    server = subprocess.Popen(
+        command,
+        env=env,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        # A shell's background job ignores Ctrl-C, and so would its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
     try:
         for _ in range(100):
             if rerun_recording._is_open(port):
@@ -175,7 +182,11 @@ def test_a_viewer_that_is_open_is_used_and_one_that_cannot_start_is_said(make_hu
         time.sleep(1)
     finally:
         server.send_signal(signal.SIGINT)
-        server.wait(timeout=20)
+        try:
+            server.wait(timeout=20)
+        finally:
+            server.kill()
+            server.wait()
     assert saved.stat().st_size > 1000
     assert isinstance(recording, rerun.RecordingStream)
 
