@@ -81,7 +81,7 @@ RELEASES = {
         Release(
             name=DEFAULT,
             file="multihmr-anny-hybrid.safetensors",
-            sha256="a5b463fd507061feb0d1ba898dacf09a6e875e48eb03d459aa15a9716989902f",
+            sha256="d11ac47b7898e3aa890eb9fce718e22682ffcaf3fe80af0b41bf93a586020a9f",
             size=14246358,
             card="README.md",
             body="anny",
