@@ -128,10 +128,10 @@ def model():
 
 @pytest.fixture(scope="module")
 def street():
-    """Her portrait, 110 pixels high, in the corner of a large picture with nobody else."""
+    """Her portrait, 80 pixels high, in the corner of a large picture with nobody else."""
     data = pytest.importorskip("skimage.data", reason="its pictures come with scikit-image")
     picture = np.full((720, 1280, 3), 128, np.uint8)
-    picture[500:610, 1000:1110] = np.asarray(Image.fromarray(data.astronaut()).resize((110, 110)))
+    picture[500:580, 1000:1080] = np.asarray(Image.fromarray(data.astronaut()).resize((80, 80)))
     return picture
 
 
@@ -144,7 +144,7 @@ def test_small_people_are_found_in_parts_where_they_are(model, street):
     humans = model.predict(street, K, tiles=4)
     assert len(humans) == 1
     face = humans.keypoints("coco17").xy[0, :5].mean(0)
-    assert np.abs(face - (1048, 525)).max() < 11
+    assert np.abs(face - (1035, 518)).max() < 8
     assert humans.K_source == "given"
     assert humans.image_size == (720, 1280)
     np.testing.assert_array_equal(humans.K, K)

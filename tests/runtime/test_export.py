@@ -236,7 +236,7 @@ def test_backends_that_cannot_be_are_said_in_a_sentence(monkeypatch):
         raise ImportError(name)
 
     monkeypatch.setattr(packages.importlib, "import_module", missing)
-    with pytest.raises(ImportError, match="exporting needs openvino: pip install 'multihmr\\[export\\]'"):
+    with pytest.raises(ImportError, match="this needs openvino: pip install 'multihmr\\[export\\]'"):
         check_backend("openvino", device="cpu")
 
 
