@@ -9,7 +9,10 @@ import types
 import typing
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..model import Model
 
 
 def model_flag(parser: argparse.ArgumentParser) -> None:
@@ -46,6 +49,19 @@ def image_size_flag(parser: argparse.ArgumentParser) -> None:
         metavar="PIXELS",
         help="longer side of the network's input, a multiple of 32; smaller is faster, the size of training "
         "finds most people (default: as trained)",
+    )
+
+
+def load_chosen(args: argparse.Namespace) -> Model:
+    """The model that the flags --model, --device, --smplx, --backend and --image-size choose."""
+    from ..model import load_model
+
+    return load_model(
+        args.model,
+        device=args.device,
+        smplx=args.smplx,
+        backend=args.backend,
+        image_size=args.image_size,
     )
 
 

@@ -12,6 +12,7 @@ from .arguments import (
     backend_flag,
     camera_flags,
     image_size_flag,
+    load_chosen,
     model_flags,
     positive,
     smplx_flag,
@@ -109,7 +110,6 @@ def host_port(text: str) -> tuple[str, int]:
 def run(args: argparse.Namespace) -> int:
     """Predict until the source, the time or Ctrl-C ends it, and print counts and latency."""
     from ..live.run import predict_live, run_live
-    from ..model import load_model
     from ..preprocessing.options import check_options
     from ..video.one_euro import Smoothing
     from ..video.reader import open_video
@@ -122,13 +122,7 @@ def run(args: argparse.Namespace) -> int:
     video = open_video(int(args.source) if is_webcam else args.source)
     with contextlib.ExitStack() as stack:
         early = _open_outputs(args, stack)
-        model = load_model(
-            args.model,
-            device=args.device,
-            smplx=args.smplx,
-            backend=args.backend,
-            image_size=args.image_size,
-        )
+        model = load_chosen(args)
         outputs = early + _body_outputs(args, stack, model)
         smoothing = None if args.no_smoothing else Smoothing()
         tracking = Tracking(lookahead=LIVE.lookahead, fill=LIVE.fill, smoothing=smoothing)

@@ -27,6 +27,7 @@ from .arguments import (
     ground_text,
     image_size_flag,
     known_heights,
+    load_chosen,
     model_flags,
     model_name,
     output_flags,
@@ -173,16 +174,8 @@ def run(args: argparse.Namespace) -> int:
 
         run.body_out = load_target(args.body_out, {"smplx": args.smplx, "smpl": args.smpl}.get(args.body_out))
     if found.images:
-        from ..model import load_model
-
         args.out.mkdir(parents=True, exist_ok=True)
-        model = load_model(
-            args.model,
-            device=args.device,
-            smplx=args.smplx,
-            backend=args.backend,
-            image_size=args.image_size,
-        )
+        model = load_chosen(args)
         names = output_names(found.images, args.out, args.format, roots=found.roots, taken=index.names())
         try:
             run.predict_all(model, found.images, names)
@@ -208,6 +201,7 @@ class _Run:
     ) -> None:
         self.args, self.index, self.bad, self.viewer = args, index, bad, viewer
         self.recording: Any = None  # for the viewer
+        self.options: dict[str, Any] = {}  # of Model.predict
         self.done = self.skipped = self.people = self.empty = 0
         self.seconds = 0.0
         self.body_out: Body | None = None
@@ -220,9 +214,12 @@ class _Run:
         from ..video.prediction_cache import model_fingerprint
 
         args, start = self.args, time.monotonic()
-        options = prediction_options(args) | {"max_people": args.max_people}
+        self.options = prediction_options(args) | {"max_people": args.max_people}
         if args.flip_test:
-            options["flip_test"] = True
+            self.options["flip_test"] = True
+        if args.distortion is not None:
+            self.options["distortion"] = args.distortion
+        options = dict(self.options)
         if args.known_heights is not None:
             given = args.known_heights  # by number as JSON has it, which the index is compared with
             options["known_heights"] = (
@@ -234,8 +231,6 @@ class _Run:
             options |= {"body_out": args.body_out}
         if draw_options(args):
             options["draw"] = draw_options(args)
-        if args.distortion is not None:
-            options["distortion"] = args.distortion
         threshold = args.threshold if args.threshold is not None else getattr(model, "threshold", None)
         metadata = provenance("", model_name(args), model_fingerprint(model), options, threshold=threshold)
         bar = progress_bar(args, images, unit="picture")
@@ -271,12 +266,7 @@ class _Run:
             return
         # decoded once, for the network and for the overlay
         image = load_image(read_stdin() if path == STDIN else path)
-        options = {
-            key: getattr(args, key) for key in ("fov", "threshold", "max_people", "tiles", "flip_test")
-        }
-        if args.distortion is not None:
-            options["distortion"] = args.distortion
-        humans = model.predict(image, args.K, **options)
+        humans = model.predict(image, **self.options)
         if args.known_heights is not None and len(humans):
             humans = humans.with_heights(args.known_heights, body=model.body)
         if self.recording is not None:

@@ -25,6 +25,7 @@ from .arguments import (
     ground_options,
     ground_text,
     image_size_flag,
+    load_chosen,
     model_flags,
     model_name,
     output_flags,
@@ -216,18 +217,11 @@ def check_options(args: argparse.Namespace) -> None:
 
 def _run_all(sources: list[tuple[str | int | Path, str]], args: argparse.Namespace) -> int:
     from ..io.result_index import ResultIndex
-    from ..model import load_model
     from ..video.reader import open_video
 
     if len(sources) == 1:  # said before a model is loaded
         open_video(sources[0][0], fps=args.fps)
-    model = load_model(
-        args.model,
-        device=args.device,
-        smplx=args.smplx,
-        backend=args.backend,
-        image_size=args.image_size,
-    )
+    model = load_chosen(args)
     failed = 0
     index = ResultIndex(args.out)
     for source, name in sources:

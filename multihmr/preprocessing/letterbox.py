@@ -12,12 +12,20 @@ from PIL import Image
 from torch import Tensor
 
 PADDING = 128  # grey around the image, in all three channels
-LEAST_GAIN = 0.02  # an image is drawn that much smaller for a smaller window
+MOST_SHRINKAGE = 0.02  # an image is drawn smaller by so much where that saves rows or columns of a window
 PERSON_CONTEXT = 1.25  # side of a person's crop, in longer sides of their box
 SMALLEST_CROP = 8.0  # [pixels of the image]: less shows nothing
 
 
 Array = TypeVar("Array", np.ndarray, Tensor)
+
+
+def shortest_side(size: int, multiple: int) -> int:
+    """The least shorter side of a rectangular window whose longer side is `size` [pixels].
+
+    Training draws windows down to it, and prediction asks for no thinner ones.
+    """
+    return multiple * math.ceil(size / 2 / multiple)
 
 
 @dataclass(frozen=True)
@@ -64,9 +72,8 @@ class Letterbox:
         image is drawn up to 2 % smaller than it could be where that saves a multiple.
         """
         longer, shorter = max(height, width), min(height, width)
-        least = multiple * math.ceil(size / 2 / multiple)
-        wanted = (1 - LEAST_GAIN) * shorter * size / longer
-        side = max(least, multiple * math.ceil(wanted / multiple - 1e-9))
+        wanted = (1 - MOST_SHRINKAGE) * shorter * size / longer
+        side = max(shortest_side(size, multiple), multiple * math.ceil(wanted / multiple - 1e-9))
         scale = min(size / longer, side / shorter)
         shape = (side, size) if width >= height else (size, side)
         shift = (shape[1] / 2 - scale * width / 2, shape[0] / 2 - scale * height / 2)

@@ -36,7 +36,7 @@ from .openvino_cache import compiled_graph, digest_of_files
 from .optional_imports import needed
 from .trace import trace_backbone
 
-USUAL_PICTURE = (480, 640)
+USUAL_PICTURE = (480, 640)  # (height, width) whose graph is made when a model is loaded: most are of 4:3
 Shape = tuple[int, int]  # (height, width) of a window [pixels]
 Run = Callable[[Sequence[np.ndarray]], Sequence[np.ndarray]]
 PRECISIONS = {None: "f32", torch.bfloat16: "bf16"}  # half_dtype -> what OpenVINO calls it
@@ -102,10 +102,9 @@ def make_runtime(
 def _compiled(network: Network, folder: Path, calibrate: object) -> Callable[..., Features]:
     """torch.compile, which keeps what it makes in its own cache."""
     run: Callable[..., Features] = torch.compile(network.backbone.compute, dynamic=False)
-    size = network.config.image_size
     try:
         with torch.inference_mode():
-            run(torch.zeros(1, 3, size, size, device=network.device))
+            run(torch.zeros(1, 3, *network.letterbox(*USUAL_PICTURE).shape, device=network.device))
     except RuntimeError as error:  # no compiler, or one that cannot do it
         raise ValueError(f"torch.compile cannot be used here: {_first_line(error)}") from error
     return run
@@ -118,9 +117,10 @@ def _onnxruntime(network: Network, folder: Path, calibrate: object) -> Callable[
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
+    key = _key(network)
 
     def make(shape: Shape) -> Run:
-        file = str(_stored(network, folder, shape))
+        file = str(_stored(network, folder, key, shape))
         session = runtime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
         names = [value.name for value in session.get_inputs()]
         return lambda arrays: session.run(None, dict(zip(names, arrays, strict=True)))
@@ -129,9 +129,11 @@ def _onnxruntime(network: Network, folder: Path, calibrate: object) -> Callable[
 
 
 def _openvino(network: Network, folder: Path, calibrate: object) -> Callable[..., Features]:
+    key = _key(network)
+
     def make(shape: Shape) -> Run:
-        source = partial(_stored, network, folder, shape)
-        return _openvino_run(network, source, folder, _key(network, shape))
+        source = partial(_stored, network, folder, key, shape)
+        return _openvino_run(network, source, folder, _name(key, shape))
 
     return _features(network, make)
 
@@ -139,7 +141,8 @@ def _openvino(network: Network, folder: Path, calibrate: object) -> Callable[...
 def _openvino_int8(
     network: Network, folder: Path, calibrate: str | os.PathLike[str] | None
 ) -> Callable[..., Features]:
-    onnx = _stored(network, folder, network.letterbox(1, 1, square=True).shape)
+    square = network.letterbox(*USUAL_PICTURE, square=True).shape
+    onnx = _stored(network, folder, _key(network), square)
     file = onnx.with_name(f"{onnx.stem}-int8.xml")
     if calibrate is not None:
         graph = quantized(onnx, network, calibrate)
@@ -151,7 +154,7 @@ def _openvino_int8(
             "load_model(..., backend='openvino-int8', calibrate='FOLDER') with some hundred of your kind"
         )
     name = f"{file.stem}-{digest_of_files(file, file.with_suffix('.bin'))}"
-    return _features(network, lambda shape: _openvino_run(network, lambda: file, folder, name))
+    return _features(network, lambda shape: _openvino_run(network, lambda: file, folder, name), first=square)
 
 
 BACKENDS: dict[str, Callable[..., Callable[..., Features]]] = {
@@ -173,13 +176,16 @@ def _openvino_run(network: Network, source: Callable[[], Path], folder: Path, na
     return lambda arrays: list(compiled(list(arrays), share_inputs=True).values())
 
 
-def _features(network: Network, make: Callable[[Shape], Run]) -> Callable[..., Features]:
+def _features(
+    network: Network, make: Callable[[Shape], Run], *, first: Shape | None = None
+) -> Callable[..., Features]:
     """What `trace_backbone` gives, as features.
 
     Args:
         network: whose backbone is computed.
-        make: the graph for one shape of window. The usual one is made now, so that a missing package is
-            reported when the model is loaded; others when a picture needs them.
+        make: the graph for one shape of window, made when a picture needs it.
+        first: the shape whose graph is made now, so that a missing package is reported when the model is
+            loaded; by default that of USUAL_PICTURE.
     """
     backbone: Backbone = network.backbone
     graphs: dict[Shape, Run] = {}
@@ -191,7 +197,7 @@ def _features(network: Network, make: Callable[[Shape], Run]) -> Callable[..., F
                 graphs[shape] = make(shape)
             return graphs[shape]
 
-    graph_for(network.letterbox(*USUAL_PICTURE).shape)
+    graph_for(first or network.letterbox(*USUAL_PICTURE).shape)
 
     def see(images_B3HW: Tensor, merged: MergedTokens | None = None) -> Features:
         run = graph_for((images_B3HW.shape[2], images_B3HW.shape[3]))
@@ -204,9 +210,12 @@ def _features(network: Network, make: Callable[[Shape], Run]) -> Callable[..., F
     return see
 
 
-def _stored(network: Network, folder: Path, shape: Shape) -> Path:
-    """The backbone for windows of this shape as ONNX in `folder`, made now if it is not there."""
-    file = folder / f"{_key(network, shape)}.onnx"
+def _stored(network: Network, folder: Path, key: str, shape: Shape) -> Path:
+    """The backbone for windows of this shape as ONNX in `folder`, made now if it is not there.
+
+    key: `_key` of the network, whose weights take seconds to hash where they are large.
+    """
+    file = folder / f"{_name(key, shape)}.onnx"
     if file.exists():
         return file
     for package in ("onnx", "onnxscript"):
@@ -218,16 +227,20 @@ def _stored(network: Network, folder: Path, shape: Shape) -> Path:
     return file
 
 
-def _key(network: Network, shape: Shape | None = None) -> str:
-    """A name that changes with everything that the graph depends on."""
+def _key(network: Network) -> str:
+    """A name that changes with everything that the graphs of a network depend on but the window's shape."""
     known = hashlib.sha256(f"{__version__} {torch.__version__} {_code()} {network.config}".encode())
     known.update(network.backbone.padding.encode())
     for name, value in network.backbone.state_dict().items():
         known.update(name.encode())
         known.update(value.detach().cpu().contiguous().numpy().tobytes())
-    height, width = shape or (network.config.image_size, network.config.image_size)
-    side = f"{width}" if width == height else f"{width}x{height}"
-    return f"{type(network.backbone).__name__.lower()}-{side}-{known.hexdigest()[:16]}"
+    return f"{type(network.backbone).__name__.lower()}-{known.hexdigest()[:16]}"
+
+
+def _name(key: str, shape: Shape) -> str:
+    """Of the graph for one shape of window."""
+    height, width = shape
+    return f"{key}-{width}x{height}"
 
 
 @cache

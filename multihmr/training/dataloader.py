@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from ..bodies.topology import Topology
 from ..data.augment import Augmentation, augment
 from ..data.mixture import Mixture, for_body
 from ..data.sample import Sample
+from ..preprocessing.letterbox import shortest_side
 from .collate import Batch, collate
 from .distributed import Distributed, survive_stop_signals
 
@@ -137,8 +137,7 @@ def window_shapes(size: int, multiple: int) -> list[tuple[int, int]]:
 
     A fifth are squares, the others as many landscapes as portraits.
     """
-    least = multiple * math.ceil(size / 2 / multiple)
-    shorter = range(least, size, multiple)
+    shorter = range(shortest_side(size, multiple), size, multiple)
     oblong = [shape for side in shorter for shape in ((side, size), (size, side))]
     return oblong + [(size, size)] * max(1, len(oblong) // 4)
 

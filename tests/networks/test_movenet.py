@@ -180,21 +180,25 @@ def test_another_package_is_refused_in_one_sentence(tmp_path, about, sentence):
         script["read_package"](tmp_path / "no.tgz", "multipose")
 
 
-@pytest.mark.slow
-@torch.no_grad()
-def test_fixed_shapes_say_what_forward_says():
-    """Keypoints told, scores by keypoints, limbs aligned: also in graphs of fixed shapes."""
-    torch.manual_seed(0)
+def aligning_network(**fields):
+    """MoveNet's keypoints as input of the head, and limbs aligned with them; `fields` of its config."""
     config = MultiHMRConfig(
         backbone="hybrid_movenet_lightning",
         image_size=64,
         read_joints=JOINTS,
         read_keypoints=True,
         align=True,
-        keypoint_score=0.5,
-        nms_3d_distance=(0.25, 0.22),
+        **fields,
     )
-    model = MultiHMR(config, load_body("anny")).eval()
+    return MultiHMR(config, load_body("anny"))
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_fixed_shapes_say_what_forward_says():
+    """Keypoints told, scores by keypoints, limbs aligned: also in graphs of fixed shapes."""
+    torch.manual_seed(0)
+    model = aligning_network(keypoint_score=0.5, nms_3d_distance=(0.25, 0.22)).eval()
     images = torch.rand(2, 3, 64, 64)
     threshold = float(model(images, threshold=0.0).centers.scores_P.median())
     asked = model(images, threshold=threshold, max_people=4)
@@ -211,14 +215,7 @@ def test_fixed_shapes_say_what_forward_says():
 @pytest.mark.slow
 def test_learning_reaches_what_reads_keypoints_and_not_the_stem():
     torch.manual_seed(0)
-    config = MultiHMRConfig(
-        backbone="hybrid_movenet_lightning",
-        image_size=64,
-        read_joints=JOINTS,
-        read_keypoints=True,
-        align=True,
-    )
-    model = MultiHMR(config, load_body("anny")).train()
+    model = aligning_network().train()
     said = model(torch.rand(1, 3, 64, 64), centers=people_in(0, [(1, 1), (2, 2)]))
     said.joints_PJ3.square().sum().backward()
     assert model.keypoint_reader.to_person[4].weight.grad.abs().sum() > 0
