@@ -35,7 +35,7 @@ class Augmentation:
     focal_jitter_prob: float = 0.0  # another focal length: a crop around the principal point
     focal: tuple[float, float] = (0.7, 1.8)  # factor on the focal length
     person_crop_prob: float = 0.0  # a crop to one person, which shows detail in few pixels
-    room: tuple[float, float] = (1.6, 3.6)  # side of that crop at the person's distance [m]
+    room: tuple[float, float] = (0.6, 3.6)  # side of that crop at the person's distance [m]
     rotation_prob: float = 0.0  # rotation of the camera about its axis
     roll_deg: float = 20.0  # largest angle, in both directions
     full_rotation_prob: float = 0.0  # rotation by any angle: lying people, handstands, sideways phones

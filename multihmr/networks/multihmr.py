@@ -53,6 +53,9 @@ class MultiHMR(Network):
     """
 
     family = "multihmr"
+    # Whether gradients of the posed mesh reach the shape. Where limbs are uncertain, smaller people have
+    # smaller errors, so that a shape that learns from its mesh shrinks.
+    shape_from_mesh = True
 
     def __init__(self, config: MultiHMRConfig, body: Body, *, pretrained: bool | str = False) -> None:
         super().__init__(body)
@@ -228,8 +231,9 @@ class MultiHMR(Network):
             guess = self.refinement(guess, coarse_PJ3, places_PJ2, seen.features, centers)
         if self.alignment is not None and found is not None and not torch.is_grad_enabled():
             guess = self._align(seen, guess, centers, found)
-        return self.assemble(
-            guess[:3],
+        shape_PS = guess.shape_PS if self.shape_from_mesh else guess.shape_PS.detach()
+        predictions = self.assemble(
+            (guess.pose_PR33, shape_PS, guess.expression_PE),
             self._depth(guess, centers, seen.K_B33),
             guess.offset_P2,
             centers=centers,
@@ -240,6 +244,7 @@ class MultiHMR(Network):
             reading=reading,
             coarse_PJ3=coarse_PJ3,
         )
+        return replace(predictions, shape_PS=guess.shape_PS)
 
     def _align(
         self, seen: _EncodedBatch, guess: CoarseParams, centers: Centers, found: Keypoints

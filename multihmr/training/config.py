@@ -107,6 +107,11 @@ class TrainConfig:
         "weight of the difference between the fields of view that are predicted for a picture without a "
         "known camera and for its mirror image",
     )
+    shape_from_mesh: bool = _flag(
+        True,
+        "the shape also learns from errors of the posed mesh, which shrinks people with uncertain limbs; "
+        "otherwise it learns from its parameters and from joints in the rest pose alone",
+    )
     workers: int = _flag(1, "data loading processes per training process")
     seed: int = _flag(0, "random seed of weights, sample order and augmentation")
     precision: str = _flag("bf16", "precision of the backbone: fp32, bf16 or fp16")

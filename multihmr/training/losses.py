@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any, cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -31,6 +33,7 @@ class LossWeights:
     offset: float = 1.0
     pose: float = 0.06
     shape: float = 2.0
+    rest_joints: float = 0.0
     expression: float = 0.2
     depth: float = 4.0
     vertices: float = 40.0
@@ -113,14 +116,15 @@ class MultiHMRLoss(nn.Module):
         weights: LossWeights | None = None,
     ) -> None:
         super().__init__()
+        self.weights = weights or LossWeights()
         self.read_joints = list(read_joints)
         self.pelvis_joint = body.pelvis_joint
+        self.skeleton = cast(Any, body).with_vertices(np.arange(1)) if self.weights.rest_joints else None
         self.topology = body.topology
         self.keypoints = KeypointRegressor(body.topology)
         self.register_buffer("joint_weights_J", joint_weights(body.topology), persistent=False)
         self.pose_joints = list(body.topology.pose_joints)
         self.image_size = image_size
-        self.weights = weights or LossWeights()
 
     def forward(
         self, pred: Predictions, true: Targets, counts: Mapping[str, Tensor] | None = None
@@ -176,6 +180,10 @@ class MultiHMRLoss(nn.Module):
             ),
             "fov": (pred.fov_B.log() - true.fov_B.log()).abs(),
         }
+        if self.skeleton is not None:
+            rest_PJ3, true_PJ3 = self._rest_joints(pred.shape_PS), self._rest_joints(true.shape_PS)
+            pelvis_P3 = (rest_PJ3[:, self.pelvis_joint], true_PJ3[:, self.pelvis_joint])
+            errors["rest_joints"] = points_errors(rest_PJ3, true_PJ3, *pelvis_P3) * weights_J
         if pred.coarse_PJ3 is not None:
             coarse_PJ3, coarse_pelvis_P3 = pred.coarse_PJ3, pred.coarse_PJ3[:, self.pelvis_joint]
             coarse_PJ = points_errors(coarse_PJ3, true.joints_PJ3, coarse_pelvis_P3, pelvis[1])
@@ -187,6 +195,15 @@ class MultiHMRLoss(nn.Module):
             errors |= reading_errors(pred.reading, true, self.read_joints, self.image_size)
         return errors
 
+    def _rest_joints(self, shape_PS: Tensor) -> Tensor:
+        """(P, J, 3) joints of these shapes in the rest pose [m]."""
+        assert self.skeleton is not None
+        people = len(shape_PS)
+        rest_PR33 = torch.eye(3, device=shape_PS.device).expand(people, self.skeleton.rotation_count, 3, 3)
+        return self.skeleton(
+            rest_PR33, shape_PS, shape_PS.new_zeros(people, self.skeleton.expression_count)
+        ).joints_PJ3
+
     def counted(self, true: Targets) -> dict[str, Tensor]:
         """Masks of the valid errors: of known targets, and for 2D points of those in the picture."""
         known = true.known
@@ -196,6 +213,7 @@ class MultiHMRLoss(nn.Module):
             "offset": known.place_P[:, None],
             "pose": known.pose_PR,
             "shape": known.shape_PS,
+            "rest_joints": known.shape_PS.all(1, keepdim=True).expand(-1, len(self.joint_weights_J)),
             "expression": known.expression_PE,
             "depth": known.place_P,
             "vertices": known.vertices_PV,

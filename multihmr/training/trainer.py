@@ -30,12 +30,14 @@ from .dataloader import TrainDataset, batches, window_shapes, worker_death_repor
 from .distributed import Distributed, StopSignal
 from .glnet import GLNetObjective
 from .logger import Logger
-from .losses import MultiHMRLoss
+from .losses import LossWeights, MultiHMRLoss
 from .state import TrainState
 from .targets import Targets, make_targets, point_names
 from .validity_masks import Dependencies
 
 log = logging.getLogger(__name__)
+
+REST_JOINTS_WEIGHT = 40.0  # of the shape's own loss, as of posed joints
 
 
 @float32_on_cpu()
@@ -123,7 +125,10 @@ def _run_steps(
     """Run the remaining steps; the last one is saved, also when a signal stops the run."""
     config, device = state.config, state.model.device
     out = Path(config.out)
-    wrapped = distributed.wrap(objective_of(state.model, mirror_weight=config.mirror_weight).to(device))
+    objective = objective_of(
+        state.model, mirror_weight=config.mirror_weight, shape_from_mesh=config.shape_from_mesh
+    )
+    wrapped = distributed.wrap(objective.to(device))
     steps = batches(dataset, config, state.step, distributed, pinned=device.type == "cuda")
     saved_at, stopped = time.monotonic(), False
     with Logger(out, config, state.step, writes=distributed.is_main, bar=progress) as logger:
@@ -153,17 +158,19 @@ class Objective(nn.Module):
 
     Args:
         model: to train.
-        mirror_weight: as in TrainConfig.
+        mirror_weight, shape_from_mesh: as in TrainConfig.
     """
 
     model: Any
 
-    def __init__(self, model: Network, *, mirror_weight: float = 0.0) -> None:
+    def __init__(self, model: Network, *, mirror_weight: float = 0.0, shape_from_mesh: bool = True) -> None:
         super().__init__()
         self.model = model
+        self.model.shape_from_mesh = shape_from_mesh
         self.mirror_weight = mirror_weight
         self.dependencies = Dependencies(model.body.topology)
-        self.criterion = MultiHMRLoss(model.body, model.config.image_size, model.config.read_joints)
+        weights = LossWeights() if shape_from_mesh else LossWeights(rest_joints=REST_JOINTS_WEIGHT)
+        self.criterion = MultiHMRLoss(model.body, model.config.image_size, model.config.read_joints, weights)
 
     def targets(self, batch: Batch) -> Targets:
         return make_targets(batch, self.model.body, self.model.backbone.patch, self.dependencies)
@@ -190,17 +197,19 @@ class Objective(nn.Module):
         return (fov_B.log() - self.model.field_of_view(images_B3HW.flip(-1)).log()).abs()
 
 
-def objective_of(model: Network, *, mirror_weight: float = 0.0) -> nn.Module:
+def objective_of(model: Network, *, mirror_weight: float = 0.0, shape_from_mesh: bool = True) -> nn.Module:
     """The training objective of a model's family.
 
     Raises:
-        ValueError: `mirror_weight` is given for a network that predicts no field of view.
+        ValueError: `mirror_weight` or `shape_from_mesh` is given for a GLNet, which has neither.
     """
     if isinstance(model, GLNet):
         if mirror_weight:
             raise ValueError("--mirror-weight is for networks that predict the camera; GLNet is given one")
+        if not shape_from_mesh:
+            raise ValueError("--no-shape-from-mesh is for --family multihmr")
         return GLNetObjective(model)
-    return Objective(model, mirror_weight=mirror_weight)
+    return Objective(model, mirror_weight=mirror_weight, shape_from_mesh=shape_from_mesh)
 
 
 SINGLE_PROCESS = Distributed()
