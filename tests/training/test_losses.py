@@ -7,7 +7,7 @@ from toys import ToyBody, tiny_network
 from multihmr.geometry import default_intrinsics
 from multihmr.networks.joint_heatmaps import JointReading, patch_middles
 from multihmr.training.collate import Batch
-from multihmr.training.losses import MultiHMRLoss, focal_errors, reading_errors
+from multihmr.training.losses import LossWeights, MultiHMRLoss, focal_errors, reading_errors
 from multihmr.training.targets import assign_cells, make_targets
 
 
@@ -48,6 +48,44 @@ def test_every_term_is_zero_for_a_perfect_prediction():
     terms = MultiHMRLoss(ToyBody(), 64)(perfect(targets), targets)
     assert set(terms) >= {"detection", "pose", "expression", "depth", "fov"}
     assert all(term.item() == pytest.approx(0, abs=1e-4) for term in terms.values())
+
+
+def test_shape_can_learn_from_joints_in_the_rest_pose_instead_of_the_posed_mesh():
+    true = make_targets(batch_of([0.1, 0.2, 4.0], [-0.8, 0.3, 6.0]), ToyBody(), 16)
+    model = tiny_network().train()
+    by_mesh = MultiHMRLoss(ToyBody(), 64)
+    by_rest = MultiHMRLoss(ToyBody(), 64, weights=LossWeights(rest_joints=40.0))
+    assert "rest_joints" not in by_mesh(perfect(true), true)
+    assert by_rest(perfect(true), true)["rest_joints"].item() == pytest.approx(0, abs=1e-4)
+    taller = dataclasses.replace(perfect(true), shape_PS=true.shape_PS + torch.tensor([0.1, 0.0]))
+    rest = [body.joints_PJ3 for body in (ToyBody()(*parts) for parts in rest_people(true, taller))]
+    pelvis = ToyBody().pelvis_joint
+    moved = (rest[1] - rest[1][:, [pelvis]] - rest[0] + rest[0][:, [pelvis]]).abs().sum(-1)
+    expected = 40 * (moved * by_rest.joint_weights_J).mean()
+    assert expected > 0.1
+    assert by_rest(taller, true)["rest_joints"].item() == pytest.approx(expected.item(), rel=1e-4)
+
+    for shape_from_mesh in (True, False):
+        model.shape_from_mesh = shape_from_mesh
+        pred = model(torch.rand(2, 3, 64, 64), true.K_B33, centers=true.centers)
+        terms = by_rest(dataclasses.replace(pred, reading=None), true)
+        posed = sum(terms[name] for name in ("vertices", "joints", "reprojection"))
+        (gradient,) = torch.autograd.grad(posed, [pred.shape_PS], retain_graph=True, allow_unused=True)
+        assert (gradient is not None and bool(gradient.any())) == shape_from_mesh
+        assert torch.autograd.grad(terms["rest_joints"], [pred.shape_PS])[0].any()
+
+
+def rest_people(true, pred):
+    """Parameters of both in the rest pose."""
+    rest = torch.eye(3).expand(true.pose_PR33.shape)
+    return [(rest, people.shape_PS, torch.zeros_like(people.expression_PE)) for people in (true, pred)]
+
+
+def test_unknown_shapes_have_no_loss_in_the_rest_pose():
+    batch = batch_of([0.1, 0.2, 4.0], shape_PS=torch.full((1, 2), float("nan")))
+    true = make_targets(batch, ToyBody(), 16)
+    pred = perfect(true)
+    assert MultiHMRLoss(ToyBody(), 64, weights=LossWeights(rest_joints=40.0))(pred, true)["rest_joints"] == 0
 
 
 def test_nobody_in_the_batch_gives_finite_losses_and_gradients():

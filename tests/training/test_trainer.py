@@ -295,3 +295,12 @@ def test_mirror_weight_needs_a_network_that_predicts_the_camera():
 
     with pytest.raises(ValueError, match="--mirror-weight is for networks that predict the camera"):
         trainer.objective_of(tiny_glnet(), mirror_weight=1.0)
+    with pytest.raises(ValueError, match="--no-shape-from-mesh is for --family multihmr"):
+        trainer.objective_of(tiny_glnet(), shape_from_mesh=False)
+
+
+def test_the_objective_says_whether_the_shape_learns_from_the_mesh():
+    for wanted in (True, False):
+        objective = trainer.objective_of(tiny_network(), shape_from_mesh=wanted)
+        assert objective.model.shape_from_mesh == wanted
+        assert (objective.criterion.weights.rest_joints > 0) != wanted
