@@ -452,6 +452,7 @@ class Model(NetworkHandle):
         fov: float | None = None,
         threshold: float | None = None,
         tiles: int | Literal["auto"] = 1,
+        flip_test: bool = False,
         batch_size: int = 8,
         tracking: Tracking | None = None,
     ) -> Iterator[Humans]:
@@ -469,6 +470,7 @@ class Model(NetworkHandle):
                 for the first frames is kept.
             threshold: least score of a new track; tracked people are kept down to half of it.
             tiles: as in `predict`, for people who are small in the frames.
+            flip_test: as in `predict`, for all frames.
             batch_size: frames that go through the network at once; fewer where frames are very large.
             tracking: a `video.Tracking`: how far to look ahead, which gaps to fill, how much to smooth.
 
@@ -488,6 +490,7 @@ class Model(NetworkHandle):
         from .video.predict import predict_video
 
         options: dict[str, Any] = {"fov": fov, "threshold": threshold, "tiles": tiles}
+        options["flip_test"] = flip_test
         return predict_video(self, source, K, batch_size=batch_size, tracking=tracking, **options)
 
     @property

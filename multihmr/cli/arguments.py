@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ..bodies.base import Body
     from ..model import Model
 
 
@@ -33,12 +34,39 @@ def model_name(args: argparse.Namespace) -> str:
     return args.model or DEFAULT
 
 
-def backend_flag(parser: argparse.ArgumentParser) -> None:
+def loading_flags(parser: argparse.ArgumentParser) -> None:
+    """Which model, and how `load_model` loads it: of the commands that predict pictures and videos."""
+    smplx_flag(parser)
+    model_flags(parser)
     parser.add_argument(
         "--backend",
         default="eager",
-        help="runtime: eager, compile, onnxruntime, openvino, cudagraph, cudagraph-compile or "
+        help="runtime: eager, compile, onnxruntime, openvino, openvino-int8, cudagraph, cudagraph-compile or "
         "cudagraph-float8 (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--calibrate",
+        metavar="DIR",
+        help="some hundred images or shards, for the first run of --backend openvino-int8 (default: none)",
+    )
+    image_size_flag(parser)
+    padding_flag(parser)
+    parser.add_argument(
+        "--dtype",
+        default="auto",
+        help="precision of the backbone: auto (float16 on CUDA, else float32), fast, float32, float16 or "
+        "bfloat16 (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--attention",
+        default="torch",
+        help="kernels of the attention of vision transformers: torch or xformers (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--threads",
+        type=positive,
+        metavar="N",
+        help="that compute on the CPU; 1 on machines that others keep busy (default: all cores)",
     )
 
 
@@ -52,17 +80,39 @@ def image_size_flag(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def padding_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--padding",
+        default="whole",
+        help="of networks on DINOv2: whole, or thin, which is faster and moves vertices by some millimetres "
+        "(default: %(default)s)",
+    )
+
+
+def load_options(args: argparse.Namespace) -> dict[str, Any]:
+    """The flags of `loading_flags` as keyword arguments of `load_model`, without the model's name."""
+    names = ("device", "smplx", "backend", "calibrate", "image_size", "padding", "dtype", "attention")
+    return {name: getattr(args, name) for name in (*names, "threads")}
+
+
+def chosen_load_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Those of `load_options` that are not as without flags, without the device."""
+    plain = {"backend": "eager", "padding": "whole", "dtype": "auto", "attention": "torch"}
+    options = load_options(args)
+    return {name: value for name, value in options.items() if value != plain.get(name) and name != "device"}
+
+
 def load_chosen(args: argparse.Namespace) -> Model:
-    """The model that the flags --model, --device, --smplx, --backend and --image-size choose."""
+    """The model that the flags of `loading_flags` choose."""
     from ..model import load_model
 
-    return load_model(
-        args.model,
-        device=args.device,
-        smplx=args.smplx,
-        backend=args.backend,
-        image_size=args.image_size,
-    )
+    return load_model(args.model, **load_options(args))
+
+
+def precision_options(args: argparse.Namespace) -> dict[str, Any]:
+    """--padding and --dtype where they are set: they move vertices, and belong to what a result is of."""
+    chosen = {"padding": (args.padding, "whole"), "dtype": (args.dtype, "auto")}
+    return {name: value for name, (value, default) in chosen.items() if value != default}
 
 
 def smplx_flag(parser: argparse.ArgumentParser) -> None:
@@ -88,16 +138,15 @@ def camera_flags(parser: argparse.ArgumentParser, pixels: str) -> None:
     )
 
 
-def tiles_flag(parser: argparse.ArgumentParser, *, auto: bool = True) -> None:
-    """--tiles N, or "auto" where the command can decide by what was found."""
-    more = "; auto: two where no people are found" if auto else ""
+def tiles_flag(parser: argparse.ArgumentParser) -> None:
+    """--tiles N, or "auto"."""
     parser.add_argument(
         "--tiles",
-        type=tile_count if auto else int,
+        type=tile_count,
         default=1,
         metavar="N",
-        help="also predict N tiles along each image, 2 to 8, for small people; slower"
-        f"{more} (default: %(default)s)",
+        help="also predict N tiles along each image, 2 to 8, for small people; slower; auto: two where no "
+        "people are found (default: %(default)s)",
     )
 
 
@@ -107,6 +156,42 @@ def tile_count(text: str) -> int | str:
         return text if text == "auto" else int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"got {text!r}, expected a whole number or auto") from None
+
+
+def flip_test_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--flip-test",
+        action="store_true",
+        help="predict the mirror image, too, and average both; twice the time (default: off)",
+    )
+
+
+def body_out_flags(parser: argparse.ArgumentParser, drawn: str = "") -> None:
+    """--body-out and the file that it needs; `drawn`: what else the help says."""
+    parser.add_argument(
+        "--body-out",
+        choices=("smplx", "smpl", "anny"),
+        help="write the people as parameters of this body; smplx and smpl from your own file"
+        f"{drawn} (default: the body of the model)",
+    )
+    parser.add_argument(
+        "--smpl", metavar="PATH", help="your SMPL file, for --body-out smpl (default: not used)"
+    )
+
+
+def check_body_out(args: argparse.Namespace) -> None:
+    """ValueError if --smpl is given without the body that it is for."""
+    if args.smpl and args.body_out != "smpl":
+        raise ValueError("--smpl is the file of --body-out smpl; give both")
+
+
+def body_out(args: argparse.Namespace) -> Body | None:
+    """The body that --body-out names, loaded; None without it."""
+    if not args.body_out:
+        return None
+    from ..fitting.conversion import load_target
+
+    return load_target(args.body_out, {"smplx": args.smplx, "smpl": args.smpl}.get(args.body_out))
 
 
 def count_flag(parser: argparse.ArgumentParser, text: str) -> None:
@@ -257,7 +342,8 @@ def rerun_flags(parser: argparse.ArgumentParser, file: str) -> None:
 
 def prediction_options(args: argparse.Namespace) -> dict[str, Any]:
     """The flags that `Model.predict_batch` and `predict_video` take."""
-    return {name: getattr(args, name) for name in ("K", "fov", "threshold", "tiles")}
+    options = {name: getattr(args, name) for name in ("K", "fov", "threshold", "tiles")}
+    return options | ({"flip_test": True} if getattr(args, "flip_test", False) else {})
 
 
 def formats(known: Collection[str]) -> Callable[[str], list[str]]:

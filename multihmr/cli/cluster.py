@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from .arguments import add_fields, model_flag, smplx_flag
+from .arguments import add_fields, image_size_flag, model_flag, padding_flag, smplx_flag
 from .main import clean, fail, people_text, plural
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     model_flag(parser)
     smplx_flag(parser)
+    image_size_flag(parser)
+    padding_flag(parser)
     add_fields(parser, Settings)
 
 
@@ -39,7 +41,8 @@ def run(args: argparse.Namespace) -> int:
     from ..model import load_model
 
     settings = Settings(**{field.name: getattr(args, field.name) for field in fields(Settings)})
-    model = load_model(args.model, device="cpu", smplx=args.smplx)
+    names = ("smplx", "image_size", "padding")
+    model = load_model(args.model, device="cpu", **{name: getattr(args, name) for name in names})
     with tqdm(unit="picture", disable=None) as bar:
 
         def watch(report: Report) -> None:

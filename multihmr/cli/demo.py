@@ -8,12 +8,10 @@ import signal
 import threading
 from typing import Any
 
-from .arguments import model_flags, smplx_flag
+from .arguments import load_options, loading_flags
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    model_flags(parser)
-    smplx_flag(parser)
     parser.add_argument(
         "--host",
         default="127.0.0.1",
@@ -28,6 +26,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="size limit of an upload (default: %(default)s)",
     )
     parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
+    loading_flags(parser)
     parser.add_argument("--share", action="store_true", help=argparse.SUPPRESS)
 
 
@@ -49,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     from ..demo.sessions import Models
 
     signal.signal(signal.SIGTERM, _stop)  # so that uploads are deleted
-    models = Models(args.model, device=args.device, smplx=args.smplx)
+    models = Models(args.model, **load_options(args))
     with running(models, host=args.host, port=args.port, largest=args.max_upload) as url:
         print(f"{url}  (Ctrl-C ends it and deletes all pictures)", flush=True)
         if not _is_loopback(args.host):

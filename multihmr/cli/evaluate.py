@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from .arguments import model_flags, tiles_flag, words
+from .arguments import chosen_load_options, flip_test_flag, loading_flags, positive, tiles_flag, words
 from .main import EXPECTED, clean, fail, format_error
 
 
@@ -28,10 +28,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "beside the checkout, if it is there)",
     )
     parser.add_argument(
-        "--count", type=int, metavar="N", help="only the first N images of each (default: all)"
+        "--count", type=positive, metavar="N", help="only the first N images of each (default: all)"
     )
     parser.add_argument(
-        "--every", type=int, default=1, metavar="N", help="only every N-th image (default: all)"
+        "--every", type=positive, default=1, metavar="N", help="only every N-th image (default: all)"
     )
     parser.add_argument(
         "--out",
@@ -40,20 +40,33 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="for tables, people and the worst images; an interrupted run resumes there",
     )
     parser.add_argument("--threshold", type=float, help="least score of a person (default: the model's own)")
-    tiles_flag(parser, auto=False)
-    parser.add_argument("--predict-camera", action="store_true", help="let the model predict the camera, too")
-    model_flags(parser)
+    tiles_flag(parser)
+    flip_test_flag(parser)
+    parser.add_argument(
+        "--predict-camera",
+        action="store_true",
+        help="let the model predict the camera, too (default: it is given the true one)",
+    )
+    loading_flags(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure a model on each benchmark and print the table; those that cannot be are listed at the end."""
     from ..evaluation.results import in_encoding, save_all, table
     from ..evaluation.runner import Plan, Protocol, devices_of, measure
+    from ..preprocessing.options import check_options
 
-    protocol = Protocol(given_camera=not args.predict_camera, threshold=args.threshold, tiles=args.tiles)
+    check_options(None, args.threshold, None, args.tiles)
+    protocol = Protocol(
+        given_camera=not args.predict_camera,
+        threshold=args.threshold,
+        tiles=args.tiles,
+        flip_test=args.flip_test,
+    )
+    loading = chosen_load_options(args)
     results, failed = [], []
     for data in args.data:
-        plan = Plan(data, args.root, args.count, args.every, protocol, args.assets)
+        plan = Plan(data, args.root, args.count, args.every, protocol, args.assets, loading)
         out = args.out and args.out / plan.name
         devices = devices_of(args.device)
         try:

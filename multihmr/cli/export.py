@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .arguments import model_flag, smplx_flag
+from .arguments import image_size_flag, model_flag, positive, smplx_flag
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -13,7 +13,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help=".onnx, .xml or .pt2")
     parser.add_argument("--format", help="onnx, openvino or torch-export (default: by the ending of FILE)")
     parser.add_argument(
-        "--people", type=int, default=20, metavar="N", help="at most in one image (default: %(default)s)"
+        "--people", type=positive, default=20, metavar="N", help="at most in one image (default: %(default)s)"
     )
     parser.add_argument(
         "--threshold",
@@ -32,6 +32,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="images or shards like those it will predict, for --int8",
     )
+    image_size_flag(parser)
     smplx_flag(parser)
 
 
@@ -43,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     format = format_of(args.out, args.format)
     if args.int8 != (args.calibrate is not None):
         raise ValueError("--int8 and --calibrate DIR go together: give both or neither")
-    model = load_model(args.model, device="cpu", smplx=args.smplx)
+    model = load_model(args.model, device="cpu", smplx=args.smplx, image_size=args.image_size)
     path = export_model(
         model,
         args.out,

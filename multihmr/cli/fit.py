@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from ..preprocessing.sources import shorten
-from .arguments import intrinsics
-from .main import EXPECTED, clean, fail, format_error, people_text, plural
+from .arguments import draw_flags, draw_options, intrinsics
+from .main import EXPECTED, clean, fail, format_error, people_text, plural, progress_bar
 from .predict import FORMATS, find_images, output_names
 
 if TYPE_CHECKING:
@@ -37,44 +37,56 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="COCO's .json, OpenPose's, or a folder of OpenPose's",
     )
     parser.add_argument("pictures", nargs="+", metavar="PICTURES", help="pictures, or folders of pictures")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the results go")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="folder for the results (required)"
+    )
     parser.add_argument(
         "--format",
         type=_formats,
         default=",".join(DEFAULT_FORMATS),
-        help=f"of {','.join((*FORMATS, SHARDS))}; default: %(default)s",
+        help=f"of {','.join((*FORMATS, SHARDS))} (default: %(default)s)",
     )
     camera = parser.add_mutually_exclusive_group()
     camera.add_argument(
-        "--K", type=intrinsics, metavar="FX,FY,CX,CY", help="camera, in pixels of the pictures"
+        "--K",
+        type=intrinsics,
+        metavar="FX,FY,CX,CY",
+        help="camera intrinsics in pixels of the pictures (default: EXIF, else --fov)",
     )
     camera.add_argument(
         "--fov",
         type=float,
         metavar="DEG",
-        help="field of view over the longer side; default: from EXIF, else 60 degrees",
+        help="field of view over the longer side (default: EXIF, else 60 degrees)",
     )
     parser.add_argument(
         "--least",
         type=float,
         default=0.1,
         metavar="C",
-        help="confidence from which on a point counts; default: %(default)s",
+        help="confidence from which on a point counts (default: %(default)s)",
     )
     parser.add_argument(
         "--max-error",
         type=float,
         default=MAX_ERROR,
         metavar="SHARE",
-        help="mean distance of points, in shares of a person's extent, up to which a person is kept; "
-        "default: %(default)s",
+        help="mean distance of points, in shares of a person's extent, up to which a person is kept "
+        "(default: %(default)s)",
+    )
+    draw_flags(parser)
+    parser.add_argument(
+        "--quiet", action="store_true", help="print errors only (default: progress and a summary)"
     )
 
 
 def run(args: argparse.Namespace) -> int:
     """Fit the people of each picture and write its files; what is left out is counted by reason."""
     from ..fitting.keypoint_files import read_keypoints
+    from ..preprocessing.options import check_options
 
+    check_options(args.fov, None, None)
+    draw_options(args)
     found = read_keypoints(args.keypoints, least=args.least)
     found_images, bad = find_images(args.pictures)
     images = [path for path in found_images if isinstance(path, Path)]
@@ -91,7 +103,8 @@ def run(args: argparse.Namespace) -> int:
     else:
         for _ in samples:
             pass
-    print(clean(f"{people_text(done['people'])} in {plural(done['pictures'], 'picture')}, in {args.out}"))
+    if not args.quiet:
+        print(clean(f"{people_text(done['people'])} in {plural(done['pictures'], 'picture')}, in {args.out}"))
     for name, reason in bad:
         print(clean(f"  {reason if name in reason else f'{name}: {reason}'}"), file=sys.stderr)
     for reason, count in sorted(skipped.items()):
@@ -127,7 +140,9 @@ def _fitted(
     done: Counter[str],
 ) -> Iterator[Sample]:
     """The samples of all pictures, whose files are written on the way."""
-    for path, entry in tqdm(work, unit="picture", disable=None if len(work) > 1 else True):
+    bar = progress_bar(args, work, unit="picture")
+    bar.disable = bar.disable or len(work) == 1
+    for path, entry in bar:
         try:
             sample = _fit_one(path, entry, args.out / names[path], args, skipped)
         except EXPECTED as error:
@@ -170,7 +185,7 @@ def _fit_one(
         return None
     for form in args.format:
         if form.startswith("overlay"):
-            _write_overlay(people, photo, stem.with_name(stem.name + FORMATS[form]))
+            _write_overlay(people, photo, stem.with_name(stem.name + FORMATS[form]), draw_options(args))
         elif form != SHARDS:
             people.save(stem.with_name(stem.name + FORMATS[form]))
     return sample_of(people, photo.pixels, stem.name)
@@ -244,10 +259,10 @@ def _write_shards(samples: Iterator[Sample], folder: Path) -> None:
         write_shard(folder / f"fit-{number:05d}.tar", group)
 
 
-def _write_overlay(people: FittedHumans, photo: Any, path: Path) -> None:
+def _write_overlay(people: FittedHumans, photo: Any, path: Path, drawing: dict[str, Any]) -> None:
     from PIL import Image
 
-    Image.fromarray(people.draw(photo)).save(path, quality=92)
+    Image.fromarray(people.draw(photo, **drawing)).save(path, quality=92)
 
 
 def _formats(text: str) -> list[str]:

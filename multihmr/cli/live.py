@@ -9,13 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .arguments import (
-    backend_flag,
     camera_flags,
-    image_size_flag,
     load_chosen,
-    model_flags,
+    loading_flags,
     positive,
-    smplx_flag,
     tiles_flag,
 )
 from .main import fail, people_text, progress_bar
@@ -51,10 +48,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--quiet", action="store_true", help="print errors only (default: progress and a summary)"
     )
-    smplx_flag(parser)
-    model_flags(parser)
-    backend_flag(parser)
-    image_size_flag(parser)
+    loading_flags(parser)
 
 
 def _output_flags(parser: argparse.ArgumentParser) -> None:

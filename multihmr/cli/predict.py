@@ -17,23 +17,25 @@ from tqdm import tqdm
 from ..preprocessing import image_files
 from ..preprocessing.sources import STDIN, read_stdin, shorten, stem_of
 from .arguments import (
-    backend_flag,
+    body_out,
+    body_out_flags,
     camera_flags,
+    check_body_out,
     distortion_flag,
     draw_flags,
     draw_options,
+    flip_test_flag,
     formats,
     ground_options,
     ground_text,
-    image_size_flag,
     known_heights,
     load_chosen,
-    model_flags,
+    loading_flags,
     model_name,
     output_flags,
+    precision_options,
     prediction_options,
     rerun_flags,
-    smplx_flag,
     tiles_flag,
     wants_world,
     world_flags,
@@ -111,11 +113,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--max-people", type=int, metavar="N", help="keep the N best per image (default: all)"
     )
     tiles_flag(parser)
-    parser.add_argument(
-        "--flip-test",
-        action="store_true",
-        help="predict the mirror image, too, and average both; twice the time (default: off)",
-    )
+    flip_test_flag(parser)
     world_flags(parser)
     parser.add_argument(
         "--known-heights",
@@ -127,19 +125,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     draw_flags(parser)
     rerun_flags(parser, "NAME.rrd")
     output_flags(parser)
-    smplx_flag(parser)
-    parser.add_argument(
-        "--body-out",
-        choices=("smplx", "smpl", "anny"),
-        help="write the people as parameters of this body; smplx and smpl from your own file "
-        "(default: the body of the model)",
-    )
-    parser.add_argument(
-        "--smpl", metavar="PATH", help="your SMPL file, for --body-out smpl (default: not used)"
-    )
-    model_flags(parser)
-    backend_flag(parser)
-    image_size_flag(parser)
+    body_out_flags(parser)
+    loading_flags(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -149,8 +136,7 @@ def run(args: argparse.Namespace) -> int:
     from ..world.ground import estimate_ground
 
     check_options(args.fov, args.threshold, args.max_people, args.tiles)
-    if args.smpl and args.body_out != "smpl":
-        raise ValueError("--smpl is the file of --body-out smpl; give both")
+    check_body_out(args)
     estimate_ground([], **ground_options(args))  # its numbers are checked before any work
     draw_options(args)
     if args.distortion is not None:
@@ -169,10 +155,7 @@ def run(args: argparse.Namespace) -> int:
     found = image_files.find_images(args.paths, recursive=not args.no_recursive, skip=index.outputs())
     asked = len(found.images) + len(found.bad)
     run = _Run(args, index, bad=list(found.bad), viewer=viewer)
-    if args.body_out:
-        from ..fitting.conversion import load_target
-
-        run.body_out = load_target(args.body_out, {"smplx": args.smplx, "smpl": args.smpl}.get(args.body_out))
+    run.body_out = body_out(args)
     if found.images:
         args.out.mkdir(parents=True, exist_ok=True)
         model = load_chosen(args)
@@ -215,11 +198,9 @@ class _Run:
 
         args, start = self.args, time.monotonic()
         self.options = prediction_options(args) | {"max_people": args.max_people}
-        if args.flip_test:
-            self.options["flip_test"] = True
         if args.distortion is not None:
             self.options["distortion"] = args.distortion
-        options = dict(self.options)
+        options = self.options | precision_options(args)
         if args.known_heights is not None:
             given = args.known_heights  # by number as JSON has it, which the index is compared with
             options["known_heights"] = (

@@ -14,24 +14,28 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tqdm import tqdm
+
 from .arguments import (
-    backend_flag,
     batch_size_flag,
+    body_out,
+    body_out_flags,
     camera_flags,
+    check_body_out,
     count_flag,
     draw_flags,
     draw_options,
+    flip_test_flag,
     formats,
     ground_options,
     ground_text,
-    image_size_flag,
     load_chosen,
-    model_flags,
+    loading_flags,
     model_name,
     output_flags,
+    precision_options,
     prediction_options,
     rerun_flags,
-    smplx_flag,
     tiles_flag,
     wants_world,
     world_flags,
@@ -48,6 +52,7 @@ from .main import (
 )
 
 if TYPE_CHECKING:
+    from ..bodies.base import Body
     from ..humans import Humans
     from ..io.result_index import ResultIndex
     from ..model import Model
@@ -95,6 +100,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--threshold", type=float, help="least score of a new person, 0 to 1 (default: that of the model)"
     )
     tiles_flag(parser)
+    flip_test_flag(parser)
     parser.add_argument(
         "--fps",
         type=float,
@@ -109,10 +115,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     draw_flags(parser)
     rerun_flags(parser, "people.rrd")
     output_flags(parser)
-    smplx_flag(parser)
-    model_flags(parser)
-    backend_flag(parser)
-    image_size_flag(parser)
+    body_out_flags(parser, "; the overlay shows the body of the model")
+    loading_flags(parser)
 
 
 def _rig_flags(parser: argparse.ArgumentParser) -> None:
@@ -145,6 +149,7 @@ def run(args: argparse.Namespace) -> int:
     """Predict, track and write each video; problems of the videos are listed at the end."""
     sources = find_sources(args.sources)
     check_options(args)
+    args.body_out_body = body_out(args)
     if args.rerun and "rrd" not in args.format:
         args.format = [*args.format, "rrd"]
     args.viewer = open_rerun(args)
@@ -209,6 +214,7 @@ def check_options(args: argparse.Namespace) -> None:
     estimate_ground([], **ground_options(args))
     check(args.fov, args.threshold, None, args.tiles)
     draw_options(args)
+    check_body_out(args)
     if args.bones is not None and args.bones not in STANDARDS:
         raise ValueError(f"--bones must be one of {', '.join(STANDARDS)}, got {args.bones!r}")
     if args.fps is not None and not 0 < args.fps < 10_000:
@@ -248,7 +254,8 @@ def _run_one(
 
     video = open_video(source, fps=args.fps)
     out.mkdir(parents=True, exist_ok=True)
-    identity = prediction_identity(model, source, **prediction_options(args), fps=args.fps)
+    options = prediction_options(args) | precision_options(args)
+    identity = prediction_identity(model, source, **options, fps=args.fps)
     notes = {"video": video.name, "model": model_name(args)}
     cache = PredictionCache(out / "predictions", identity, notes=notes, overwrite=args.overwrite)
     if video.live and cache.count:
@@ -359,21 +366,41 @@ def _write(
     ground = stances.ground(**ground_options(args)) if wants_world(args) else None
     if ground is not None and not args.quiet:
         print(clean(ground_text(ground)))
+    settings = {"smoothing": not args.no_smoothing, "foot_contact": args.foot_contact}
+    settings |= {"body_out": args.body_out} if args.body_out else {}
     metadata = provenance(
         video.name,
         model_name(args),
         cache.identity["model fingerprint"],
-        prediction_options(args) | {"smoothing": not args.no_smoothing, "foot_contact": args.foot_contact},
+        prediction_options(args) | precision_options(args) | settings,
         threshold=threshold,
     )
     if ground is not None:
         metadata["world"] = ground.to_dict()
-    options = {"body": model.body, "bones": args.bones, "rest": args.rest}
+    body = args.body_out_body or model.body
+    if args.body_out_body is not None:
+        tracks = _converted(tracks, body, model, args)
+    options = {"body": body, "bones": args.bones, "rest": args.rest}
     options |= {"metadata": metadata, "ground": ground}
     written = write_tracks(tracks, out, args.format, **options)
     others = [out / name for form, name in (FORMATS | MORE_FORMATS).items() if form in args.format]
     others = [path for path in others if path.is_file() and path not in written]
     return tracks, [*others, *written], metadata
+
+
+def _converted(tracks: list[Track], body: Body, model: Model, args: argparse.Namespace) -> list[Track]:
+    """The tracks as parameters of another body; prints how far the surfaces are apart."""
+    from ..fitting.track_conversion import track_to_body
+
+    bar = progress_bar(args, total=sum(map(len, tracks)), unit="person", desc=f"as {body.name}")
+    converted = []
+    for track in tracks:
+        converted.append(track_to_body(track, body, source=model.body, progress=bar.update))
+        error = float(converted[-1].errors_mm.mean()) if len(track) else 0.0
+        if not args.quiet:
+            tqdm.write(f"person {track.id} as {body.name} within {error:.1f} mm")
+    bar.close()
+    return list(converted)
 
 
 def _recorded(

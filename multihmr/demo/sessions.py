@@ -60,14 +60,12 @@ _CAMERAS = {
 class Models:
     """The models that the page offers, loaded on first use; the last two stay in memory."""
 
-    def __init__(
-        self, first: str | None = None, *, device: str | None = None, smplx: str | None = None
-    ) -> None:
-        """first: initial model, a release, path or "hf:owner/repo"; the others as for `load_model`."""
+    def __init__(self, first: str | None = None, **options: Any) -> None:
+        """first: initial model, a release, path or "hf:owner/repo"; the options are those of `load_model`."""
         release = RELEASES[DEFAULT] if first is None else find_release(first)
         self.first = release.name if release else str(first)
         self.names = list(dict.fromkeys([self.first, *RELEASES]))
-        self._options: dict[str, Any] = {"device": device, "smplx": smplx}
+        self._options = options
         self._loaded: OrderedDict[str, Model] = OrderedDict()
         self._lock = threading.Lock()
 

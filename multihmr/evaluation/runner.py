@@ -13,11 +13,11 @@ import os
 import re
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -63,6 +63,7 @@ class Protocol:
         iou_threshold: overlap that a match needs.
         threshold: detection score; None is the model's own.
         tiles: as `Model.predict` takes it.
+        flip_test: likewise.
         batch_size: images that go through the network at once.
     """
 
@@ -70,13 +71,15 @@ class Protocol:
     min_visibility: float = 0.1
     iou_threshold: float = IOU_THRESHOLD
     threshold: float | None = None
-    tiles: int = 1
+    tiles: int | Literal["auto"] = 1
     batch_size: int = 8
+    flip_test: bool = False
 
     @property
     def predict_options(self) -> dict[str, Any]:
         """Keyword arguments of `Model.predict_batch` beside the cameras."""
-        return {"threshold": self.threshold, "tiles": self.tiles}
+        options = {"threshold": self.threshold, "tiles": self.tiles}
+        return options | ({"flip_test": True} if self.flip_test else {})
 
     @property
     def rules(self) -> Rules:
@@ -95,6 +98,7 @@ class Plan:
         every: see above.
         protocol: how people are predicted and counted.
         assets: folder that "synth-test" is rendered from; None looks for shared/assets beside the checkout.
+        loading: how a model that is given by its name is loaded: options of `load_model` beside the device.
     """
 
     data: str
@@ -103,6 +107,7 @@ class Plan:
     every: int = 1
     protocol: Protocol = field(default_factory=Protocol)
     assets: Path | None = None
+    loading: dict[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -137,7 +142,7 @@ def measure(
         ValueError: `out` holds another evaluation, or no image can be used.
         ChildProcessError: the process of another device ended early; what was done is kept.
     """
-    name, network = named_model(model, devices[0])
+    name, network = named_model(model, devices[0], plan.loading)
     if len(devices) > 1 and not (model is None or isinstance(model, str)):
         raise ValueError("several devices need a model by its name or path, which each process loads")
     run = EvaluationRun(plan, network)
@@ -201,13 +206,15 @@ def evaluate(
     )
 
 
-def named_model(model: str | Model | None, device: str | None = None) -> tuple[str, Model]:
+def named_model(
+    model: str | Model | None, device: str | None = None, loading: Mapping[str, Any] | None = None
+) -> tuple[str, Model]:
     """A model and its name in tables, from a name, a path, the model itself or None for the default."""
     if model is None or isinstance(model, str):
         from ..hub.releases import DEFAULT
         from ..model import load_model
 
-        return model or DEFAULT, load_model(model, device=device)
+        return model or DEFAULT, load_model(model, device=device, **loading or {})
     return type(model).__name__, model
 
 
@@ -275,6 +282,7 @@ class EvaluationRun:
             "pictures": len(self.indices),
             "every": self.plan.every,
             "protocol": asdict(self.plan.protocol),
+            "loading": self.plan.loading or None,
             "columns": list(self.evaluator.columns),
         }
 
@@ -388,7 +396,7 @@ def _start_others(plan: Plan, model: Any, folder: Path, devices: Sequence[str | 
 
 def _share(plan: Plan, model: Any, folder: Path, device: str, rank: int, world: int) -> None:
     """What the process of another device does."""
-    EvaluationRun(plan, named_model(model, device)[1]).work(folder, rank, world)
+    EvaluationRun(plan, named_model(model, device, plan.loading)[1]).work(folder, rank, world)
 
 
 def _wait_for(processes: Sequence[Any], devices: Sequence[str | None]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 from dataclasses import dataclass, replace
@@ -93,7 +94,7 @@ def to_body(
             **_fields(humans), errors_mm=errors.mean(1), vertex_errors_mm=errors, converted_from=humans.body
         )
     unpredicted = _unpredicted(humans, source.topology, target)
-    conversion = _conversion(source, target, unpredicted)
+    conversion = conversion_of(source, target, unpredicted)
     vertices = torch.from_numpy(humans.vertices.copy())
     states = [conversion.fit(part) for part in vertices.split(AT_ONCE)] if len(humans) else []
     return _assembled(humans, target, states, conversion.match, unpredicted)
@@ -112,11 +113,26 @@ class Conversion:
         self._face = torch.from_numpy(self.match.face)
         priors = priors_of(target, named_joints(source.topology), held=unpredicted)
         self.solver = BodySolver(target, vertices, (), priors)
-        identity = torch.eye(3).repeat(1, target.rotation_count, 1, 1)
-        mean, neutral = priors.mean_shape_S[None], torch.zeros(1, target.expression_count)
-        self._rest_C3 = target(identity, mean, neutral).vertices_PV3[0, torch.from_numpy(self.match.vertices)]
+        self._rest_C3 = self._rest_points(priors)
         main = [r == 0 or float(sigma) > HELPER_SIGMA for r, sigma in enumerate(priors.pose_R)]
         self._bones_RC = _bone_weights(target.topology, self.match.vertices, main)
+
+    def _rest_points(self, priors: Priors) -> Tensor:
+        """(C, 3) the corresponding points of the target body at rest."""
+        body = self.target
+        identity = torch.eye(3).repeat(1, body.rotation_count, 1, 1)
+        neutral = torch.zeros(1, body.expression_count)
+        output = body(identity, priors.mean_shape_S[None], neutral)
+        return output.vertices_PV3[0, torch.from_numpy(self.match.vertices)]
+
+    def with_shape(self, shape_S: Tensor) -> Conversion:
+        """The same conversion for people of one shape, which it holds."""
+        held = copy.copy(self)
+        still = torch.zeros_like(self.solver.priors.shape_S)
+        priors = replace(self.solver.priors, shape_S=still, mean_shape_S=shape_S)
+        held.solver = BodySolver(self.target, self.match.vertices[self._chosen], (), priors)
+        held._rest_C3 = held._rest_points(priors)
+        return held
 
     def fit(self, vertices_PV3: Tensor) -> BodyState:
         """Parameters of the target body for people whose vertices are those of the source body [m]."""
@@ -154,7 +170,8 @@ class Conversion:
 
 
 @functools.lru_cache(maxsize=4)
-def _conversion(source: Body, target: Body, unpredicted: tuple[str, ...]) -> Conversion:
+def conversion_of(source: Body, target: Body, unpredicted: tuple[str, ...]) -> Conversion:
+    """The conversion between two bodies, kept for the next people; `unpredicted` stays at rest."""
     return Conversion(source, target, unpredicted)
 
 

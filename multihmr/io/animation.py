@@ -184,7 +184,8 @@ def _corrected(rig: Rig, pose: np.ndarray) -> tuple[Rig, np.ndarray]:
     The corrections of T frames lie in few directions: the largest principal ones, until none misses more than
     CORRECTION_ERROR.
     """
-    if rig.corrections is None:
+    if rig.corrections is None or not rig.corrections.any():
+        rig = dataclasses.replace(rig, corrections=None)
         return rig, np.zeros((len(pose), 0), np.float32)
     bends = (pose[:, 1:] - np.eye(3, dtype=np.float32)).reshape(len(pose), -1)
     table = rig.corrections.reshape(len(rig.corrections), -1)

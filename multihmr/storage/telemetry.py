@@ -10,13 +10,15 @@ _SWITCHES = {
     "DO_NOT_TRACK": "1",  # several packages, https://consoledonottrack.com
     "GRADIO_ANALYTICS_ENABLED": "False",  # also its question for the newest version
     "HF_HUB_DISABLE_TELEMETRY": "1",
+    "ORT_DISABLE_TELEMETRY": "1",  # onnxruntime 1.30 and later: a device id and a database of events
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 
 
 def disable_telemetry() -> None:
-    """Let packages imported from now on report nothing: gradio, huggingface_hub, ray, OpenVINO, nncf.
+    """Let packages imported from now on report nothing.
 
+    These are gradio, huggingface_hub, onnxruntime, ray, OpenVINO and nncf.
     OpenVINO and nncf have no variable for it. They write a client id to the home folder and send events
     unless their package openvino_telemetry is missing, so it is hidden from them.
     """

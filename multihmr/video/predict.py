@@ -43,6 +43,7 @@ class Predictor(Protocol):
         threshold: float | None = None,
         tiles: int | Literal["auto"] = 1,
         batch_size: int = 8,
+        flip_test: bool = False,
     ) -> list[Humans]:
         """The people of each image."""
         ...
@@ -56,6 +57,7 @@ def predict_video(
     fov: float | None = None,
     threshold: float | None = None,
     tiles: int | Literal["auto"] = 1,
+    flip_test: bool = False,
     batch_size: int = 8,
     tracking: Tracking | None = None,
 ) -> Iterator[Humans]:
@@ -64,7 +66,8 @@ def predict_video(
     chosen = tracking or (LIVE if video.live else Tracking())
     new = model.threshold if threshold is None else threshold
     size = 1 if video.live else batch_size
-    predicted = predict_frames(model, video, K, fov=fov, threshold=new / 2, tiles=tiles, batch_size=size)
+    options: dict[str, Any] = {"fov": fov, "threshold": new / 2, "tiles": tiles, "flip_test": flip_test}
+    predicted = predict_frames(model, video, K, batch_size=size, **options)
     named = follow(((frame.time, humans) for frame, humans in predicted), chosen, new=new)
     return (with_meshes(humans, model.body) for humans in named)
 
@@ -78,6 +81,7 @@ def predict_into_cache(
     fov: float | None = None,
     threshold: float | None = None,
     tiles: int | Literal["auto"] = 1,
+    flip_test: bool = False,
     batch_size: int = 8,
     count: int | None = None,
     progress: Callable[[], Any] = lambda: None,
@@ -98,6 +102,7 @@ def predict_into_cache(
         fov=fov,
         threshold=new / 2,
         tiles=tiles,
+        flip_test=flip_test,
         batch_size=1 if video.live else batch_size,
         held=_held_cameras(cache, model),
     )
@@ -125,6 +130,7 @@ def predict_frames(
     fov: float | None = None,
     threshold: float | None = None,
     tiles: int | Literal["auto"] = 1,
+    flip_test: bool = False,
     batch_size: int = 8,
     held: dict[tuple[int, int], np.ndarray] | None = None,
 ) -> Iterator[tuple[Frame, Humans]]:
@@ -143,6 +149,8 @@ def predict_frames(
         def predict(images: list[LoadedImage] = images) -> list[Humans]:
             Ks = [K if K is not None else held.get(image.pixels.shape[:2]) for image in images]
             options: dict[str, Any] = {"fov": fov, "threshold": threshold, "tiles": tiles}
+            if flip_test:  # other predictors need not know it
+                options["flip_test"] = True
             return model.predict_batch(images, Ks, batch_size=len(images), **options)
 
         found = predict()

@@ -26,8 +26,10 @@ from multihmr.fitting.conversion import match_surfaces, priors_of
 from multihmr.fitting.prior import load_prior
 from multihmr.fitting.skeleton import rotation_matrix
 from multihmr.fitting.surface_match import limb_of_joints, named_joints
+from multihmr.fitting.track_conversion import track_to_body
 from multihmr.humans import Humans, project
 from multihmr.io.save import load
+from multihmr.video.tracks import Track, collect
 
 pytestmark = pytest.mark.slow
 
@@ -118,6 +120,34 @@ def test_the_error_is_that_of_true_counterparts(people: Humans, converted: Any, 
     nearest = true.corners[np.arange(len(true.corners)), true.weights.argmax(1)]
     apart = 1000 * np.linalg.norm(people.vertices[:, nearest] - converted.vertices[:, true.vertices], axis=-1)
     assert np.abs(apart.mean(1) - converted.errors_mm).max() < 4  # within triangles of a few millimetres
+
+
+@pytest.fixture(scope="module")
+def track(people: Humans) -> Track:
+    """One person in four frames, who moves and grimaces."""
+    shape = np.tile(people.shape[:1], (4, 1))
+    frames = humans_of(source(), people.pose, shape, people.expression, track_ids=np.full(4, 7))
+    return collect((frames[i] for i in range(4)), 10.0)[0]
+
+
+def test_a_track_has_one_shape_and_follows_every_frame(track: Track, smplx_body: SMPLX) -> None:
+    done: list[int] = []
+    converted = track_to_body(track, smplx_body, source=source(), progress=done.append)
+    assert (converted.id, converted.body, converted.converted_from) == (7, "smplx", "anny")
+    assert sum(done) == len(converted) == 4
+    assert converted.shape.shape == (10,)
+    assert converted.errors_mm.shape == (4,)
+    assert converted.errors_mm.max() < 6
+    frames = list(converted.humans(smplx_body))
+    names = [list(t.joint_names) for t in (track.topology, converted.topology)]
+    for before, after in zip(track.humans(source()), frames, strict=True):
+        for anny, smplx in zip(BODY_JOINTS["anny"], BODY_JOINTS["smplx"], strict=True):
+            apart = after.joints[0, names[1].index(smplx)] - before.joints[0, names[0].index(anny)]
+            assert np.linalg.norm(apart) < 0.035, smplx
+    assert converted[1:3].errors_mm.tolist() == converted.errors_mm[1:3].tolist()
+    assert track_to_body(track, "anny", source=source()).errors_mm.max() == 0
+    with pytest.raises(ValueError, match="without frames"):
+        track_to_body(track[:0], smplx_body, source=source())
 
 
 def test_and_back(people: Humans, converted: Any, smplx_body: SMPLX) -> None:
@@ -275,3 +305,30 @@ def test_the_command_writes_smplx(
     assert run([*words, "--body-out", "smplx", "--smplx", str(tmp_path / "none.npz")]) == 1
     assert "SMPL-X is licensed" in capsys.readouterr().err
     assert run([*words, "--smpl", "x.pkl"]) == 1
+
+
+def test_the_video_command_writes_smplx(
+    people: Humans, smplx_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    from PIL import Image
+
+    class Stub:
+        config, threshold, body = None, 0.3, source()
+
+        def predict_batch(self, images: list[Any], Ks: Any = None, **_: Any) -> list[Humans]:
+            return [dataclasses.replace(people[:1], track_ids=None) for _ in images]
+
+    monkeypatch.setattr("multihmr.model.load_model", lambda *_, **__: Stub())
+    (tmp_path / "film").mkdir()
+    for number in range(4):
+        Image.new("RGB", (1280, 720)).save(tmp_path / "film" / f"{number}.png")
+    words = ["video", str(tmp_path / "film"), "--out", str(tmp_path / "out"), "--format", "npz,bvh,glb"]
+    assert run([*words, "--body-out", "smplx", "--smplx", str(smplx_path)]) == 0
+    assert "person 1 as smplx within" in capsys.readouterr().out
+    with np.load(tmp_path / "out" / "person_001.npz") as stored:
+        assert str(stored["body"]) == str(stored["surface_model_type"]) == "smplx"
+        assert stored["poses"].shape == (4, 165)
+        assert stored["betas"].shape == (10,)
+    assert (tmp_path / "out" / "person_001.bvh").read_text(encoding="utf-8").startswith("HIERARCHY")
+    assert run([*words, "--smpl", "x.pkl"]) == 1
+    assert "--body-out smpl" in capsys.readouterr().err

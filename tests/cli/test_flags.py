@@ -1,0 +1,116 @@
+"""Which command has which flags: those of one purpose are the same everywhere, and reach their goal."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from multihmr.cli import main as cli
+from multihmr.cli.arguments import chosen_load_options, load_options, loading_flags
+from multihmr.cli.main import COMMANDS, command_module
+
+LOADING = {"--model", "--device", "--smplx", "--backend", "--calibrate", "--image-size", "--padding"}
+LOADING |= {"--dtype", "--attention", "--threads"}
+CAMERA = {"--K", "--fov"}
+WORLD = {"--world", "--camera-pitch", "--camera-roll", "--camera-height"}
+DRAWING = {"--opacity", "--keypoints", "--boxes", "--scores", "--ids", "--wireframe"}
+OFFERED = {
+    "predict": LOADING | CAMERA | WORLD | DRAWING | {"--body-out", "--smpl", "--flip-test", "--tiles"},
+    "video": LOADING | CAMERA | WORLD | DRAWING | {"--body-out", "--smpl", "--flip-test", "--tiles"},
+    "live": LOADING | CAMERA | {"--threshold", "--tiles", "--quiet"},
+    "evaluate": LOADING | {"--threshold", "--tiles", "--flip-test"},
+    "demo": LOADING,
+    "fit": CAMERA | DRAWING | {"--quiet"},
+    "cluster": {"--model", "--smplx", "--backend", "--image-size", "--padding", "--threads", "--tiles"},
+    "export": {"--model", "--smplx", "--image-size", "--threshold", "--calibrate"},
+}
+
+
+def flags_of(command: str) -> dict[str, argparse.Action]:
+    parser = argparse.ArgumentParser()
+    command_module(command).add_flags(parser)
+    return {flag: action for action in parser._actions for flag in action.option_strings}
+
+
+@pytest.mark.parametrize("command", OFFERED)
+def test_a_command_has_the_flags_of_its_purposes(command: str) -> None:
+    assert not OFFERED[command] - set(flags_of(command))
+
+
+def test_flags_of_loading_mean_the_same_everywhere() -> None:
+    reference = {flag: action for flag, action in flags_of("predict").items() if flag in LOADING}
+    for command in ("video", "live", "evaluate", "demo"):
+        there = flags_of(command)
+        for flag, action in reference.items():
+            assert (there[flag].default, there[flag].help) == (action.default, action.help), (command, flag)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_helps_of_flags_that_have_a_default_tell_it(command: str) -> None:
+    if command == "data":  # its flags are those of its verbs
+        return
+    for flag, action in flags_of(command).items():
+        text = action.help or ""
+        if action.help == argparse.SUPPRESS or flag in ("-h", "--help"):
+            continue
+        told = any(word in text for word in ("(default", "(required", "required)", "default:", "by default"))
+        is_switch = action.const is not None and not action.option_strings[0].startswith("--no-")
+        assert told or is_switch or action.default in (None, False), f"{command} {flag}: {text}"
+        assert "; default" not in text, f"{command} {flag}: {text}"
+
+
+def test_flags_of_loading_are_options_of_load_model() -> None:
+    import inspect
+
+    from multihmr import load_model
+
+    parser = argparse.ArgumentParser()
+    loading_flags(parser)
+    plain = parser.parse_args([])
+    known = inspect.signature(load_model).parameters
+    assert set(load_options(plain)) <= set(known)
+    for name, value in load_options(plain).items():
+        assert value == known[name].default, name
+    assert chosen_load_options(plain) == {}
+    asked = parser.parse_args(["--padding", "thin", "--dtype", "fast", "--threads", "2", "--device", "cpu"])
+    assert chosen_load_options(asked) == {"padding": "thin", "dtype": "fast", "threads": 2}
+
+
+@pytest.mark.parametrize("command", ["predict", "video", "live", "evaluate"])
+def test_flags_of_loading_reach_the_model(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of what is asked for, load_model gets all; here it refuses, so that nothing is predicted."""
+    asked: dict[str, Any] = {}
+
+    def load_model(name: str | None = None, **options: Any) -> None:
+        asked.update(options)
+        raise ValueError("seen")
+
+    monkeypatch.setattr("multihmr.model.load_model", load_model)
+    for name in ("0.png", "1.png"):
+        Image.new("RGB", (64, 48)).save(tmp_path / name)
+    words = {
+        "predict": [str(tmp_path / "0.png"), "--out", str(tmp_path / "out")],
+        "video": [str(tmp_path), "--out", str(tmp_path / "out")],
+        "live": [str(tmp_path), "--no-page", "--seconds", "5"],
+        "evaluate": ["--data", str(tmp_path)],
+    }[command]
+    flags = ["--image-size", "288", "--padding", "thin", "--dtype", "float32", "--threads", "1"]
+    assert cli.run([command, *words, *flags]) == 1
+    assert capsys.readouterr().err.strip().endswith("seen")
+    expected = {"image_size": 288, "padding": "thin", "dtype": "float32", "threads": 1}
+    assert {name: asked[name] for name in expected} == expected
+
+
+def test_the_page_loads_its_models_with_the_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("gradio", reason="the page needs gradio: pip install 'multihmr[demo]'")
+    from multihmr.demo.sessions import Models
+
+    monkeypatch.setattr("multihmr.demo.sessions.load_model", lambda name, **options: (name, options))
+    models = Models(None, image_size=288, device="cpu")
+    assert models.load(models.first) == (models.first, {"image_size": 288, "device": "cpu"})
