@@ -16,7 +16,8 @@ import pytest
 from multihmr.bodies.loading import load_body
 from multihmr.bodies.topology import Topology
 from multihmr.cli.main import COMMANDS, run
-from multihmr.humans import _SHAPES, Humans, project
+from multihmr.humans import Humans, project
+from multihmr.humans.fields import SHAPES
 from multihmr.io.coordinate_frames import FRAMES
 
 ROOT = Path(__file__).parents[1]
@@ -177,7 +178,7 @@ def test_the_table_of_fields_is_that_of_the_class():
     table = {row[0].strip("`"): row[1] for row in rows("fields")}
     assert [name for name in table if name in fields] == sorted(fields, key=list(table).index)
     assert set(fields) <= set(table)
-    for name, trailing in _SHAPES.items():
+    for name, trailing in SHAPES.items():
         form = ", ".join(map(str, ("N", *trailing))) + ("" if trailing else ",")
         assert table[name] == f"({form})", name
 

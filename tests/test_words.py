@@ -81,7 +81,7 @@ NAMES_IN = {
     "networks/glnet": {"see", "around"},
     "networks/multihmr": {"fixed"},
     "networks/base.py": {"places"},
-    "model.py": {"places"},
+    "model/": {"places"},
     "preprocessing/letterbox.py": {"picture", "pixels", "released"},
     "data/": {"see", "cover"},
     "training/validity_masks.py": {"fill"},
@@ -129,9 +129,8 @@ PAST = {
     r"--roll(?![\w-])": "--rotation-prob",
     r"--cover(?![\w-])": "--occlusion-prob",
     r"--twins(?![\w-])": "--paired-crops",
+    r"humans\.to\(\"": "humans.in_frame(",
 }
-if "def in_frame" in (PACKAGE / "humans.py").read_text(encoding="utf-8"):
-    PAST[r"humans\.to\(\""] = "humans.in_frame("
 _PROSE = [(re.compile(rf"\b(?:{pattern})\b", re.IGNORECASE), to) for pattern, to in PROSE.items()]
 _PAST = [(re.compile(pattern), to) for pattern, to in PAST.items()]
 

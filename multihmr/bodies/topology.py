@@ -40,8 +40,8 @@ class KeypointSet:
                 f"{of_indices} and {of_weights} must both be ({len(self.names)}, k), one row a name, "
                 f"got {indices.shape} and {weights.shape}"
             )
-        object.__setattr__(self, of_indices, _frozen(indices, np.int64))
-        object.__setattr__(self, of_weights, _frozen(weights, np.float32))
+        object.__setattr__(self, of_indices, frozen_array(indices, np.int64))
+        object.__setattr__(self, of_weights, frozen_array(weights, np.float32))
 
     def points(self, vertices: np.ndarray, joints: np.ndarray | None = None) -> np.ndarray:
         """(N, V, 3) vertices and (N, J, 3) joints -> (N, M, 3) keypoints, in the same frame.
@@ -89,7 +89,7 @@ class Topology:
             raise ValueError(f"faces must be (F, 3) triangles, got {faces.shape}")
         if len(self.parents) != len(self.joint_names):
             raise ValueError(f"{len(self.joint_names)} joint names but {len(self.parents)} parents")
-        object.__setattr__(self, "faces", _frozen(faces, np.int32))
+        object.__setattr__(self, "faces", frozen_array(faces, np.int32))
         object.__setattr__(self, "pose_joints", tuple(self.pose_joints or range(len(self.joint_names))))
         numbers = 1 + len(self.shape_names) + len(self.expression_names)
         if self.rest_pelvis is not None and np.shape(self.rest_pelvis) != (numbers, 3):
@@ -104,7 +104,7 @@ class Topology:
         return f"Topology({self.name!r}, {len(self.faces)} faces, {len(self.joint_names)} joints)"
 
 
-def _frozen(array: Any, dtype: Any) -> np.ndarray:
+def frozen_array(array: Any, dtype: Any) -> np.ndarray:
     """A read-only array of that dtype; one that someone could still write to is copied."""
     array = np.asarray(array, dtype=dtype)
     if array.flags.writeable:

@@ -9,10 +9,27 @@ from typing import Any
 
 import numpy as np
 
-from ..humans import Humans, rotmat_to_rotvec
+from ..humans import Humans, project, rotmat_to_rotvec
 
 JSON_FORMAT = "multihmr-humans-json-1"
 FRAME = "camera: x right, y down, z forward; pixels: x right, y down, centre of the first (0.5, 0.5)"
+
+
+def humans_to_dicts(humans: Humans) -> list[dict[str, np.ndarray]]:
+    """One dict of arrays per person, with the keys of the first Multi-HMR release; see `Humans.to_dicts`."""
+    columns = {
+        "scores": humans.scores,
+        "loc": project(humans.translation, humans.K),
+        "transl": humans.translation,
+        "transl_pelvis": humans.pelvis,
+        "rotvec": rotmat_to_rotvec(humans.pose),
+        "expression": humans.expression,
+        "shape": humans.shape,
+        "v3d": humans.vertices,
+        "j3d": humans.joints,
+        "j2d": humans.joints_2d,
+    }
+    return [{key: value[i] for key, value in columns.items()} for i in range(len(humans))]
 
 
 def humans_to_json(humans: Humans) -> bytes:

@@ -16,7 +16,7 @@ MOST_TILES = 8  # along the longer side of an image
 def check_options(
     fov: float | None,
     threshold: float | None,
-    max_people: int | None,
+    max_people: int | None = None,
     tiles: int | str = 1,
     batch_size: int = 1,
 ) -> None:

@@ -23,6 +23,7 @@ class NetworkHandle:
 
     network: Network
     runtime: Runtime
+    licence: str
 
     @property
     def family(self) -> str:

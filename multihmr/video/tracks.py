@@ -1,6 +1,6 @@
 """Tracks: `Track`, one identity of a video over time; `collect` makes them of a stream of Humans.
 
-Camera frame, metres, pixels: as in `humans.py`. A track stores no meshes; the body computes them on request.
+Camera frame, metres, pixels: as in `Humans`. A track stores no meshes; the body computes them on request.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ import pytest
 
 import multihmr
 from multihmr.humans import project
+from multihmr.model import passes
 from multihmr.postprocessing.quarter_turns import QuarterTurns
 from multihmr.preprocessing.image import load_image
 
@@ -50,16 +51,16 @@ def test_who_is_found_upright_is_found_in_a_turned_picture(model, monkeypatch, c
     turned = np.ascontiguousarray(np.rot90(PIXELS, count))
     turned_K = None if given is None else turn.intrinsics(torch.from_numpy(given)).numpy()
     nobody = model.predict(np.zeros((8, 8, 3), np.uint8))
-    real = type(model)._predict_once
+    real = passes.predict_whole_images
 
-    def predict_once(self, images, cameras, options):  # as of a network that knows upright people alone
-        found = real(self, images, cameras, options)
+    def predict_once(model, images, cameras, options):  # as of a network that knows upright people alone
+        found = real(model, images, cameras, options)
         return [
             h if i.pixels.shape == PIXELS.shape and (i.pixels == PIXELS).all() else nobody
             for h, i in zip(found, images, strict=True)
         ]
 
-    monkeypatch.setattr(type(model), "_predict_once", predict_once)
+    monkeypatch.setattr(passes, "predict_whole_images", predict_once)
     assert len(model.predict(turned, turned_K)) == 0
     found = model.predict(turned, turned_K, any_rotation=True)
     assert (len(found), found.K_source) == (3, expected.K_source)

@@ -10,6 +10,7 @@ from PIL import Image
 from toys import tiny_glnet_model
 
 import multihmr
+from multihmr.model import passes
 from multihmr.postprocessing.tiling import OVERLAP, merge_tiles, tiles_of
 from multihmr.preprocessing.options import MOST_TILES
 
@@ -179,11 +180,11 @@ def test_more_tiles_make_nobody_worse(model):
 @pytest.mark.slow
 def test_tiles_auto_looks_closer_where_nobody_is_found(model, street, monkeypatch):
     runs = []
-    real = type(model)._predict_once
+    real = passes.predict_whole_images
     monkeypatch.setattr(
-        type(model),
-        "_predict_once",
-        lambda self, images, *a: runs.append(len(images)) or real(self, images, *a),
+        passes,
+        "predict_whole_images",
+        lambda model, images, *a: runs.append(len(images)) or real(model, images, *a),
     )
     auto = model.predict(street, K, tiles="auto")
     expected = model.predict(street, K, tiles=2)

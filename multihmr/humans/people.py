@@ -1,8 +1,4 @@
-"""`Humans`: the people of one image, as predict returns them and as every output format takes them.
-
-Camera frame: x right, y down, z forward (OpenCV), metres. Pixels: (x, y) of the image as given, where the
-centre of the top-left pixel is (0.5, 0.5). numpy only.
-"""
+"""`Humans`: the people of one image, with the methods that measure, convert, save and draw them."""
 
 from __future__ import annotations
 
@@ -16,74 +12,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._deprecated import moved_name
-from .bodies.topology import Topology, _frozen
+from ..bodies.topology import Topology, frozen_array
+from .colors import PALETTE
+from .fields import K_SOURCES, PER_PERSON, SHAPES, checked_arrays, concatenated_arrays, empty_arrays
+from .keypoints import Keypoints, named_keypoints
+from .points import nearest_first, vertex_normals
 
 if TYPE_CHECKING:
     from pandas import DataFrame
     from rerun import RecordingStream
     from trimesh import Scene
 
-    from .bodies.base import Body
-    from .bodies.measurements import Measurements
-    from .fitting.conversion import ConvertedHumans
-    from .io.coordinate_frames import InFrame
-    from .preprocessing.types import ImageLike
-    from .visualization.notebook import Html
-    from .world.ground import Ground
-    from .world.placement import InWorld
-
-K_SOURCES = ("given", "exif", "predicted", "assumed")
-
-# Of person 1, 2, ...: neighbours in the list differ most, in hue and in lightness.
-PALETTE = np.array(
-    [
-        (236, 110, 84),
-        (72, 152, 214),
-        (246, 190, 78),
-        (84, 182, 146),
-        (168, 120, 206),
-        (226, 128, 172),
-        (120, 196, 216),
-        (186, 152, 112),
-        (148, 190, 82),
-        (98, 112, 186),
-        (238, 152, 128),
-        (60, 138, 130),
-    ],
-    np.uint8,
-)
-
-# Trailing shape of every per-person array; a letter is any length, the same wherever it appears.
-_SHAPES: dict[str, tuple[str | int, ...]] = {
-    "scores": (),
-    "vertices": ("V", 3),
-    "joints": ("J", 3),
-    "joints_2d": ("J", 2),
-    "boxes": (4,),
-    "translation": (3,),
-    "pelvis": (3,),
-    "pose": ("R", 3, 3),
-    "shape": ("S",),
-    "expression": ("E",),
-}
-
-
-@dataclass(frozen=True, eq=False)
-class Keypoints:
-    """A named joint set of N people.
-
-    Attributes:
-        names: M names of the points.
-        xy: (N, M, 2) in pixels of the image as given.
-        xyz: (N, M, 3) in metres, camera frame.
-        edges: pairs of points that form the skeleton.
-    """
-
-    names: tuple[str, ...]
-    xy: np.ndarray
-    xyz: np.ndarray
-    edges: tuple[tuple[int, int], ...] = ()
+    from ..bodies.base import Body
+    from ..bodies.measurements import Measurements
+    from ..fitting.conversion import ConvertedHumans
+    from ..io.coordinate_frames import InFrame
+    from ..preprocessing.types import ImageLike
+    from ..visualization.notebook import Html
+    from ..world.ground import Ground
+    from ..world.placement import InWorld
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -146,34 +93,13 @@ class Humans:
     filled: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        named = {"J": self.topology.joint_names, "S": self.topology.shape_names}
-        named["E"] = self.topology.expression_names
-        lengths = {letter: len(names) for letter, names in named.items() if names}
-        for name, trailing in _SHAPES.items():
-            array = _frozen(getattr(self, name), np.float32)
-            count = lengths.setdefault("N", len(array) if array.ndim else -1)
-            _check_shape(name, array, ("N", *trailing), lengths)
-            finite = np.isfinite(array.reshape(count, -1)).all(1) if array.size else np.ones(count, bool)
-            if not finite.all():
-                raise ValueError(
-                    f"{name} of person {int(np.argmin(finite))} contains numbers that are not finite"
-                )
+        for name, array in checked_arrays({**self._arrays(), "K": self.K}, self.topology).items():
             object.__setattr__(self, name, array)
-        for name, dtype in (("track_ids", np.int64), ("filled", np.bool_)):
-            if getattr(self, name) is not None:
-                object.__setattr__(self, name, _frozen(getattr(self, name), dtype))
-                _check_shape(name, getattr(self, name), ("N",), lengths)
-        object.__setattr__(self, "K", _frozen(self.K, np.float32))
-        _check_shape("K", self.K, (3, 3), lengths)
         height, width = self.image_size
         object.__setattr__(self, "image_size", (int(height), int(width)))
         object.__setattr__(self, "unpredicted", tuple(self.unpredicted))
         if self.K_source not in K_SOURCES:
             raise ValueError(f"K_source must be one of {', '.join(K_SOURCES)}; got {self.K_source!r}")
-        if len(self.topology.faces) and self.topology.faces.max() >= lengths["V"]:
-            raise ValueError(
-                f"topology.faces uses vertex {self.topology.faces.max()} but vertices has only {lengths['V']}"
-            )
 
     @classmethod
     def empty(
@@ -209,23 +135,12 @@ class Humans:
             >>> len(Humans.empty(topology=humans.topology, **camera))
             0
         """
-        counts = {
-            "J": len(topology.joint_names),
-            "V": _first(vertex_count, int(topology.faces.max(initial=-1)) + 1),
-            "R": _first(rotation_count, len(topology.pose_joints)),
-            "S": _first(shape_count, len(topology.shape_names)),
-            "E": _first(expression_count, len(topology.expression_names)),
-        }
-        arrays = {
-            name: np.zeros([0, *(n if isinstance(n, int) else counts[n] for n in trailing)], np.float32)
-            for name, trailing in _SHAPES.items()
-        }
         return cls(
-            **arrays,
+            **empty_arrays(topology, vertex_count, rotation_count, shape_count, expression_count),
             K=K,
             K_source=K_source,
             image_size=image_size,
-            body=_first(body, topology.name),
+            body=topology.name if body is None else body,
             topology=topology,
             unpredicted=unpredicted,
         )
@@ -255,16 +170,11 @@ class Humans:
                 raise ValueError(
                     f"Humans.concatenate takes people of one image and body, got {first!r} and {part!r}"
                 )
-        arrays: dict[str, Any] = {
-            name: np.concatenate([getattr(part, name) for part in parts]) for name in _SHAPES
-        }
-        for name in ("track_ids", "filled"):
-            values = [getattr(part, name) for part in parts if len(part) or part is first]
-            missing = [value is None for value in values]
-            if any(missing) and not all(missing):
-                raise ValueError(f"only some of the parts have {name}; give all of them, or none")
-            arrays[name] = None if all(missing) else np.concatenate(values)
-        return dataclasses.replace(first, **arrays)
+        return dataclasses.replace(first, **concatenated_arrays([part._arrays() for part in parts]))
+
+    def _arrays(self) -> dict[str, Any]:
+        """The arrays with one entry per person, by name; None for those that are not there."""
+        return {name: getattr(self, name) for name in (*SHAPES, *PER_PERSON)}
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -278,10 +188,12 @@ class Humans:
         Raises:
             IndexError: there is no such person.
         """
-        rows = np.atleast_1d(np.arange(len(self))[np.zeros(0, int) if _is_empty(index) else index])
-        chosen: dict[str, Any] = {name: getattr(self, name)[rows] for name in _SHAPES}
-        for name in ("track_ids", "filled"):
-            chosen[name] = None if getattr(self, name) is None else getattr(self, name)[rows]
+        if isinstance(index, list) and not index:  # numpy reads it as an index of floats
+            index = np.zeros(0, int)
+        rows = np.atleast_1d(np.arange(len(self))[index])
+        chosen: dict[str, Any] = {
+            name: None if array is None else array[rows] for name, array in self._arrays().items()
+        }
         return dataclasses.replace(self, **chosen)
 
     def __repr__(self) -> str:
@@ -308,7 +220,7 @@ class Humans:
     @cached_property
     def normals(self) -> np.ndarray:
         """(N, V, 3) unit vectors pointing out of the surface; larger triangles count more."""
-        return _frozen(vertex_normals(self.vertices, self.topology.faces), np.float32)
+        return frozen_array(vertex_normals(self.vertices, self.topology.faces), np.float32)
 
     def nearest_first(self) -> Humans:
         """The same people, sorted by `distances`.
@@ -338,12 +250,7 @@ class Humans:
             >>> keypoints.names[0]
             'nose'
         """
-        sets = self.topology.keypoint_sets
-        if name not in sets:
-            known = ", ".join(sorted(sets)) or "none"
-            raise ValueError(f"no keypoint set {name!r} for body {self.topology.name!r}; known: {known}")
-        xyz = sets[name].points(self.vertices, self.joints)
-        return Keypoints(sets[name].names, project(xyz, self.K), xyz, sets[name].edges)
+        return named_keypoints(name, self.topology, self.vertices, self.joints, self.K)
 
     def masks(self, *, occluded: bool = False) -> np.ndarray:
         """(N, H, W) bool: the pixels of the image that show each person's mesh.
@@ -359,7 +266,7 @@ class Humans:
             >>> int(masks.sum(0).max())
             1
         """
-        from .visualization.draw import person_masks
+        from ..visualization.draw import person_masks
 
         return person_masks(self, occluded=occluded)
 
@@ -375,19 +282,9 @@ class Humans:
             >>> [person["transl"].shape for person in humans[:1].to_dicts()]
             [(3,)]
         """
-        columns = {
-            "scores": self.scores,
-            "loc": project(self.translation, self.K),
-            "transl": self.translation,
-            "transl_pelvis": self.pelvis,
-            "rotvec": rotmat_to_rotvec(self.pose),
-            "expression": self.expression,
-            "shape": self.shape,
-            "v3d": self.vertices,
-            "j3d": self.joints,
-            "j2d": self.joints_2d,
-        }
-        return [{key: value[i] for key, value in columns.items()} for i in range(len(self))]
+        from ..io.records import humans_to_dicts
+
+        return humans_to_dicts(self)
 
     def to_pandas(self, keypoints: str | None = "coco17") -> DataFrame:
         """A table with one row per person: number, score, place, box, shape and named keypoints.
@@ -410,7 +307,7 @@ class Humans:
             >>> list(table.columns[:4])
             ['person', 'score', 'distance_m', 'head_x_m']
         """
-        from .io.tables import humans_to_pandas
+        from ..io.tables import humans_to_pandas
 
         return humans_to_pandas(self, keypoints)
 
@@ -437,17 +334,17 @@ class Humans:
             >>> bool(np.allclose(measured.height, 1.75))
             True
         """
-        from .bodies.loading import load_body
-        from .bodies.measurements import measure
+        from ..bodies.loading import load_body
+        from ..bodies.measurements import measure
 
         return measure(load_body(self.body) if body is None else body, self.shape, height=height)
 
     @cached_property
     def height_m(self) -> np.ndarray:
         """(N,) how tall each person is [m]: upright, from the soles to the top of the head, without shoes."""
-        from .world.heights import heights
+        from ..world.heights import heights
 
-        return _frozen(heights(self), np.float32)
+        return frozen_array(heights(self), np.float32)
 
     def with_heights(
         self, known: float | Mapping[int, float] | np.ndarray, *, body: Body | None = None
@@ -470,7 +367,7 @@ class Humans:
             >>> bool(taller.distances[0] / humans.distances[0] > 1) == bool(humans.height_m[0] < 1.85)
             True
         """
-        from .world.heights import with_heights
+        from ..world.heights import with_heights
 
         return with_heights(self, known, body=body)
 
@@ -500,7 +397,7 @@ class Humans:
             >>> ground.known
             True
         """
-        from .world.ground import estimate_ground
+        from ..world.ground import estimate_ground
 
         return estimate_ground(self, camera_pitch=camera_pitch, camera_roll=camera_roll, floor=floor)
 
@@ -539,7 +436,7 @@ class Humans:
             >>> world.camera_to_world[:3, 3].round(2).tolist()  # the camera is 1.5 m over the floor
             [0.0, 1.5, 0.0]
         """
-        from .world.placement import in_world
+        from ..world.placement import in_world
 
         options: dict[str, Any] = {"camera_pitch": camera_pitch, "camera_roll": camera_roll, "floor": floor}
         return in_world(self, frame, ground=ground, known_heights=known_heights, body=body, **options)
@@ -560,11 +457,11 @@ class Humans:
             >>> bool(np.allclose(scene.geometry["person_1"].vertices * [1, -1, -1], humans.vertices[0]))
             True
         """
-        from .io.meshes import humans_to_scene
+        from ..io.meshes import humans_to_scene
 
         if ground is None:
             return humans_to_scene(self)
-        from .world.placement import level_humans
+        from ..world.placement import level_humans
 
         return humans_to_scene(level_humans(self, ground), ground)
 
@@ -597,7 +494,7 @@ class Humans:
             >>> people.errors_mm.shape == (len(humans),)
             True
         """
-        from .fitting.conversion import to_body
+        from ..fitting.conversion import to_body
 
         return to_body(self, body, file=file, source=source)
 
@@ -619,7 +516,7 @@ class Humans:
             >>> bool(np.allclose(there.vertices[..., 1], humans.vertices[..., 2]))  # depth is Blender's y
             True
         """
-        from .io.coordinate_frames import in_frame
+        from ..io.coordinate_frames import in_frame
 
         return in_frame(self, frame)
 
@@ -653,7 +550,7 @@ class Humans:
             >>> points.xy.shape == (len(humans), 17, 2)
             True
         """
-        from .io.records import humans_to_supervision
+        from ..io.records import humans_to_supervision
 
         return humans_to_supervision(self, keypoints, masks=masks)
 
@@ -687,7 +584,7 @@ class Humans:
             >>> recording = humans.to_rerun("street.jpg")
             >>> recording.save("street.rrd")
         """
-        from .visualization.rerun_recording import humans_to_rerun
+        from ..visualization.rerun_recording import humans_to_rerun
 
         return humans_to_rerun(self, image, recording=recording, frame=frame, time=time, keypoints=keypoints)
 
@@ -718,7 +615,7 @@ class Humans:
             >>> humans.save("street.glb").name
             'street.glb'
         """
-        from .io.save import save
+        from ..io.save import save
 
         return save(self, path, rigged=rigged, bones=bones, body=body, rest=rest, ground=ground)
 
@@ -735,7 +632,7 @@ class Humans:
         Examples:
             >>> page = humans.show("street.jpg").save("people.html")
         """
-        from .visualization.notebook import show
+        from ..visualization.notebook import show
 
         return show(self, image)
 
@@ -751,97 +648,6 @@ class Humans:
             >>> picture.shape == (*humans.image_size, 3)
             True
         """
-        from .visualization.draw import draw
+        from ..visualization.draw import draw
 
         return draw(self, image, **options)
-
-
-def nearest_first(translation: np.ndarray) -> np.ndarray:
-    """(N,) order of heads at (N, 3) [m] by their distance from the camera; equal ones keep their order."""
-    return np.argsort(np.linalg.norm(translation, axis=-1), kind="stable")
-
-
-def project(points: np.ndarray, K: np.ndarray) -> np.ndarray:
-    """(..., 3) points in the camera frame [m] -> (..., 2) pixels, by K (3, 3). Depths are at least 1 mm."""
-    rays = points[..., :2] / np.maximum(points[..., 2:], 1e-3)
-    return rays @ K[:2, :2].T + K[:2, 2]
-
-
-def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """(N, V, 3) vertices and (F, 3) triangles -> (N, V, 3) unit normals; 0 where there is no triangle."""
-    corners = faces.reshape(-1).astype(np.min_scalar_type(vertices.shape[1]))  # 16 bits are sorted at once
-    order = np.argsort(corners, kind="stable")
-    corners = corners[order]
-    first = np.flatnonzero(np.concatenate([corners[:1] == corners[:1], corners[1:] != corners[:-1]]))
-    points = corners[first]
-    around = order // 3  # the triangles of the first vertex, then of the next
-    a, b, c = np.ascontiguousarray(faces.T, np.intp)
-    normals = np.zeros((len(vertices), 3, vertices.shape[1]), np.float32)
-    for normal, values in zip(normals, vertices, strict=True):  # one by one: what fits into a cache
-        start = np.ascontiguousarray(values.T)
-        (ux, uy, uz), (vx, vy, vz) = (start.take(end, 1) - start.take(a, 1) for end in (b, c))
-        for axis, turn in enumerate((uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx)):
-            normal[axis, points] = np.add.reduceat(turn.take(around), first)
-    normals /= np.maximum(np.sqrt((normals**2).sum(1, keepdims=True)), 1e-20)
-    return np.ascontiguousarray(normals.transpose(0, 2, 1))
-
-
-def rotmat_to_rotvec(rotmat: np.ndarray) -> np.ndarray:
-    """(..., 3, 3) rotation matrices -> (..., 3) axis times angle [rad, 0 to pi], exact at 0 and at pi."""
-    q = rotmat_to_quaternion(rotmat)
-    sine = np.linalg.norm(q[..., 1:], axis=-1, keepdims=True)
-    angle = 2 * np.arctan2(sine, q[..., :1])
-    scale = np.where(sine < 1e-12, 2.0, angle / np.maximum(sine, 1e-12))
-    return (q[..., 1:] * scale).astype(np.float32)
-
-
-def rotmat_to_quaternion(rotmat: np.ndarray) -> np.ndarray:
-    """(..., 3, 3) rotation matrices -> (..., 4) unit quaternions (w, x, y, z), w >= 0, float64.
-
-    The largest component is computed first, so that nothing small is divided by (Shepperd, "Quaternion from
-    rotation matrix", 1978).
-    """
-    R = np.asarray(rotmat, dtype=np.float64)
-    xx, yy, zz = R[..., 0, 0], R[..., 1, 1], R[..., 2, 2]
-    wx, wy, wz = R[..., 2, 1] - R[..., 1, 2], R[..., 0, 2] - R[..., 2, 0], R[..., 1, 0] - R[..., 0, 1]
-    xy, xz, yz = R[..., 0, 1] + R[..., 1, 0], R[..., 0, 2] + R[..., 2, 0], R[..., 1, 2] + R[..., 2, 1]
-    rows = [  # row i is the quaternion (w, x, y, z) times 4 of its own component i
-        np.stack([1 + xx + yy + zz, wx, wy, wz], -1),
-        np.stack([wx, 1 + xx - yy - zz, xy, xz], -1),
-        np.stack([wy, xy, 1 - xx + yy - zz, yz], -1),
-        np.stack([wz, xz, yz, 1 - xx - yy + zz], -1),
-    ]
-    candidates = np.stack(rows, -2)
-    largest = np.argmax(np.diagonal(candidates, axis1=-2, axis2=-1), -1)
-    q = np.take_along_axis(candidates, largest[..., None, None], -2)[..., 0, :]
-    return q * np.where(q[..., :1] < 0, -1, 1) / np.linalg.norm(q, axis=-1, keepdims=True)
-
-
-def _check_shape(
-    name: str, array: np.ndarray, expected: tuple[str | int, ...], lengths: dict[str, int]
-) -> None:
-    """Letters in `expected` take the length that they had first, kept in `lengths`."""
-    sizes = tuple(
-        lengths.setdefault(e, n) if isinstance(e, str) else e
-        for e, n in zip(expected, array.shape, strict=False)
-    )
-    if array.ndim == len(expected) and array.shape == sizes:
-        return
-    form = "(" + ", ".join(map(str, expected)) + ("," if len(expected) == 1 else "") + ")"
-    if array.ndim == len(expected) and expected[0] == "N" and len(array) != lengths["N"]:
-        raise ValueError(f"{name} has {len(array)} people but scores has {lengths['N']}")
-    known = ", ".join(f"{e}={lengths[e]}" for e in dict.fromkeys(expected) if e in lengths)
-    raise ValueError(f"{name} must be {form}" + (f" with {known}" if known else "") + f", got {array.shape}")
-
-
-def _first(value: Any, default: Any) -> Any:
-    return default if value is None else value
-
-
-def _is_empty(index: Any) -> bool:
-    """An empty list, which numpy would read as an index of floats."""
-    return isinstance(index, list) and not index
-
-
-def __getattr__(name: str) -> Any:
-    return moved_name(__name__, name)

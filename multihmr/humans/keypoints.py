@@ -1,0 +1,50 @@
+"""`Keypoints`: a named joint set of the people of an image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..bodies.topology import Topology
+from .points import project
+
+
+@dataclass(frozen=True, eq=False)
+class Keypoints:
+    """A named joint set of N people.
+
+    Attributes:
+        names: M names of the points.
+        xy: (N, M, 2) in pixels of the image as given.
+        xyz: (N, M, 3) in metres, camera frame.
+        edges: pairs of points that form the skeleton.
+    """
+
+    names: tuple[str, ...]
+    xy: np.ndarray
+    xyz: np.ndarray
+    edges: tuple[tuple[int, int], ...] = ()
+
+
+def named_keypoints(
+    name: str, topology: Topology, vertices: np.ndarray, joints: np.ndarray, K: np.ndarray
+) -> Keypoints:
+    """The keypoint set `name` of a topology, of N people.
+
+    Args:
+        name: one of `topology.keypoint_sets`.
+        topology: of the body.
+        vertices: (N, V, 3) in metres, camera frame.
+        joints: (N, J, 3) in metres, camera frame.
+        K: (3, 3) intrinsics in pixels.
+
+    Raises:
+        ValueError: the body has no such set; the message lists those there are.
+    """
+    sets = topology.keypoint_sets
+    if name not in sets:
+        known = ", ".join(sorted(sets)) or "none"
+        raise ValueError(f"no keypoint set {name!r} for body {topology.name!r}; known: {known}")
+    xyz = sets[name].points(vertices, joints)
+    return Keypoints(sets[name].names, project(xyz, K), xyz, sets[name].edges)

@@ -1,0 +1,102 @@
+"""Further passes over an image at prediction: its mirror image, its tiles, its quarter turns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from ..humans import Humans, nearest_first
+from ..postprocessing import flip_test as flipping
+from ..postprocessing.quarter_turns import QuarterTurns
+from ..postprocessing.tiling import merge_tiles, tiles_of
+from ..postprocessing.to_humans import people_of
+from ..preprocessing.image import LoadedImage
+from ..preprocessing.letterbox import Letterbox
+from ..runtime.network_handle import NetworkHandle
+from .options import Camera, PredictOptions
+from .whole_image import assemble_humans, predict_whole_images
+
+AUTO_TILES = 2  # of tiles="auto", where the whole image shows no people
+
+
+def predict_images(
+    model: NetworkHandle, images: Sequence[LoadedImage], cameras: Sequence[Camera], options: PredictOptions
+) -> list[Humans]:
+    """The people of a batch of images, with all passes that `options` name."""
+    found = predict_with_flip(model, images, cameras, options)
+    for i, (image, camera) in enumerate(zip(images, cameras, strict=True)):
+        none = not len(found[i]) and options.max_people != 0
+        if options.tiles == "auto" and none:
+            found[i] = predict_tiles(model, image, found[i], replace(options, tiles=AUTO_TILES))
+        elif options.tiles != "auto" and options.tiles > 1:
+            found[i] = predict_tiles(model, image, found[i], options)
+        if options.any_rotation and none and not len(found[i]):
+            found[i] = predict_quarter_turns(model, image, camera, found[i], options)
+    return found
+
+
+def predict_with_flip(
+    model: NetworkHandle, images: Sequence[LoadedImage], cameras: Sequence[Camera], options: PredictOptions
+) -> list[Humans]:
+    """`predict_whole_images`; with flip_test the means with what is found in the mirror images."""
+    if not options.flip_test:
+        return predict_whole_images(model, images, cameras, options)
+    threshold = float(model.config.threshold) if options.threshold is None else options.threshold
+    lower = replace(options, threshold=threshold * flipping.LOWER_THRESHOLD, max_people=None)
+    if options.max_people == 0:
+        lower = replace(lower, max_people=0)
+    upright = predict_whole_images(model, images, cameras, lower)
+    flipped = [flipping.mirror_image(image) for image in images]
+    widths = [image.pixels.shape[1] for image in images]
+    flipped_cameras: list[Camera] = [
+        (None if K is None else flipping.mirror_intrinsics(K, width), source)
+        for (K, source), width in zip(cameras, widths, strict=True)
+    ]
+    mirrored = predict_whole_images(model, flipped, flipped_cameras, lower)
+    result = []
+    for image, (K, _), here, there in zip(images, cameras, upright, mirrored, strict=True):
+        people, mean_K = flipping.merge_mirrored(here, there, model.body, threshold)
+        best = people["scores"].argsort(kind="stable")[::-1][: options.max_people]
+        best = best[nearest_first(people["translation"][best])]
+        people = flipping.pick(people, best)
+        result.append(assemble_humans(model, people, image, mean_K if K is None else K, here.K_source))
+    return result
+
+
+def predict_tiles(model: NetworkHandle, image: LoadedImage, whole: Humans, options: PredictOptions) -> Humans:
+    """The people of an image, each once: those of the `whole` and those of its tiles."""
+    assert options.tiles != "auto"
+    tiles = tiles_of(*whole.image_size, options.tiles)
+    K = torch.tensor(whole.K, device="cpu")
+    parts: list[Humans] = []
+    for start in range(0, len(tiles), options.batch_size):
+        some = tiles[start : start + options.batch_size]
+        images = [replace(image, pixels=image.pixels[y0:y1, x0:x1]) for x0, y0, x1, y1 in some]
+        cuts = [Letterbox((1, 1), (-x0, -y0), x1 - x0) for x0, y0, x1, _ in some]
+        cameras: list[Camera] = [(cut.intrinsics(K), "given") for cut in cuts]
+        parts += predict_with_flip(model, images, cameras, options)
+    everyone = Humans.concatenate(
+        [assemble_humans(model, people_of(part), image, K, whole.K_source) for part in (whole, *parts)]
+    )
+    found = everyone[merge_tiles(whole, parts, tiles)]
+    best = found.scores.argsort(kind="stable")[::-1][: options.max_people]
+    return found[best].nearest_first()
+
+
+def predict_quarter_turns(
+    model: NetworkHandle, image: LoadedImage, camera: Camera, upright: Humans, options: PredictOptions
+) -> Humans:
+    """The people of the turn of an image that shows the best-scored ones; `upright` if none does."""
+    height, width = image.pixels.shape[:2]
+    turns = [QuarterTurns.of(count, height, width) for count in (1, 2, 3)]
+    K, source = camera
+    cameras = [(None if K is None else turn.intrinsics(K), source) for turn in turns]
+    found = predict_with_flip(model, [turn.image(image) for turn in turns], cameras, options)
+    best = max(range(len(turns)), key=lambda i: found[i].scores.max(initial=0.0))
+    if not len(found[best]):
+        return upright
+    own_K = turns[best].intrinsics_back(found[best].K) if K is None else K
+    people = turns[best].people_back(found[best])
+    return assemble_humans(model, people, image, own_K, found[best].K_source)

@@ -1,0 +1,87 @@
+"""Prepares networks for prediction: device, precision, window, attention and the runtime."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from ..networks.backbones.attention_kernels import set_attention
+from ..networks.base import Network
+from ..runtime.devices import (
+    CPU_BACKENDS,
+    backbone_dtype,
+    dtype_of_half,
+    fast_dtype,
+    pick_device,
+    set_threads,
+)
+from ..runtime.eager import EagerRuntime, Runtime
+
+
+@dataclass(frozen=True)
+class PreparedNetwork:
+    """A network in evaluation mode on its device, with what a `Model` is made of.
+
+    Attributes:
+        network: with weights.
+        runtime: computes it in prediction.
+        licence: of the weights.
+    """
+
+    network: Network
+    runtime: Runtime
+    licence: str
+
+
+def prepare_network(
+    name: str | os.PathLike[str] | None = None,
+    *,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | str = "auto",
+    smplx: str | os.PathLike[str] | None = None,
+    backend: str = "eager",
+    calibrate: str | os.PathLike[str] | None = None,
+    attention: str = "torch",
+    image_size: int | None = None,
+    padding: Literal["whole", "thin"] = "whole",
+    threads: int | None = None,
+    half: torch.dtype | bool | None = None,
+) -> PreparedNetwork:
+    """The network of a name or file, ready to predict; arguments and errors are those of `load_model`."""
+    from ..hub.loading import load_network
+    from ..networks.resize_embeddings import at_image_size, check_image_size
+    from ..runtime.backends import check_backend, make_runtime, set_padding
+    from ..storage.paths import cache_folder
+
+    if attention != "torch" and backend in CPU_BACKENDS:
+        raise ValueError(f"backend {backend!r} has its own attention; leave out attention={attention!r}")
+    if attention != "torch" and padding != "whole":
+        raise ValueError(f"padding={padding!r} is computed by torch's attention; leave out {attention!r}")
+    set_threads(threads)
+    target = pick_device("cpu" if device is None and backend in CPU_BACKENDS else device)
+    if half is not None:
+        dtype = dtype_of_half(half, target)
+    precision = backbone_dtype(dtype, target)
+    if backend != "eager":
+        check_backend(backend, device=target.type, calibrate=calibrate)
+    if isinstance(name, str) and name.startswith("hf:"):
+        from ..hub.huggingface import fetch_checkpoint
+
+        name = fetch_checkpoint(name.removeprefix("hf:"), smplx=smplx)
+    network, licence = load_network(name, smplx=smplx)
+    if image_size is not None and image_size != network.config.image_size:
+        check_image_size(network, image_size)
+        network = at_image_size(network, image_size)
+    if dtype == "fast":
+        precision = fast_dtype(network.backbone, target, backend)
+    network.backbone.half_dtype = precision
+    set_padding(network, padding)
+    network.to(target).eval()
+    set_attention(network.backbone, attention, device=target, dtype=precision or torch.float32)
+    runtime: Runtime = EagerRuntime(network)
+    if backend != "eager":
+        runtime = make_runtime(network, backend, folder=cache_folder() / "graphs", calibrate=calibrate)
+    return PreparedNetwork(network, runtime, licence)
