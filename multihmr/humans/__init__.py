@@ -16,6 +16,7 @@ from __future__ import annotations
 from typing import Any
 
 from .._deprecated import moved_name
+from ..bodies.topology import Topology
 from .colors import PALETTE
 from .fields import K_SOURCES
 from .keypoints import Keypoints
@@ -28,6 +29,7 @@ __all__ = [
     "PALETTE",
     "Humans",
     "Keypoints",
+    "Topology",
     "nearest_first",
     "project",
     "rotmat_to_quaternion",
