@@ -114,6 +114,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     tiles_flag(parser)
     flip_test_flag(parser)
+    parser.add_argument(
+        "--any-rotation",
+        action="store_true",
+        help="also predict each image turned by 90, 180 and 270 degrees and take the best of the four, for "
+        "images that lie on their side; four times the time (default: off)",
+    )
     world_flags(parser)
     parser.add_argument(
         "--known-heights",
@@ -274,8 +280,10 @@ class _Run:
                 return text
             return f"{text}, as {humans.body} within {', '.join(f'{e:.1f}' for e in errors)} mm"
         tiles = "" if self.args.tiles != 1 else "--tiles 2 or auto for small people, "
+        turned = "" if self.args.any_rotation else "--any-rotation if the picture lies on its side, "
         return (
-            f"{people_text(0)}; try {tiles}--threshold 0.15 for uncertain ones, or --fov for an unusual lens"
+            f"{people_text(0)}; try {tiles}{turned}--threshold 0.15 for uncertain ones, or --fov for an "
+            "unusual lens"
         )
 
     def _print(self, text: str) -> None:

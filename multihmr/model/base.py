@@ -228,9 +228,9 @@ class Model(NetworkHandle):
             tiles: 2 predicts the image again in parts, two along its longer side (3: three, up to 8), for
                 people who are small in it; with 2 the network runs three to five times instead of once.
                 "auto" does so with 2 where no people are found otherwise. Without effect with boxes.
-            any_rotation: where no people are found, predict the image turned by 90, 180 and 270 degrees as
-                well, and take the turn whose people have the best scores: for pictures that lie on their side
-                and people who lie or hang. Without effect with boxes.
+            any_rotation: predict the image turned by 90, 180 and 270 degrees as well, and take the turn
+                whose people have the largest sum of scores: for pictures that lie on their side and people
+                who lie or hang. Four times the time. Without effect with boxes.
             flip_test: predict the mirror image as well, and average both: pose, shape, place and predicted
                 camera. Twice the time; a mirrored image then gets the mirrored people.
             distortion: of the lens whose camera matrix is K: k1, k2, p1, p2, k3 of OpenCV, or

@@ -32,7 +32,7 @@ def predict_images(
             found[i] = predict_tiles(model, image, found[i], replace(options, tiles=AUTO_TILES))
         elif options.tiles != "auto" and options.tiles > 1:
             found[i] = predict_tiles(model, image, found[i], options)
-        if options.any_rotation and none and not len(found[i]):
+        if options.any_rotation:
             found[i] = predict_quarter_turns(model, image, camera, found[i], options)
     return found
 
@@ -88,14 +88,15 @@ def predict_tiles(model: NetworkHandle, image: LoadedImage, whole: Humans, optio
 def predict_quarter_turns(
     model: NetworkHandle, image: LoadedImage, camera: Camera, upright: Humans, options: PredictOptions
 ) -> Humans:
-    """The people of the turn of an image that shows the best-scored ones; `upright` if none does."""
+    """The people of that quarter turn of an image whose scores have the largest sum."""
     height, width = image.pixels.shape[:2]
     turns = [QuarterTurns.of(count, height, width) for count in (1, 2, 3)]
     K, source = camera
     cameras = [(None if K is None else turn.intrinsics(K), source) for turn in turns]
-    found = predict_with_flip(model, [turn.image(image) for turn in turns], cameras, options)
-    best = max(range(len(turns)), key=lambda i: found[i].scores.max(initial=0.0))
-    if not len(found[best]):
+    images = [turn.image(image) for turn in turns]
+    found = predict_images(model, images, cameras, replace(options, any_rotation=False))
+    best = max(range(len(turns)), key=lambda i: found[i].scores.sum())
+    if found[best].scores.sum() <= upright.scores.sum():
         return upright
     own_K = turns[best].intrinsics_back(found[best].K) if K is None else K
     people = turns[best].people_back(found[best])

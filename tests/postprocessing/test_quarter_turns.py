@@ -1,5 +1,6 @@
 """People of turned images, turned back: they are where the upright image has them."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -70,3 +71,37 @@ def test_who_is_found_upright_is_found_in_a_turned_picture(model, monkeypatch, c
     pixels = np.concatenate([expected.joints_2d, np.ones((*expected.joints_2d.shape[:2], 1))], -1)
     np.testing.assert_allclose(found.joints_2d, (pixels @ turn.pixels.T)[..., :2], atol=0.05)
     assert found.image_size == turned.shape[:2]
+
+
+def of_scores(people, *scores):
+    """The first of these people, with other scores."""
+    chosen = people[: len(scores)]
+    return dataclasses.replace(chosen, scores=np.float32(scores))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("scores", "best"),
+    [
+        (((0.5,), (), (0.9, 0.8), (0.4,)), 2),  # who lies is found badly as he lies, and well once turned
+        (((0.9, 0.8), (0.5,), (), ()), 0),
+        (((0.5,), (0.5,), (), ()), 0),  # in doubt as the picture is
+        (((0.6, 0.5), (0.7,), (), ()), 0),  # more people count, not the best one alone
+    ],
+)
+def test_the_turn_with_the_largest_sum_of_scores_is_taken(model, monkeypatch, scores, best):
+    expected = model.predict(PIXELS, K)
+    real, calls = passes.predict_whole_images, []
+
+    def predict_once(model, images, cameras, options):
+        found = []
+        for people in real(model, images, cameras, options):
+            likely = expected if len(people) < 2 else people
+            found.append(of_scores(likely, *scores[len(calls)]))
+            calls.append(len(found))
+        return found
+
+    monkeypatch.setattr(passes, "predict_whole_images", predict_once)
+    found = model.predict(PIXELS, K, any_rotation=True)
+    assert len(calls) == 4
+    np.testing.assert_allclose(found.scores, scores[best])
