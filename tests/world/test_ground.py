@@ -67,6 +67,39 @@ def test_gravity_and_floor_of_people_who_stand(body: Anny, pitch: float, roll: f
 
 
 @pytest.mark.slow
+def test_the_usual_height_of_cameras_corrects_people_who_lean(
+    body: Anny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Leaning forwards by 10 degrees looks like a lower camera; the floor stays where the feet are."""
+    upright = standing(body, pitch=5, roll=0, height=1.5)[[2]]
+    lean = np.radians(10)
+    turn = np.array([[1, 0, 0], [0, np.cos(lean), np.sin(lean)], [0, -np.sin(lean), np.cos(lean)]])
+    pose = upright.pose.copy()
+    pose[:, 0] = turn @ pose[:, 0]
+    leaning = dataclasses.replace(
+        upright, pose=pose, **{n: (getattr(upright, n) - upright.pelvis) @ turn.T + upright.pelvis
+                               for n in ("vertices", "joints", "translation", "pelvis")}
+    )  # fmt: skip
+    ground = leaning.ground()
+    monkeypatch.setattr("multihmr.world.ground.CAMERA_HEIGHT_STD", 100.0)
+    alone = leaning.ground()
+    errors = [abs(float(g.camera_pitch or 0) - 5) for g in (alone, ground)]
+    assert errors[1] < errors[0] - 1
+    monkeypatch.undo()
+    over = ground.heights(leaning.vertices[0]).min()
+    assert abs(over) < 0.02
+    given = upright.ground(camera_pitch=5, camera_roll=0)
+    assert given.camera_height == pytest.approx(1.5, abs=0.01)  # the usual height moves no floor
+
+
+@pytest.mark.slow
+def test_a_camera_high_above_is_not_pulled_down(body: Anny) -> None:
+    ground = standing(body, pitch=55, roll=0, height=9.0).ground()
+    assert ground.camera_pitch == pytest.approx(55, abs=2)
+    assert ground.camera_height == pytest.approx(9.0, abs=0.3)
+
+
+@pytest.mark.slow
 def test_one_who_jumps_or_lies_is_outvoted(body: Anny) -> None:
     humans = standing(body, pitch=12, roll=0, height=1.6)
     up = up_of(0, np.radians(12)).astype(np.float32)
