@@ -30,7 +30,7 @@ from multihmr.hub.releases import DEFAULT, RELEASES
 ROOT = Path(__file__).resolve().parents[1]
 DOCS, IMAGES = ROOT / "docs", ROOT / "examples/images"
 NOTED = DOCS / "figures.json"
-QUALITY = 88
+JPEG = {"quality": 85, "optimize": True, "progressive": True}
 CHROMIUM_FLAGS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 COLUMNS, CELL = 6, 220  # of the sheet of photographs, pixels
 # Licences that allow changed copies to be shared under another one
@@ -48,7 +48,7 @@ def astronaut(args: argparse.Namespace) -> None:
     """The README's picture: the portrait with its overlay, side and top view."""
     image = IMAGES / "astronaut.jpg"
     picture = load_model(device="cpu").predict(image).draw(image)
-    Image.fromarray(picture).save(DOCS / "astronaut.jpg", quality=QUALITY)
+    Image.fromarray(picture).save(DOCS / "astronaut.jpg", **JPEG)
     note("astronaut.jpg")
 
 
@@ -71,7 +71,7 @@ def demo(args: argparse.Namespace) -> None:
         page.wait_for_selector("#view canvas[data-shown$='.glb']")
         page.wait_for_function("document.querySelector('#overlay img')?.naturalWidth > 0")
         page.wait_for_timeout(3000)  # the views from the side and from above are loaded by then
-        page.screenshot(path=str(DOCS / "demo.jpg"), type="jpeg", quality=QUALITY, full_page=True)
+        page.screenshot(path=str(DOCS / "demo.jpg"), type="jpeg", quality=JPEG["quality"], full_page=True)
         browser.close()
     note("demo.jpg")
 
@@ -86,7 +86,7 @@ def blender(args: argparse.Namespace) -> None:
         glb = next(Path(folder).glob("*.glb"))
         subprocess.run([args.blender_python, str(script), str(glb), str(picture)], check=True)
         with Image.open(picture) as image:
-            image.convert("RGB").save(DOCS / "walk_in_blender.jpg", quality=QUALITY)
+            image.convert("RGB").save(DOCS / "walk_in_blender.jpg", **JPEG)
     note("walk_in_blender.jpg")
 
 
@@ -110,7 +110,7 @@ def photographs(args: argparse.Namespace) -> None:
         source = sources[name]
         who = source["author"] or "author named at"
         lines.append(f"{number + 1}. {who} {source['page']} ({source['licence']})")
-    sheet.save(DOCS / "photographs.jpg", quality=82)
+    sheet.save(DOCS / "photographs.jpg", **JPEG)
     (DOCS / "photographs.md").write_text(
         PAGE.format(count=len(chosen), lines="\n".join(lines)), encoding="utf-8"
     )

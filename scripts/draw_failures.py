@@ -51,7 +51,7 @@ def main() -> None:
         fresh = [entry for entry in ranked if entry[0].name not in shown][: args.each]
         shown |= {sample.name for sample, _, _ in fresh}
         panels += [panel(sample, humans, found[kind][1]) for sample, humans, found in fresh]
-    sheet(panels, columns=4).save(args.out, quality=88)
+    sheet(panels, columns=4).save(args.out, quality=85, optimize=True, progressive=True)
     if args.out.resolve() == DOCS / "failures.jpg":
         note(args.out.name)
     print(f"{len(panels)} pictures in {args.out}")

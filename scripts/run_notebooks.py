@@ -25,7 +25,7 @@ from multihmr.hub.releases import DEFAULT, RELEASES
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "examples/notebooks"
-WIDEST, QUALITY, LARGEST = 900, 82, 400_000  # pixels, of JPEG, bytes of a notebook
+WIDEST, QUALITY, LARGEST = 800, 78, 300_000  # pixels, of JPEG, bytes of a notebook
 QUIET = {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", "PYTHONWARNINGS": "ignore"}
 
 
@@ -82,7 +82,10 @@ def _shrink(data: dict) -> None:
         size = (WIDEST, round(picture.height * WIDEST / picture.width))
         picture = picture.resize(size, Image.Resampling.LANCZOS)
     made = {}
-    for kind, options in {"jpeg": {"quality": QUALITY}, "png": {"optimize": True}}.items():
+    for kind, options in {
+        "jpeg": {"quality": QUALITY, "optimize": True, "progressive": True},
+        "png": {"optimize": True},
+    }.items():
         file = io.BytesIO()
         picture.save(file, kind, **options)
         made[kind] = file.getvalue()
