@@ -14,7 +14,16 @@ from tqdm import tqdm
 
 from ..preprocessing.sources import shorten
 from .arguments import draw_flags, draw_options, intrinsics
-from .main import EXPECTED, clean, fail, format_error, people_text, plural, progress_bar
+from .main import (
+    EXPECTED,
+    check_format_packages,
+    clean,
+    fail,
+    format_error,
+    people_text,
+    plural,
+    progress_bar,
+)
 from .predict import FORMATS, find_images, output_names
 
 if TYPE_CHECKING:
@@ -87,6 +96,7 @@ def run(args: argparse.Namespace) -> int:
 
     check_options(args.fov, None, None)
     draw_options(args)
+    check_format_packages(args.format)
     found = read_keypoints(args.keypoints, least=args.least)
     found_images, bad = find_images(args.pictures)
     images = [path for path in found_images if isinstance(path, Path)]

@@ -162,6 +162,19 @@ def open_rerun(args: argparse.Namespace) -> Any:
     return Viewer() if args.rerun_viewer else None
 
 
+def check_format_packages(formats: Iterable[str]) -> None:
+    """ImportError, with what to install, if the package that writes one of these formats is missing."""
+    for form in formats:
+        if form.startswith("usd"):
+            from ..io.meshes import check_usd
+
+            check_usd(f".{form}")
+        elif form == "rrd":
+            from ..visualization.rerun_recording import rerun_module
+
+            rerun_module()
+
+
 def people_text(count: int) -> str:
     """ "no people", "1 person", "2 people"."""
     return plural(count, "person", "people") if count else "no people"

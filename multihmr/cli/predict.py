@@ -42,6 +42,7 @@ from .arguments import (
 )
 from .main import (
     EXPECTED,
+    check_format_packages,
     clean,
     fail,
     format_error,
@@ -153,6 +154,7 @@ def run(args: argparse.Namespace) -> int:
         Distortion.of(args.distortion)
     if args.rerun and "rrd" not in args.format:
         args.format = [*args.format, "rrd"]
+    check_format_packages(args.format)
     numbers = [form for form in ("csv", "rrd") if form in args.format]
     if numbers and wants_world(args) and not args.quiet:
         print(f"{', '.join(numbers)}: in the camera frame, also with --world", file=sys.stderr)
@@ -308,6 +310,8 @@ class _Run:
                 self._print("done before with the same model and options; --overwrite predicts it anew")
             return
         new = self.done - self.skipped
+        if not self.done:  # what went wrong follows
+            return
         parts = [f"{plural(new, 'picture')} with {people_text(self.people)}"]
         if self.empty:
             parts.append(f"{self.empty} of them without people")

@@ -42,6 +42,7 @@ from .arguments import (
 )
 from .main import (
     EXPECTED,
+    check_format_packages,
     clean,
     fail,
     format_error,
@@ -152,6 +153,7 @@ def run(args: argparse.Namespace) -> int:
     args.body_out_body = body_out(args)
     if args.rerun and "rrd" not in args.format:
         args.format = [*args.format, "rrd"]
+    check_format_packages(args.format)
     args.viewer = open_rerun(args)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)

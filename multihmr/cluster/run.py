@@ -15,7 +15,6 @@ import os
 import socket
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import filelock
@@ -29,6 +28,7 @@ from ..runtime.backends import check_backend
 from ..runtime.devices import CPU_BACKENDS
 from ..storage.fingerprint import fingerprint
 from .datasource import Inputs, PictureSource, find_inputs
+from .settings import Settings
 from .worker import Pool, RetryTracker, Worker
 from .writer import Report, ResultWriter
 
@@ -45,33 +45,6 @@ _RAY_ENVIRONMENT = {
     "RAY_worker_niceness": "0",  # workers are as nice as this process, not 15 more
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # no warnings about what Ray Data does with every actor
 }
-
-
-def _setting(default: Any, text: str) -> Any:
-    return field(default=default, metadata={"help": text})
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Settings of a run. Only fov, threshold, max_people and tiles change the result."""
-
-    fov: float | None = _setting(None, "field of view over the longer side, in degrees")
-    threshold: float | None = _setting(None, "minimum score of a person, 0 to 1")
-    max_people: int | None = _setting(None, "keep the N best per picture")
-    tiles: int = _setting(1, "tiles per side for small people; 1 is the whole picture alone")
-    column: str | None = _setting(None, "column of tables that has the bytes of pictures")
-    address: str | None = _setting(None, "address of a Ray cluster, HOST:6379; by default this machine")
-    workers: int | None = _setting(None, "number of model copies; by default one per GPU, else all CPUs")
-    threads: int | None = _setting(None, "CPU threads per worker; by default 1, or beside a GPU its share")
-    backend: str = _setting("eager", "runtime of the backbone in every worker, as for load_model")
-    batch_size: int = _setting(8, "pictures per forward pass")
-    save_every: float = _setting(60.0, "seconds between written parts, which a kill loses at most")
-
-    @property
-    def of_predict(self) -> dict[str, Any]:
-        """The options that change the result, by their names in Model.predict."""
-        names = ("fov", "threshold", "max_people", "tiles")
-        return {name: getattr(self, name) for name in names}
 
 
 def predict_dataset(

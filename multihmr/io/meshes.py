@@ -147,15 +147,22 @@ def humans_to_mesh(humans: Humans, ground: Ground | None = None, *, suffix: str)
     return content.encode() if isinstance(content, str) else bytes(content)
 
 
+def check_usd(suffix: str = ".usd") -> None:
+    """ImportError if usd-core is missing, with what to install."""
+    try:
+        import pxr  # noqa: F401
+    except ImportError as error:
+        raise ImportError(f"{suffix} files need usd-core: pip install 'multihmr[usd]'") from error
+
+
 def humans_to_usd(humans: Humans, ground: Ground | None = None, *, suffix: str = ".usdc") -> bytes:
     """One mesh a person and a camera that shows them as the image does, in metres.
 
     .usda is text, .usdc and .usd are binary, .usdz is what Apple's phones open. ImportError without usd-core.
     """
-    try:
-        from pxr import Usd, UsdGeom, UsdUtils
-    except ImportError as error:
-        raise ImportError(f"{suffix} files need usd-core: pip install 'multihmr[usd]'") from error
+    check_usd(suffix)
+    from pxr import Usd, UsdGeom, UsdUtils
+
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"people{'.usdc' if suffix == '.usdz' else suffix}"
         stage = Usd.Stage.CreateNew(str(path))

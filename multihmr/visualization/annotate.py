@@ -17,6 +17,9 @@ _NEAR = 0.05  # [m]; edges nearer to the camera are not drawn
 _BEHIND = 0.02  # [m] by which a vertex may lie behind what its pixel shows and still count as visible
 
 
+Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels
+
+
 def annotate(
     picture: np.ndarray,
     humans: Humans,
@@ -42,6 +45,7 @@ def annotate(
     pen = ImageDraw.Draw(image)
     scale = np.array([image.width / humans.image_size[1], image.height / humans.image_size[0]])
     line = max(1, round(max(image.size) / 500))
+    taken: list[Box] = []
     if keypoints is not None:
         _draw_skeletons(pen, humans, keypoints, scale, line)
     for i in range(len(humans)):
@@ -50,7 +54,7 @@ def annotate(
             corners = (humans.boxes[i].reshape(2, 2) * scale).ravel().tolist()
             pen.rectangle(corners, outline=color, width=2 * line)
         if scores or ids:
-            _draw_label(pen, image.size, _text(humans, i, scores, ids), humans, i, scale)
+            _draw_label(pen, image.size, _text(humans, i, scores, ids), humans, i, scale, taken)
     return np.asarray(image)
 
 
@@ -118,15 +122,40 @@ def _text(humans: Humans, i: int, scores: bool, ids: bool) -> str:
 
 
 def _draw_label(
-    pen: ImageDraw.ImageDraw, size: tuple[int, int], text: str, humans: Humans, i: int, scale: np.ndarray
+    pen: ImageDraw.ImageDraw,
+    size: tuple[int, int],
+    text: str,
+    humans: Humans,
+    i: int,
+    scale: np.ndarray,
+    taken: list[Box],
 ) -> None:
-    """Over the head, within the picture, outlined so that it can be read on anything."""
+    """Over the head, within the picture and beside the labels in `taken`, to which it is added.
+
+    Outlined, so that it can be read on anything.
+    """
     height = max(_LEAST_LABEL, round(size[1] * _LABEL_SHARE))
     font = ImageFont.load_default(height)
     x0, top, x1, _ = (humans.boxes[i].reshape(2, 2) * scale).ravel().tolist()
     head = float(project(humans.translation[i], humans.K)[0] * scale[0])
     middle = min(max(head, x0), x1)
     half = pen.textlength(text, font) / 2 + 2
-    at = (min(max(middle, half), max(half, size[0] - half)), max(top - 2, 1.2 * height))
+    x = min(max(middle, half), max(half, size[0] - half))
+    y = _free_place(x, max(top - 2, 1.2 * height), half, height, size[1], taken)
+    taken.append((x - half, y - height, x + half, y))
     color = tuple(humans.colors[i].tolist())
-    pen.text(at, text, color, font, "mb", stroke_width=max(2, height // 8), stroke_fill=_DARK)
+    pen.text((x, y), text, color, font, "mb", stroke_width=max(2, height // 8), stroke_fill=_DARK)
+
+
+def _free_place(x: float, y: float, half: float, height: int, limit: int, taken: list[Box]) -> float:
+    """The y nearest to `y` at which a label of that size overlaps no other; `y` if there is none."""
+    steps = [sign * step * height for step in range(limit // height + 1) for sign in (-1, 1)]
+    for place in (y + step for step in steps):
+        box = (x - half, place - height, x + half, place)
+        if height <= place <= limit and not any(_overlap(box, other) for other in taken):
+            return place
+    return y
+
+
+def _overlap(a: Box, b: Box) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]

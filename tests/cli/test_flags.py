@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -114,3 +116,32 @@ def test_the_page_loads_its_models_with_the_options(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("multihmr.demo.sessions.load_model", lambda name, **options: (name, options))
     models = Models(None, image_size=288, device="cpu")
     assert models.load(models.first) == (models.first, {"image_size": 288, "device": "cpu"})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_needs_no_extra(command: str) -> None:
+    """As after `pip install .`: the packages of the extras are hidden."""
+    extras = (
+        "ray pyarrow gradio av pandas openvino onnxruntime onnx pxr rerun warp tensorboard timm smplx scipy"
+    )
+    hide = f"import sys\nfor name in {extras.split()!r}:\n    sys.modules[name] = None\n"
+    code = f"{hide}from multihmr.cli.main import run\nrun([{command!r}, '--help'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-500:]
+    assert done.stdout.startswith(f"usage: -c {command}") or "usage: multihmr" in done.stdout
+
+
+@pytest.mark.parametrize("command", ["predict", "fit"])
+def test_the_package_of_a_format_is_checked_before_work_starts(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "pxr", None)
+    Image.new("RGB", (64, 48)).save(tmp_path / "a.png")
+    (tmp_path / "points.json").write_text("[]", encoding="utf-8")
+    words = [str(tmp_path / "points.json")] if command == "fit" else []
+    words += [str(tmp_path / "a.png"), "--out", str(tmp_path / "out"), "--format", "glb,usdz"]
+    assert cli.run([command, *words]) == 1
+    error = "multihmr: .usdz files need usd-core: pip install 'multihmr[usd]'"
+    assert capsys.readouterr().err.strip() == error
+    assert not (tmp_path / "out").exists()

@@ -243,3 +243,17 @@ def test_a_wireframe_shows_edges_and_hides_what_is_behind(make_humans):
 def test_an_unknown_keypoint_set_is_named(make_humans):
     with pytest.raises(ValueError, match=r"no keypoint set 'h36m17' for body 'ball'; known: "):
         draw(make_humans((0, 0, 2)), GREY, side_views=False, keypoints="h36m17")
+
+
+def test_labels_of_people_who_stand_close_do_not_overlap() -> None:
+    from multihmr.visualization.annotate import _free_place, _overlap
+
+    taken: list[tuple[float, float, float, float]] = []
+    for x, y in [(50, 40), (55, 40), (60, 42), (52, 38), (50, 12), (48, 100)]:
+        place = _free_place(x, y, 20, 12, 100, taken)
+        assert 12 <= place <= 100
+        box = (x - 20, place - 12, x + 20, place)
+        assert not any(_overlap(box, other) for other in taken)
+        taken.append(box)
+    assert taken[0][3] == 40  # alone it is where it belongs
+    assert _free_place(50, 40, 100, 12, 30, [(0, 0, 200, 200)]) == 40  # no room: where it belongs
