@@ -343,7 +343,8 @@ def rerun_flags(parser: argparse.ArgumentParser, file: str) -> None:
 def prediction_options(args: argparse.Namespace) -> dict[str, Any]:
     """The flags that `Model.predict_batch` and `predict_video` take."""
     options = {name: getattr(args, name) for name in ("K", "fov", "threshold", "tiles")}
-    return options | {name: True for name in ("flip_test", "any_rotation") if getattr(args, name, False)}
+    options |= {name: True for name in ("flip_test", "any_rotation") if getattr(args, name, False)}
+    return options | ({"closeups": False} if getattr(args, "no_closeups", False) else {})
 
 
 def formats(known: Collection[str]) -> Callable[[str], list[str]]:

@@ -116,6 +116,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     tiles_flag(parser)
     flip_test_flag(parser)
     parser.add_argument(
+        "--no-closeups",
+        action="store_true",
+        help="do not predict images without people once more with a margin around them, for people too near "
+        "to fit in (default: do, with models that are trained for it; twice the time where nobody is)",
+    )
+    parser.add_argument(
         "--any-rotation",
         action="store_true",
         help="also predict each image turned by 90, 180 and 270 degrees and take the best of the four, for "

@@ -208,6 +208,7 @@ class Model(NetworkHandle):
         tiles: int | Literal["auto"] = 1,
         any_rotation: bool = False,
         flip_test: bool = False,
+        closeups: bool = True,
         distortion: DistortionLike | None = None,
         channels: ChannelOrder = "rgb",
     ) -> Humans:
@@ -233,6 +234,9 @@ class Model(NetworkHandle):
                 who lie or hang. Four times the time. Without effect with boxes.
             flip_test: predict the mirror image as well, and average both: pose, shape, place and predicted
                 camera. Twice the time; a mirrored image then gets the mirrored people.
+            closeups: with models that are trained for it, as the bundled one is, predict an image without
+                people once more with a margin around it, for people who are too near to fit into it.
+                Images without people take twice the time. Without effect with boxes.
             distortion: of the lens whose camera matrix is K: k1, k2, p1, p2, k3 of OpenCV, or
                 `preprocessing.distortion.Distortion.of_fisheye`. The network gets an undistorted image;
                 `joints_2d` and `boxes` are in pixels of the original.
@@ -263,6 +267,7 @@ class Model(NetworkHandle):
             tiles=tiles,
             any_rotation=any_rotation,
             flip_test=flip_test,
+            closeups=closeups,
             distortion=distortion,
             channels=channels,
         )[0]
@@ -280,6 +285,7 @@ class Model(NetworkHandle):
         batch_size: int = 8,
         any_rotation: bool = False,
         flip_test: bool = False,
+        closeups: bool = True,
         distortion: DistortionLike | None = None,
         channels: ChannelOrder = "rgb",
     ) -> list[Humans]:
@@ -295,6 +301,7 @@ class Model(NetworkHandle):
             tiles: as in `predict`, for all images.
             any_rotation: as in `predict`, for all images.
             flip_test: as in `predict`, for all images.
+            closeups: as in `predict`, for all images.
             distortion: as in `predict`, for all images.
             channels: as in `predict`, for all images.
             batch_size: images that go through the network at once.
@@ -312,7 +319,7 @@ class Model(NetworkHandle):
             [3, 0]
         """
         check_options(fov, threshold)
-        options = PredictOptions(threshold, max_people, tiles, batch_size, any_rotation, flip_test)
+        options = PredictOptions(threshold, max_people, tiles, batch_size, any_rotation, flip_test, closeups)
         images = several_images(images)
         Ks, boxes = one_each("Ks", Ks, images), one_each("boxes", boxes, images)
         given = None if boxes is None else [table for table in boxes if table is not None]

@@ -26,7 +26,8 @@ class PredictOptions:
     batch_size: int
     any_rotation: bool = False
     flip_test: bool = False
+    closeups: bool = True
 
     def __post_init__(self) -> None:
         check_options(None, self.threshold, self.max_people, self.tiles, self.batch_size)
-        check_switches(any_rotation=self.any_rotation, flip_test=self.flip_test)
+        check_switches(any_rotation=self.any_rotation, flip_test=self.flip_test, closeups=self.closeups)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
 
 from ..humans import Humans, nearest_first
@@ -26,6 +27,11 @@ def predict_images(
 ) -> list[Humans]:
     """The people of a batch of images, with all passes that `options` name."""
     found = predict_with_flip(model, images, cameras, options)
+    empty = [i for i, people in enumerate(found) if not len(people)]
+    if empty and options.closeups and options.max_people != 0 and closeup_margin(model):
+        near = predict_closeups(model, [images[i] for i in empty], [found[i] for i in empty], options)
+        for i, people in zip(empty, near, strict=True):
+            found[i] = people
     for i, (image, camera) in enumerate(zip(images, cameras, strict=True)):
         none = not len(found[i]) and options.max_people != 0
         if options.tiles == "auto" and none:
@@ -83,6 +89,39 @@ def predict_tiles(model: NetworkHandle, image: LoadedImage, whole: Humans, optio
     found = everyone[merge_tiles(whole, parts, tiles)]
     best = found.scores.argsort(kind="stable")[::-1][: options.max_people]
     return found[best].nearest_first()
+
+
+def closeup_margin(model: NetworkHandle) -> float:
+    """Width of the margin of `predict_closeups`, in sides of the image; 0 for networks without."""
+    return float(getattr(model.config, "closeup_margin", 0.0))
+
+
+def predict_closeups(
+    model: NetworkHandle, images: Sequence[LoadedImage], whole: Sequence[Humans], options: PredictOptions
+) -> list[Humans]:
+    """The people too near to fit into each image, which is predicted with a margin around it.
+
+    Heads that fill an image are larger than those that detectors learn from; with a margin they are smaller.
+    `whole`: what was found without a margin, nobody. People who fit into the image stay as they were found:
+    smaller they are found less reliably.
+    """
+    padded, cameras = [], []
+    for image, before in zip(images, whole, strict=True):
+        height, width = image.pixels.shape[:2]
+        x, y = (round(side * closeup_margin(model)) for side in (width, height))
+        pixels = np.pad(image.pixels, ((y, y), (x, x), (0, 0)), mode="edge")
+        K = torch.tensor(before.K, device="cpu")
+        K[:2, 2] += torch.tensor([x, y], device="cpu")
+        padded.append(replace(image, pixels=pixels))
+        cameras.append((K, before.K_source))
+    result = []
+    everyone = predict_with_flip(model, padded, cameras, options)
+    for image, before, people in zip(images, whole, everyone, strict=True):
+        height, width = image.pixels.shape[:2]
+        near = people[((people.boxes[:, 2:] - people.boxes[:, :2]) > (width, height)).any(1)]
+        K = torch.tensor(before.K, device="cpu")
+        result.append(assemble_humans(model, people_of(near), image, K, before.K_source))
+    return result
 
 
 def predict_quarter_turns(

@@ -142,6 +142,7 @@ class TopDownModel(Model):
             tiles=1 if max_people == 0 else options.tiles,
             any_rotation=options.any_rotation,
             flip_test=options.flip_test,
+            closeups=options.closeups,
             batch_size=options.batch_size,
         )
 

@@ -63,6 +63,9 @@ class MultiHMRConfig:
     # neighbouring cells; after regression their positions can.
     nms_3d_distance: tuple[float, float] | None = None
     threshold: float = 0.3  # score above which a cell is a person, when the caller does not say
+    # Margin, in sides of the image, with which an image where no people are found is predicted once more, for
+    # people who are too near to fit into it; 0 for no second pass.
+    closeup_margin: float = 0.0
     # Compute as the SMPL-X checkpoints of 2024 do, where weights cannot make up for the difference: rays with
     # rows and columns swapped, self-attention before cross-attention, no norm at the end, the focal length in
     # the exponent of the depth, no camera of the network's own (60 degrees), their own resizing of pictures.
