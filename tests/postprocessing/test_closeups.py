@@ -11,7 +11,6 @@ import multihmr
 from multihmr.model import passes
 from multihmr.model.whole_image import assemble_humans
 from multihmr.postprocessing.to_humans import people_of
-from multihmr.preprocessing.image import load_image
 
 ASTRONAUT = Path(__file__).parents[2] / "examples/images/astronaut.jpg"
 K = np.float32([[300, 0, 120], [0, 300, 75], [0, 0, 1]])
