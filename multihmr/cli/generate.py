@@ -7,6 +7,7 @@ import itertools
 import os
 from pathlib import Path
 
+from .arguments import positive
 from .main import clean, fail, plural
 
 RENAMED_FLAGS = {"--n": "--count"}
@@ -15,18 +16,18 @@ RENAMED_FLAGS = {"--n": "--count"}
 def add_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--out", type=Path, required=True, metavar="DIR", help="output folder for the shards (required)")
-    add("--count", type=int, required=True, metavar="N", help="number of pictures (required)")
+    add("--count", type=positive, required=True, metavar="N", help="number of pictures (required)")
     add(
         "--seed",
         type=int,
         default=0,
         help="random seed; another seed gives other pictures (default: %(default)s)",
     )
-    add("--size", type=int, default=448, help="side of a picture in pixels (default: %(default)s)")
-    add("--per-shard", type=int, default=500, help="pictures per shard (default: %(default)s)")
+    add("--size", type=positive, default=448, help="side of a picture in pixels (default: %(default)s)")
+    add("--per-shard", type=positive, default=500, help="pictures per shard (default: %(default)s)")
     add(
         "--workers",
-        type=int,
+        type=positive,
         default=os.cpu_count() or 1,
         help="number of processes (default: number of cores)",
     )

@@ -131,7 +131,7 @@ def _os_error(error: OSError) -> str:
     if isinstance(error, PermissionError):
         return f"no permission to read or write {name}"
     if isinstance(error, FileNotFoundError):
-        return f"{name} does not exist and cannot be made"
+        return f"{name} does not exist"
     reason = (error.strerror or type(error).__name__).rstrip(".")
     return f"{name}: {reason[:1].lower()}{reason[1:]}"
 
@@ -169,6 +169,10 @@ def check_format_packages(formats: Iterable[str]) -> None:
             from ..io.meshes import check_usd
 
             check_usd(f".{form}")
+        elif form == "fbx":
+            from ..io.fbx import check_fbx
+
+            check_fbx()
         elif form == "rrd":
             from ..visualization.rerun_recording import rerun_module
 

@@ -74,6 +74,7 @@ FORMATS = {
     "csv": ".csv",
     "coco.json": ".coco.json",
     "bvh": ".bvh",
+    "fbx": ".fbx",
     "usd": ".usd",
     "usda": ".usda",
     "usdc": ".usdc",
@@ -255,7 +256,7 @@ class _Run:
         from ..preprocessing.image import load_image
 
         args, content = self.args, file_fingerprint(path)
-        expected = [name + FORMATS[form] for form in args.format if form != "bvh"]
+        expected = [name + FORMATS[form] for form in args.format if form not in ("bvh", "fbx")]
         if not args.overwrite and self.index.is_done(metadata["source"], content, metadata, expected):
             self.done, self.skipped = self.done + 1, self.skipped + 1
             return
@@ -384,7 +385,7 @@ def write_results(
             for number in range(len(humans)):
                 written.append(stem.with_name(f"{stem.name}_{number + 1:03}.bvh"))
                 humans[number].save(written[-1], **placed)
-        else:
+        elif form != "fbx" or len(humans):  # Blender writes no file without people
             humans.save(target, **(placed if target.suffix in (*MESHES, *RIGGED) else {}))
             written.append(target)
     for path in written if metadata else ():

@@ -70,7 +70,7 @@ FORMATS = {
     "glb": "people.glb",
     "bvh": "person_001.bvh ...",
 }
-MORE_FORMATS = {"rrd": "people.rrd"}  # written only where they are asked for
+MORE_FORMATS = {"rrd": "people.rrd", "fbx": "people.fbx"}  # written only where they are asked for
 RENAMED_FLAGS = {"--frames": "--count"}
 LOOKAHEAD = 300  # frames: results are not needed at once, and shapes become more certain
 

@@ -323,7 +323,7 @@ def _licensed(name: str, file: str | None) -> Body:
         raise FileNotFoundError(
             "SMPL is licensed by its authors and cannot be fetched for you: register at "
             f"{SITE}, take its SMPL for Python and give the file: "
-            "humans.to_body('smpl', file='SMPL_NEUTRAL.pkl')"
+            "humans.to_body('smpl', file='SMPL_NEUTRAL.pkl'), or --smpl SMPL_NEUTRAL.pkl on the command line"
         )
     return SMPL(file)
 

@@ -31,6 +31,16 @@ bpy.ops.export_scene.fbx(
 _TIMEOUT_S = 600.0
 
 
+def check_fbx() -> None:
+    """ImportError if bpy is missing, with what converts our .glb without it."""
+    if importlib.util.find_spec("bpy") is None:
+        raise ImportError(
+            ".fbx files need Blender's Python module: pip install 'multihmr[fbx]' (for the Python versions "
+            "that https://pypi.org/project/bpy names); or save a .glb with rigged=True, open it in Blender "
+            "(File > Import > glTF 2.0) and export it as FBX"
+        )
+
+
 def glb_to_fbx(content: bytes, fps: float) -> bytes:
     """The same people as .fbx, with keys on whole frames of a video of that rate.
 
@@ -38,12 +48,7 @@ def glb_to_fbx(content: bytes, fps: float) -> bytes:
         ImportError: bpy is not installed; the message says what converts our .glb without it.
         RuntimeError: Blender could not convert it; the message has its reason.
     """
-    if importlib.util.find_spec("bpy") is None:
-        raise ImportError(
-            ".fbx files need Blender's Python module: pip install 'multihmr[fbx]' (for the Python versions "
-            "that https://pypi.org/project/bpy names); or save a .glb with rigged=True, open it in Blender "
-            "(File > Import > glTF 2.0) and export it as FBX"
-        )
+    check_fbx()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "people.glb").write_bytes(content)

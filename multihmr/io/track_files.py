@@ -17,6 +17,7 @@ TRACK_FORMATS = {
     "mot": "tracks.txt",
     "glb": "people.glb",
     "bvh": "person_001.bvh ...",
+    "fbx": "people.fbx",
 }
 
 
@@ -37,8 +38,8 @@ def write_tracks(
 
     Args:
         body: the one that the tracks were predicted with; None loads it by its name.
-        bones: names of bones in .glb and .bvh, as in `save`.
-        rest: rest pose of .glb and .bvh, as in `save`.
+        bones: names of bones in .glb, .bvh and .fbx, as in `save`.
+        rest: rest pose of .glb, .bvh and .fbx, as in `save`.
         metadata: where the people come from; written into .npz and .glb, which can hold it.
         ground: people of .glb and .bvh stand upright on its floor, if the vertical is known.
     """
@@ -58,9 +59,10 @@ def write_tracks(
             save(track, written[-1], bones=bones, body=body, rest=rest, ground=ground)
     if "mot" in formats:
         written.append(write_text(folder / TRACK_FORMATS["mot"], "".join(mot_lines(tracks))))
-    if "glb" in formats and tracks:
-        written.append(folder / TRACK_FORMATS["glb"])
-        save(list(tracks), written[-1], bones=bones, body=body, rest=rest, ground=ground)
+    for form in ("glb", "fbx"):
+        if form in formats and tracks:
+            written.append(folder / TRACK_FORMATS[form])
+            save(list(tracks), written[-1], bones=bones, body=body, rest=rest, ground=ground)
     for path in written if metadata else ():
         add_metadata(path, metadata or {})
     return written

@@ -67,6 +67,8 @@ def prepare_network(
     precision = backbone_dtype(dtype, target)
     if backend != "eager":
         check_backend(backend, device=target.type, calibrate=calibrate)
+    elif calibrate is not None:
+        raise ValueError("calibrate is for backend 'openvino-int8'; leave it away with 'eager'")
     if isinstance(name, str) and name.startswith("hf:"):
         from ..hub.huggingface import fetch_checkpoint
 

@@ -145,3 +145,26 @@ def test_the_package_of_a_format_is_checked_before_work_starts(
     error = "multihmr: .usdz files need usd-core: pip install 'multihmr[usd]'"
     assert capsys.readouterr().err.strip() == error
     assert not (tmp_path / "out").exists()
+
+
+def test_a_film_without_blender_is_refused_as_fbx_before_work_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, *_: None)
+    Image.new("RGB", (64, 48)).save(tmp_path / "a.png")
+    assert cli.run(["video", str(tmp_path), "--out", str(tmp_path / "out"), "--format", "fbx"]) == 1
+    assert "multihmr[fbx]" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_not_there_is_said_not_to_exist(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    missing = tmp_path / "a.json"
+    assert cli.run(["fit", str(missing), str(tmp_path), "--out", str(tmp_path / "out")]) == 1
+    assert capsys.readouterr().err == f"multihmr: {missing} does not exist\n"
+
+
+def test_calibrate_without_8_bits_is_refused() -> None:
+    from multihmr import load_model
+
+    with pytest.raises(ValueError, match="openvino-int8"):
+        load_model(calibrate="pictures", device="cpu")

@@ -220,7 +220,7 @@ sys.exit(run(["predict", {str(tmp_path / "in")!r}, "--out", {str(tmp_path / "out
 def test_every_format_is_one_that_save_knows(tmp_path, monkeypatch):
     from multihmr.io import save as io_save
 
-    known = {".coco.json", ".bvh", ".rrd", *io_save.FORMATS, "_overlay.jpg", "_overlay.png"}
+    known = {".coco.json", ".bvh", ".fbx", ".rrd", *io_save.FORMATS, "_overlay.jpg", "_overlay.png"}
     assert set(FORMATS.values()) <= known
 
 
