@@ -16,6 +16,13 @@ if TYPE_CHECKING:
     from ..model import Model
 
 
+def file_path(text: str) -> Path:
+    """A path; an empty name, which would be the current folder, is refused."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("an empty name is no path; it may be an empty shell variable")
+    return Path(text)
+
+
 def model_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", help="name of a release, path, or hf:owner/repo (default: the bundled model)"

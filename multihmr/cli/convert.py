@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+
+from .arguments import file_path
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("official", type=Path, metavar="OFFICIAL.pt", help="a checkpoint of naver/multi-hmr")
     parser.add_argument(
-        "out", type=Path, metavar="OUT.safetensors", help="the file to write, which load_model reads"
+        "official", type=file_path, metavar="OFFICIAL.pt", help="a checkpoint of naver/multi-hmr"
+    )
+    parser.add_argument(
+        "out", type=file_path, metavar="OUT.safetensors", help="the file to write, which load_model reads"
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from .arguments import file_path
 from .main import clean, fail, people_text, plural
 
 
@@ -17,17 +18,17 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "check", help="list what is missing of a data set, or else draw some of its samples"
     )
     check.add_argument("name", metavar="NAME", help=f"one of {', '.join(sorted(DATASETS))}")
-    check.add_argument("root", type=Path, metavar="ROOT", help="folder with its files")
+    check.add_argument("root", type=file_path, metavar="ROOT", help="folder with its files")
     check.add_argument("--split", help="split (default: the first of the data set)")
     check.add_argument(
         "--count", type=int, default=10, help="number of samples to draw (default: %(default)s)"
     )
-    check.add_argument("--out", type=Path, metavar="DIR", help="output folder (default: NAME-check)")
+    check.add_argument("--out", type=file_path, metavar="DIR", help="output folder (default: NAME-check)")
     check.add_argument(
-        "--cache", type=Path, metavar="DIR", help="folder of the index (default: ROOT/.multihmr)"
+        "--cache", type=file_path, metavar="DIR", help="folder of the index (default: ROOT/.multihmr)"
     )
     check.add_argument(
-        "--bodies", type=Path, metavar="DIR", help="folder with SMPL-X and SMPL files (default: ROOT)"
+        "--bodies", type=file_path, metavar="DIR", help="folder with SMPL-X and SMPL files (default: ROOT)"
     )
 
 

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
-from .arguments import chosen_load_options, flip_test_flag, loading_flags, positive, tiles_flag, words
+from .arguments import (
+    chosen_load_options,
+    file_path,
+    flip_test_flag,
+    loading_flags,
+    positive,
+    tiles_flag,
+    words,
+)
 from .main import EXPECTED, clean, fail, format_error
 
 
@@ -19,10 +26,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         default=SYNTH_TEST,
         help=f"some of {','.join((*BENCHMARKS, SYNTH_TEST))} or folders of shards (default: %(default)s)",
     )
-    parser.add_argument("--root", type=Path, metavar="DIR", help="folder of the data sets, each in DIR/NAME")
+    parser.add_argument(
+        "--root", type=file_path, metavar="DIR", help="folder of the data sets, each in DIR/NAME"
+    )
     parser.add_argument(
         "--assets",
-        type=Path,
+        type=file_path,
         metavar="DIR",
         help="MakeHuman's assets and captured poses that synth-test is rendered from (default: shared/assets "
         "beside the checkout, if it is there)",
@@ -35,7 +44,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--out",
-        type=Path,
+        type=file_path,
         metavar="DIR",
         help="for tables, people and the worst images; an interrupted run resumes there",
     )

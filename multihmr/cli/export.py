@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from .arguments import image_size_flag, model_flag, positive, smplx_flag
+from .arguments import file_path, image_size_flag, model_flag, positive, smplx_flag
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     model_flag(parser)
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help=".onnx, .xml or .pt2")
+    parser.add_argument("--out", type=file_path, required=True, metavar="FILE", help=".onnx, .xml or .pt2")
     parser.add_argument("--format", help="onnx, openvino or torch-export (default: by the ending of FILE)")
     parser.add_argument(
         "--people", type=positive, default=20, metavar="N", help="at most in one image (default: %(default)s)"
@@ -28,7 +27,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--calibrate",
-        type=Path,
+        type=file_path,
         metavar="DIR",
         help="images or shards like those it will predict, for --int8",
     )

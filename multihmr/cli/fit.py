@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from ..preprocessing.sources import shorten
-from .arguments import draw_flags, draw_options, intrinsics
+from .arguments import draw_flags, draw_options, file_path, intrinsics
 from .main import (
     EXPECTED,
     check_format_packages,
@@ -41,13 +41,13 @@ MAX_ERROR = 0.08  # of a person's extent in the picture; who is farther off is n
 def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "keypoints",
-        type=Path,
+        type=file_path,
         metavar="KEYPOINTS",
         help="COCO's .json, OpenPose's, or a folder of OpenPose's",
     )
     parser.add_argument("pictures", nargs="+", metavar="PICTURES", help="pictures, or folders of pictures")
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="folder for the results (required)"
+        "--out", type=file_path, required=True, metavar="DIR", help="folder for the results (required)"
     )
     parser.add_argument(
         "--format",
@@ -219,17 +219,18 @@ def _upright(entry: PictureKeypoints, raster: StoredRaster) -> PictureKeypoints:
 
 
 def _near_enough(people: FittedHumans, entry: PictureKeypoints, share: float) -> Any:
-    """(N,) whose points lie near enough to those given."""
+    """(N,) whose points, those of the face apart, lie near enough to those given."""
     import numpy as np
 
+    errors = np.where(np.isnan(people.errors_px), people.face_errors_px, people.errors_px)
     there = (entry.confidence > 0)[..., None]
     low = np.where(there, entry.xy, np.inf).min(1)
     high = np.where(there, entry.xy, -np.inf).max(1)
-    return np.asarray(people.errors_px) <= share * (high - low).max(-1)
+    return np.asarray(errors <= share * (high - low).max(-1))
 
 
 def sample_of(people: FittedHumans, pixels: Any, name: str) -> Sample:
-    """A training sample: joints of which the points said nothing, and the face, are unknown (NaN)."""
+    """A training sample: joints and facial actions of which the points said nothing are unknown (NaN)."""
     import numpy as np
 
     from ..data.sample import Sample
@@ -239,12 +240,15 @@ def sample_of(people: FittedHumans, pixels: Any, name: str) -> Sample:
     ]
     pose = np.array(people.pose)
     pose[:, unknown] = np.nan
+    expression = np.array(people.expression)
+    expression[:, [name in people.unpredicted for name in people.topology.expression_names]] = np.nan
+    expression[np.isnan(people.face_errors_px)] = np.nan
     return Sample(
         image=pixels,
         K=np.array(people.K),
         pose=pose,
         shape=np.array(people.shape),
-        expression=np.full_like(people.expression, np.nan),
+        expression=expression,
         translation=np.array(people.translation),
         visibility=np.ones(len(people), np.float32),
         name=name,

@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
-from pathlib import Path
 
-from .arguments import positive
+from .arguments import file_path, positive
 from .main import clean, fail, plural
 
 RENAMED_FLAGS = {"--n": "--count"}
@@ -15,7 +14,7 @@ RENAMED_FLAGS = {"--n": "--count"}
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--out", type=Path, required=True, metavar="DIR", help="output folder for the shards (required)")
+    add("--out", type=file_path, required=True, metavar="DIR", help="output folder for the shards (required)")
     add("--count", type=positive, required=True, metavar="N", help="number of pictures (required)")
     add(
         "--seed",
@@ -41,12 +40,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--device", default="cpu", help="cpu, one thread per process, or cuda:0 (default: %(default)s)")
     add(
         "--assets",
-        type=Path,
+        type=file_path,
         metavar="DIR",
         help="MakeHuman clothes, skins, hair and poses (default: shared/assets beside the checkout, if it is "
         "there; what is used is printed)",
     )
-    add("--backgrounds", type=Path, metavar="DIR", help="folder of background pictures")
+    add("--backgrounds", type=file_path, metavar="DIR", help="folder of background pictures")
 
 
 def run(args: argparse.Namespace) -> int:

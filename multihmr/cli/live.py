@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from .arguments import (
     camera_flags,
+    file_path,
     load_chosen,
     loading_flags,
     positive,
@@ -84,7 +85,7 @@ def _output_flags(parser: argparse.ArgumentParser) -> None:
         help="people to send by VMC, to as many ports from PORT on (default: %(default)s)",
     )
     parser.add_argument(
-        "--rerun", type=Path, metavar="FILE", help="write an .rrd, which grows with time (default: none)"
+        "--rerun", type=file_path, metavar="FILE", help="write an .rrd, which grows with time (default: none)"
     )
     parser.add_argument(
         "--rerun-viewer",

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from ..preprocessing import image_files
 from ..preprocessing.sources import STDIN, read_stdin, shorten, stem_of
+from ..storage.paths import portable_name, same_name
 from .arguments import (
     body_out,
     body_out_flags,
@@ -24,6 +25,7 @@ from .arguments import (
     distortion_flag,
     draw_flags,
     draw_options,
+    file_path,
     flip_test_flag,
     formats,
     ground_options,
@@ -93,7 +95,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "files that list such, one a line",
     )
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="folder for the results (required)"
+        "--out", type=file_path, required=True, metavar="DIR", help="folder for the results (required)"
     )
     parser.add_argument(
         "--format",
@@ -278,7 +280,7 @@ class _Run:
         self.index.add(found | {"input_fingerprint": content} | metadata)
         self.done, self.people = self.done + 1, self.people + len(humans)
         self.empty += not len(humans)
-        text = f"{shorten(str(path))}: {self._people(humans)}"
+        text = f"{shorten(str(path))}: {self._people(humans)}{_about_others(image)}"
         self._print(text if ground is None or not len(humans) else f"{text}; {ground_text(ground)}")
 
     def _people(self, humans: Humans) -> str:
@@ -327,6 +329,14 @@ class _Run:
         if new and self.seconds > 0:
             parts.append(f"{new / self.seconds:.1f} a second")
         self._print(f"{', '.join(parts)}; files in {self.args.out}, listed in {self.index.path}")
+
+
+def _about_others(image: Any) -> str:
+    """What is said of a file with several pictures, of which the first was read."""
+    if image.count < 2:
+        return ""
+    film = "" if image.name.lower().endswith((".tif", ".tiff")) else ", multihmr video reads all"
+    return f" (in the first of {image.count} pictures in this file{film})"
 
 
 def world_facts(humans: Humans, ground: Ground, body: Any) -> dict[str, Any]:
@@ -418,8 +428,8 @@ def output_names(
 ) -> dict[Source, str]:
     """A name for each image's files, relative to `out`.
 
-    Its stem, below the subfolders in which it lies in the folder that was named, and numbered where two would
-    meet or an input be overwritten.
+    Its stem, below the subfolders in which it lies in the folder that was named, as every system can have it
+    (`portable_name`), and numbered where two would meet or an input be overwritten.
 
     Args:
         roots: image -> the folder that was named.
@@ -428,7 +438,7 @@ def output_names(
     inputs = {path.resolve() for path in images if isinstance(path, Path)}
     roots, earlier = roots or {}, taken or {}
     names: dict[Source, str] = {}
-    used = {name.lower() for name in earlier.values()}  # some file systems do not tell the two apart
+    used = {same_name(name) for name in earlier.values()}
     for path in images:
         if str(path) in earlier:
             names[path] = earlier[str(path)]
@@ -436,10 +446,13 @@ def output_names(
         stem = path.stem if isinstance(path, Path) else stem_of(path)
         if isinstance(path, Path) and path in roots:
             stem = path.relative_to(roots[path]).with_name(stem).as_posix()
+        stem = portable_name(stem)
         name, number = stem, 1
-        while name.lower() in used or any((out / (name + FORMATS[f])).resolve() in inputs for f in formats):
+        while same_name(name) in used or any(
+            (out / (name + FORMATS[f])).resolve() in inputs for f in formats
+        ):
             number += 1
             name = f"{stem}_{number}"
-        used.add(name.lower())
+        used.add(same_name(name))
         names[path] = name
     return names

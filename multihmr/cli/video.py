@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from ..storage.paths import portable_name, same_name
 from .arguments import (
     batch_size_flag,
     body_out,
@@ -25,6 +26,7 @@ from .arguments import (
     count_flag,
     draw_flags,
     draw_options,
+    file_path,
     flip_test_flag,
     formats,
     ground_options,
@@ -85,7 +87,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--out",
-        type=Path,
+        type=file_path,
         required=True,
         metavar="DIR",
         help="folder for the results; of several videos, one folder each in it (required)",
@@ -196,11 +198,10 @@ def _folder_names(sources: list[str | int | Path]) -> list[str]:
     """A name for the results of each video: its stem, numbered where two would meet."""
     names: list[str] = []
     for source in sources:
-        stem = (
-            f"webcam_{source}" if isinstance(source, int) else Path(str(source).rstrip("/")).stem or "video"
-        )
+        text = f"webcam_{source}" if isinstance(source, int) else Path(str(source).rstrip("/")).stem
+        stem = portable_name(text or "video")
         name, number = stem, 1
-        while name.lower() in (other.lower() for other in names):
+        while same_name(name) in (same_name(other) for other in names):
             number += 1
             name = f"{stem}_{number}"
         names.append(name)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import re
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,6 +24,7 @@ import torch
 from ..bodies.loading import float32_on_cpu
 from ..data.dataset import PoseDataset
 from ..storage.fingerprint import fingerprint
+from ..storage.paths import portable_name
 from . import report
 from .benchmarks import (
     BENCHMARKS,
@@ -490,8 +490,7 @@ def _draw_worst(run: EvaluationRun, result: BenchmarkResult, folder: Path) -> No
 
 def _file_name(name: str) -> str:
     """A sample's name as part of a file's, on any system and in any locale."""
-    safe = re.sub(r'[<>:"/\\|?*\x00-\x1f]', "_", name)
-    return os.fsdecode(safe.encode("utf-8", "surrogateescape"))
+    return os.fsdecode(portable_name(name.replace("/", "_")).encode())
 
 
 def _batched(items: Iterable[Any], size: int) -> Iterator[list[Any]]:

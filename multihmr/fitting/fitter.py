@@ -13,6 +13,7 @@ from torch import Tensor
 
 from multihmr.bodies.anny import Anny
 from multihmr.bodies.loading import float32_on_cpu
+from multihmr.fitting.face_points import FACE_NAMES
 from multihmr.fitting.initialization import Candidates, triangulate
 from multihmr.fitting.inputs import FEWEST_POINTS, Inputs, read_inputs
 from multihmr.fitting.point_sets import FINGERS, find_points
@@ -20,7 +21,7 @@ from multihmr.fitting.prior import PosePrior, load_prior
 from multihmr.fitting.results import FittedHumans, assemble
 from multihmr.fitting.sequence import best_path, smooth
 from multihmr.fitting.skeleton import PointSkeleton, RestPose, rotation_matrix
-from multihmr.fitting.solver import Energy, PoseModel, ShapePrior, minimise
+from multihmr.fitting.solver import FACE_SIGMA, Energy, PoseModel, ShapePrior, minimise
 from multihmr.fitting.state import Observations, State
 from multihmr.humans import Humans, rotmat_to_rotvec
 
@@ -34,6 +35,8 @@ AT_ONCE = 32  # people that are fitted side by side; more need memory, not less 
 # A bone whose turn moves given points by less than this [m/rad] stays unknown; a hip moves by 0.032, a knee
 # by 0.021 when the bone below it turns. Of fingers the last bones are short.
 LEVER, FINGER_LEVER = 0.035, 0.008
+KNOWN_ACTION = 0.7  # a facial action is known if its uncertainty is less than this share of the prior's
+FACE_IN_START = 0.03  # weight of a point of a face among those that choose the poses to begin with
 
 Progress = Callable[[int, int], None]
 
@@ -104,6 +107,9 @@ def fit(
     Raises:
         ValueError: something has a wrong shape, is not finite, has no confidence, lies behind the camera, or
             has an unknown name; the sentence says which.
+
+    The 68 points of a face (300W; `keypoint_set="coco133"`, or by name) make facial actions unknowns as well:
+    they are `humans.expression`.
     """
     fitter = _fitter(_check_body(body), keypoint_set, tuple(names) if names is not None else None)
     inputs = read_inputs(
@@ -147,6 +153,7 @@ def _fit_people(fitter: Fitter, seen: Observations, begin: State | None) -> tupl
     count = len(state.pelvis_P3) // people
     owner = torch.arange(people).repeat_interleave(count)
     energy = Energy(fitter.skeleton, fitter.model, fitter.shape_prior, seen.rows(owner), upright=upright)
+    energy.face = False  # which pose it is does not hang on the face
     energy.expand((state.shape_PS if begin is not None else state.shape_PS[:1]).float())
     for scale, steps in ROBUST_SCALES:
         energy.robust = scale
@@ -156,7 +163,7 @@ def _fit_people(fitter: Fitter, seen: Observations, begin: State | None) -> tupl
     chosen = (torch.arange(people)[:, None] * count + best).flatten()
     state = state.rows(chosen)
     energy = energy.rows(chosen)
-    energy.robust = ROBUST_SCALE_LAST
+    energy.robust, energy.face = ROBUST_SCALE_LAST, bool(fitter.skeleton.actions)
     for _ in range(ROUNDS):
         energy.expand(state.shape_PS.float())
         state, values = minimise(energy, state, steps=ROUND_STEPS, switch=True)
@@ -199,6 +206,8 @@ ROBUST_SCALE_LAST = 4.0
 
 def _starts(fitter: Fitter, seen: Observations) -> State:
     """STARTS states a person: from points in space if there are enough of them, else from the best view."""
+    share_M = torch.from_numpy(np.where(np.isin(fitter.names, FACE_NAMES), FACE_IN_START, 1.0))
+    seen = replace(seen, weight_PVM=seen.weight_PVM * share_M, weight_PM=seen.weight_PM * share_M)
     xyz, weight = seen.xyz_PM3, seen.weight_PM
     if seen.weight_PVM.shape[1] > 1:
         seen_twice, weight_twice = triangulate(seen)
@@ -218,7 +227,7 @@ def _starts(fitter: Fitter, seen: Observations) -> State:
     return _joined(found)
 
 
-_FIELDS = ("root_P33", "pelvis_P3", "pose_PD", "shape_PS", "component_P")
+_FIELDS = ("root_P33", "pelvis_P3", "pose_PD", "face_PE", "shape_PS", "component_P")
 
 
 def _check_in_front(seen: Observations, weight_twice: Tensor) -> None:
@@ -240,9 +249,10 @@ def _humans(fitter: Fitter, state: State | None, inputs: Inputs) -> FittedHumans
     if state is None:
         empty = torch.zeros(0)
         return assemble(
-            body, empty.view(0, count, 3, 3), torch.zeros(0, body.shape_count), empty.view(0, 3),
+            body, empty.view(0, count, 3, 3), torch.zeros(0, body.shape_count),
+            torch.zeros(0, body.expression_count), empty.view(0, 3),
             K=inputs.K, K_source=inputs.K_source, image_size=inputs.image_size, scores=np.zeros(0),
-            unpredicted=(), errors_px=np.zeros(0), errors_mm=np.zeros(0),
+            unpredicted=(), errors_px=np.zeros(0), errors_mm=np.zeros(0), face_errors_px=np.zeros(0),
         )  # fmt: skip
     energy = Energy(fitter.skeleton, fitter.model, fitter.shape_prior, seen, upright=False)
     energy.expand(state.shape_PS.float())
@@ -253,27 +263,46 @@ def _humans(fitter: Fitter, state: State | None, inputs: Inputs) -> FittedHumans
         body,
         pose_of(fitter, state),
         state.shape_PS,
+        _expression_of(fitter, state),
         state.pelvis_P3,
         K=inputs.K,
         K_source=inputs.K_source,
         image_size=inputs.image_size,
         scores=scores.numpy(),
         unpredicted=_unknown(fitter, state, seen),
-        **errors_of(points_PM3, seen),
+        **errors_of(points_PM3, seen, np.isin(fitter.names, FACE_NAMES)),
     )
 
 
-def errors_of(points_PM3: Tensor, seen: Observations) -> dict[str, np.ndarray]:
-    """errors_px and errors_mm of fitted points, see FittedHumans."""
+def errors_of(points_PM3: Tensor, seen: Observations, face_M: np.ndarray) -> dict[str, np.ndarray]:
+    """errors_px, errors_mm and face_errors_px of fitted points, see FittedHumans.
+
+    face_M: which of the points are those of the face.
+    """
     camera = torch.einsum("pvab,pmb->pvma", seen.R_PV33, points_PM3) + seen.t_PV3[:, :, None]
     flat = torch.einsum("pvab,pvmb->pvma", seen.K_PV33, camera)
     pixels = (flat[..., :2] / flat[..., 2:].clamp(min=1e-6) - seen.xy_PVM2).norm(dim=-1)
     metres = (points_PM3 - seen.xyz_PM3).norm(dim=-1)
     in_view, in_space = (seen.weight_PVM > 0).double(), (seen.weight_PM > 0).double()
+    face = torch.from_numpy(face_M).double()
+    body = 1 - face
+
+    def mean(values: Tensor, weight: Tensor) -> np.ndarray:
+        found = (values * weight).flatten(1).sum(1) / weight.flatten(1).sum(1)
+        return np.asarray(found.float().numpy())
+
     return {
-        "errors_px": ((pixels * in_view).sum((1, 2)) / in_view.sum((1, 2))).float().numpy(),
-        "errors_mm": (1000 * (metres * in_space).sum(1) / in_space.sum(1)).float().numpy(),
+        "errors_px": mean(pixels, in_view * body),
+        "errors_mm": mean(1000 * metres, in_space * body),
+        "face_errors_px": mean(pixels, in_view * face),
     }
+
+
+def _expression_of(fitter: Fitter, state: State) -> Tensor:
+    """(P, 52) strengths of all facial actions; those that no point shows are 0."""
+    expression = torch.zeros(len(state.face_PE), fitter.body.expression_count, dtype=torch.float64)
+    expression[:, fitter.skeleton.actions] = state.face_PE
+    return expression
 
 
 def pose_of(fitter: Fitter, state: State) -> Tensor:
@@ -294,7 +323,7 @@ def pose_of(fitter: Fitter, state: State) -> Tensor:
 
 
 def _unknown(fitter: Fitter, state: State, seen: Observations) -> tuple[str, ...]:
-    """Joints on which no given point of any person hangs, or that turn none, and all expressions."""
+    """Joints on which no given point of any person hangs, or that turn none, and actions that none shows."""
     energy = Energy(fitter.skeleton, fitter.model, fitter.shape_prior, seen, upright=False)
     energy.expand(state.shape_PS.float())
     vectors = (fitter.model.mean_3J + state.pose_PD @ fitter.model.basis_D3J).unflatten(1, (-1, 3))
@@ -306,7 +335,24 @@ def _unknown(fitter: Fitter, state: State, seen: Observations) -> tuple[str, ...
     moved_J = (levers * given[..., None]).amax((0, 1)) > torch.tensor(least, dtype=torch.float64)
     known = fitter.skeleton.known_bones(moved_J, given.any(0))
     topology = fitter.body.topology
-    return (*(name for name in topology.pose_names if name not in known), *topology.expression_names)
+    actions = _known_actions(fitter, energy, state)
+    return (
+        *(name for name in topology.pose_names if name not in known),
+        *(name for name in topology.expression_names if name not in actions),
+    )
+
+
+def _known_actions(fitter: Fitter, energy: Energy, state: State) -> set[str]:
+    """Facial actions of which the points of any person tell: their uncertainty is well below the prior's."""
+    names, actions = fitter.body.topology.expression_names, fitter.skeleton.actions
+    if not actions:
+        return set()
+    first = 6 + state.pose_PD.shape[1]
+    hessian = energy(state).hessian_PNN
+    covariance = torch.linalg.inv(hessian + 1e-6 * torch.eye(hessian.shape[1], dtype=hessian.dtype))
+    variance = covariance.diagonal(dim1=1, dim2=2)[:, first : first + len(actions)]
+    known = (variance < (KNOWN_ACTION * FACE_SIGMA) ** 2).any(0)
+    return {names[action] for action, is_known in zip(actions, known.tolist(), strict=True) if is_known}
 
 
 def _check_fps(fps: float | None) -> bool:
@@ -335,7 +381,8 @@ def _fitter(body: Anny, keypoint_set: str, names: tuple[str, ...] | None) -> Fit
     prior = load_prior()
     hands = _hands_in(points.names)
     fingers = [bone for side in hands for bone in prior.hand(side)[0]]
-    skeleton = PointSkeleton(body, points, {*prior.bones, *fingers})
+    has_face = not {*points.names}.isdisjoint(FACE_NAMES)
+    skeleton = PointSkeleton(body, points, {*prior.bones, *fingers}, face=has_face)
     model = _pose_model(prior, skeleton, hands)
     numbers = body.topology.shape_names
     shape_prior = ShapePrior(
@@ -353,7 +400,9 @@ def _fitter(body: Anny, keypoint_set: str, names: tuple[str, ...] | None) -> Fit
     many = RestPose(
         rest.offsets_PJ3.expand(len(vectors), -1, -1), rest.arms_PMJ3.expand(len(vectors), -1, -1, -1)
     )
-    candidates = Candidates(skeleton.pose(turns, many).points_PM3, exemplars, model, shape_prior.mean_S)
+    candidates = Candidates(
+        skeleton.pose(turns, many).points_PM3, exemplars, model, shape_prior.mean_S, len(skeleton.actions)
+    )
     return Fitter(body, skeleton, model, shape_prior, candidates, points.names, kept)
 
 
@@ -419,6 +468,9 @@ def _state_of(init: Humans, rows: Tensor, fitter: Fitter) -> State:
         torch.from_numpy(pose[:, 0].astype(np.float64)),
         torch.from_numpy(init.pelvis[rows.numpy()].astype(np.float64)),
         z,
+        torch.from_numpy(init.expression[rows.numpy()][:, fitter.skeleton.actions].astype(np.float64)).clamp(
+            0, 1
+        ),
         torch.from_numpy(init.shape[rows.numpy()].astype(np.float64)).clamp(0, 1),
         fitter.model.components(z),
     )

@@ -19,8 +19,11 @@ PER_POSE = 2  # candidates of one pose at most
 class Candidates:
     """E poses of the average shape as points (E, M, 3), the root upright in the origin [m]."""
 
-    def __init__(self, points_EM3: Tensor, pose_ED: Tensor, model: PoseModel, shape_S: Tensor) -> None:
-        self.points_EM3, self.pose_ED, self.shape_S = points_EM3, pose_ED, shape_S
+    def __init__(
+        self, points_EM3: Tensor, pose_ED: Tensor, model: PoseModel, shape_S: Tensor, actions: int = 0
+    ) -> None:
+        """actions: how many facial actions a state has; all begin at 0."""
+        self.points_EM3, self.pose_ED, self.shape_S, self.actions = points_EM3, pose_ED, shape_S, actions
         self.component_E = model.components(pose_ED)
         self.views_R33 = _orientations()
 
@@ -98,6 +101,7 @@ class Candidates:
             root_C33,
             pelvis_C3,
             self.pose_ED[best],
+            self.pose_ED.new_zeros(len(best), self.actions),
             self.shape_S.expand(len(best), -1).clone(),
             self.component_E[best],
         )
@@ -163,6 +167,6 @@ def _stack(states: list[State]) -> State:
     return State(
         *(
             torch.cat([getattr(state, name) for state in states])
-            for name in ("root_P33", "pelvis_P3", "pose_PD", "shape_PS", "component_P")
+            for name in ("root_P33", "pelvis_P3", "pose_PD", "face_PE", "shape_PS", "component_P")
         )
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from multihmr.fitting.face_points import CONTOUR_NAMES, FACE_NAMES
 from multihmr.fitting.state import Observations
 from multihmr.geometry import default_intrinsics
 from multihmr.preprocessing.camera import check_intrinsics
@@ -18,6 +20,11 @@ SIGMA_SHARE, SIGMA_LEAST = (
     1.0,
 )  # how far off points are: share of a person's extent, at least so many pixels
 SIGMA_SPACE = 0.005  # how far off points given in space are [m]
+# How far off the 68 points of a face are: share of their own extent, at least so many pixels; those of the
+# contour, which in pictures follow the outline of the head, so many times as far.
+FACE_SHARE, FACE_LEAST, CONTOUR_TIMES = 0.02, 1.5, 2.5
+# Pixels of the extent of a face: below the first its points do not count, above the second as they are.
+FACE_FADE = (12.0, 24.0)
 FEWEST_POINTS = 3
 DEFAULT_SIZE = (1000, 1000)  # of the picture, where points are given in space alone, without a camera
 
@@ -73,7 +80,15 @@ def read_inputs(
             "z forward"
         )
     K_V33, source, size = _intrinsics(K, views, image_size)
-    sigma_NV = _spreads(xy, weight) if sigma is None else _sigmas(sigma, (people, views))
+    face = Face(names)
+    weight = face.faded(xy, weight)
+    if sigma is None:
+        sigma_NVM = face.spreads(xy, weight, _spreads(xy, weight))
+    else:
+        sigma_NVM = np.repeat(_sigmas(sigma, (people, views))[..., None], len(names), 2)
+    sigma_NM = np.repeat(
+        _sigmas(SIGMA_SPACE if sigma_3d is None else sigma_3d, (people,))[:, None], len(names), 1
+    )
     world = [_relative(camera, cameras[0]) for camera in cameras[:views]]
     R = np.stack([c[:, :3] for c in world]) if views else np.zeros((0, 3, 3))
     t = np.stack([c[:, 3] for c in world]) if views else np.zeros((0, 3))
@@ -83,10 +98,10 @@ def read_inputs(
         t_PV3=_rows(t, people),
         xy_PVM2=_doubles(np.where(weight[..., None] > 0, xy, 0)),
         weight_PVM=_doubles(weight),
-        sigma_PV=_doubles(sigma_NV),
+        sigma_PVM=_doubles(sigma_NVM),
         xyz_PM3=_doubles(np.where(weight_3d[:, 0, :, None] > 0, xyz[:, 0], 0)),
         weight_PM=_doubles(weight_3d[:, 0]),
-        sigma_P=_doubles(_sigmas(SIGMA_SPACE if sigma_3d is None else sigma_3d, (people,))),
+        sigma_PM=_doubles(sigma_NM * face.times_M),
     )
     return Inputs(seen, K_V33[0].astype(np.float32), source, size)
 
@@ -221,13 +236,40 @@ def _sigmas(sigma: Any, shape: tuple[int, ...]) -> np.ndarray:
         raise ValueError(f"sigma must be one number or {shape}, got {array.shape}") from None
 
 
+class Face:
+    """How the 68 points of a face count among the M points of these names."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.is_face_M = np.isin(names, FACE_NAMES)
+        self.times_M = np.where(np.isin(names, CONTOUR_NAMES), CONTOUR_TIMES, 1.0)
+
+    def faded(self, xy: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        """(N, V, M) weights, those of faces of a few pixels less or 0: there they tell nothing but noise."""
+        share = np.clip((self._extents(xy, weight) - FACE_FADE[0]) / (FACE_FADE[1] - FACE_FADE[0]), 0, 1)
+        return np.where(self.is_face_M, weight * share[..., None], weight)
+
+    def spreads(self, xy: np.ndarray, weight: np.ndarray, sigma_NV: np.ndarray) -> np.ndarray:
+        """(N, V, M) standard deviations [pixels]: sigma_NV (N, V), and those of faces by their own extent."""
+        own = np.maximum(FACE_SHARE * self._extents(xy, weight), FACE_LEAST)
+        own = np.minimum(own, sigma_NV)[..., None] * self.times_M
+        return np.where(self.is_face_M, own, sigma_NV[..., None])
+
+    def _extents(self, xy: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        """(N, V) longer sides of the boxes around the faces' points [pixels], 0 without."""
+        return _extents(xy, np.where(self.is_face_M, weight, 0))
+
+
 def _spreads(xy: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """(N, V) standard deviations [pixels] that follow from how large people are in the picture."""
+    return np.maximum(SIGMA_SHARE * _extents(xy, weight), SIGMA_LEAST)
+
+
+def _extents(xy: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """(N, V) longer sides of the boxes around the points [pixels]."""
     there = (weight > 0)[..., None]
     low = np.where(there, xy, np.inf).min(2, initial=np.inf)
     high = np.where(there, xy, -np.inf).max(2, initial=-np.inf)
-    extent = np.where(np.isfinite(high - low), high - low, 0).max(-1, initial=0)
-    return np.maximum(SIGMA_SHARE * extent, SIGMA_LEAST)
+    return np.where(low <= high, high - low, 0).max(-1, initial=0)
 
 
 def _rows(array: np.ndarray, people: int) -> Tensor:

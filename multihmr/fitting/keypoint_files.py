@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from multihmr.bodies.keypoint_sets import keypoint_names
+from multihmr.fitting.face_points import FACE_NAMES
 
 _HAND = [f"{finger}{k}" for finger in ("thumb", "index", "middle", "ring", "pinky") for k in range(1, 5)]
 HAND_NAMES = {
@@ -90,7 +91,7 @@ def _load(path: Path) -> Any:
 
 
 def _of_openpose(content: Any, path: Path, skipped: Counter[str]) -> PictureKeypoints:
-    """Body of 25 or 18 points and hands; the face, of which the body knows no contour, is left out."""
+    """Body of 25 or 18 points, hands, and 68 of the face's 70: the pupils, its last two, are left out."""
     found = []
     entries = content.get("people") if isinstance(content, dict) else None
     if not isinstance(entries, list):
@@ -113,6 +114,9 @@ def _openpose_person(entry: Mapping[str, Any]) -> dict[str, tuple[float, float, 
         hand = _triples(entry.get(f"hand_{side}_keypoints_2d") or [])
         if len(hand) == len(HAND_NAMES[side]):
             person |= dict(zip(HAND_NAMES[side], hand.tolist(), strict=True))
+    face = _triples(entry.get("face_keypoints_2d") or [])
+    if len(face) in (len(FACE_NAMES), len(FACE_NAMES) + 2):
+        person |= dict(zip(FACE_NAMES, face.tolist(), strict=False))
     return {name: (x, y, c) for name, (x, y, c) in person.items()}
 
 
@@ -164,7 +168,7 @@ def _coco_person(entry: Mapping[str, Any]) -> dict[str, tuple[float, float, floa
         raise ValueError(f"{len(rows)} points")
     parts = [(list(names), rows)]
     whole = keypoint_names("coco133")
-    slices = {"foot": (17, 23), "lefthand": (91, 112), "righthand": (112, 133)}
+    slices = {"foot": (17, 23), "face": (23, 91), "lefthand": (91, 112), "righthand": (112, 133)}
     for part, (start, end) in slices.items():
         if len(rows) == 17 and entry.get(f"{part}_kpts") and entry.get(f"{part}_valid", True):
             parts.append((list(whole[start:end]), _triples(entry[f"{part}_kpts"])))

@@ -1,4 +1,4 @@
-"""The points of a named set that a body can place: its own keypoint sets, joints and tips of fingers."""
+"""The points of a named set that a body can place: its own sets, joints, tips of fingers, the face."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from multihmr.bodies.anny import Anny
 from multihmr.bodies.keypoint_sets import KEYPOINT_SETS, keypoint_names
 from multihmr.bodies.skinning import joined
 from multihmr.bodies.topology import KeypointSet
+from multihmr.fitting.face_points import FACE_VERTICES
 
 FINGERS = ("thumb", "index", "middle", "ring", "pinky")
 # OpenPose's hands, and names without a number for the tip, as in SMPL-X and COCO-WholeBody.
@@ -69,7 +70,17 @@ def _known_points(body: Anny) -> dict[str, _Row]:
                 of_joints = _weights(points.joint_indices[i], points.joint_weights[i])
             rows[point] = (vertices, of_joints)
     rows |= _hand_points(body, joints, rows)
+    rows |= _face_points(body)
     return rows
+
+
+def _face_points(body: Anny) -> dict[str, _Row]:
+    """The 68 points of a face (300W)."""
+    place = {int(vertex): i for i, vertex in enumerate(body.base_vertices)}
+    return {
+        name: ({place[vertex]: 1 / len(vertices) for vertex in vertices}, {})
+        for name, vertices in FACE_VERTICES.items()
+    }
 
 
 def _hand_points(body: Anny, joints: dict[str, int], rows: dict[str, _Row]) -> dict[str, _Row]:

@@ -21,12 +21,15 @@ from multihmr.preprocessing.boxes import boxes_around
 class FittedHumans(Humans):
     """`Humans` that were fitted to points.
 
-    errors_px  (N,) mean distance of the given points from the fitted ones, over all views [pixels]; NaN
-    without errors_mm  (N,) the same of points given in space [mm]; NaN without
+    errors_px  (N,) mean distance of the given points of body and hands from the fitted ones, over all views
+               [pixels]; NaN without
+    errors_mm  (N,) the same of points given in space [mm]; NaN without
+    face_errors_px  (N,) that of the 68 points of the face in pictures [pixels]; NaN without
     """
 
     errors_px: np.ndarray | None = None
     errors_mm: np.ndarray | None = None
+    face_errors_px: np.ndarray | None = None
 
     def __getitem__(self, index: int | slice | list[int] | np.ndarray) -> FittedHumans:
         """As of `Humans`."""
@@ -35,7 +38,7 @@ class FittedHumans(Humans):
         empty = isinstance(index, list) and not index
         rows = np.atleast_1d(np.arange(len(self))[np.zeros(0, int) if empty else index])
         errors: dict[str, Any] = {}
-        for name in ("errors_px", "errors_mm"):
+        for name in ("errors_px", "errors_mm", "face_errors_px"):
             values = getattr(self, name)
             errors[name] = None if values is None else values[rows]
         return dataclasses.replace(chosen, **errors)
@@ -76,6 +79,7 @@ def assemble(
     body: Anny,
     pose_PR33: torch.Tensor,
     shape_PS: torch.Tensor,
+    expression_PE: torch.Tensor,
     pelvis_P3: torch.Tensor,
     *,
     K: np.ndarray,
@@ -84,10 +88,9 @@ def assemble(
 ) -> FittedHumans:
     """The people with these parameters, whose pelvis stands at pelvis_P3 [m] in the camera's frame.
 
-    fields: scores, K_source, unpredicted, errors_px, errors_mm, track_ids.
+    fields: scores, K_source, unpredicted, errors_px, errors_mm, face_errors_px, track_ids.
     """
-    people = len(pose_PR33)
-    expression = torch.zeros(people, body.expression_count)
+    expression = expression_PE.float()
     output = place(
         body(pose_PR33.float(), shape_PS.float(), expression), pelvis_P3.float(), body.pelvis_joint
     )

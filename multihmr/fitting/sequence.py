@@ -12,7 +12,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from multihmr.fitting.solver import Energy, Terms
+from multihmr.fitting.solver import HELD, Energy, Terms, held_at_limits
 from multihmr.fitting.state import State
 
 ACCELERATION = 10.0  # of the points, one standard deviation [m/s^2]
@@ -51,7 +51,7 @@ def smooth(energy: Energy, state: State, seconds: float, *, steps: int = STEPS) 
         energy.expand(state.shape_PS[:1].float())
         current, band = _terms(energy, state, seconds)
         for _ in range(round_steps):
-            step = _solve(current, band, damping, state.shape_PS.shape[1])
+            step = _solve(current, band, damping, state)
             trial = state.moved(step)
             found, found_band = _terms(energy, trial, seconds)
             if float(found.energy_P.sum()) < float(current.energy_P.sum()):
@@ -89,7 +89,8 @@ def _terms(energy: Energy, state: State, seconds: float) -> tuple[Terms, tuple[T
         first[1 : frames - 1] += -2 * next_to[1:]
         second[: frames - 2] += J[:-2].mT @ J[2:]
     if frames > 1:  # what no point shows stays as it was
-        change = (state.pose_PD[1:] - state.pose_PD[:-1]) / (POSE_SPEED * seconds)
+        coordinates = torch.cat([state.pose_PD, state.face_PE], 1)[:, : own - 6]
+        change = (coordinates[1:] - coordinates[:-1]) / (POSE_SPEED * seconds)
         total[1:] += change.square().sum(1)
         pose, weight = slice(6, own), (POSE_SPEED * seconds) ** -2
         gradient[1:, pose] += change / (POSE_SPEED * seconds)
@@ -101,12 +102,14 @@ def _terms(energy: Energy, state: State, seconds: float) -> tuple[Terms, tuple[T
     return Terms(total, gradient, hessian), (first, second)
 
 
-def _solve(terms: Terms, band: tuple[Tensor, Tensor], damping: float, shapes: int) -> Tensor:
+def _solve(terms: Terms, band: tuple[Tensor, Tensor], damping: float, state: State) -> Tensor:
     """(T, N) the step of Levenberg-Marquardt; the last S numbers are the same in all frames."""
     hessian, gradient = terms.hessian_PNN, terms.gradient_PN
-    frames, own = len(gradient), gradient.shape[1] - shapes
+    frames, own = len(gradient), gradient.shape[1] - state.shape_PS.shape[1]
+    held = held_at_limits(state, gradient)
+    held[:, own:] = 0  # the shape is one for all frames; it is clamped
     diagonal = hessian.diagonal(dim1=1, dim2=2)
-    hessian = hessian + torch.diag_embed(damping * diagonal + 1e-9)
+    hessian = hessian + torch.diag_embed(damping * diagonal + 1e-9 + HELD * held)
     right = torch.cat([gradient[:, :own, None], hessian[:, :own, own:]], 2)  # (T, U, 1 + S)
     solved = _solve_band(hessian[:, :own, :own], *band, right)
     border = hessian[:, :own, own:]

@@ -20,6 +20,7 @@ from multihmr.bodies.topology import KeypointSet
 
 SMALLEST_WEIGHT = 1e-5  # of a bone in a point; less moves it by micrometres
 
+LEAST_ACTION = 1e-3  # m by which a facial action must move one of the points to be fitted
 CARRIED = 0.2  # of the weight of one point that hangs on a bone, from which on it tells of the bone
 
 
@@ -52,8 +53,13 @@ class PointSkeleton:
     parents   J indices, -1 for the root
     """
 
-    def __init__(self, body: Anny, points: KeypointSet, moving: Collection[str]) -> None:
-        """points: which ones, with indices of the body's vertices and joints. moving: bones that may turn."""
+    def __init__(
+        self, body: Anny, points: KeypointSet, moving: Collection[str], *, face: bool = False
+    ) -> None:
+        """points: which ones, with indices of the body's vertices and joints. moving: bones that may turn.
+
+        face: facial actions move points.
+        """
         self._body = body
         names, parents = body.topology.joint_names, body.topology.parents
         used = np.unique(points.vertex_indices[points.vertex_weights != 0])
@@ -86,12 +92,50 @@ class PointSkeleton:
         self._used = used_bones
         skin_VU, V = skin_VB[:, used_bones], self._vertices_MV
         self._arm_mean = torch.einsum("mv,vj,vc->mjc", V, skin_VU, mean_V3)
-        weighted = torch.einsum("mv,vj->mjv", V, skin_VU)
-        directions = torch.einsum("mjv,kvc->kmjc", weighted, basis_KV3)
+        weighted = torch.einsum("mv,vj->mjv", V, skin_VU).flatten(0, 1).to_sparse()
+        directions = torch.sparse.mm(weighted, basis_KV3.transpose(0, 1).flatten(1))
+        directions = directions.view(len(V), len(used_bones), -1, 3).permute(2, 0, 1, 3).contiguous()
         self._arm_directions = directions[:shape_directions]
         self._arm_actions = directions[shape_directions:]
+        self._set_actions(face)
         self.descends_JJ = _descendants(self.parents)
         self.depths = _levels(self.parents)
+
+    def _set_actions(self, face: bool) -> None:
+        """`actions`, indices of the facial actions that move points, and what they add to arms.
+
+        Kept are only the points and bones that any action moves.
+        """
+        moved_E = self._arm_actions.sum(2).norm(dim=-1).amax(1)
+        self.actions = (moved_E > LEAST_ACTION).nonzero()[:, 0].tolist() if face else []
+        actions = self._arm_actions[self.actions]
+        self._face_points = actions.any(3).any(2).any(0).nonzero()[:, 0]
+        self._face_bones = actions.any(3).any(1).any(0).nonzero()[:, 0]  # among those used
+        self._face_actions = actions[:, self._face_points][:, :, self._face_bones]
+        owner_UJ = self._owner_BJ[self._used[self._face_bones]]
+        self._face_owners = owner_UJ.any(0).nonzero()[:, 0]
+        self._face_owner_UJ = owner_UJ[:, self._face_owners]
+
+    def action_arms(self, shape_PS: Tensor) -> Tensor:
+        """(P, E, M', J', 3) what full actions add to arms [m], of the points and bones that they move."""
+        _, linear_PB33, _ = _rest_bones(self._body, shape_PS)
+        linear = linear_PB33[:, self._used[self._face_bones]]
+        turned = torch.einsum("puab,emub->pemua", linear, self._face_actions)
+        return torch.einsum("pemua,uj->pemja", turned, self._face_owner_UJ)
+
+    def with_actions(
+        self, posed: PosedPoints, arms_PEMJ3: Tensor, face_PE: Tensor
+    ) -> tuple[Tensor, PosedPoints]:
+        """Derivatives of the points by the actions (P, M, 3, E), and the points with the actions."""
+        arms = arms_PEMJ3.expand(len(face_PE), -1, -1, -1, -1)
+        moved = torch.einsum("pjab,pemjb->pemja", posed.turns_PJ33[:, self._face_owners], arms)
+        rows = self._face_points[:, None], self._face_owners
+        parts, points = posed.parts_PMJ3.clone(), posed.points_PM3
+        parts[:, rows[0], rows[1]] += torch.einsum("pe,pemja->pmja", face_PE, moved)
+        derivative = points.new_zeros(*points.shape, face_PE.shape[1])
+        derivative[:, self._face_points] = moved.sum(3).permute(0, 2, 3, 1)
+        points = points + (derivative @ face_PE[:, None, :, None])[..., 0]
+        return derivative, PosedPoints(points, posed.joints_PJ3, posed.turns_PJ33, parts)
 
     def known_bones(self, moved_J: Tensor, given_M: Tensor) -> set[str]:
         """Names of the bones that turn with one of `moved_J` (J,) and carry some of the given points.

@@ -25,6 +25,8 @@ from multihmr.fitting.skeleton import (
 )
 from multihmr.fitting.state import Observations, State
 
+FACE_SIGMA = 0.3  # of the strength of a facial action
+HELD = 1e12  # curvature that keeps a number at its limit
 ROBUST_SCALE = 4.0  # standard deviations at which an error counts half as much as it should
 NEAREST = 0.1  # points nearer to a camera than this [m] are taken to lie there
 LIMIT_SIGMA = 0.1  # rad by which a joint may pass its limit
@@ -100,19 +102,21 @@ class Energy:
         self.upright = upright
         self.robust = ROBUST_SCALE
         self._around_PS: Tensor | None = None
+        self.face = bool(skeleton.actions)  # whether facial actions are unknowns
 
     def rows(self, index: Tensor) -> Energy:
         """Of the people at an index; to be expanded again."""
         other = Energy(
             self.skeleton, self.model, self.shape_prior, self.seen.rows(index), upright=self.upright
         )
-        other.robust = self.robust
+        other.robust, other.face = self.robust, self.face
         return other
 
     def expand(self, shape_PS: Tensor) -> None:
         """Take the points to be linear around these shapes; one row serves all people."""
         self._around_PS = shape_PS.clone()
         self._rest, self._by_shape = self.skeleton.rest_derivative(shape_PS)
+        self._by_face = self.skeleton.action_arms(shape_PS) if self.face else None
 
     def rest(self, shape_PS: Tensor) -> RestPose:
         assert self._around_PS is not None
@@ -126,7 +130,10 @@ class Energy:
         vectors = self.model.mean_3J + state.pose_PD @ self.model.basis_D3J
         vectors = vectors.unflatten(1, (-1, 3))
         local = torch.cat([state.root_P33[:, None], rotation_matrix(vectors)], 1)
-        posed = self.skeleton.pose(self.skeleton.chain(local), self.rest(state.shape_PS))
+        turns = self.skeleton.chain(local)
+        posed = self.skeleton.pose(turns, self.rest(state.shape_PS))
+        if self._by_face is not None:
+            by_face, posed = self.skeleton.with_actions(posed, self._by_face, state.face_PE)
         levers = cross_matrix(-self.skeleton.turn_derivative(posed))
         parents = posed.turns_PJ33[:, self.skeleton.parents[1:]]
         by_vector = levers[:, :, 1:] @ (parents @ left_jacobian(vectors))[:, None]  # (P, M, J, 3, 3)
@@ -134,7 +141,10 @@ class Energy:
         by_shape = self.skeleton.pose(posed.turns_PJ33, self._by_shape).points_PM3.permute(1, 2, 3, 0)
         people, count = posed.points_PM3.shape[:2]
         eye = torch.eye(3, dtype=torch.float64).expand(people, count, 3, 3)
-        jacobian = torch.cat([levers[:, :, 0], eye, by_pose, by_shape], -1)
+        columns = [levers[:, :, 0], eye, by_pose, by_shape]
+        if self._by_face is not None:
+            columns.insert(3, by_face)
+        jacobian = torch.cat(columns, -1)
         return posed.points_PM3 + state.pelvis_P3[:, None], jacobian
 
     def __call__(self, state: State) -> Terms:
@@ -154,7 +164,7 @@ class Energy:
             by_point = torch.einsum(
                 "pvab,pvmbc,pvcd->pvmad", seen.K_PV33[..., :2, :2], by_camera, seen.R_PV33
             )
-            scale = seen.sigma_PV[:, :, None, None]
+            scale = seen.sigma_PVM[..., None]
             error = (pixels - seen.xy_PVM2) / scale
             jacobian = (by_point / scale[..., None]) @ jacobian_PM3N[:, None]
             part, weight = self._robust(error, seen.weight_PVM)
@@ -162,7 +172,7 @@ class Energy:
             residuals.append((weight[..., None] * error).flatten(1))
             jacobians.append((weight[..., None, None] * jacobian).flatten(1, 3))
         if bool((seen.weight_PM > 0).any()):
-            scale = seen.sigma_P[:, None, None]
+            scale = seen.sigma_PM[..., None]
             error = (points_PM3 - seen.xyz_PM3) / scale
             part, weight = self._robust(error, seen.weight_PM)
             energy = energy + part.sum(1)
@@ -208,15 +218,30 @@ class Energy:
         beyond = (vectors - model.upper_3J).clamp(min=0) + (vectors - model.lower_3J).clamp(max=0)
         outside = (beyond != 0).to(vectors.dtype)[..., None] * model.basis_D3J.T / LIMIT_SIGMA
         terms.append((beyond / LIMIT_SIGMA, wide(outside, 6), zero))
+        shapes = unknowns - len(self.shape_prior.mean_S)  # where those of the shape begin
         scale = 1 / self.shape_prior.sigma_S
         terms.append(
-            ((state.shape_PS - self.shape_prior.mean_S) * scale, wide(torch.diag(scale), 6 + count), zero)
+            ((state.shape_PS - self.shape_prior.mean_S) * scale, wide(torch.diag(scale), shapes), zero)
         )
+        if self.face:
+            eye = torch.eye(len(self.skeleton.actions), dtype=scale.dtype) / FACE_SIGMA
+            terms.append((state.face_PE / FACE_SIGMA, wide(eye, 6 + count), zero))
         if self.upright:
             up = state.root_P33[..., 2]
             wanted = torch.tensor([0.0, -1.0, 0.0], dtype=up.dtype)
             terms.append(((up - wanted) / UPRIGHT_SIGMA, wide(-cross_matrix(up) / UPRIGHT_SIGMA, 0), zero))
         return terms
+
+
+def held_at_limits(state: State, gradient_PN: Tensor) -> Tensor:
+    """(P, N) 1 for the numbers of face and shape that lie at a limit and would pass it."""
+    values = state.shape_PS
+    if gradient_PN.shape[1] > 6 + state.pose_PD.shape[1] + values.shape[1]:
+        values = torch.cat([state.face_PE, values], 1)
+    slope = gradient_PN[:, -values.shape[1] :]
+    held = torch.zeros_like(gradient_PN)
+    held[:, -values.shape[1] :] = (((values <= 0) & (slope > 0)) | ((values >= 1) & (slope < 0))).to(held)
+    return held
 
 
 def minimise(energy: Energy, state: State, *, steps: int, switch: bool = False) -> tuple[State, Tensor]:
@@ -225,7 +250,8 @@ def minimise(energy: Energy, state: State, *, steps: int, switch: bool = False) 
     terms = energy(state)
     for _ in range(steps):
         diagonal = terms.hessian_PNN.diagonal(dim1=1, dim2=2)
-        damped = terms.hessian_PNN + torch.diag_embed(damping[:, None] * diagonal + 1e-9)
+        held = held_at_limits(state, terms.gradient_PN)
+        damped = terms.hessian_PNN + torch.diag_embed(damping[:, None] * diagonal + 1e-9 + HELD * held)
         factor = torch.linalg.cholesky_ex(damped)[0]
         step = -torch.cholesky_solve(terms.gradient_PN[..., None], factor)[..., 0]
         trial = state.moved(step.nan_to_num(0.0))

@@ -33,24 +33,32 @@ class _Rows:
 @dataclass(frozen=True)
 class State(_Rows):
     """root_P33 turns the body into the frame of the world (the first camera's), pelvis_P3 is the root joint
-    there [m], pose_PD coordinates of the pose (the prior's, then rotation vectors of extra bones [rad]),
-    shape_PS in [0, 1], component_P which Gaussian of the prior holds.
+    there [m], pose_PD coordinates of the pose (the prior's, then those of hands), face_PE strengths of the
+    facial actions that are fitted, in [0, 1], shape_PS in [0, 1], component_P which Gaussian of the prior
+    holds.
     """
 
     root_P33: Tensor
     pelvis_P3: Tensor
     pose_PD: Tensor
+    face_PE: Tensor
     shape_PS: Tensor
     component_P: Tensor
 
     def moved(self, step_PN: Tensor) -> State:
-        """By (P, 3 + 3 + D + S) increments: turn of the root in the world's axes, pelvis, pose, shape."""
-        count = self.pose_PD.shape[1]
-        turn, shift, pose, shape = step_PN.split([3, 3, count, self.shape_PS.shape[1]], 1)
+        """By (P, 3 + 3 + D + E + S) increments: turn of the root in the world's axes, pelvis, pose, face and
+        shape.
+
+        Without those of the face (E = 0) it stays as it is.
+        """
+        count, shapes = self.pose_PD.shape[1], self.shape_PS.shape[1]
+        actions = step_PN.shape[1] - 6 - count - shapes
+        turn, shift, pose, face, shape = step_PN.split([3, 3, count, actions, shapes], 1)
         return State(
             rotation_matrix(turn) @ self.root_P33,
             self.pelvis_P3 + shift,
             self.pose_PD + pose,
+            (self.face_PE + face).clamp(0, 1) if actions else self.face_PE,
             (self.shape_PS + shape).clamp(0, 1),
             self.component_P,
         )
@@ -62,9 +70,9 @@ class Observations(_Rows):
 
     K_PV33, R_PV33, t_PV3   cameras: pixels = K (R x + t)
     xy_PVM2, weight_PVM     pixels; weights are confidences, 0 to 1
-    sigma_PV                how far off points are [pixels]
+    sigma_PVM               how far off points are [pixels]
     xyz_PM3, weight_PM      metres in the frame of the world
-    sigma_P                 how far off these are [m]
+    sigma_PM                how far off these are [m]
     """
 
     K_PV33: Tensor
@@ -72,7 +80,7 @@ class Observations(_Rows):
     t_PV3: Tensor
     xy_PVM2: Tensor
     weight_PVM: Tensor
-    sigma_PV: Tensor
+    sigma_PVM: Tensor
     xyz_PM3: Tensor
     weight_PM: Tensor
-    sigma_P: Tensor
+    sigma_PM: Tensor

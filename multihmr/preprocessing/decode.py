@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+import struct
 import warnings
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import Image, features
 
-from .color import convert_primaries, tagged_color_space, to_srgb
+from .color import coded_color_space, convert_primaries, tagged_color_space, to_srgb
 
 MAX_MEGAPIXELS = 178  # Pillow's own limit; checked before pixels are allocated
 
@@ -22,6 +23,8 @@ _HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 
 _ORIENTATION, _EXIF_IFD, _INTEROPERABILITY_IFD = 0x0112, 0x8769, 0xA005
 _TIFF_PHOTOMETRIC, _YCBCR = 262, 6
+_OF_SEVERAL = ("AVIF", "GIF", "PNG", "TIFF", "WEBP")  # formats of animations and pages
+_HEAD_BYTES = 1 << 20  # in which colour tags lie
 _GREY_BITS = (8, 10, 12, 14, 16)  # that sensors give
 
 _TURNS = {
@@ -36,10 +39,14 @@ _TURNS = {
 
 
 class DecodedImage(NamedTuple):
-    """(H, W, 3) uint8 sRGB pixels, upright, and the tags of the file and of its Exif IFD."""
+    """(H, W, 3) uint8 sRGB pixels, upright, and the tags of the file and of its Exif IFD.
+
+    count: of pictures in an animation or a file of several pages; these pixels are the first.
+    """
 
     pixels: np.ndarray
     exif: dict[int, Any]
+    count: int = 1
 
 
 def decode_file(file: BinaryIO, name: str) -> DecodedImage:
@@ -96,7 +103,8 @@ def decode_pil(image: Image.Image, name: str) -> DecodedImage:
         raise ValueError(f"{name} has no pixels ({width}x{height})")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        deep = _bytes_of_deep_color(image)  # first, because EXIF of a PNG loads the pixels
+        # first, because EXIF of a PNG loads the pixels
+        deep, code_points, count = _bytes_of_deep_color(image), _code_points(image), _count(image)
         exif = _exif(image)  # libtiff closes the file with the pixels; other formats keep EXIF behind them
         try:
             _prepare_tiff(image)
@@ -105,17 +113,20 @@ def decode_pil(image: Image.Image, name: str) -> DecodedImage:
             raise ValueError(f"{name} is cut short or damaged: {error}") from error
         exif = {**_exif(image), **exif}
         orientation = exif.get(_ORIENTATION, 1)
+        profile = None if code_points and image.format == "PNG" else image.info.get("icc_profile")
         space = None
-        if not image.info.get("icc_profile"):
+        if code_points and not profile:
+            space = coded_color_space(*code_points)
+        elif not profile:
             space = tagged_color_space(image.info, exif, _interoperability(image))
         if deep is not None:
             image = _stretched_by_bits_in_use(image, deep, name)
-        image = _to_rgb(image, name)
+        image = _to_rgb(image, name, profile)
         if space is not None:
             image = Image.fromarray(convert_primaries(np.asarray(image), *space))
     if orientation in _TURNS:
         image = image.transpose(_TURNS[orientation])
-    return DecodedImage(np.asarray(image), exif)
+    return DecodedImage(np.asarray(image), exif, count)
 
 
 def _prepare_tiff(image: Image.Image) -> None:
@@ -128,8 +139,7 @@ def _prepare_tiff(image: Image.Image) -> None:
         image.use_load_libtiff = True  # type: ignore[attr-defined]
 
 
-def _to_rgb(image: Image.Image, name: str) -> Image.Image:
-    profile = image.info.get("icc_profile")
+def _to_rgb(image: Image.Image, name: str, profile: bytes | None) -> Image.Image:
     if image.mode.startswith("I"):
         image = _grey_by_bits_in_use(image, name)
     elif image.mode == "F":
@@ -169,6 +179,42 @@ def _bytes_of_deep_color(image: Image.Image) -> bytes | None:
     content = file.read()
     file.seek(place)
     return bytes(content)
+
+
+def _count(image: Image.Image) -> int:
+    """How many pictures the file has; those beside the picture in a JPEG (MPO) are not meant to be seen."""
+    if image.format not in _OF_SEVERAL:
+        return 1
+    try:
+        return int(getattr(image, "n_frames", 1))
+    except Exception:  # what is damaged behind the first picture does not matter
+        return 1
+
+
+def _code_points(image: Image.Image) -> tuple[int, int] | None:
+    """Primaries and transfer curve of ITU-T H.273 that a PNG (cICP) or AVIF file (nclx) names; else None.
+
+    In PNG they go before an ICC profile, in AVIF behind it.
+    """
+    file: Any = getattr(image, "fp", None)
+    if file is None or image.format not in ("PNG", "AVIF"):
+        return None
+    place = file.tell()
+    file.seek(0)
+    head = bytes(file.read(_HEAD_BYTES))
+    file.seek(place)
+    if image.format == "AVIF":
+        at = head.find(b"colrnclx")
+        return struct.unpack(">HH", head[at + 8 : at + 12]) if 0 <= at <= len(head) - 12 else None
+    at = 8
+    while at + 12 <= len(head):
+        length, kind = struct.unpack(">I4s", head[at : at + 8])
+        if kind == b"cICP" and length == 4:
+            return head[at + 8], head[at + 9]
+        if kind == b"IDAT":
+            return None
+        at += 12 + length
+    return None
 
 
 def _stretched_by_bits_in_use(image: Image.Image, content: bytes, name: str) -> Image.Image:

@@ -34,11 +34,13 @@ class LoadedImage:
         pixels: (H, W, 3) uint8 RGB, upright.
         focal: focal length in pixels, where EXIF tells it.
         name: of the file; "" if it came without one.
+        count: of pictures in the file, of which this is the first: frames of an animation, pages of a TIFF.
     """
 
     pixels: np.ndarray
     focal: float | None = None
     name: str = ""
+    count: int = 1
 
     def camera(
         self, K: IntrinsicsLike | None = None, *, fov: float | None = None
@@ -161,7 +163,8 @@ def _load_path(path: Path) -> LoadedImage:
 
 
 def _loaded(decoded: DecodedImage, name: str = "") -> LoadedImage:
-    return LoadedImage(decoded.pixels, exif_focal(decoded.exif, *decoded.pixels.shape[:2]), name)
+    focal = exif_focal(decoded.exif, *decoded.pixels.shape[:2])
+    return LoadedImage(decoded.pixels, focal, name, decoded.count)
 
 
 def _filename(image: Any) -> str:

@@ -3,8 +3,40 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
+import unicodedata
 from pathlib import Path
+
+NAME_BYTES = 150  # of a name for results, to which endings are added; file systems allow 255
+_FORBIDDEN = re.compile(r'[<>:"\\|?*\x00-\x1f\x7f\ud800-\udfff]')  # on Windows, and bytes that are no UTF-8
+_RESERVED = re.compile(r"(con|prn|aux|nul|(com|lpt)[0-9\u00b9\u00b2\u00b3])\s*(\.|$)", re.IGNORECASE)
+
+
+def portable_name(name: str) -> str:
+    """A name for results that every system can have: relative, with "/" between folders.
+
+    Characters that Windows forbids, line breaks and bytes that are no UTF-8 become "_"; dots and spaces at the
+    end of a part go, names of devices (CON, nul.txt) get a "_" behind, and long parts are cut.
+
+    Example:
+        >>> portable_name("aux/12:30 ?.raw. ")
+        'aux_/12_30 _.raw'
+    """
+    return "/".join(_portable_part(part) for part in name.split("/"))
+
+
+def same_name(name: str) -> str:
+    """A key that is equal for names that some file system takes for one: in case or in Unicode's forms."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _portable_part(part: str) -> str:
+    safe = _FORBIDDEN.sub("_", part).rstrip(". ")
+    if _RESERVED.match(safe):
+        head, dot, rest = safe.partition(".")
+        safe = f"{head.rstrip()}_{dot}{rest}"
+    return safe.encode()[:NAME_BYTES].decode(errors="ignore").rstrip(". ") or "_"
 
 
 def cache_folder() -> Path:

@@ -6,20 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from ..preprocessing.color import D65, convert_primaries
+from ..preprocessing.color import CODED_PRIMARIES, convert_primaries
 from .ffmpeg import pyav
 
-# ITU-T H.273: matrices (table 4), primaries (table 2), transfer curves (table 3)
+# ITU-T H.273: matrices (table 4), transfer curves (table 3)
 _UNKNOWN, _BT601, BT709 = 2, 5, 1
 _SRGB, _PQ, _HLG = 13, 16, 18
-# primaries -> x, y of red, green, blue and white (H.273 table 2); BT.709 and unknown ones are sRGB's
-_CHROMATICITIES = {
-    5: ((0.64, 0.33), (0.29, 0.60), (0.15, 0.06), D65),  # BT.601, 625 lines
-    6: ((0.630, 0.340), (0.310, 0.595), (0.155, 0.070), D65),  # BT.601, 525 lines
-    7: ((0.630, 0.340), (0.310, 0.595), (0.155, 0.070), D65),  # SMPTE 240M
-    9: ((0.708, 0.292), (0.170, 0.797), (0.131, 0.046), D65),  # BT.2020
-    12: ((0.680, 0.320), (0.265, 0.690), (0.150, 0.060), D65),  # Display P3
-}
 
 
 class FrameConverter:
@@ -46,7 +38,7 @@ class FrameConverter:
             options |= {"dst_color_trc": _SRGB, "dst_color_primaries": BT709}
         primaries = int(frame.color_primaries)
         pixels = self.reformatter.reformat(frame, **options).to_ndarray()
-        if not hdr and primaries in _CHROMATICITIES:
+        if not hdr and primaries in CODED_PRIMARIES:
             pixels = primaries_to_srgb(pixels, primaries)
         return upright(pixels, display_matrix(frame))
 
@@ -75,4 +67,4 @@ def upright(pixels: np.ndarray, matrix: np.ndarray | None) -> np.ndarray:
 
 def primaries_to_srgb(pixels: np.ndarray, primaries: int) -> np.ndarray:
     """(H, W, 3) uint8 of these primaries, coded as sRGB is, -> uint8 sRGB; colours outside are clipped."""
-    return convert_primaries(pixels, _CHROMATICITIES[primaries])
+    return convert_primaries(pixels, CODED_PRIMARIES[primaries])

@@ -23,6 +23,7 @@ from multihmr.cli.predict import FORMATS
 from multihmr.humans import Humans
 from multihmr.io.metadata import provenance, read_metadata, with_metadata
 from multihmr.preprocessing.image import LoadedImage, load_image
+from multihmr.storage.paths import portable_name
 
 Command = Callable[..., tuple[int, "Stub"]]
 
@@ -318,7 +319,7 @@ def test_names_that_shells_and_systems_treat_in_their_own_way(command, tmp_path,
     code, model = command(folder)
     assert (code, len(model.sizes)) == (0, len(names))
     written = {path.name for path in (tmp_path / "out").iterdir()}
-    assert {Path(name).stem + ".json" for name in names} <= written
+    assert {portable_name(Path(name).stem) + ".json" for name in names} <= written
     assert "1 broken link" in capsys.readouterr().out
     code, model = command(*[folder / name for name in names])
     assert (code, model.sizes) == (0, [])  # done before
@@ -357,3 +358,48 @@ def test_known_heights_name_nobody_twice():
     assert known_heights("1=1.8,3=1.65") == {1: 1.8, 3: 1.65}
     with pytest.raises(argparse.ArgumentTypeError, match="names a person twice"):
         known_heights("1=1.8,1=1.7")
+
+
+def test_results_have_names_that_every_system_can_have(command: Command, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    long, line = "x" * 240, "two\nlines"
+    write(
+        *(folder / f"{name}.png" for name in ("con", "12:30", line, long, "50%d", "end.")),
+        folder / "Nul.d" / "a b.png",
+    )
+    assert command(folder)[0] == 0
+    expected = ["12_30", "50%d", "Nul_.d/a b", "con_", "end", "two_lines", "x" * 150]
+    assert files(tmp_path) == sorted([*(f"{name}.json" for name in expected), "index.jsonl"])
+
+
+def test_names_that_some_systems_take_for_one_are_numbered(command: Command, tmp_path: Path) -> None:
+    one, other = "caf\u00e9", "cafe\u0301"  # composed and decomposed
+    write(tmp_path / "in" / f"{one}.png", tmp_path / "in" / f"{other}.png")
+    assert command(tmp_path / "in")[0] == 0
+    assert sum(name.endswith("_2.json") for name in files(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("form", ["GIF", "PNG", "WEBP", "TIFF"])
+def test_an_animation_tells_that_only_its_first_picture_is_read(
+    command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str
+) -> None:
+    path = tmp_path / f"walk.{'tif' if form == 'TIFF' else form.lower()}"
+    frames = [Image.new("RGB", (40, 30), (60 * i, 0, 0)) for i in range(3)]
+    frames[0].save(path, form, save_all=True, append_images=frames[1:])
+    assert command(path)[0] == 0
+    text = capsys.readouterr().out
+    assert "in the first of 3 pictures in this file" in text
+    assert ("multihmr video reads all" in text) == (form != "TIFF")
+
+
+@pytest.mark.parametrize("name", ["predict", "video", "fit", "generate", "evaluate", "export", "convert"])
+def test_no_command_takes_an_empty_name_for_a_folder(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = {"fit": ["a.json", "a.jpg"], "convert": ["a.pt"], "predict": ["a.jpg"], "video": ["a.mp4"]}
+    out = [" "] if name == "convert" else ["--out", ""]
+    with pytest.raises(SystemExit):
+        run([name, *words.get(name, []), *out])
+    assert "an empty name is no path; it may be an empty shell variable" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -7,7 +7,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, features
 
 from multihmr.preprocessing.color import to_srgb
 from multihmr.preprocessing.image import load_image, read_image
@@ -181,3 +181,42 @@ def test_modes_of_print_without_a_profile(mode: str) -> None:
     buffer = io.BytesIO()
     image.save(buffer, "TIFF")
     assert np.abs(load_image(buffer.getvalue()).pixels.astype(int) - pixels).max() <= 4
+
+
+def with_cicp(data: bytes, *points: int) -> bytes:
+    """A PNG file with a chunk cICP behind its header."""
+    body = b"cICP" + bytes(points)
+    chunk = struct.pack(">I", len(points)) + body + struct.pack(">I", zlib.crc32(body))
+    return data[:33] + chunk + data[33:]
+
+
+def test_png_colours_by_cicp_become_srgb() -> None:
+    pixels = picture()
+    stored = Image.fromarray(in_profile(pixels, DISPLAY_P3))
+    assert distance(read_image(with_cicp(saved(stored), 12, 13, 0, 1)), pixels) <= 1
+    # it goes before an ICC profile of another colour space
+    data = with_cicp(saved(stored, icc_profile=rgb_profile(SRGB)), 12, 13, 0, 1)
+    assert distance(read_image(data), pixels) <= 1
+    for same in ((1, 13, 0, 1), (2, 2, 0, 1), (12, 13)):  # sRGB, unknown, damaged
+        np.testing.assert_array_equal(read_image(with_cicp(saved(stored), *same)), np.asarray(stored))
+    linear = Image.fromarray(np.full((4, 4, 3), 55, np.uint8))  # (55 / 255) of the light is 128 in sRGB
+    assert distance(read_image(with_cicp(saved(linear), 1, 8, 0, 1)), np.full((4, 4, 3), 128)) <= 1
+
+
+@pytest.mark.parametrize(("transfer", "white"), [(16, 0.5807), (18, 0.75)])
+def test_white_of_hdr_pictures_is_white(transfer: int, white: float) -> None:
+    """BT.2408: the reference white of graphics lies at 58 % (PQ) or 75 % (HLG) of the code."""
+    values = np.array([[[0] * 3, [round(255 * white)] * 3, [255] * 3]], np.uint8)
+    found = read_image(with_cicp(saved(Image.fromarray(values)), 9, transfer, 0, 1))
+    assert distance(found, np.array([[[0] * 3, [255] * 3, [255] * 3]])) <= 3
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow has no AVIF")
+def test_avif_colours_by_nclx_become_srgb() -> None:
+    pixels = picture()
+    data = saved(Image.fromarray(in_profile(pixels, DISPLAY_P3)), "AVIF", quality=100, subsampling="4:4:4")
+    at = data.find(b"colrnclx")
+    assert at > 0
+    tagged = data[: at + 8] + struct.pack(">HH", 12, 13) + data[at + 12 :]
+    assert np.abs(read_image(tagged).astype(int) - pixels).mean() < 2
+    assert np.abs(read_image(data).astype(int) - pixels).mean() > 5
