@@ -3,10 +3,10 @@
     python scripts/measure_face_fitting.py --assets shared/assets --people 60
     python scripts/measure_face_fitting.py --assets shared/assets --people 24 --out faces.png
 
-People are Anny bodies of random phenotypes with the facial actions of `multihmr generate`, in poses of the test
-split of the CMU captures, seen from up to 45 degrees beside their face: whole people (1280 x 720 pixels, faces
-of 20 to 45 pixels) and portraits (faces of 130 to 280 pixels; points beyond the edge of the picture are not
-given). --small shrinks the pictures of whole people until their faces are some pixels high.
+People are Anny bodies of random phenotypes with the facial actions of `multihmr generate`, in poses of the
+test split of the CMU captures, seen from up to 45 degrees beside their face: whole people (1280 x 720 pixels,
+faces of 20 to 45 pixels) and portraits (faces of 130 to 280 pixels; points beyond the edge of the picture are
+not given). --small shrinks the pictures of whole people until their faces are some pixels high.
 """
 
 from __future__ import annotations
@@ -163,16 +163,16 @@ def measure_small(body: Anny, assets: Path, people: int) -> None:
 
 @torch.no_grad()
 def errors(body: Anny, faces: Faces, fits: FittedHumans) -> tuple[float, float, float]:
-    """Mean errors [mm] of the face's points and vertices, heads aligned, and PA-MPJPE."""
+    """Mean errors [mm] of the face's points and vertices, heads aligned with their size, and PA-MPJPE."""
     moved, still = _face_vertices(body)
     table = find_points(body, "coco17", NAMES)[0]
     points, vertices, joints = [], [], []
     for i in range(len(fits)):
         humans = fits[i]
         mine, true = humans.vertices[0].astype(float), faces.vertices[i]
-        R, t = _rigid(mine[still], true[still])
-        mine = mine @ R.T + t
-        at = table.points(mine[None], humans.joints[:1])[0]
+        scale, R, t = _similarity(mine[still], true[still])
+        mine = scale * mine @ R.T + t
+        at = table.points(mine[None], humans.joints[:1])[0]  # those of the face are made of vertices alone
         points.append(np.linalg.norm(at[17:] - faces.points[i, 17:], axis=1).mean())
         vertices.append(np.linalg.norm(mine[moved] - true[moved], axis=1).mean())
         joints.append(pa_errors(humans, faces.joints[i : i + 1])[0])
@@ -192,11 +192,13 @@ def _face_vertices(body: Anny) -> tuple[np.ndarray, np.ndarray]:
     return np.flatnonzero(on_head & (moves > 1e-3)), np.flatnonzero(on_head & (moves < 1e-5))
 
 
-def _rigid(points: np.ndarray, goals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """R, t of least squares (Kabsch 1976)."""
-    rotation, _ = Rotation.align_vectors(goals - goals.mean(0), points - points.mean(0))
+def _similarity(points: np.ndarray, goals: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+    """scale, R, t of least squares (Umeyama 1991)."""
+    mine, true = points - points.mean(0), goals - goals.mean(0)
+    rotation, _ = Rotation.align_vectors(true, mine)
     R = rotation.as_matrix()
-    return R, goals.mean(0) - R @ points.mean(0)
+    scale = float((true * (mine @ R.T)).sum() / (mine**2).sum())
+    return scale, R, goals.mean(0) - scale * R @ points.mean(0)
 
 
 def draw(body: Anny, faces: Faces, out: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from ..preprocessing.sources import shorten
+from ..storage.paths import same_name
 from .arguments import draw_flags, draw_options, file_path, intrinsics
 from .main import (
     EXPECTED,
@@ -128,18 +130,37 @@ def _matched(
     pictures: Sequence[PictureKeypoints], images: Sequence[Path], skipped: Counter[str]
 ) -> Iterator[tuple[Path, PictureKeypoints]]:
     """Each entry with its picture: by the whole name in the file, by the last part, or by the stem."""
-    by_name: dict[str, Path] = {}
-    for path in reversed(images):
-        by_name |= {path.stem: path, path.name: path}
+    by_name: dict[str, list[Path]] = {}
+    for path in images:
+        for name in dict.fromkeys((same_name(path.name), same_name(path.stem))):
+            by_name.setdefault(name, []).append(path)
     for entry in pictures:
-        name = Path(entry.picture.replace("\\", "/"))
-        found = by_name.get(name.name) or by_name.get(name.stem)
-        if found is None and name.stem.isdigit():  # COCO's results name pictures by their numbers
-            found = by_name.get(f"{int(name.stem):012d}")
-        if found is None:
-            skipped["pictures that are not there"] += 1
+        given = Path(entry.picture.replace("\\", "/"))
+        found = by_name.get(same_name(given.name)) or by_name.get(same_name(given.stem), [])
+        if not found and given.stem.isdecimal():  # COCO's results name pictures by their numbers
+            found = by_name.get(f"{int(given.stem):012d}", [])
+        found = _nearest(found, given)
+        if len(found) == 1:
+            yield found[0], entry
+        elif found:
+            skipped["pictures of which several have that name"] += 1
         else:
-            yield found, entry
+            skipped["pictures that are not there"] += 1
+
+
+def _nearest(paths: list[Path], given: Path) -> list[Path]:
+    """Those that share most of the given path's last parts."""
+
+    def shared(path: Path) -> int:
+        parts = [same_name(part) for part in (*path.parent.parts, path.name)][::-1]
+        wanted = [same_name(part) for part in (*given.parent.parts, given.name)][::-1]
+        folders = itertools.takewhile(
+            lambda pair: pair[0] == pair[1], zip(parts[1:], wanted[1:], strict=False)
+        )
+        return 2 * len(list(folders)) + (parts[0] == wanted[0])
+
+    most = max((shared(path) for path in paths), default=0)
+    return [path for path in paths if shared(path) == most]
 
 
 def _fitted(
@@ -258,8 +279,6 @@ def sample_of(people: FittedHumans, pixels: Any, name: str) -> Sample:
 
 def _write_shards(samples: Iterator[Sample], folder: Path) -> None:
     """SHARD_SIZE pictures a tar: shards/fit-00000.tar and so on; old ones of this name go."""
-    import itertools
-
     from ..data.webdataset import write_shard
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -82,7 +82,7 @@ def read_keypoints(path: Path | str, *, least: float = 0.1) -> KeypointFile:
 
 def _load(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))  # some editors begin a file with a mark
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} is no readable JSON file: {error}") from None
 
@@ -131,10 +131,15 @@ def _of_coco(content: Any, path: Path, skipped: Counter[str]) -> Iterable[Pictur
         )
     table = content.get("images", []) if isinstance(content, dict) else []
     try:
-        files = {picture["id"]: str(picture["file_name"]) for picture in table}
-        sizes = {p["file_name"]: (int(p["height"]), int(p["width"])) for p in table if "height" in p}
-    except (TypeError, KeyError):
+        files = {_key(picture["id"]): str(picture["file_name"]) for picture in table}
+        sizes = {
+            str(p["file_name"]): (int(p["height"]), int(p["width"]))
+            for p in table
+            if p.get("height") and p.get("width")
+        }
+    except (TypeError, ValueError, KeyError, AttributeError):
         raise ValueError(f"{path} has an entry of 'images' without id and file_name") from None
+    orders = _orders(content.get("categories") if isinstance(content, dict) else None)
     by_picture: dict[str, list[dict[str, tuple[float, float, float]]]] = {}
     for entry in entries:
         try:
@@ -142,28 +147,51 @@ def _of_coco(content: Any, path: Path, skipped: Counter[str]) -> Iterable[Pictur
             if reason:
                 skipped[reason] += 1
                 continue
-            picture = files.get(entry["image_id"], str(entry["image_id"]))
-            by_picture.setdefault(picture, []).append(_coco_person(entry))
+            names = orders.get(entry.get("category_id"), keypoint_names("coco17"))
+            if names is None and len(_triples(entry["keypoints"])) == 17:
+                skipped["people with other points than COCO's"] += 1
+                continue
+            picture = files.get(_key(entry["image_id"]), _key(entry["image_id"]))
+            by_picture.setdefault(picture, []).append(_coco_person(entry, names))
         except (TypeError, ValueError, KeyError, AttributeError):
             skipped["entries with broken keypoints"] += 1
     return [replace(_gather(picture, p), size=sizes.get(picture)) for picture, p in by_picture.items()]
+
+
+def _key(number: Any) -> str:
+    """The id of a picture as text: 7, 7.0 and "7" are one."""
+    return str(int(number)) if isinstance(number, float) and number.is_integer() else str(number)
+
+
+def _orders(categories: Any) -> dict[Any, tuple[str, ...] | None]:
+    """Category -> the names of its 17 points if they are COCO's, in its own order, which may be another."""
+    known = keypoint_names("coco17")
+    found: dict[Any, tuple[str, ...] | None] = {}
+    for category in categories if isinstance(categories, list) else ():
+        names = category.get("keypoints") if isinstance(category, dict) else None
+        if names:
+            tidy = tuple(str(name).strip().lower().replace(" ", "_").replace("-", "_") for name in names)
+            found[category.get("id")] = tidy if sorted(tidy) == sorted(known) else None
+    return found
 
 
 def _unusable(entry: Mapping[str, Any], files: Mapping[Any, str], *, results: bool) -> str | None:
     """Why an annotation is left out."""
     if entry.get("iscrowd"):
         return "crowds"
-    if not entry.get("keypoints") or not any(entry["keypoints"]):
+    if not entry.get("keypoints") or not np.any(_triples(entry["keypoints"])):
         return "people without keypoints"
-    if not results and entry["image_id"] not in files:
+    if not results and _key(entry["image_id"]) not in files:
         return "annotations of pictures that the file does not list"
     return None
 
 
-def _coco_person(entry: Mapping[str, Any]) -> dict[str, tuple[float, float, float]]:
-    """x, y, confidence by name; visibility flags 0, 1, 2 become confidences."""
+def _coco_person(
+    entry: Mapping[str, Any], order: tuple[str, ...] | None
+) -> dict[str, tuple[float, float, float]]:
+    """x, y, confidence by name; visibility flags 0, 1, 2 become confidences. order: names of 17 points."""
     rows = _triples(entry["keypoints"])
-    names = {17: keypoint_names("coco17"), 133: keypoint_names("coco133")}.get(len(rows))
+    names = {17: order, 133: keypoint_names("coco133")}.get(len(rows))
     if names is None:
         raise ValueError(f"{len(rows)} points")
     parts = [(list(names), rows)]
@@ -186,11 +214,18 @@ def _coco_person(entry: Mapping[str, Any]) -> dict[str, tuple[float, float, floa
 
 
 def _triples(values: Any) -> np.ndarray:
-    """(M, 3) of 3 M numbers; ValueError for another count or a number that is not finite."""
+    """(M, 3) of 3 M numbers, flat or as triples; a point without a number (null, NaN) is not labelled.
+
+    ValueError for another count, or a labelled point that is not finite.
+    """
     array = np.asarray(values, np.float64)
-    if array.ndim != 1 or len(array) % 3 or not np.isfinite(array).all():
+    if array.size % 3 or not (array.ndim == 1 or (array.ndim == 2 and array.shape[1] == 3)):
         raise ValueError("no triples")
-    return array.reshape(-1, 3)
+    rows = array.reshape(-1, 3).copy()
+    rows[np.isnan(rows).any(1)] = 0
+    if not np.isfinite(rows).all():
+        raise ValueError("points that are not finite")
+    return rows
 
 
 def _gather(picture: str, people: list[dict[str, tuple[float, float, float]]]) -> PictureKeypoints:

@@ -31,6 +31,7 @@ def array_to_pixels(image: np.ndarray, channels: ChannelOrder = "rgb") -> np.nda
     Raises:
         ValueError: it has another type or shape; the message tells how to convert it.
     """
+    image = np.asarray(image)  # of matrices, masked arrays and the like the plain values
     shape = image.shape
     flat = image[..., 0] if image.ndim == 3 and shape[2] == 1 else image
     if image.dtype != np.uint8 or not (flat.ndim == 2 or (flat.ndim == 3 and shape[2] in (3, 4))):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -85,6 +86,8 @@ def check_intrinsics(K: IntrinsicsLike, height: int, width: int) -> np.ndarray:
     if isinstance(K, Tensor):
         K = K.detach().cpu().numpy()
     try:
+        if np.iscomplexobj(K):
+            raise TypeError
         K = np.asarray(K, dtype=np.float64)
     except (TypeError, ValueError):
         raise ValueError(
@@ -115,6 +118,26 @@ def check_intrinsics(K: IntrinsicsLike, height: int, width: int) -> np.ndarray:
             "K must belong to the image as given"
         )
     return K.astype(np.float32)
+
+
+def _warn_of_another_size(K: np.ndarray, height: int, width: int) -> None:
+    """UserWarning where K is centred in an image of other sides: of another scale, or turned by 90 degrees.
+
+    It may be right all the same, in a crop.
+    """
+    share = K[:2, 2] / (width / 2, height / 2)
+    turned = K[:2, 2] / (height / 2, width / 2)
+    if abs(share[0] - share[1]) < 0.02 * share[0] and abs(share[0] - 1) > 0.2:
+        size = f"{2 * K[0, 2]:.0f}x{2 * K[1, 2]:.0f}"
+    elif np.abs(turned - 1).max() < 0.02 and np.abs(share - 1).max() > 0.2:
+        size = f"{height}x{width}"
+    else:
+        return
+    warnings.warn(
+        f"the principal point of K ({K[0, 2]:g}, {K[1, 2]:g}) is the centre of a {size} image, but this "
+        f"one is {width}x{height}; K must be scaled or turned with the image",
+        stacklevel=2,
+    )
 
 
 def _number(exif: Mapping[int, Any], tag: int) -> float:
@@ -151,7 +174,9 @@ def resolve_camera(
         ValueError: K cannot belong to the image, or `fov` is no such angle.
     """
     if K is not None:
-        return torch.from_numpy(check_intrinsics(K, height, width)), "given"
+        checked = check_intrinsics(K, height, width)
+        _warn_of_another_size(checked, height, width)
+        return torch.from_numpy(checked), "given"
     if fov is not None:
         return default_intrinsics(height, width, check_fov(fov)), "given"
     if exif_focal is not None:

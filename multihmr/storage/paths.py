@@ -16,8 +16,8 @@ _RESERVED = re.compile(r"(con|prn|aux|nul|(com|lpt)[0-9\u00b9\u00b2\u00b3])\s*(\
 def portable_name(name: str) -> str:
     """A name for results that every system can have: relative, with "/" between folders.
 
-    Characters that Windows forbids, line breaks and bytes that are no UTF-8 become "_"; dots and spaces at the
-    end of a part go, names of devices (CON, nul.txt) get a "_" behind, and long parts are cut.
+    Characters that Windows forbids, line breaks and bytes that are no UTF-8 become "_"; dots and spaces at
+    the end of a part go, names of devices (CON, nul.txt) get a "_" behind, and long parts are cut.
 
     Example:
         >>> portable_name("aux/12:30 ?.raw. ")

@@ -55,6 +55,25 @@ def test_keypoints_become_files_and_shards(tmp_path: Path, capsys: pytest.Captur
     assert np.isnan(sample.expression).all()
 
 
+def test_pictures_of_one_name_are_told_by_their_folders(tmp_path: Path) -> None:
+    from collections import Counter
+
+    from multihmr.cli.fit import _matched
+    from multihmr.fitting.keypoint_files import PictureKeypoints
+
+    images = [tmp_path / name for name in ("train/a.jpg", "val/a.jpg", "b.jpg", "b.png", "cafe\u0301.jpg")]
+    names = ["train/a.jpg", "val\\a.jpg", "a.jpg", "b.png", "b", "caf\u00e9.jpg", "c.jpg"]
+    entries = [PictureKeypoints(name, (), np.zeros((0, 0, 2)), np.zeros((0, 0))) for name in names]
+    skipped: Counter[str] = Counter()
+    found = {entry.picture: path for path, entry in _matched(entries, images, skipped)}
+    expected = {"train/a.jpg": 0, "val\\a.jpg": 1, "b.png": 3, "caf\u00e9.jpg": 4}
+    assert found == {name: images[i] for name, i in expected.items()}
+    assert skipped == {
+        "pictures of which several have that name": 2,
+        "pictures that are not there": 1,
+    }
+
+
 def test_nothing_to_fit_is_a_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "points.json"
     file.write_text(json.dumps({"images": [], "annotations": []}), encoding="utf-8")

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from multihmr.bodies.keypoint_sets import keypoint_names
+from multihmr.fitting.face_points import FACE_NAMES
 from multihmr.fitting.keypoint_files import read_keypoints
 
 POINTS = np.stack([np.arange(17) * 10.0, np.arange(17) * 20.0, np.full(17, 2)], 1)
@@ -94,6 +95,66 @@ def test_openpose(tmp_path: Path) -> None:
     assert found.skipped == {"entries with broken keypoints": 1}
     assert read_keypoints(tmp_path / "street_keypoints.json").pictures[0].picture == "street"
     assert not read_keypoints(tmp_path, least=0.9).pictures[0].confidence[0, :25].any()
+
+
+def test_the_face_of_wholebody_and_openpose(tmp_path: Path) -> None:
+    face = np.stack([np.arange(70) * 2.0, np.arange(70) * 3.0, np.full(70, 0.7)], 1)
+    entry = annotation(face_kpts=face[:68].ravel().tolist(), face_valid=True)
+    (picture,) = read_keypoints(write(tmp_path / "a.json", coco(entry))).pictures
+    assert picture.names == (*keypoint_names("coco17"), *FACE_NAMES)
+    np.testing.assert_array_equal(picture.xy[0, -1], [134.5, 201.5])
+    entry["face_valid"] = False
+    (picture,) = read_keypoints(write(tmp_path / "a.json", coco(entry))).pictures
+    assert picture.names == keypoint_names("coco17")
+    whole = np.concatenate([POINTS, np.zeros((6, 3)), face[:68], np.zeros((42, 3))])
+    (picture,) = read_keypoints(write(tmp_path / "a.json", coco(annotation(whole)))).pictures
+    assert picture.names[23:91] == FACE_NAMES
+    body = np.stack([np.arange(25), np.arange(25), np.full(25, 0.8)], 1)
+    for count in (70, 68):  # the last two of OpenPose's are the pupils
+        person = {
+            "pose_keypoints_2d": body.ravel().tolist(),
+            "face_keypoints_2d": face[:count].ravel().tolist(),
+        }
+        file = write(tmp_path / "street_keypoints.json", {"people": [person]})
+        (picture,) = read_keypoints(file).pictures
+        assert picture.names == (*keypoint_names("openpose25"), *FACE_NAMES)
+        np.testing.assert_array_equal(picture.xy[0, -1], face[67, :2])
+
+
+@pytest.mark.parametrize("number", [7, 7.0, "7"])
+def test_ids_of_pictures_may_be_texts_or_floats(tmp_path: Path, number: object) -> None:
+    found = read_keypoints(write(tmp_path / "a.json", coco(annotation(image_id=number))))
+    assert [picture.picture for picture in found.pictures] == ["train/street.jpg"]
+    found = read_keypoints(write(tmp_path / "a.json", [annotation(image_id=number)]))
+    assert [picture.picture for picture in found.pictures] == ["7"]
+
+
+def test_points_in_triples_without_numbers_or_behind_a_byte_order_mark(tmp_path: Path) -> None:
+    lists: list[list[float | None]] = POINTS.tolist()
+    lists[3] = [None, None, 0]
+    lists[4] = [float("nan")] * 3
+    content = coco(annotation(keypoints=lists))
+    content["images"] = [{"id": 7, "file_name": "street.jpg", "height": None, "width": None}]
+    path = tmp_path / "a.json"
+    path.write_text("\ufeff" + json.dumps(content), encoding="utf-8")
+    (picture,) = read_keypoints(path).pictures
+    assert picture.size is None
+    np.testing.assert_array_equal(picture.confidence[0, 2:6], [1, 0, 0, 1])
+    np.testing.assert_array_equal(picture.xy[0, 1], [10.5, 20.5])
+
+
+def test_points_in_the_order_of_the_category(tmp_path: Path) -> None:
+    names = keypoint_names("coco17")[::-1]
+    content = coco(annotation(category_id=1), annotation(category_id=2))
+    content["categories"] = [
+        {"id": 1, "keypoints": [name.replace("_", " ") for name in names]},
+        {"id": 2, "keypoints": [f"point {i}" for i in range(17)]},
+    ]
+    found = read_keypoints(write(tmp_path / "a.json", content))
+    (picture,) = found.pictures
+    assert len(picture.xy) == 1
+    np.testing.assert_array_equal(picture.xy[0, picture.names.index("nose")], [160.5, 320.5])
+    assert found.skipped == {"people with other points than COCO's": 1}
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:

@@ -352,3 +352,19 @@ def test_orientation_of_avif(orientation: int) -> None:
         found.append(load_image(buffer.getvalue()).pixels.astype(int))
     assert found[0].shape == found[1].shape
     assert np.abs(found[0] - found[1]).mean() < 8
+
+
+@pytest.mark.parametrize("kind", ["mirrored", "fortran", "read-only", "masked", "every second"])
+def test_arrays_in_any_memory_layout(kind: str) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 12, 3), np.uint8)
+    array = {
+        "mirrored": pixels[:, ::-1][:, ::-1],
+        "fortran": np.asfortranarray(pixels),
+        "read-only": np.frombuffer(pixels.tobytes(), np.uint8).reshape(pixels.shape),
+        "masked": np.ma.masked_array(pixels),
+        "every second": np.repeat(pixels, 2, 0)[::2],
+    }[kind]
+    found = load_image(array).pixels
+    assert type(found) is np.ndarray
+    np.testing.assert_array_equal(found, pixels)
+    np.testing.assert_array_equal(load_image(array, channels="bgr").pixels, pixels[..., ::-1])
