@@ -88,7 +88,7 @@ def fit(
         confidence: (M,) or (N, M); with several views (V, M) or (V, N, M). From 0, not known, to 1.
         init: people to begin with, in the order of the keypoints, as `model.predict` gives them.
         keypoint_set: which points they are, one of `bodies.keypoint_sets.KEYPOINT_SETS`; what the body cannot
-            place (the contour of the face, say) is left out.
+            place is left out.
         names: instead of a set: the name of each point, of any of the sets or of a joint of the body.
         extrinsics: of several views, (3, 4) or (4, 4) each, from the world into the camera [m].
         body: an `Anny`, "anny" or None for the one of the package.
@@ -167,7 +167,16 @@ def _fit_people(fitter: Fitter, seen: Observations, begin: State | None) -> tupl
     for _ in range(ROUNDS):
         energy.expand(state.shape_PS.float())
         state, values = minimise(energy, state, steps=ROUND_STEPS, switch=True)
-    return state, values.view(people, finalists)
+    if REJECTED is None:
+        return state, values.view(people, finalists)
+    # Without the outliers, which are known now, nearly least squares: of noise these know more.
+    plain = energy.rows(torch.arange(len(chosen)))
+    plain.seen = energy.without_outliers(state, REJECTED)
+    plain.robust = ROBUST_SCALE_PLAIN
+    plain.expand(state.shape_PS.float())
+    state, _ = minimise(plain, state, steps=ROUND_STEPS, switch=True)
+    energy.expand(state.shape_PS.float())
+    return state, energy(state).energy_P.view(people, finalists)
 
 
 @torch.no_grad()
@@ -202,6 +211,8 @@ def _joined(states: Sequence[State]) -> State:
 
 
 ROBUST_SCALE_LAST = 4.0
+REJECTED: float | None = 6.0  # standard deviations from which on a point is an outlier
+ROBUST_SCALE_PLAIN = 16.0
 
 
 def _starts(fitter: Fitter, seen: Observations) -> State:

@@ -185,6 +185,17 @@ class Energy:
         r_PR, J_PRN = torch.cat(residuals, 1), torch.cat(jacobians, 1)
         return Terms(energy, (J_PRN.mT @ r_PR[..., None])[..., 0], J_PRN.mT @ J_PRN)
 
+    def without_outliers(self, state: State, limit: float) -> Observations:
+        """What is seen, without the points that are more than `limit` standard deviations off."""
+        points_PM3, _ = self.points(state)
+        seen = self.seen
+        camera = torch.einsum("pvab,pmb->pvma", seen.R_PV33, points_PM3) + seen.t_PV3[:, :, None]
+        flat = torch.einsum("pvab,pvmb->pvma", seen.K_PV33, camera)
+        pixels = flat[..., :2] / flat[..., 2:].clamp(min=NEAREST)
+        near = (pixels - seen.xy_PVM2).norm(dim=-1) < limit * seen.sigma_PVM
+        near_in_space = (points_PM3 - seen.xyz_PM3).norm(dim=-1) < limit * seen.sigma_PM
+        return replace(seen, weight_PVM=seen.weight_PVM * near, weight_PM=seen.weight_PM * near_in_space)
+
     def _robust(self, error: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Energies of weighted errors (..., 2 or 3), and the square roots of the weights in least squares."""
         square = error.square().sum(-1)

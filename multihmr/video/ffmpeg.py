@@ -10,11 +10,18 @@ from .frame_times import MAX_JUMP, FrameClock
 DEFAULT_FPS = 30.0  # of pictures that come without times
 MAX_FPS = 240.0  # a higher rate in a header is a time base, not a frame rate
 _TIMESTAMPS_MAY_JUMP = 0x200  # AVFMT_TS_DISCONT of libavformat
+# A film whose rate is so many times that of its average has pauses; FFmpeg's guess is none above the second.
+PAUSES, MAX_BASE_RATE = 4, 120
 
 
 def frame_rate(stream: Any) -> float:
-    """Frames a second of a PyAV stream on average; what FFmpeg assumes (25) where nothing tells."""
-    rate = float(stream.average_rate or stream.guessed_rate or 0)
+    """Frames a second of a PyAV stream on average; what FFmpeg assumes (25) where nothing tells.
+
+    Of films that stand still for long (surveillance, slides) it is the rate between the pauses.
+    """
+    rate, base = float(stream.average_rate or stream.guessed_rate or 0), float(stream.base_rate or 0)
+    if 0 < PAUSES * rate < base <= MAX_BASE_RATE:
+        rate = base
     return rate if 0 < rate < 10_000 else DEFAULT_FPS
 
 

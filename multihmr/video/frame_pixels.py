@@ -45,7 +45,12 @@ class FrameConverter:
 
 def display_matrix(frame: Any) -> np.ndarray | None:
     """(2, 2) linear part of a frame's display matrix, from decoded (x, y) to displayed (x, y); None: none."""
-    for data in frame.side_data:
+    try:
+        everything = list(frame.side_data)
+    except ValueError:  # FFmpeg knows kinds of data that PyAV does not, and gives up at all
+        turn = np.radians(getattr(frame, "rotation", 0))  # counterclockwise
+        return np.round([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]]) if turn else None
+    for data in everything:
         if data.type.name == "DISPLAYMATRIX":
             a, b, _, c, d = np.frombuffer(bytes(data)[:36], np.int32)[:5].tolist()
             return np.array([[a, c], [b, d]], np.float64)

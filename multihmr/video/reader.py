@@ -174,7 +174,9 @@ def _duration(container: Any, stream: Any) -> float | None:
     tag = re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", stream.metadata.get("DURATION", ""))
     if tag:
         hours, minutes, seconds = map(float, tag.groups())
-        return 3600 * hours + 60 * minutes + seconds
+        # Matroska's ends count from 0 and not from the first picture.
+        first = float((stream.start_time or 0) * stream.time_base)
+        return max(3600 * hours + 60 * minutes + seconds - first, 0.0)
     if container.duration and not container.streams.audio:
         return float(container.duration / pyav().time_base)
     return None
@@ -183,7 +185,7 @@ def _duration(container: Any, stream: Any) -> float | None:
 def _decode(container: Any, stream: Any, path: Path, fps: float | None) -> Iterator[Frame]:
     """All frames of a file that can be decoded; a warning tells which cannot."""
     av = pyav()
-    number, broken, broken_at, time = 0, 0, 0, 0.0
+    number, broken, broken_at, first, time, shown = 0, 0, 0, 0.0, 0.0, 0.0
     packets, convert = container.demux(stream), FrameConverter(stream)
     clock = frame_clock(container, stream, str(path))
     while True:
@@ -204,15 +206,19 @@ def _decode(container: Any, stream: Any, path: Path, fps: float | None) -> Itera
                 break
             continue
         for picture in decoded:
+            first = picture.time or 0.0 if not number else first
             time = clock(picture.time)
             yield Frame(
                 number, time if fps is None else number / fps, LoadedImage(convert(picture), name=path.name)
             )
             number += 1
+            shown = float((picture.duration or 0) * stream.time_base)
     if not number:
         raise ValueError(f"{path} has no frames that can be read" + ("" if not broken else "; it is damaged"))
     length = _duration(container, stream) or 0.0
-    if broken or time < 0.98 * length - 0.2:
+    if stream.start_time is None:  # then the duration may count from 0
+        length = max(length - max(first, 0.0), 0.0)
+    if broken or time + shown < 0.98 * length - 0.2:
         of = f" of {length:.1f}" if length else ""
         warnings.warn(
             f"{path} is damaged or cut short: {number} frames could be read, {time:.1f}{of} seconds",

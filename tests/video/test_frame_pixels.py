@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from multihmr.video.frame_pixels import FrameConverter, primaries_to_srgb, upright
+from multihmr.video.frame_pixels import FrameConverter, display_matrix, primaries_to_srgb, upright
 from multihmr.video.reader import open_video
 
 av = pytest.importorskip("av")
@@ -107,3 +107,22 @@ def test_primaries_of_a_frame_are_converted():
     coded.colorspace, coded.color_range, coded.color_primaries = 1, 1, 12
     pixels = FrameConverter(type("Stream", (), {"sample_aspect_ratio": None}))(coded)
     np.testing.assert_allclose(pixels[20, 20].astype(int), (200, 100, 50), atol=3)
+
+
+@pytest.mark.parametrize(
+    ("rotation", "expected"),
+    [(0, None), (-90, [[0, -1], [1, 0]]), (90, [[0, 1], [-1, 0]]), (180, [[-1, 0], [0, -1]])],
+)
+def test_side_data_that_pyav_does_not_know_leaves_the_rotation(rotation, expected):
+    class Frame:
+        def __init__(self) -> None:
+            self.rotation = rotation
+
+        @property
+        def side_data(self):
+            raise ValueError("31 is not a valid Type")
+
+    found = display_matrix(Frame())
+    assert (found is None) == (expected is None)
+    if expected is not None:
+        np.testing.assert_array_equal(found, expected)

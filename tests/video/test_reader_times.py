@@ -197,3 +197,48 @@ def test_a_joined_file_of_variable_rate_goes_on_by_a_frame_period(tmp_path):
 def test_time_begins_with_the_first_frame_whatever_its_timestamp(start):
     stamps = [start + k * PERIOD for k in range(5)]
     np.testing.assert_allclose(times_of(stamps, max_jump=10.0), np.arange(5) * PERIOD, atol=1e-9)
+
+
+def write_at(path: Path, milliseconds: list[int]) -> Path:
+    """A film whose pictures have these timestamps."""
+    from fractions import Fraction
+
+    av = pytest.importorskip("av")
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"bf": "0"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for i, time in enumerate(milliseconds):
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 20 * i, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = time, Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".ts"])
+@pytest.mark.parametrize("times", [[10_000 + 40 * i for i in range(10)], [5000]])
+def test_films_that_do_not_start_at_zero_are_whole(tmp_path: Path, suffix: str, times: list[int]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # "is damaged or cut short"
+        frames = list(open_video(write_at(tmp_path / f"late{suffix}", times)).frames())
+    np.testing.assert_allclose([f.time for f in frames], [(t - times[0]) / 1000 for t in times], atol=2e-3)
+
+
+def test_an_animation_whose_last_picture_stays_is_whole(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (32, 24), (60 * i, 0, 0)) for i in range(4)]
+    frames[0].save(
+        tmp_path / "a.gif", save_all=True, append_images=frames[1:], duration=[100, 100, 100, 3000]
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        times = [frame.time for frame in open_video(tmp_path / "a.gif").frames()]
+    np.testing.assert_allclose(times, [0, 0.1, 0.2, 0.3], atol=1e-3)
+
+
+def test_the_rate_of_a_film_with_long_pauses_is_that_between_them(tmp_path: Path) -> None:
+    video = open_video(write_at(tmp_path / "gaps.mp4", [0, 40, 80, 5080, 5120, 65120]))
+    assert video.fps == 25
+    np.testing.assert_allclose(
+        [f.time for f in video.frames()], [0, 0.04, 0.08, 5.08, 5.12, 65.12], atol=1e-3
+    )
