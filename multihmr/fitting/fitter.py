@@ -21,7 +21,7 @@ from multihmr.fitting.prior import PosePrior, load_prior
 from multihmr.fitting.results import FittedHumans, assemble
 from multihmr.fitting.sequence import best_path, smooth
 from multihmr.fitting.skeleton import PointSkeleton, RestPose, rotation_matrix
-from multihmr.fitting.solver import FACE_SIGMA, Energy, PoseModel, ShapePrior, minimise
+from multihmr.fitting.solver import FACE_SIGMA, ROBUST_SCALE, Energy, PoseModel, ShapePrior, minimise
 from multihmr.fitting.state import Observations, State
 from multihmr.humans import Humans, rotmat_to_rotvec
 
@@ -163,20 +163,11 @@ def _fit_people(fitter: Fitter, seen: Observations, begin: State | None) -> tupl
     chosen = (torch.arange(people)[:, None] * count + best).flatten()
     state = state.rows(chosen)
     energy = energy.rows(chosen)
-    energy.robust, energy.face = ROBUST_SCALE_LAST, bool(fitter.skeleton.actions)
+    energy.robust, energy.face = ROBUST_SCALE, bool(fitter.skeleton.actions)
     for _ in range(ROUNDS):
         energy.expand(state.shape_PS.float())
         state, values = minimise(energy, state, steps=ROUND_STEPS, switch=True)
-    if REJECTED is None:
-        return state, values.view(people, finalists)
-    # Without the outliers, which are known now, nearly least squares: of noise these know more.
-    plain = energy.rows(torch.arange(len(chosen)))
-    plain.seen = energy.without_outliers(state, REJECTED)
-    plain.robust = ROBUST_SCALE_PLAIN
-    plain.expand(state.shape_PS.float())
-    state, _ = minimise(plain, state, steps=ROUND_STEPS, switch=True)
-    energy.expand(state.shape_PS.float())
-    return state, energy(state).energy_P.view(people, finalists)
+    return state, values.view(people, finalists)
 
 
 @torch.no_grad()
@@ -196,7 +187,7 @@ def _in_sequence(
     every = torch.arange(len(seen.xyz_PM3))
     state = state.rows((every[:, None] - rows).abs().argmin(1))
     energy = Energy(fitter.skeleton, fitter.model, fitter.shape_prior, seen, upright=upright)
-    energy.robust = ROBUST_SCALE_LAST
+    energy.robust = ROBUST_SCALE
     return smooth(energy, state, 1 / fps)
 
 
@@ -208,11 +199,6 @@ def _enough_points(seen: Observations) -> Tensor:
 
 def _joined(states: Sequence[State]) -> State:
     return State(*(torch.cat([getattr(s, name) for s in states]) for name in _FIELDS))
-
-
-ROBUST_SCALE_LAST = 4.0
-REJECTED: float | None = 6.0  # standard deviations from which on a point is an outlier
-ROBUST_SCALE_PLAIN = 16.0
 
 
 def _starts(fitter: Fitter, seen: Observations) -> State:

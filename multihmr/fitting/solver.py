@@ -27,7 +27,7 @@ from multihmr.fitting.state import Observations, State
 
 FACE_SIGMA = 0.3  # of the strength of a facial action
 HELD = 1e12  # curvature that keeps a number at its limit
-ROBUST_SCALE = 4.0  # standard deviations at which an error counts half as much as it should
+ROBUST_SCALE = 8.0  # standard deviations at which an error counts half as much as it should
 NEAREST = 0.1  # points nearer to a camera than this [m] are taken to lie there
 LIMIT_SIGMA = 0.1  # rad by which a joint may pass its limit
 UPRIGHT_SIGMA = 0.5  # of the difference between the body's and the picture's "up", as unit vectors
@@ -184,17 +184,6 @@ class Energy:
             jacobians.append(jacobian)
         r_PR, J_PRN = torch.cat(residuals, 1), torch.cat(jacobians, 1)
         return Terms(energy, (J_PRN.mT @ r_PR[..., None])[..., 0], J_PRN.mT @ J_PRN)
-
-    def without_outliers(self, state: State, limit: float) -> Observations:
-        """What is seen, without the points that are more than `limit` standard deviations off."""
-        points_PM3, _ = self.points(state)
-        seen = self.seen
-        camera = torch.einsum("pvab,pmb->pvma", seen.R_PV33, points_PM3) + seen.t_PV3[:, :, None]
-        flat = torch.einsum("pvab,pvmb->pvma", seen.K_PV33, camera)
-        pixels = flat[..., :2] / flat[..., 2:].clamp(min=NEAREST)
-        near = (pixels - seen.xy_PVM2).norm(dim=-1) < limit * seen.sigma_PVM
-        near_in_space = (points_PM3 - seen.xyz_PM3).norm(dim=-1) < limit * seen.sigma_PM
-        return replace(seen, weight_PVM=seen.weight_PVM * near, weight_PM=seen.weight_PM * near_in_space)
 
     def _robust(self, error: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Energies of weighted errors (..., 2 or 3), and the square roots of the weights in least squares."""
