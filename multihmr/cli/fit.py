@@ -243,7 +243,8 @@ def _near_enough(people: FittedHumans, entry: PictureKeypoints, share: float) ->
     """(N,) whose points, those of the face apart, lie near enough to those given."""
     import numpy as np
 
-    errors = np.where(np.isnan(people.errors_px), people.face_errors_px, people.errors_px)
+    of_body, of_face = np.asarray(people.errors_px), np.asarray(people.face_errors_px)
+    errors = np.where(np.isnan(of_body), of_face, of_body)
     there = (entry.confidence > 0)[..., None]
     low = np.where(there, entry.xy, np.inf).min(1)
     high = np.where(there, entry.xy, -np.inf).max(1)
@@ -263,7 +264,7 @@ def sample_of(people: FittedHumans, pixels: Any, name: str) -> Sample:
     pose[:, unknown] = np.nan
     expression = np.array(people.expression)
     expression[:, [name in people.unpredicted for name in people.topology.expression_names]] = np.nan
-    expression[np.isnan(people.face_errors_px)] = np.nan
+    expression[np.isnan(np.asarray(people.face_errors_px))] = np.nan
     return Sample(
         image=pixels,
         K=np.array(people.K),

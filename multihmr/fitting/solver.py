@@ -27,7 +27,7 @@ from multihmr.fitting.state import Observations, State
 
 FACE_SIGMA = 0.3  # of the strength of a facial action
 HELD = 1e12  # curvature that keeps a number at its limit
-ROBUST_SCALE = 8.0  # standard deviations at which an error counts half as much as it should
+ROBUST_SCALE = 4.0  # standard deviations at which an error counts half as much as it should
 NEAREST = 0.1  # points nearer to a camera than this [m] are taken to lie there
 LIMIT_SIGMA = 0.1  # rad by which a joint may pass its limit
 UPRIGHT_SIGMA = 0.5  # of the difference between the body's and the picture's "up", as unit vectors

@@ -41,12 +41,12 @@ _TURNS = {
 class DecodedImage(NamedTuple):
     """(H, W, 3) uint8 sRGB pixels, upright, and the tags of the file and of its Exif IFD.
 
-    count: of pictures in an animation or a file of several pages; these pixels are the first.
+    pictures: how many there are in an animation or a file of several pages; these pixels are the first.
     """
 
     pixels: np.ndarray
     exif: dict[int, Any]
-    count: int = 1
+    pictures: int = 1
 
 
 def decode_file(file: BinaryIO, name: str) -> DecodedImage:

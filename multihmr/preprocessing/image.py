@@ -164,7 +164,7 @@ def _load_path(path: Path) -> LoadedImage:
 
 def _loaded(decoded: DecodedImage, name: str = "") -> LoadedImage:
     focal = exif_focal(decoded.exif, *decoded.pixels.shape[:2])
-    return LoadedImage(decoded.pixels, focal, name, decoded.count)
+    return LoadedImage(decoded.pixels, focal, name, decoded.pictures)
 
 
 def _filename(image: Any) -> str:
