@@ -30,8 +30,7 @@ from multihmr.data.synthetic.poses import quaternions_to_matrices
 from multihmr.data.synthetic.scenes import SceneSampler, _random_shape
 from multihmr.data.synthetic.splits import captures_of_split
 from multihmr.fitting import FittedHumans, fit
-from multihmr.fitting.face_points import FACE_NAMES
-from multihmr.fitting.point_sets import find_points
+from multihmr.fitting.point_sets import FACE_NAMES, find_points
 from multihmr.humans import Humans, project
 
 NAMES = (*keypoint_names("coco17"), *FACE_NAMES)

@@ -13,10 +13,9 @@ from torch import Tensor
 
 from multihmr.bodies.anny import Anny
 from multihmr.bodies.loading import float32_on_cpu
-from multihmr.fitting.face_points import FACE_NAMES
 from multihmr.fitting.initialization import Candidates, triangulate
 from multihmr.fitting.inputs import FEWEST_POINTS, Inputs, read_inputs
-from multihmr.fitting.point_sets import FINGERS, find_points
+from multihmr.fitting.point_sets import FACE_NAMES, FINGERS, find_points
 from multihmr.fitting.prior import PosePrior, load_prior
 from multihmr.fitting.results import FittedHumans, assemble
 from multihmr.fitting.sequence import best_path, smooth
@@ -30,6 +29,8 @@ SHAPE_MEAN = {"gender": 0.5, "age": 0.68, "muscle": 0.5, "weight": 0.5, "height"
 SHAPE_SIGMA = {"gender": 0.4, "age": 0.18, "muscle": 0.2, "weight": 0.2, "height": 0.12, "proportions": 0.25}
 STARTS, FINALISTS = 12, 4  # hypotheses that are tried, and that are fitted to the end
 ROBUST_SCALES = ((1e3, 6), (10.0, 6))  # of the first stage, with the number of steps
+# of its rounds with points of faces, which lie so close together that a head beside its place has none nearby
+FACE_ROBUST_SCALES = (40.0, 12.0, ROBUST_SCALE)
 ROUNDS, ROUND_STEPS = 3, 6  # of the last stage: rest tables are made anew in each round
 AT_ONCE = 32  # people that are fitted side by side; more need memory, not less time
 # A bone whose turn moves given points by less than this [m/rad] stays unknown; a hip moves by 0.032, a knee
@@ -163,8 +164,9 @@ def _fit_people(fitter: Fitter, seen: Observations, begin: State | None) -> tupl
     chosen = (torch.arange(people)[:, None] * count + best).flatten()
     state = state.rows(chosen)
     energy = energy.rows(chosen)
-    energy.robust, energy.face = ROBUST_SCALE, bool(fitter.skeleton.actions)
-    for _ in range(ROUNDS):
+    energy.face = bool(fitter.skeleton.actions)
+    for scale in FACE_ROBUST_SCALES if energy.face else [ROBUST_SCALE] * ROUNDS:
+        energy.robust = scale
         energy.expand(state.shape_PS.float())
         state, values = minimise(energy, state, steps=ROUND_STEPS, switch=True)
     return state, values.view(people, finalists)

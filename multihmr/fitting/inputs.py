@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from multihmr.fitting.face_points import CONTOUR_NAMES, FACE_NAMES
+from multihmr.fitting.point_sets import CONTOUR_NAMES, FACE_NAMES
 from multihmr.fitting.state import Observations
 from multihmr.geometry import default_intrinsics
 from multihmr.preprocessing.camera import check_intrinsics
@@ -82,13 +82,7 @@ def read_inputs(
     K_V33, source, size = _intrinsics(K, views, image_size)
     face = Face(names)
     weight = face.faded(xy, weight)
-    if sigma is None:
-        sigma_NVM = face.spreads(xy, weight, _spreads(xy, weight))
-    else:
-        sigma_NVM = np.repeat(_sigmas(sigma, (people, views))[..., None], len(names), 2)
-    sigma_NM = np.repeat(
-        _sigmas(SIGMA_SPACE if sigma_3d is None else sigma_3d, (people,))[:, None], len(names), 1
-    )
+    sigma_NVM = _spreads_of_points(sigma, face, xy, weight)
     world = [_relative(camera, cameras[0]) for camera in cameras[:views]]
     R = np.stack([c[:, :3] for c in world]) if views else np.zeros((0, 3, 3))
     t = np.stack([c[:, 3] for c in world]) if views else np.zeros((0, 3))
@@ -101,7 +95,7 @@ def read_inputs(
         sigma_PVM=_doubles(sigma_NVM),
         xyz_PM3=_doubles(np.where(weight_3d[:, 0, :, None] > 0, xyz[:, 0], 0)),
         weight_PM=_doubles(weight_3d[:, 0]),
-        sigma_PM=_doubles(sigma_NM * face.times_M),
+        sigma_PM=_doubles(face.spreads_in_space(sigma_3d, people)),
     )
     return Inputs(seen, K_V33[0].astype(np.float32), source, size)
 
@@ -254,9 +248,20 @@ class Face:
         own = np.minimum(own, sigma_NV)[..., None] * self.times_M
         return np.where(self.is_face_M, own, sigma_NV[..., None])
 
+    def spreads_in_space(self, sigma: Any, people: int) -> np.ndarray:
+        """(N, M) standard deviations of points in space [m]."""
+        return _sigmas(SIGMA_SPACE if sigma is None else sigma, (people,))[:, None] * self.times_M
+
     def _extents(self, xy: np.ndarray, weight: np.ndarray) -> np.ndarray:
         """(N, V) longer sides of the boxes around the faces' points [pixels], 0 without."""
         return _extents(xy, np.where(self.is_face_M, weight, 0))
+
+
+def _spreads_of_points(sigma: Any, face: Face, xy: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """(N, V, M) standard deviations [pixels]: those given, (N, V), or by the extents of people and faces."""
+    if sigma is None:
+        return face.spreads(xy, weight, _spreads(xy, weight))
+    return np.repeat(_sigmas(sigma, weight.shape[:2])[..., None], weight.shape[2], 2)
 
 
 def _spreads(xy: np.ndarray, weight: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from multihmr.bodies.keypoint_sets import keypoint_names
-from multihmr.fitting.face_points import FACE_NAMES
+from multihmr.fitting.point_sets import FACE_NAMES
 
 _HAND = [f"{finger}{k}" for finger in ("thumb", "index", "middle", "ring", "pinky") for k in range(1, 5)]
 HAND_NAMES = {

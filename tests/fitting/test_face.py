@@ -11,8 +11,7 @@ from multihmr.bodies.anny import Anny
 from multihmr.bodies.keypoint_sets import keypoint_names, mirror_order
 from multihmr.cli.fit import sample_of
 from multihmr.fitting import FittedHumans, fit
-from multihmr.fitting.face_points import FACE_NAMES
-from multihmr.fitting.point_sets import find_points
+from multihmr.fitting.point_sets import FACE_NAMES, find_points
 from multihmr.humans import project
 
 NAMES = (*keypoint_names("coco17"), *FACE_NAMES)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from multihmr.bodies.keypoint_sets import keypoint_names
-from multihmr.fitting.face_points import FACE_NAMES
 from multihmr.fitting.keypoint_files import read_keypoints
+from multihmr.fitting.point_sets import FACE_NAMES
 
 POINTS = np.stack([np.arange(17) * 10.0, np.arange(17) * 20.0, np.full(17, 2)], 1)
 
