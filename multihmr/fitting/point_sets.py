@@ -15,11 +15,12 @@ FINGERS = ("thumb", "index", "middle", "ring", "pinky")
 # OpenPose's hands, and names without a number for the tip, as in SMPL-X and COCO-WholeBody.
 _SIDES = {"left": "L", "right": "R"}
 
-# The 68 points of iBUG 300W (Sagonas et al., "300 Faces in-the-Wild Challenge", ICCV Workshops 2013), as
-# COCO-WholeBody and OpenPose give them for faces. Their vertices were chosen on renders of the average face with
-# MakeHuman's skins and eyebrows (the border of the lips and the middle of the brow are painted there) and looked
-# at from three sides, with open mouth, closed eyes, raised brows, and on a child. The jaw line is that of a face
-# seen from the front: in pictures of turned heads annotators follow the outline, so these points count less.
+# The 68 points of 300W (Sagonas et al., "300 Faces in-the-Wild Challenge", ICCV Workshops 2013), as
+# COCO-WholeBody and OpenPose give them for faces. Their vertices were chosen on renders of the average face
+# with MakeHuman's skins and eyebrows (the border of lips and the middle of the brow are painted there), and
+# looked at from three sides, with open mouth, closed eyes, raised brows, and on a child. The jaw line is that
+# of a face seen from the front: in pictures of turned heads annotators follow the outline, so these points
+# count less.
 FACE_NAMES = keypoint_names("coco133")[23:91]
 CONTOUR_NAMES = FACE_NAMES[:17]
 
