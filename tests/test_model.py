@@ -163,3 +163,11 @@ def test_people_are_sorted_by_the_distance_that_is_printed():
     people = Predictions.of_image(found, 0)
     assert people["translation"][:, 2].tolist() == pytest.approx([3.2, 3.0])
     assert people["scores"].tolist() == pytest.approx([0.8, 0.9])
+
+
+def test_the_summary_names_what_is_not_predicted_if_that_is_short() -> None:
+    from multihmr.model.summary import _names_text
+
+    assert _names_text(()) == "-"
+    assert _names_text(("jaw",)) == "jaw"
+    assert _names_text(tuple("abcde")) == "5 joints and expressions"

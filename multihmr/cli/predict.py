@@ -322,12 +322,13 @@ class _Run:
         if not self.done:  # what went wrong follows
             return
         parts = [f"{plural(new, 'picture')} with {people_text(self.people)}"]
-        if self.empty:
+        if self.empty and self.people:
             parts.append(f"{self.empty} of them without people")
         if self.skipped:
             parts.append(f"{self.skipped} done before (--overwrite predicts them anew)")
         if new and self.seconds > 0:
-            parts.append(f"{new / self.seconds:.1f} a second")
+            rate = new / self.seconds
+            parts.append(f"{rate:.1f} a second" if rate >= 1 else f"{1 / rate:.1f} s each")
         self._print(f"{', '.join(parts)}; files in {self.args.out}, listed in {self.index.path}")
 
 

@@ -76,6 +76,7 @@ def predict_video_file(
         ImportError: PyAV is not installed.
         Whatever `progress` raises, to cancel.
     """
+    progress(0.0, "reading the film")  # until the first frames are done, the page would show its own guess
     video = open_video(path)
     count = min(video.count or MOST_FRAMES, MOST_FRAMES)
     times: list[float] = []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from ..runtime.network_handle import NetworkHandle
@@ -19,7 +21,7 @@ def summary(model: NetworkHandle) -> str:
         "input": _input_text(model),
         "body": f"{body.name}, {len(topology.joint_names)} joints, {body.shape_count} shape and "
         f"{body.expression_count} expression values",
-        "not predicted": f"{len(config.unpredicted)} joints and expressions" if config.unpredicted else "-",
+        "not predicted": _names_text(config.unpredicted),
         "runtime": type(model.runtime).__name__,
         "licence": model.licence,
         "fingerprint": model.fingerprint,
@@ -27,6 +29,13 @@ def summary(model: NetworkHandle) -> str:
     width = max(map(len, lines))
     rows = (f"  {name:<{width}}  {value}" for name, value in lines.items())
     return "\n".join([f"{type(model).__name__}(", *rows, ")"])
+
+
+def _names_text(names: Sequence[str]) -> str:
+    """The names of joints and expressions, or how many there are if that would be long."""
+    if not names:
+        return "-"
+    return ", ".join(names) if len(names) <= 4 else f"{len(names)} joints and expressions"
 
 
 def _input_text(model: NetworkHandle) -> str:

@@ -186,6 +186,10 @@ def test_the_summary_counts(command: Command, tmp_path, capsys):
     write(tmp_path / "a.jpg", tmp_path / "b.jpg")
     command(tmp_path / "a.jpg", tmp_path / "b.jpg", people=1)
     assert "2 pictures with 2 people" in capsys.readouterr().out
+    command(tmp_path / "a.jpg", tmp_path / "b.jpg", "--overwrite", people=0)
+    out = capsys.readouterr().out
+    assert "2 pictures with no people, " in out
+    assert "of them" not in out
     command(tmp_path / "a.jpg", tmp_path / "b.jpg", "--overwrite", "--quiet")
     assert capsys.readouterr().out == ""
 

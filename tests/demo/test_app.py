@@ -281,12 +281,12 @@ def test_a_cancelled_video_stops_at_its_next_frame(tmp_path: Path, models: Count
     def progress(done: float, text: str) -> None:
         session.check_cancelled()
         texts.append(text)
-        if len(texts) == 2:
+        if len(texts) == 3:
             session.cancel()
 
     with pytest.raises(sessions.Cancelled):
         session.video_result(models, "any", options=PredictOptions(fov=50), progress=progress)
-    assert texts == ["frame 1 of 6", "frame 2 of 6"]
+    assert texts == ["reading the film", "frame 1 of 6", "frame 2 of 6"]
     session.allow()
     result = session.video_result(models, "any", options=PredictOptions(fov=50), progress=lambda *_: None)
     assert len(result.people) == 6
