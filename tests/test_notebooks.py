@@ -68,7 +68,7 @@ def test_what_is_stored_is_small_and_says_nothing_of_this_machine() -> None:
     stored = runner.stored(nbformat.v4.new_notebook(cells=[cell])).cells[0]
     (output,) = stored.outputs
     picture = Image.open(io.BytesIO(base64.b64decode(output.data["image/jpeg"])))
-    assert picture.size == (900, 450)
+    assert picture.size == (runner.WIDEST, runner.WIDEST // 2)
     assert "image/png" not in output.data
     assert not stored.metadata
     assert not output.metadata
