@@ -83,7 +83,7 @@ def seen(backbone: HybridMoveNet, pixels: np.ndarray, size: int) -> tuple[list[l
     """The points (x, y, labelled; 51 numbers) of each person who is sure, and whether there are others."""
     window = Letterbox.whole(*pixels.shape[:2], size)
     image = (window.to_tensor(pixels)[None] * 2 - 1).contiguous(memory_format=torch.channels_last)
-    answers = backbone.stem.answers(backbone.stem(image)[-1])
+    answers = backbone.stem.head_outputs(backbone.stem(image)[-1])
     pose = Pose.of(answers)
     scores_Bhw = pose.center_B1hw.sigmoid()[:, 0]
     centers = find_centers(scores_Bhw, threshold=0.1, nms_kernel=9, max_people=30)

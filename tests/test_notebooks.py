@@ -5,8 +5,11 @@ from __future__ import annotations
 import base64
 import io
 import runpy
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import nbformat
 import numpy as np
@@ -24,15 +27,60 @@ def pictures(notebook: nbformat.NotebookNode) -> list[str]:
     return [kind for output in outputs for kind in output.get("data", {}) if kind.startswith("image/")]
 
 
+@pytest.fixture(scope="module")
+def shell() -> Iterator[Any]:
+    """IPython in this process, with matplotlib inline: each kernel would import torch once more."""
+    from IPython.core.interactiveshell import InteractiveShell
+
+    class Shell(InteractiveShell):
+        def enable_gui(self, gui: str | None = None) -> None:
+            """There are no windows."""
+
+    shell = Shell.instance()
+    shell.run_line_magic("matplotlib", "inline")
+    yield shell
+    Shell.clear_instance()
+    import matplotlib.pyplot as plt
+
+    plt.close("all")
+    plt.switch_backend("agg")
+
+
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_runs(path: Path, tmp_path: Path) -> None:
+def test_a_notebook_runs(path: Path, shell: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from IPython.utils.capture import capture_output
+
     if path.stem.startswith("5"):
         pytest.importorskip("warp", reason="the renderer is an extra")
     if path.stem.startswith("4"):
         pytest.importorskip("av", reason="the video reader is an extra")
-    notebook = runner.stored(runner.executed(path, tmp_path / "examples"))
-    assert len(pictures(notebook)) == len(pictures(nbformat.read(path, as_version=4)))
+    shutil.copytree(ROOT / "examples/images", tmp_path / "images")
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.chdir(tmp_path / "notebooks")
+    shell.reset(new_session=True)
+    notebook = nbformat.read(path, as_version=4)
+    shown = 0
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            with capture_output() as captured:
+                result = shell.run_cell(cell.source)
+            result.raise_error()
+            shown += sum(
+                any(kind.startswith("image/") for kind in output.data) for output in captured.outputs
+            )
+    assert shown == len(pictures(notebook))
+
+
+@pytest.mark.slow
+def test_a_notebook_runs_in_a_kernel_and_is_stored_small(tmp_path: Path) -> None:
+    code = "from PIL import Image\nprint('here')\nImage.open('../images/astronaut.jpg')"
+    small = tmp_path / "small.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)]), small)
+    notebook = runner.stored(runner.executed(small, tmp_path / "examples"))
+    assert pictures(notebook) == ["image/jpeg"]
+    assert [output.output_type for output in notebook.cells[0].outputs] == ["stream", "execute_result"]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -5,7 +5,7 @@ by scripts/bake_anny.py, which explains the asset. anny_base.py holds what the b
 
 How a pose moves points. D is the pose of a bone, R its rest orientation (which depends on the shape), U its
 fixed reference orientation. The package's `local-ref` pose turns each bone in the axes of the body, so the
-turns chain without any U: G = G_parent D. A point of the rest shape is turned by G U R^T, first to the
+rotations chain without U: G = G_parent D. A point of the rest shape is turned by G U R^T, first to the
 reference orientation and then into the pose. The offset of a joint from its parent turns with the parent; the
 root's own rest orientation leaves the skeleton as it is.
 """

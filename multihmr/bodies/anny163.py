@@ -31,7 +31,7 @@ class Anny163(PhenotypeBody):
     pose        (P, 163, 3, 3) rotations, each in the bone's rest frame; [:, 0] is the root's, in the world
     shape       (P, 11) in [0, 1]: gender (1 is female), age, muscle, weight, height, proportions; clamped.
                 cupsize, firmness, african, asian, caucasian are there because the checkpoint predicts them;
-                they change nothing, for it was made with a body that holds them at their middle
+                they have no effect, because its body was built with these phenotypes at their midpoints
     expression  (P, 0): the face moves by bones
 
     All 19,158 vertices of MakeHuman's base mesh, as the checkpoint gives them; the faces use the 13,718 of

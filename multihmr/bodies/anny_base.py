@@ -37,7 +37,7 @@ class PhenotypeBody(Body):
     `base_vertices` (V,) is the index of each vertex in the base mesh. The first columns of `shape` are
     the phenotypes that have anchors; they are clamped to these. No buffer is part of a checkpoint. Arithmetic
     is float32, also under autocast. On a GPU leave `torch.set_float32_matmul_precision` at "highest": TF32
-    keeps three digits, so millimetres go.
+    keeps three digits, which costs millimetres.
     """
 
     base_vertices: np.ndarray
@@ -79,7 +79,7 @@ class PhenotypeBody(Body):
 
     @abstractmethod
     def _turn_bones(self, pose_PR33: Tensor, coefficients_PC: Tensor) -> tuple[Tensor, Tensor]:
-        """(P, R, 3, 3) twice: each bone's turn in the body's axes, and its skin's turn from rest to pose.
+        """(P, R, 3, 3) twice: rotation of each bone in the body's axes, and of its skin from rest to pose.
 
         The second carries the bones below; from the root the first does, for its rest orientation leaves the
         skeleton as it is.
@@ -106,7 +106,7 @@ class PhenotypeBody(Body):
         return torch.cat([patch.rest(coefficients_PK).mT for patch in self._pieces()], 1)
 
     def bone_transforms(self, pose_PR33: Tensor, shape_PS: Tensor) -> Tensor:
-        """(P, R, 3, 4): what moves each bone, and what hangs on it, from the rest shape into the pose."""
+        """(P, R, 3, 4) transforms of each bone and its children from the rest shape to the pose."""
         return self._pose_bones(pose_PR33.float(), self._shape_coefficients(shape_PS.float()))[0]
 
     @torch.no_grad()
@@ -148,7 +148,7 @@ class PhenotypeBody(Body):
     def with_vertices(self: Same, indices: Sequence[int] | np.ndarray | Tensor) -> Same:
         """The same body with only these vertices, in this order, for losses and metrics on few points.
 
-        Joints and parameters stay; faces and keypoint sets that use other vertices go.
+        Joints and parameters are unchanged; faces and keypoint sets that use other vertices are dropped.
         """
         kept = np.array(indices.tolist() if isinstance(indices, Tensor) else indices, dtype=np.int64)
         mean_V3, basis_KV3, weights_VJ = joined(self._patches)
@@ -161,7 +161,7 @@ class PhenotypeBody(Body):
         return body
 
     def _pieces(self) -> list[Patch]:
-        """The patches; one alone as soon as an accelerator is used, which would wait for many small ones."""
+        """The patches; a single one on accelerators, where many small kernels are slow."""
         if len(self._patches) > 1 and self.mean_shape_S.device.type != "cpu":
             tables = joined(self._patches)
             count = len(tables[0])
@@ -177,7 +177,7 @@ class PhenotypeBody(Body):
         return weights_PC @ self._corner_coefficients
 
     def _chained(self, turns_PJ33: Tensor) -> Tensor:
-        """Each bone's own turn -> the product of the turns from the root down to it."""
+        """Local rotation of each bone -> product of the rotations from the root to it."""
         for ancestors in self._jumps:
             padded = torch.cat([turns_PJ33, self._identity.expand(turns_PJ33.shape[0], 1, 3, 3)], 1)
             turns_PJ33 = padded.index_select(1, ancestors) @ turns_PJ33

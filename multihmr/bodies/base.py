@@ -24,11 +24,11 @@ class BodyOutput(NamedTuple):
 class Body(nn.Module, ABC):
     """A parametric body of V vertices and J joints, moved by R rotations, S shape and E expression numbers.
 
-    name             what files and checkpoints call it
+    name             in files and checkpoints
     topology         faces, names, parents, keypoint sets (numpy, for drawing and export)
     center_joint     index of the head, which detection and translation refer to
     pelvis_joint     index of the joint that `pose[0]` turns around
-    mean_shape_S     an average person; where a network starts
+    mean_shape_S     shape of an average person; initial estimate of networks
     mean_pose_R33    upright, facing an OpenCV camera
     bounded          whether shape and expression lie in [0, 1]
 

@@ -7,7 +7,7 @@ import numpy as np
 from .topology import Topology
 
 # The joints of MPJPE and of matching: the 22 body joints of SMPL-X (AGORA's B-MPJPE). The first is the
-# pelvis, on which each side is centred. Fingers, toes and eyes, 68 of 104 bones, would outvote the body; the
+# pelvis, on which each side is centred. Fingers, toes and eyes, 68 of 104 bones, would dominate the mean; the
 # ball of the foot is the only toe bone here. A bone's position is where it begins: `lowerleg01` is the knee.
 BODY_JOINTS: dict[str, tuple[str, ...]] = {
     "anny": (
@@ -23,7 +23,7 @@ BODY_JOINTS: dict[str, tuple[str, ...]] = {
 }
 
 
-# A part is a joint, by its name in any body, with all that hangs on it. "body" is the rest.
+# A part is a joint, by its name in any body, with all its descendants. "body" is the rest.
 PARTS = {
     "left_hand": ("wrist.L", "left_wrist"),
     "right_hand": ("wrist.R", "right_wrist"),

@@ -1,4 +1,4 @@
-"""Named joint sets, the parts of a body, its mirror image: whatever follows from names and skinning weights.
+"""Named keypoint sets and the mirror image of a pose, from joint names and skinning weights.
 
 Names of the left and right follow the free bodies: "wrist.L", "left_wrist" or "eyeBlinkLeft".
 """
@@ -15,7 +15,7 @@ from torch import Tensor
 from .body_parts import BODY_JOINTS
 from .topology import KeypointSet, Topology
 
-# Named sets, in the order in which everyone gives them. A point is the joint or the point on the surface of
+# Named sets, in their customary order. A point is the joint or the point on the surface of
 # that name, or, after "=", its substitute: the mean of those joined by "+". Names are those of SMPL-X.
 _LIMBS14 = (
     "right_ankle right_knee right_hip left_hip left_knee left_ankle "
@@ -144,7 +144,7 @@ _SIDES = ((".L", ".R"), ("left_", "right_"), ("Left", "Right"))
 _MIRROR_SIGNS = ((1.0, -1.0, -1.0), (-1.0, 1.0, 1.0), (-1.0, 1.0, 1.0))  # M R M of M = diag(-1, 1, 1)
 
 Array = TypeVar("Array", Tensor, np.ndarray)
-_Row = list[tuple[int, float]]  # indices and weights of what a point is made of
+_Row = list[tuple[int, float]]  # indices and weights of the vertices or joints of a point
 
 
 def keypoint_names(name: str) -> tuple[str, ...]:
@@ -157,7 +157,7 @@ def keypoint_names(name: str) -> tuple[str, ...]:
 def keypoint_sets(
     joint_names: Sequence[str], surface: KeypointSet | None = None, head_top: int | None = None
 ) -> dict[str, KeypointSet]:
-    """Those of `KEYPOINT_SETS` that a body can give: all but "coco133": no body has points along the jaw.
+    """The `KEYPOINT_SETS` that a body provides: all but "coco133", as no body has points along the jaw.
 
     joint_names: of SMPL-X or Anny. surface: points on the body's skin by COCO's names; without them all are
     joints. head_top: index of the vertex highest on the head.

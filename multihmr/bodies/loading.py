@@ -21,9 +21,9 @@ SMPLX_FILE = "SMPLX_NEUTRAL.npz"
 
 @contextmanager
 def float32_on_cpu() -> Iterator[None]:
-    """Within it, tensors and modules are made as torch does by default, whatever the host program set.
+    """Context with torch's default dtype (float32) and device (CPU), whatever the host program has set.
 
-    Modules cannot name the dtype and device of every tensor that they are made of; all else does.
+    For constructors of modules, which cannot name dtype and device of every tensor.
     """
     dtype = torch.get_default_dtype()
     ordinary = torch.get_default_device().type == "cpu"  # else the context costs time

@@ -44,7 +44,7 @@ class Measurements:
     arm_length: np.ndarray
 
     def scaled(self, height: np.ndarray | float) -> Measurements:
-        """All of them if people were that tall [m], and else had these proportions.
+        """The measurements scaled to these heights [m]; the proportions stay.
 
         ValueError for a height that is not a positive number, or for another number of people.
         """
@@ -108,7 +108,7 @@ def slice_mesh(vertices: np.ndarray, edges: np.ndarray, level: float) -> np.ndar
 
 
 class _Tape:
-    """What of a body is needed for measuring any of its shapes."""
+    """Precomputed topology of a body for measuring any of its shapes."""
 
     def __init__(self, body: PhenotypeBody) -> None:
         topology = body.topology

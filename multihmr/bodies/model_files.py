@@ -10,7 +10,7 @@ import numpy as np
 
 from ..storage import safe_pickle as pickles
 
-# What reading a file of arrays that is damaged, or something else, ends in.
+# Errors of reading a file of arrays that is damaged or of another format.
 READ_ERRORS = (*pickles.ERRORS, zipfile.BadZipFile, zlib.error)
 
 _LARGEST_SPARSE = 80_000_000  # numbers of a matrix that is written out: SMPL by SMPL-X has 72 million

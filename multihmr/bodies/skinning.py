@@ -56,7 +56,7 @@ def cut(
 
 
 def joined(patches: nn.ModuleList) -> tuple[Tensor, Tensor, Tensor]:
-    """What the patches were cut from, with its zeros."""
+    """The dense blend shapes and weights that the patches were cut from."""
     tables: list[tuple[Tensor, Tensor, Tensor]] = []
     for patch in patches:
         assert isinstance(patch, Patch)

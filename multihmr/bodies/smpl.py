@@ -1,7 +1,7 @@
 """SMPL (Loper et al. 2015) from the user's own file, in plain torch: the true body of 3DPW and others.
 
 The file is licensed by its authors (https://smpl.is.tue.mpg.de) and never comes with this package. No network
-here predicts SMPL; it is read to know where true people are. Frame: y up, the person faces z, metres, turned
+here predicts SMPL; it is used for ground truth only. Frame: y up, the person faces z, metres, turned
 about the pelvis, which lies in the origin: R(V - J0).
 """
 
@@ -34,7 +34,7 @@ class SMPL(Body):
     """24 rotations, betas as shape, no expression; 6890 vertices, 24 joints.
 
     FileNotFoundError if there is no such file; ValueError in one sentence if it is no SMPL or damaged.
-    Nothing that the file holds is ever run.
+    No code in the file is executed.
     """
 
     _template_V3: Tensor

@@ -58,7 +58,7 @@ class SMPLX(Body):
     joints      55 of the skeleton, 21 vertices (nose, eyes, ears, feet, finger tips), 51 facial landmarks
 
     No buffer is part of a checkpoint. Arithmetic is float32, also under autocast. On a GPU leave
-    `torch.set_float32_matmul_precision` at "highest": TF32 keeps three digits, so millimetres go.
+    `torch.set_float32_matmul_precision` at "highest": TF32 keeps three digits, which costs millimetres.
     """
 
     _rest_joints_J3: Tensor
@@ -75,14 +75,14 @@ class SMPLX(Body):
 
     def __init__(self, path: Path | str, *, shape_count: int = 10, gendered: bool = False) -> None:
         """path: SMPLX_NEUTRAL.npz (or .pkl) of version 1.1; shape_count: 10 or 11, as the network has it.
-        gendered: the female or male file will do, too, for true people; networks predict the neutral body.
+        gendered: also accept the female or male file, for ground truth; networks predict the neutral body.
 
         FileNotFoundError if there is no such file, ValueError in one sentence if it is another body or
-        damaged; nothing in it is ever run.
+        damaged; no code in it is executed.
         """
         super().__init__()
         file = read_smplx(Path(path), shape_count, gendered=gendered)
-        self._parents = file.parents  # numpy: to follow a tensor on a GPU costs a wait for each joint
+        self._parents = file.parents  # numpy: reading a tensor on a GPU synchronises for each joint
         regress = file.regressor.astype(np.float64)
         rest_joints = regress @ file.template
         joint_directions = np.einsum("jv,vck->kjc", regress, file.directions, optimize=True)
@@ -155,7 +155,7 @@ class SMPLX(Body):
     def with_vertices(self, indices: Sequence[int] | np.ndarray | Tensor) -> SMPLX:
         """The same body with only these vertices, in this order, for losses and metrics on few points.
 
-        Joints and parameters stay; faces and keypoint sets that use other vertices go.
+        Joints and parameters are unchanged; faces and keypoint sets that use other vertices are dropped.
         """
         kept = np.array(indices.tolist() if isinstance(indices, Tensor) else indices, dtype=np.int64)
         body = copy.copy(self)
@@ -173,7 +173,7 @@ class SMPLX(Body):
 
 
 class _Points(nn.Module):
-    """Vertices of the rest shape and what moves them: K directions of shape and pose, and the joints."""
+    """Vertices of the rest shape with their K blend shapes (shape and pose) and skinning weights."""
 
     mean: Tensor
     basis: Tensor
@@ -242,7 +242,7 @@ def _topology(file: SMPLXFile, rest_pelvis: np.ndarray) -> Topology:
 def _parent_of(name: str, names: Sequence[str]) -> str:
     """The joint of the skeleton that a point on the skin moves with, found by the point's name."""
     if f"{name}3" in names[:JOINTS]:
-        return f"{name}3"  # the tip of a finger hangs on its last joint
+        return f"{name}3"  # the tip of a finger is a child of its last joint
     side = name.partition("_")[0]
     if name.endswith("toe"):
         return f"{side}_foot"

@@ -47,7 +47,7 @@ _LARGEST_PICKLE_IN_NPZ = 64 << 20
 
 
 class SMPLXFile(NamedTuple):
-    """What a body needs of the file; S shape and 10 expression numbers. uv and faces_uv may be missing.
+    """Arrays of the file that a body needs; S shape, 10 expression components. uv, faces_uv may be missing.
 
     template (V, 3) [m], directions (V, 3, S + 10), corrections (V, 3, 486), regressor (55, V),
     weights (V, 55), landmark_weights (51, 3) in float32; parents (55,), faces (F, 3), landmark_faces (51,)
@@ -70,7 +70,7 @@ class SMPLXFile(NamedTuple):
 def read_smplx(path: Path, shape_count: int, *, gendered: bool = False) -> SMPLXFile:
     """The arrays of a neutral SMPL-X with its first `shape_count` shape and 10 expression components.
 
-    gendered: the female or male one will do, too; true people may be theirs.
+    gendered: also accept the female or male model, which ground truth may use.
 
     FileNotFoundError if there is no file; ValueError in one sentence if it is no neutral SMPL-X, damaged,
     too large, or holds something else than arrays.
@@ -145,7 +145,7 @@ class _Header(NamedTuple):
 
 def _header(member: Any) -> _Header:
     version = np.lib.format.read_magic(member)
-    if version != (1, 0):  # later versions may announce headers of gigabytes
+    if version != (1, 0):  # later versions allow headers of gigabytes
         raise ValueError(f"it has arrays in version {version} of the .npy format, expected (1, 0)")
     shape, _, dtype = np.lib.format.read_array_header_1_0(member)
     return _Header(shape, dtype)
@@ -159,7 +159,7 @@ def _check_body(template: _Header | np.ndarray) -> None:
 
 
 def _check_shapes(arrays: Mapping[str, _Header | np.ndarray]) -> None:
-    """ValueError for what is missing or of a wrong shape; that of a pickled array is only known later."""
+    """ValueError for missing arrays and wrong shapes; those of pickled arrays are known only now."""
     missing = [key for key in _SHAPES if key not in arrays]
     if missing:
         raise ValueError(f"it lacks {', '.join(missing)}")
@@ -179,7 +179,7 @@ def _check_shapes(arrays: Mapping[str, _Header | np.ndarray]) -> None:
 
 
 def _chosen(arrays: dict[str, np.ndarray], shape_count: int) -> SMPLXFile:
-    """Float32 of what is used; values that cannot be right are refused by name."""
+    """The used arrays as float32; implausible values raise ValueError by name."""
     for key, array in arrays.items():
         if not np.isfinite(array).all():
             raise ValueError(f"its {key} has numbers that are not finite")

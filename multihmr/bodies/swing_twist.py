@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from .base import Body
 from .topology import Topology
 
-SHORTEST_BONE = 5e-3  # [m] shorter ones point nowhere: Anny's hips begin at the root
+SHORTEST_BONE = 5e-3  # [m] shorter bones have no direction: Anny's hips begin at the root
 FLATTEST = 0.1  # least ratio of the two spreads of a joint's bones that fix its rotation
 TINY = 1e-10
 
@@ -85,14 +85,14 @@ def _twist(axis: Tensor, twist: Tensor) -> Tensor:
 
 
 class Limbs(nn.Module):
-    """The joints of a body whose rotations follow from where joints are, and how.
+    """Joints of a body whose rotations are solved from joint positions, and how.
 
     joints   those requested and all above them, parents first: where these are must be known
     swings   joints with one bone among them: rotation from the place of its end and a twist
     fitted   joints with several bones that do not lie in one line: rotation from the places of their ends
 
     The others keep a given rotation: last joints of limbs, a root whose bones begin elsewhere (Anny's), or
-    one with a single bone, whose rotation is relative to nothing that a twist could be counted from.
+    one with a single bone, whose rotation is without a reference from which a twist could be measured.
     """
 
     _pick_R: Tensor
@@ -285,7 +285,7 @@ def _outer(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _cross_matrix(v: Tensor) -> Tensor:
-    """(..., 3) -> (..., 3, 3) that multiplies as the cross product."""
+    """(..., 3) -> (..., 3, 3) skew-symmetric matrix of the cross product."""
     x, y, z = v.unbind(-1)
     zero = torch.zeros_like(x)
     return torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).unflatten(-1, (3, 3))

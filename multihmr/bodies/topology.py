@@ -105,7 +105,7 @@ class Topology:
 
 
 def frozen_array(array: Any, dtype: Any) -> np.ndarray:
-    """A read-only array of that dtype; one that someone could still write to is copied."""
+    """A read-only array of that dtype; a writeable one is copied."""
     array = np.asarray(array, dtype=dtype)
     if array.flags.writeable:
         array = array.copy()

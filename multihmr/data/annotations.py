@@ -32,7 +32,7 @@ def read_pickle(path: Path) -> Any:
 
     Raises:
         FileNotFoundError: there is no file.
-        ValueError: it is no pickle, damaged, or needs anything else, which is named and not run.
+        ValueError: it is no pickle, damaged, or refers to any other type, which is named and not executed.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist")

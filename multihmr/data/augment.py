@@ -101,7 +101,7 @@ def draw_angle(rng: np.random.Generator, how: Augmentation) -> float:
 
 
 def _happens(probability: float, rng: np.random.Generator) -> bool:
-    """A random event; one of probability 0 consumes no random number, so that others stay the same."""
+    """Draw a random event; probability 0 consumes no random number, so that other draws stay the same."""
     return probability > 0 and rng.random() < probability
 
 

@@ -1,4 +1,4 @@
-"""What phones and the web make of a picture: tone curves, sharpening, vignetting, blur, small sizes, JPEG."""
+"""Camera and web image effects: tone curves, sharpening, vignetting, blur, resizing, JPEG."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from PIL import Image, ImageFilter
 
 
 def apply_camera_effects(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(H, W, 3) uint8, as some camera, its software and a website might show it; each effect by chance."""
+    """(H, W, 3) uint8 picture with random effects of cameras, their software and websites."""
     if rng.random() < 0.4:
         image = _toned(image, rng)
     if rng.random() < 0.25:
@@ -36,9 +36,9 @@ def apply_camera_effects(image: np.ndarray, rng: np.random.Generator) -> np.ndar
 
 
 def _toned(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Shadows lifted and lights held back, as HDR does, or more contrast, as film does."""
+    """Random tone curve: compressed contrast as of HDR processing, or more contrast as of film."""
     x = np.linspace(0, 1, 256)
-    bend = rng.uniform(-0.16, 0.16)  # of an S, either way
+    bend = rng.uniform(-0.16, 0.16)  # strength of an S-curve, of either sign
     curve = x + bend * np.sin(2 * np.pi * x) / 2
     low, high = rng.uniform(0, 0.12), rng.uniform(0.85, 1.0)
     table = np.clip(255 * (low + (high - low) * curve), 0, 255).astype(np.uint8)
@@ -46,7 +46,7 @@ def _toned(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _vignette(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Darker towards the corners."""
+    """Vignetting: darken towards the corners."""
     height, width = image.shape[:2]
     y, x = np.linspace(-1, 1, height)[:, None], np.linspace(-1, 1, width)
     light = 1 - rng.uniform(0.1, 0.5) * (x**2 + y**2) / 2
@@ -54,7 +54,7 @@ def _vignette(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _moved(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """A hand that was not still: blurred along one direction."""
+    """Motion blur along one direction, as of a moving hand."""
     kernel = np.zeros((5, 5))
     slope, middle = rng.uniform(-1, 1), 2
     for step in range(-2, 3):

@@ -59,7 +59,7 @@ def fit_intrinsics(points: np.ndarray, pixels: np.ndarray) -> tuple[np.ndarray, 
 
 
 def bend(xy: np.ndarray, lens: np.ndarray) -> np.ndarray:
-    """(..., 2) x / z and y / z -> distorted by the lens; k1, k2, p1, p2, k3 as in OpenCV."""
+    """Apply lens distortion (k1, k2, p1, p2, k3 of OpenCV) to (..., 2) normalised points x / z, y / z."""
     k1, k2, p1, p2, k3 = np.asarray(lens, xy.dtype)
     x, y = xy[..., 0], xy[..., 1]
     r2 = x * x + y * y

@@ -308,7 +308,7 @@ class PoseDataset(Sequence[Sample], ABC):
         writer.write(path, {"belongs_to": belongs_to, "skipped": self.skipped})
 
     def unusable(self, record: Record) -> Mapping[str, np.ndarray]:
-        """Why people of a picture are left out: reason -> (N,) bool."""
+        """People of a picture to leave out: reason -> (N,) bool."""
         reasons = {}
         for key in self.required:
             values = record.people[key]
@@ -337,7 +337,7 @@ class PoseDataset(Sequence[Sample], ABC):
 
 
 class _Folders:
-    """Which files exist, by listing each folder once: testing a million files takes minutes."""
+    """Existence of files, by listing each folder once: testing a million files takes minutes."""
 
     def __init__(self, root: Path) -> None:
         self._root = root

@@ -1,7 +1,7 @@
 """Mixture of data sets: an endless stream in which sample number g is always the same.
 
-It is stateless, so that any worker of any process can read any sample, and a resumed run sees what an
-uninterrupted one would have seen.
+It is stateless, so that any worker of any process can read any sample, and a resumed run gets the samples
+of an uninterrupted one.
 """
 
 from __future__ import annotations

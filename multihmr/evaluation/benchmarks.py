@@ -1,7 +1,7 @@
 """Benchmarks by name: data set and split, rules of matching, points that are compared, figures of the table.
 
-Each is measured as its papers do; where the model's body or a missing file does not allow that, what both
-have in common is compared and `Comparison.notes` names it.
+Each is measured as its papers do; where the model's body or a missing file does not allow that, only what
+both have in common is compared, and `Comparison.notes` says so.
 """
 
 from __future__ import annotations
@@ -62,13 +62,13 @@ class Benchmark:
 
 
 def compare_meshes(body: Body, files: ProtocolFiles, sample: Sample, *, regress: bool = False) -> Comparison:
-    """A comparison of people given by parameters of a body: as meshes if it is the model's, else by joints.
+    """Comparison of people given by body parameters: meshes of the model's body, else shared joints.
 
     Args:
-        body: the model's.
-        files: of the user.
-        sample: with people.
-        regress: take the joints of both sides from their vertices, which then are SMPL-X's.
+        body: the model's body.
+        files: licensed files of the user.
+        sample: one with people; its body decides.
+        regress: compute the joints of both sides from SMPL-X vertices with the joint regressor.
 
     Raises:
         FileNotFoundError, ImportError: the body of the truth is not there; the message names it.

@@ -1,7 +1,7 @@
 """Corresponding points of true and predicted people: meshes of one body, or joints that two bodies share.
 
-A data set has one body, a model perhaps another. Where both are the same, meshes are compared; where they are
-not, only the joints that both have by name, and a note tells what that leaves out.
+The body of a data set may differ from that of the model. If they are the same, meshes are compared; otherwise
+only the joints that both bodies name, and a note says what is left out.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ PANOPTIC_SHIFT = (0.0, 0.06, 0.03)
 
 @dataclass(frozen=True)
 class Points:
-    """N people as points in the camera frame [m]; what is not known is NaN.
+    """N people as points in the camera frame [m]; unknown values are NaN.
 
     joints (N, J, 3); root (N, 3) on which each is centred. With a mesh: vertices (N, V, 3), mesh_root (N, 3)
     on which they are centred, and part_roots (N, 3, 3), those of left hand, right hand and face.
-    placed (N,) whether their place is known; if not, they are around the camera. None: all are known.
-    outline (N, J, 3): where the joints roughly are, NaN or not, to match people by. None: `joints`.
+    placed (N,) bool, whether the translation is known; else the root is in the origin. None: all known.
+    outline (N, J, 3): approximate joints without NaN, used to match people. None: `joints`.
     joints_2d (N, J, 2) pixels for the same, if the data set gives them.
     head (N, 3): the joint that the model places people by, where both sides have the same body.
     """
@@ -94,9 +94,9 @@ class Parts:
 
 @dataclass(frozen=True)
 class Comparison:
-    """How a sample's people and a model's become points of the same J names and, with a mesh, the same V.
+    """Converts true and predicted people to the same J joints and, if both have the mesh, V vertices.
 
-    notes: what cannot be compared as the benchmark asks, and why; one sentence each.
+    notes: deviations from the benchmark's protocol and their reasons, one sentence each.
     shape_names: of the true body's shape parameters, if the truth is given by parameters.
     mean_person: one person of mean pose and shape, if both sides have the same body.
     """
@@ -253,7 +253,7 @@ def human36m(body: Body, files: ProtocolFiles, truth: Callable[[Sample], Points]
 def smpl_people(body: Body, files: ProtocolFiles) -> Comparison:
     """3DPW: people of SMPL, each by the model of their gender, against the 14 joints of Human3.6M.
 
-    Without the files for that: the 24 joints of SMPL that the data set gives, which a note says.
+    Without the licensed files the 24 SMPL joints of the data set are compared instead, and a note says so.
     """
     lacking = files.missing("SMPL_FEMALE", "SMPL_MALE", "J_regressor_h36m.npy")
     if lacking:
@@ -319,8 +319,8 @@ def panoptic(body: Body, files: ProtocolFiles) -> Comparison:
 
 
 def mesh_parts(topology: Topology, files: ProtocolFiles) -> tuple[Parts | None, tuple[str, ...]]:
-    """Hands, face and the rest: of SMPL-X by the lists of its authors where the user has them, else by the
-    skinning weights, which a note tells."""
+    """Vertex masks of hands, face and the rest: of SMPL-X from its authors' lists, if the user has them, else
+    from the skinning weights, and a note says so."""
     if topology.skin_weights is None:
         return None, ()
     count = len(topology.skin_weights)
@@ -343,7 +343,7 @@ def mesh_parts(topology: Topology, files: ProtocolFiles) -> tuple[Parts | None, 
 
 
 def joint_rows(topology: Topology) -> list[int]:
-    """Where the 22 joints of the body are among all of it."""
+    """Indices of the 22 compared joints among all joints of a body."""
     return [topology.joint_names.index(name) for name in body_joints(topology)]
 
 

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from ..data.sample import Sample
     from ..humans import Humans
 
-# What is known of each true person beside the errors; `crowd`: people in the image that count.
+# Attributes of each true person beside the errors; `crowd`: number of people in the image that count.
 PERSON = ("found", "distance", "head_distance", "visibility", "crowd", "age", "head_inside")
-# What is measured of each pair. The first need joints alone, the next a mesh, then the true bone lengths, the
-# last the head's joint of both.
+# Errors of each matched pair. The first need joints only, the next a mesh, then the true bone lengths, the
+# last the head joint of both.
 ERRORS = (
     *("mpjpe", "pa_mpjpe", "n_mpjpe", "camera_mpjpe", "mrpe", "depth"),
     *(
@@ -97,7 +97,7 @@ class Evaluator:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What cannot be compared as the benchmark asks, and why; one sentence each."""
+        """Deviations from the benchmark's protocol and their reasons, one sentence each."""
         return self.comparison.notes
 
     def __call__(self, sample: Sample, humans: Humans) -> tuple[np.ndarray, Counts]:
@@ -159,7 +159,7 @@ class Evaluator:
         return columns
 
     def _ages(self, sample: Sample) -> np.ndarray:
-        """(N,) the body's own code for the age, NaN for bodies without one."""
+        """(N,) age parameter of the body, NaN for bodies without one."""
         names = self.comparison.shape_names
         if "age" not in names or sample.shape.shape[1] != len(names):
             return np.full(len(sample.translation), np.nan)
@@ -227,9 +227,9 @@ def _projected(joints: Tensor, K: np.ndarray) -> np.ndarray:
 
 
 def _clip_to_neighbourhood(xy: np.ndarray, sample: Sample) -> np.ndarray:
-    """The same, at most one image size outside the image.
+    """(..., 2) pixels clipped to at most one image size outside the image.
 
-    Joints beside or behind the camera project anywhere; one of them would decide how people are matched.
+    Joints beside or behind the camera project to arbitrary pixels; one of them could decide the matching.
     """
     height, width = sample.image.shape[:2]
     size = np.array([width, height])
@@ -237,7 +237,7 @@ def _clip_to_neighbourhood(xy: np.ndarray, sample: Sample) -> np.ndarray:
 
 
 def pair_errors(pred: Points, true: Points, parts: Parts | None) -> dict[str, Tensor]:
-    """(N,) each, of N predicted people and the true ones they were matched with [mm]; only what both have."""
+    """Errors by name, (N,) each [mm], of N predicted people and the true ones matched with them."""
     around = pred.joints - pred.root[:, None], true.joints - true.root[:, None]
     errors = {
         "mpjpe": metrics.point_error(*around),
@@ -284,7 +284,7 @@ def _mesh_errors(pred: Points, true: Points, parts: Parts | None) -> dict[str, T
 
 
 def _whole_parts(vertices: Tensor, parts: Sequence[Tensor]) -> Tensor:
-    """The same, but a part of which much is not known is not known: the palm alone is no hand."""
+    """Parts with too few known vertices set to NaN: the palm alone is not a hand."""
     unknown = ~metrics.known(vertices)
     if not unknown.any():
         return vertices
@@ -296,7 +296,7 @@ def _whole_parts(vertices: Tensor, parts: Sequence[Tensor]) -> Tensor:
 
 
 def _pairs(pred: Points, true: Points) -> list[Tensor]:
-    """For each part (N, 2, 3): its root as predicted and as it is."""
+    """For each part (N, 2, 3): its predicted and its true root [m]."""
     return list(torch.stack([_present(pred.part_roots), _present(true.part_roots)], dim=1).unbind(2))
 
 
@@ -355,7 +355,7 @@ def depth_bins(table: np.ndarray) -> dict[str, list[dict[str, Any]]]:
 
 
 def _mean_of_groups(values: np.ndarray, groups: np.ndarray) -> float:
-    """The mean over groups of their means, of what is known."""
+    """Mean over groups of the means of their known values."""
     known = ~np.isnan(values)
     values, groups = values[known], groups[known]
     means = [values[groups == group].mean() for group in dict.fromkeys(groups.tolist())]
@@ -363,6 +363,6 @@ def _mean_of_groups(values: np.ndarray, groups: np.ndarray) -> float:
 
 
 def _median(values: np.ndarray) -> float:
-    """Of what is known; nan where nothing is."""
+    """Median of the known values; nan without any."""
     known = values[~np.isnan(values)]
     return float(np.median(known)) if len(known) else math.nan

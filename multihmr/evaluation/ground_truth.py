@@ -19,8 +19,9 @@ from ..data.transforms import on_pelvis
 class Posed(NamedTuple):
     """True people in the camera frame [m].
 
-    vertices (N, V, 3) and joints (N, J, 3): NaN where not known. outline (N, J, 3): the joints with the mean
-    in place of what is not known. placed (N,): whether the place is known, else the pelvis is in the origin.
+    vertices (N, V, 3) and joints (N, J, 3): NaN where unknown. outline (N, J, 3): the joints, with unknown
+    parameters replaced by the mean. placed (N,) bool: whether the translation is known, else the pelvis is in
+    the origin.
     """
 
     vertices: Tensor
@@ -63,7 +64,10 @@ def true_people(body: Body, sample: Sample) -> Posed:
     vertices, joints = place(output, torch.where(placed[:, None], translation, 0), joint)
     outline = joints.clone()
     if unknown.any() or shapeless.any():
-        lost = (torch.from_numpy(x).to(joints.device) for x in _lost(body.topology, unknown.cpu().numpy()))
+        lost = (
+            torch.from_numpy(x).to(joints.device)
+            for x in _unknown_points(body.topology, unknown.cpu().numpy())
+        )
         for points, gone in zip((vertices, joints), lost, strict=True):
             points[gone | shapeless[:, None]] = torch.nan
     return Posed(vertices, joints, outline, placed)
@@ -97,8 +101,8 @@ def by_gender(bodies: Callable[[str], Body], sample: Sample) -> Posed:
     return Posed(*(torch.cat(points)[back.to(points[0].device)] for points in zip(*parts, strict=True)))
 
 
-def _lost(topology: Topology, unknown: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(N, V) and (N, J) bool: what a rotation (N, R) that is not known moves, directly or further out."""
+def _unknown_points(topology: Topology, unknown: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(N, V), (N, J) bool: vertices and joints moved by an unknown rotation (N, R) or an unknown ancestor."""
     turned = np.zeros((len(unknown), len(topology.joint_names)), bool)
     turned[:, list(topology.pose_joints)] = unknown
     moved = np.zeros_like(turned)

@@ -13,7 +13,7 @@ MUPOTS_PIXELS = 40.0
 
 @dataclass(frozen=True)
 class Match:
-    """Pairs and what is left over, as indices into the predicted and the true people of one image.
+    """Pairs and unmatched people, as indices into the predicted and true people of one image.
 
     Attributes:
         pairs: (M, 2) of (predicted, true), by increasing cost.

@@ -5,7 +5,7 @@ caller decides over whom to average. Points are always (..., points, 3): no shap
 That guess made the widely copied PA-MPJPE wrong for two or three people (TRACE, PMPJPE_BUG_REPORT.md).
 
 A true point that is NaN is not known and takes no part. A prediction that is NaN where the truth is known is
-infinitely far away: leaving out what is difficult improves no figure.
+counted as infinitely far away, so that omitting difficult points cannot improve a figure.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MM = 1000.0
 PCK_THRESHOLD = 150.0  # [mm], about half a head: Mehta et al., "Monocular 3D human pose estimation", 3DV 2017
 AUC_THRESHOLDS = tuple(range(0, 151, 5))  # [mm], of the same benchmark's mpii_compute_3d_pck
 PCDR_THRESHOLD = 0.2  # [m]
-PCDR_FINE = 0.3  # how many wrong pairs a missed person counts as
+PCDR_FINE = 0.3  # wrong pairs that a missed person counts as
 
 
 # --- errors of points ------------------------------------------------------------------------------------
@@ -110,7 +110,7 @@ def hand_pa_pve(pred: Tensor, true: Tensor, hand_masks: Tensor) -> Tensor:
     return _mean_of_known([pa_pve(pred, true, mask) for mask in hand_masks], true)
 
 
-# --- places in front of the camera -----------------------------------------------------------------------
+# --- positions in the camera frame -----------------------------------------------------------------------
 
 
 def position_error(pred: Tensor, true: Tensor) -> Tensor:
@@ -159,7 +159,7 @@ def acceleration_error(pred: Tensor, true: Tensor, fps: float | None = None) -> 
 
 
 def jitter(points: Tensor, fps: float) -> Tensor:
-    """(..., F - 3) mean over joints of the jerk [m/s^3]: how much a motion trembles, with no truth beside it.
+    """(..., F - 3) mean over joints of the jerk [m/s^3], a measure of jitter that needs no ground truth.
 
     Third differences over four frames in a row. Compare with the jitter of the true motion, which is not 0.
     Source: Yi et al., "TransPose", SIGGRAPH 2021, where it is printed in 10^2 m/s^3 (WHAM: in 10 m/s^3).
@@ -174,7 +174,7 @@ def jitter(points: Tensor, fps: float) -> Tensor:
 
 
 def foot_skate(feet: Tensor, stands: Tensor) -> Tensor:
-    """(...) mean displacement from frame to frame of feet that stand [mm]: how far they slide.
+    """(...) mean displacement [mm] from frame to frame of feet in contact with the ground (foot sliding).
 
     A displacement counts where the true foot stood still meanwhile; NaN where none did.
     Source: "foot sliding" of Shin et al., "WHAM", CVPR 2024, who count the vertices of the feet.
@@ -290,7 +290,7 @@ def whole_body(body: float, left_hand: float, right_hand: float, face: float) ->
 
 
 def known(points: Tensor) -> Tensor:
-    """(...,) whether all coordinates of (..., 3) points are known."""
+    """(...,) bool, whether all coordinates of (..., 3) points are known."""
     return ~points.isnan().any(dim=-1)
 
 
@@ -322,11 +322,11 @@ def align_similarity(pred: Tensor, true: Tensor) -> Tensor:
     used = there & usable
     pred_mean = torch.where(used, pred, 0).sum(dim=-2, keepdim=True) / count
     true_mean = torch.where(used, true, 0).sum(dim=-2, keepdim=True) / count
-    # What is not known becomes the middle, where it pulls nothing anywhere.
+    # Unknown points become the mean, where they have no influence.
     x = torch.where(used, pred - pred_mean, 0)
     y = torch.where(used, true - true_mean, 0)
     R, scale = roma.rigid_vectors_registration(x, y, compute_scaling=True)
-    # Points that all coincide have no scale (0 / 0); the best place for them is the middle.
+    # Points that all coincide have no scale (0 / 0); the mean is their best position.
     scale = torch.where(x.square().sum(dim=(-2, -1)) > 0, scale, 0)
     moved = scale[..., None, None] * ((pred - pred_mean) @ R.transpose(-1, -2)) + true_mean
     return torch.where(usable, moved, math.nan)
@@ -357,7 +357,7 @@ def with_true_bones(pred: Tensor, true: Tensor, parents: Sequence[int]) -> Tenso
 
 
 def _mean_of_known(errors: Sequence[Tensor], true: Tensor) -> Tensor:
-    """(...,) mean over those that are not nan, which errors are where the truth is not known, only there."""
+    """(...,) mean over the values that are not nan; errors are nan exactly where the truth is unknown."""
     if not errors:  # a body without hands
         return true.new_full(true.shape[:-2], math.nan)
     stacked = torch.stack(tuple(errors), dim=-1)

@@ -1,6 +1,6 @@
 """Licensed files of benchmarks that users bring themselves: body models and the matrices between them.
 
-Where one is missing, what needs it is left out, and a note names the file and where to get it.
+A comparison that needs a missing file is left out, and a note names the file and where to get it.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ _OTHER_NAMES = {
 
 
 class ProtocolFiles:
-    """What of `SOURCES` lies in these folders, or in their `FOLDERS`.
+    """Licensed files of `SOURCES` found in these folders, or in their `FOLDERS`.
 
-    Everything is None for a file that is not there. ValueError, naming it, for one that is something else.
+    A property is None if its file is missing, and raises ValueError if the file has other content.
     """
 
     def __init__(self, *roots: Path) -> None:
@@ -59,7 +59,7 @@ class ProtocolFiles:
         return next((path for path in paths if path.is_file()), None)
 
     def missing(self, *names: str) -> str:
-        """Those of the names that are not there and where to get them, in words; "" if all are."""
+        """Sentence on which of these files are missing and where to get them; "" if none is."""
         lacking = [f"{name} (from {SOURCES[name]})" for name in names if self.find(name) is None]
         return f"{' and '.join(lacking)} in {self.folders[1]}" if lacking else ""
 
@@ -96,7 +96,7 @@ class ProtocolFiles:
         return parts
 
     def missing_part_vertices(self) -> str:
-        """What `part_vertices` lacks, in words."""
+        """Sentence on the files that `part_vertices` needs and that are missing; "" if none is."""
         return self.missing("MANO_SMPLX_vertex_ids.pkl", "SMPL-X__FLAME_vertex_ids.npy")
 
 

@@ -1,7 +1,7 @@
 """Published figures of other methods with their sources, and labels and units of figures.
 
-Nothing here was measured by us. Protocols differ in what the sources leave out (training on 3DPW, cameras,
-joint regressors). Where a source gives no figure, there is none here.
+None of these figures was measured by us. Protocols differ in what the sources leave out (training on 3DPW,
+cameras, joint regressors). Where a source gives no figure, there is none here.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ METHODS = ("Multi-HMR", "GLNet", "ROMP", "BEV", "PSVT", "OSX", "Hand4Whole", "SA
 
 
 class Figure(NamedTuple):
-    """How a figure is called and counted: `scale` times ours is what papers print."""
+    """Label, unit and scale of a figure: `scale` times ours is the value that papers print."""
 
     label: str
     unit: str

@@ -82,7 +82,7 @@ class People:
         distance: of the head from the camera [m].
         visibility: share that is visible, 0 to 1.
         crowd: people that count in that image.
-        age: the body's own code, nan where it has none.
+        age: age parameter of the body, nan where it has none.
         head_inside: whether the head is in the image.
         found: whether a prediction matched.
         errors: (T, 7) in the order of `SUMMARY_ERRORS`, nan where missed.
@@ -162,7 +162,7 @@ class Result:
         return self.counts.f1
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the single people, ready for JSON: None where a figure is not defined."""
+        """All but the results of single people, ready for JSON: None where a figure is undefined."""
         counts = asdict(self.counts) | {"precision": self.precision, "recall": self.recall, "f1": self.f1}
         named = {"figures": self.figures, "baseline": self.baseline, "baseline_all": self.baseline_all}
         return no_nan(
@@ -245,7 +245,7 @@ def _row(name: str, figures: Figures, people: str | None = None) -> str:
 
 
 def _groups(people: People) -> dict[str, tuple[Group, ...]]:
-    """The same people cut in several ways; empty bins are left out."""
+    """Groups of the same people by distance, visibility and other attributes; empty bins are left out."""
     d, v, c, a, h = people.distance, people.visibility, people.crowd, people.age, people.head_inside
     cuts = {
         "distance": {"under 2 m": d < 2, "2 to 4 m": (d >= 2) & (d < 4), "4 to 8 m": (d >= 4) & (d < 8)}
@@ -281,7 +281,7 @@ def _group(name: str, people: People, mask: np.ndarray) -> Group:
 
 
 def no_nan(value: Any) -> Any:
-    """The same for JSON: None in place of numbers that are not finite."""
+    """A value for JSON: None in place of numbers that are not finite."""
     if isinstance(value, dict):
         return {key: no_nan(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -86,7 +86,7 @@ class BenchmarkResult:
         return [picture for picture in self.pictures if picture.skipped]
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the single pictures, ready for JSON: None where a figure is not defined."""
+        """All but the results of single pictures, ready for JSON: None where a figure is undefined."""
         facts = {
             "model": self.model,
             "data": self.data,
@@ -156,7 +156,7 @@ def table(results: Sequence[BenchmarkResult]) -> str:
 
 
 def in_encoding(text: str, encoding: str | None) -> str:
-    """The text as far as an encoding can show it: arrows and dashes become ASCII where they must."""
+    """The text with characters that an encoding lacks replaced: arrows and dashes by ASCII."""
     encoding = encoding or "utf-8"
     try:
         text.encode(encoding)
@@ -167,7 +167,7 @@ def in_encoding(text: str, encoding: str | None) -> str:
 
 
 def figures_of(result: BenchmarkResult) -> tuple[str, ...]:
-    """Those that the table shows: the benchmark's own, and where it is none, whatever there is of ours."""
+    """Names of the figures of the table: the benchmark's, or for other data all that were measured."""
     names = BENCHMARKS[result.data].figures if result.data in BENCHMARKS else _OWN_FIGURES
     own = () if result.data in BENCHMARKS else names
     optional = (*own, *_MOTION_FIGURES)
@@ -217,5 +217,5 @@ def _footnotes(result: BenchmarkResult) -> list[str]:
 
 
 def _means(rows: np.ndarray) -> list[float]:
-    """Of each column over what is known, nan where nothing is."""
+    """Mean of the known values of each column, nan without any."""
     return [float(c[~np.isnan(c)].mean()) if (~np.isnan(c)).any() else float("nan") for c in rows.T]

@@ -89,7 +89,7 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is measured on which data; may be sent to another process.
+    """Data and protocol of an evaluation; can be pickled for another process.
 
     Attributes:
         data: a name of `BENCHMARKS`, "synth-test" or a folder of shards.
@@ -111,7 +111,7 @@ class Plan:
 
     @property
     def name(self) -> str:
-        """What tables and folders call the data."""
+        """Name of the data in tables and folders."""
         return self.data if self.data in BENCHMARKS else Path(self.data).name
 
 
@@ -235,7 +235,7 @@ def own_body_evaluator(body: Body, protocol: Protocol | None = None) -> Evaluato
 
 
 def evaluate_image(evaluator: Evaluator, sample: Sample, humans: Humans) -> ImageResult:
-    """What an evaluator found in one image, ready to be stored."""
+    """Result of one image, ready to be stored."""
     table, counts = evaluator(sample, humans)
     mpjpe = np.nan_to_num(table[:, COLUMNS.index("mpjpe")], posinf=1e6).sum()
     badness = float(mpjpe + 1000 * (counts.missed + counts.false))
@@ -273,7 +273,7 @@ class EvaluationRun:
         return Evaluator(compare(body, ProtocolFiles(*roots), first), rules)
 
     def settings(self, name: str) -> dict[str, Any]:
-        """What must be the same for a folder to be resumed."""
+        """Settings that must be equal for a folder to be resumed."""
         return {
             "model": name,
             "weights": fingerprint(self.model),
@@ -314,7 +314,7 @@ class EvaluationRun:
                     yield batches[place - READ_AHEAD], done
 
     def _sample(self, index: int) -> Sample | ImageResult:
-        """The sample, or what became of it if it cannot be read."""
+        """The sample, or an `ImageResult` with the reason if it cannot be read."""
         try:
             return self.samples[index]
         except (ValueError, OSError) as error:
@@ -370,7 +370,7 @@ def _measured(
 
 
 def _check_settings(path: Path, settings: dict[str, Any]) -> None:
-    """Writes what is measured, or compares with what the folder was begun for."""
+    """Writes the settings of a new folder, or checks that they equal those of an existing one."""
     settings = json.loads(json.dumps(settings))
     if not path.exists():
         path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
@@ -395,7 +395,7 @@ def _start_others(plan: Plan, model: Any, folder: Path, devices: Sequence[str | 
 
 
 def _share(plan: Plan, model: Any, folder: Path, device: str, rank: int, world: int) -> None:
-    """What the process of another device does."""
+    """Main function of the process of another device."""
     EvaluationRun(plan, named_model(model, device, plan.loading)[1]).work(folder, rank, world)
 
 
@@ -424,7 +424,7 @@ def _done(folder: Path) -> dict[int, list[ImageResult]]:
 
 
 def _end_last_line(file: Any) -> None:
-    """A run that was killed while it wrote leaves half a line."""
+    """Complete the last line, which a killed run may have left unfinished."""
     file.seek(0)
     content = file.read()
     if content and not content.endswith("\n"):
@@ -432,7 +432,7 @@ def _end_last_line(file: Any) -> None:
 
 
 def _joined(pictures: Sequence[ImageResult]) -> tuple[np.ndarray, list[str], Counts]:
-    """Rows of all people, the names of the samples they are in, and how many were found and not."""
+    """Rows of all people, the names of their samples, and the counts of found, missed and false people."""
     table = np.array([row for picture in pictures for row in picture.people], float).reshape(-1, len(COLUMNS))
     names = [picture.name for picture in pictures for _ in picture.people]
     keys = ("found", "missed", "false", "ignored")

@@ -82,7 +82,7 @@ class Network(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Of the weights."""
+        """Device of the weights."""
         return next(self.parameters()).device
 
     def letterbox(self, height: int, width: int, *, square: bool = False) -> Letterbox:
@@ -94,7 +94,7 @@ class Network(nn.Module):
 
     @property
     def own_camera_source(self) -> str:
-        """`Humans.K_source` of a picture whose camera was left to the network."""
+        """`Humans.K_source` of an image whose camera the network chose."""
         return "predicted"
 
     def assemble(

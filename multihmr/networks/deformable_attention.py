@@ -98,13 +98,13 @@ class DeformableAttention(nn.Module):
         for level, (to_value, map_BChw) in enumerate(zip(self.to_value, maps, strict=True)):
             cells_2 = places_BQ2.new_tensor([map_BChw.shape[-1], map_BChw.shape[-2]])
             places_BQHN2 = places_BQ2[:, :, None, None] + offset_BQHLN2[:, :, :, level] / cells_2
-            read_BQHNC = self._read(to_value(map_BChw), places_BQHN2)
-            part_BQHC = (weight_BQHLN[:, :, :, level, :, None] * read_BQHNC).sum(3)
+            sampled_BQHNC = self._sample_heads(to_value(map_BChw), places_BQHN2)
+            part_BQHC = (weight_BQHLN[:, :, :, level, :, None] * sampled_BQHNC).sum(3)
             out_BQHC = part_BQHC if out_BQHC is None else out_BQHC + part_BQHC
         assert out_BQHC is not None, "there is at least one level"
         return self.to_out(rearrange(out_BQHC, "b q heads c -> b q (heads c)"))
 
-    def _read(self, values_BChw: Tensor, places_BQHN2: Tensor) -> Tensor:
+    def _sample_heads(self, values_BChw: Tensor, places_BQHN2: Tensor) -> Tensor:
         """(B, Q, heads, points, C / heads): each head samples its own channels."""
         own_channels = rearrange(values_BChw, "b (heads c) h w -> (b heads) c h w", heads=self.head_count)
         own_places = rearrange(places_BQHN2, "b q heads n xy -> (b heads) (q n) xy")

@@ -104,7 +104,7 @@ class Refinement(nn.Module):
         query_PJD = self.to_query(torch.cat(facts, dim=-1).detach()) + self.mark_JD
         query_PJD = query_PJD + self.to_person(centers.gather(features.grid_BDhw))[:, None]
         places_PJ2 = _by_axis(places_PJ2[:, self.joints].detach(), features)
-        found_PJD = self._look(query_PJD, places_PJ2, features, centers)
+        found_PJD = self._sample(query_PJD, places_PJ2, features, centers)
         change_PN = self.to_change(self.among_joints(query_PJD + found_PJD).flatten(1))
         turn_PN, shape_PS, depth_P1, offset_P2 = change_PN.split(self.counts, dim=1)
         turn_PR33 = rot6d_to_rotmat(turn_PN.unflatten(1, (-1, 6)) + self.no_turn_6)
@@ -116,7 +116,7 @@ class Refinement(nn.Module):
             guess.offset_P2 + offset_P2,
         )
 
-    def _look(self, query_PJD: Tensor, places_PJ2: Tensor, features: Features, centers: Centers) -> Tensor:
+    def _sample(self, query_PJD: Tensor, places_PJ2: Tensor, features: Features, centers: Centers) -> Tensor:
         """(P, J, D) features sampled around the positions; all people of an image at once."""
         joints, width = query_PJD.shape[1:]
         asked_PN = torch.cat([query_PJD.flatten(1), places_PJ2.flatten(1)], dim=1)

@@ -52,7 +52,7 @@ def at_image_size(network: Network, image_size: int) -> Network:
 
 
 def stretched(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`weights` resized to the shapes of `wanted`, which has all their names."""
+    """State dict `weights` with tensors resized to the shapes of `wanted`, which has the same names."""
     return {name: _stretched(value, wanted[name]) for name, value in weights.items()}
 
 

@@ -57,7 +57,7 @@ class Loaded:
 class TrainDataset(Dataset[Any]):
     """Augmented samples of an endless training run: sample g follows from g and the seed alone.
 
-    Stateless, so that a resumed run sees exactly what an uninterrupted one would have seen, on any number of
+    Stateless, so that a resumed run gets exactly the samples of an uninterrupted one, on any number of
     workers and distributed. A sample that cannot be used is a `BadSample`.
     """
 

@@ -37,7 +37,7 @@ class GLNetObjective(nn.Module):
         crop_N, place_N = sampled.rows()
         queries_BQ = sampled.index_BK
         if model.local_head is not None:
-            # A quarter as many negatives, which the score of the local stage has to be told apart from.
+            # A quarter as many negatives, for the score of the local stage.
             negatives_BQ = hard_negatives(pixels, matched, max(1, queries_BQ.shape[1] // 4))
             queries_BQ = torch.cat([queries_BQ, negatives_BQ], dim=1)
         x_BQD, theta_BQC = model.global_stage(pixels, queries_BQ)

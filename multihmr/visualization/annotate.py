@@ -86,7 +86,7 @@ def _edges(topology: Topology) -> np.ndarray:
 
 
 def _visible(vertices: np.ndarray, pixels: np.ndarray, depth: np.ndarray) -> np.ndarray:
-    """(V,) whether a vertex is in the image and in front, and nothing hides it."""
+    """(V,) bool, whether a vertex projects into the image, is in front of the camera and not occluded."""
     height, width = depth.shape
     inside = (
         (pixels >= 0).all(1) & (pixels[:, 0] < width) & (pixels[:, 1] < height) & (vertices[:, 2] > _NEAR)
@@ -130,9 +130,9 @@ def _draw_label(
     scale: np.ndarray,
     taken: list[Box],
 ) -> None:
-    """Over the head, within the picture and beside the labels in `taken`, to which it is added.
+    """Draw a label over the head, within the picture and beside the labels in `taken`, to which it is added.
 
-    Outlined, so that it can be read on anything.
+    It is outlined to be readable on any background.
     """
     height = max(_LEAST_LABEL, round(size[1] * _LABEL_SHARE))
     font = ImageFont.load_default(height)

@@ -1,4 +1,4 @@
-"""Pictures of people: over the photograph, from the side, from above. numpy and PIL, no GL, no display."""
+"""Draw people: over the image, from the side and from above. numpy and PIL; no OpenGL, no display."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ def _add_people(pixels: np.ndarray, humans: Humans, scale: float, opacity: float
 
 
 def _outline(meshes: list[Mesh], width: int, height: int) -> tuple[int, int, int, int]:
-    """First and last (exclusive) column and row, in pixels, of what may show something of the meshes."""
+    """First and last (exclusive) column and row [pixels] of the bounding box of the meshes."""
     x, y = (
         np.concatenate([getattr(m, name)[np.isfinite(m.nearness)] for m in meshes] or [[]]) for name in "xy"
     )
@@ -189,12 +189,12 @@ def _outline(meshes: list[Mesh], width: int, height: int) -> tuple[int, int, int
 
 
 def _moved(mesh: Mesh, left: int, top: int) -> Mesh:
-    """The mesh in a picture whose corner is elsewhere, in samples."""
+    """The mesh shifted to a picture with another corner [samples]."""
     return dataclasses.replace(mesh, x=mesh.x - np.float32(left), y=mesh.y - np.float32(top))
 
 
 def painted_meshes(humans: Humans, view: View) -> list[Mesh]:
-    """A painted mesh a person; only what is open, or what the camera is in, shows its inside."""
+    """A coloured mesh per person; back faces are drawn only of open meshes and those around the camera."""
     topology = humans.topology
     faces = np.ascontiguousarray(topology.faces.T, np.intp)
     colors = shade(humans, view)
@@ -238,7 +238,7 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def _photo(humans: Humans, image: Any) -> np.ndarray:
-    """(H, W, 3) uint8, not to be written to."""
+    """(H, W, 3) uint8 pixels of the image, read-only."""
     height, width = humans.image_size
     if image is None:
         return np.full((height, width, 3), _PAPER, np.uint8)
@@ -334,7 +334,7 @@ class _Plan:
             pen.line([self._at(0, 0), edge], fill=_AXIS, width=self.line)
 
     def _view_edges(self) -> np.ndarray:
-        """(2,) how far the first and the last ray of the image go across per metre of depth."""
+        """(2,) lateral extent of the first and last ray of the image per metre of depth."""
         height, width = self.humans.image_size
         corners = np.array([[0, 0, 1], [width, height, 1]]) @ np.linalg.inv(self.humans.K).T
         return corners[:, 1 - self.depth_axis]
@@ -349,7 +349,7 @@ class _Plan:
         pen.polygon(lens, fill=_DARK)
 
     def _draw_words(self, pen: ImageDraw.ImageDraw) -> None:
-        """Metres along the depth, the name of the view, and the number of people too far away to be shown."""
+        """Draw the depth scale, the name of the view, and the number of people too far away to be shown."""
         width, height = self.size
         for i in range(1, 100):
             x, y = self._at(0, i * self.step)
@@ -365,7 +365,7 @@ class _Plan:
 
 
 def _extent(humans: Humans, axes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Corners in metres to the right and down of what to show: the camera and all who are not far off."""
+    """Corners [m] (right, down) of the shown area: the camera and all people who are not far away."""
     points = np.zeros((1, 3))
     if len(humans):
         near = humans.vertices[_is_near(humans)]

@@ -57,7 +57,7 @@ def show(humans: Humans, image: Any = None) -> Html:
 
 
 def _view(humans: Humans) -> str:
-    """A whole page around trimesh's viewer, which shows a .glb from its first camera."""
+    """HTML page with trimesh's viewer, which shows a .glb from its first camera."""
     from trimesh.viewer.notebook import scene_to_html
 
     return scene_to_html(_Scene(humans))

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_ROWS_AT_ONCE = 1 << 18  # less is lost to calls, more to the processor's caches
+_ROWS_AT_ONCE = 1 << 18  # larger costs cache misses, smaller call overhead
 _SAMPLES_AT_ONCE = 1 << 17
 
 # A key that remembers a colour: 24 bits of nearness, 13 of red, green, blue each, 5 of them fractions.
@@ -153,7 +153,7 @@ class _Triangles:
 
 
 def _near_scale(nearness: Sequence[np.ndarray], bits: int) -> tuple[float, float]:
-    """What to subtract from the numbers that are finite, and by what to multiply them to fill the bits."""
+    """Offset and factor that map the finite values to the available bits."""
     finite = [values[np.isfinite(values)] for values in nearness]
     low = min((float(values.min()) for values in finite if len(values)), default=0.0)
     high = max((float(values.max()) for values in finite if len(values)), default=1.0)
@@ -170,7 +170,7 @@ def _scan(keys: np.ndarray, job: _Job) -> None:
 
 
 def _triangles(job: _Job, height: int, width: int) -> Iterator[_Triangles]:
-    """Those that cover a sample's row and column and face the viewer, of a bounded number of rows at once."""
+    """Triangles that cover samples and face the viewer, in batches with a bounded number of rows."""
     x, y = (np.stack([values.take(corner) for corner in job.faces]) for values in (job.x, job.y))
     finite = np.isfinite(job.fields[-1][0])
     if not finite.all():

@@ -140,7 +140,7 @@ def _is_open(port: int) -> bool:
 
 
 def _disable_analytics() -> None:
-    """The viewer reports its usage unless told otherwise; who has chosen already keeps the choice."""
+    """Turn off the viewer's usage reports, unless the user has already chosen."""
     if not (settings_folder() / "rerun").exists():
         command = [sys.executable, "-m", "rerun", "analytics", "disable"]
         subprocess.run(command, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -167,7 +167,7 @@ def _logger(recording_id: str) -> _Logger:
 
 
 class _Logger:
-    """Logs one image after the other; knows what is constant and who was there before."""
+    """Logs one image after the other; remembers constant data and the people of the last image."""
 
     def __init__(self) -> None:
         self.present: set[int] = set()  # numbers of the people of the last image

@@ -303,7 +303,7 @@ def test_every_input_gets_one_answer_whatever_dies(cluster, tmp_path, deaths):
             np.testing.assert_allclose(humans.translation[:, 0], number / 1000)
     assert (report.pictures, report.bad, report.missing) == (len(done), 6, 0)
 
-    again = predict_dataset(source, out, model=StandIn(deaths))
+    again = predict_dataset(source, out, model=StandIn(deaths), settings=Settings(workers=1))
     assert (again.pictures, again.before, again.missing) == (0, len(done) + 6, 0)
     assert sorted(names_in(out, "pictures")) == sorted(done)
     assert len(names_in(out, "bad")) == 6
@@ -340,7 +340,8 @@ def test_a_run_that_is_killed_goes_on_where_it_was(cluster, tmp_path, deaths, mo
         driver.kill()
         driver.wait()
     before = len(names_in(out, "pictures"))
-    report = predict_dataset(source, out, model=StandIn(deaths), settings=Settings(batch_size=4))
+    settings = Settings(batch_size=4, workers=1)
+    report = predict_dataset(source, out, model=StandIn(deaths), settings=settings)
     done = names_in(out, "pictures")
     assert 0 < before < 60
     assert (report.before, report.pictures, report.missing) == (before, 60 - before, 0)

@@ -62,7 +62,7 @@ def test_the_bundled_stem_gives_the_numbers_of_the_original_runtime():
         wanted = {name: torch.from_numpy(stored[name].astype(np.float32)) for name in stored.files}
     pixels = wanted.pop("pixels").permute(2, 0, 1)[None] / 127.5 - 1
     maps = stem(pixels.contiguous(memory_format=torch.channels_last))
-    said = dict(zip(HEADS, stem.answers(maps[-1])[0].split(list(HEADS.values())), strict=True))
+    said = dict(zip(HEADS, stem.head_outputs(maps[-1])[0].split(list(HEADS.values())), strict=True))
     said |= {"x32": maps[3][0], "p4": maps[-1][0, :, ::4, ::4]}
     said["kpt_offset"] = said["kpt_offset"][:, ::4, ::4]
     for name, values in wanted.items():

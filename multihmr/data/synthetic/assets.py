@@ -36,7 +36,7 @@ KINDS = (
 NOT_WORN = ("proxymeshes", "genitals")
 REGIONS = ("head", "torso", "arms", "hands", "hips", "thighs", "shanks", "feet")
 WORDS = {
-    # words of names and tags -> category (and slot) within clothes/; the first that fits counts
+    # words of names and tags -> category (and slot) within clothes/; the first match counts
     "beards": "beard moustache mustache goatee stubble sideburns",
     "accessories": "glasses sunglasses eyeglasses goggles mask masks jewelry jewellery earring earrings ring "
     "necklace bracelet bracelets piercing nails fingernails toenail toenails glove gloves belt bag backpack "
@@ -258,7 +258,7 @@ def _sort(words: frozenset[str], share: Mapping[str, float], path: Path) -> tupl
         "suit": torso > 0.25 and legs > 0.08,
     }
     named = _match(WORDS, words, ends=True)
-    # a dress with a belt is a dress, a necklace alone is none, whatever it lies on
+    # a dress with a belt is a dress; a necklace alone is not a dress, whatever it is bound to
     fits["accessories"] = not set(named) & set(SLOTS)
     meaning = next((m for m in named if fits[m]), None)
     doubt = ""
@@ -334,10 +334,10 @@ def _add_material(assets: Assets, folder: Path, path: Path) -> None:
         if words & UNNATURAL:
             raise ValueError(f"{path} is not a natural skin ({', '.join(sorted(words & UNNATURAL))})")
         tables = {"gender": GENDERS, "age": AGES, "tone": TONES}
-        told = {key: _only(_match(table, words)) for key, table in tables.items()}
-        entry |= {"gender": told["gender"] or "any", "age": told["age"] or "unknown"}
-        entry["tone"] = told["tone"] or "unknown"
-        untold = [key for key, value in told.items() if value is None]
-        doubt += f"no tag tells its {' and '.join(untold)}. " if untold else ""
+        found = {key: _only(_match(table, words)) for key, table in tables.items()}
+        entry |= {"gender": found["gender"] or "any", "age": found["age"] or "unknown"}
+        entry["tone"] = found["tone"] or "unknown"
+        missing = [key for key, value in found.items() if value is None]
+        doubt += f"no tag gives its {' and '.join(missing)}. " if missing else ""
     _note(assets, name, doubt)
     assets.add(entry)

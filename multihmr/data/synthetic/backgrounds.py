@@ -82,7 +82,7 @@ class Environment:
         return self.textures.named(f"backdrop {k}", make)
 
     def _surface(self, rng: np.random.Generator) -> Paint:
-        """A tile in its own colours at random brightness, or a plain colour."""
+        """Random surface paint: a tile in its own colours at random brightness, or a plain colour."""
         if rng.random() < 0.2:
             return Paint(self.wardrobe.white(), matrix=np.diag(to_linear(surface_color(rng))))
         texture = self.wardrobe.tile(int(rng.integers(TILES)))

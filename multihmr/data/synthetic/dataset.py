@@ -236,15 +236,15 @@ class Renderer:
             transforms = self.body.bone_transforms(pose, shape).numpy()
         dressed = []
         for k, person in enumerate(scene.people):
-            look = self._look(person)
+            outfit = self._outfit_of(person)
             distance = np.linalg.norm(person.joints[self.body.center_joint] - scene.camera.position)
             moved = transforms[k].copy()
             moved[:, :, 3] += person.position
-            parts = self.wardrobe.dress(look, rest[k], moved, close=bool(distance < CLOSE))
+            parts = self.wardrobe.dress(outfit, rest[k], moved, close=bool(distance < CLOSE))
             dressed.append((parts, parts[0].vertices))
         return dressed
 
-    def _look(self, person: Person) -> Outfit:
+    def _outfit_of(self, person: Person) -> Outfit:
         rng = np.random.default_rng(person.look_seed)
         return random_outfit(self.wardrobe, rng, female=person.female, child=person.child, old=person.old)
 

@@ -183,7 +183,7 @@ class PoseSampler:
         other = rotations.copy()
         other[bones] = quaternions_to_matrices(quaternions[second])
         mix = rng.random()
-        if mix < 0.25:  # the legs of one and the trunk and arms of another
+        if mix < 0.25:  # legs of one pose, trunk and arms of another
             upper = ~self._lower
             upper[0] = False
             rotations[upper] = other[upper]
@@ -249,7 +249,7 @@ class PoseSampler:
         return Pose(r, "other")
 
     def _lying(self, rng: np.random.Generator) -> Pose:
-        """On the back, the belly or a side."""
+        """Random lying pose: on the back, the belly or a side."""
         r = (self._standing if rng.random() < 0.6 else self._crouching)(rng).rotations.copy()
         roll = float(rng.choice([0.0, math.pi, math.pi / 2, -math.pi / 2]) + rng.normal(0, 0.2))
         r[0] = turn((0, 1, 0), roll) @ turn((1, 0, 0), -math.pi / 2) @ r[0]

@@ -163,7 +163,7 @@ def _edges(material: np.ndarray, distance: np.ndarray) -> np.ndarray:
 
 
 def _speck(textures: TextureBuffer) -> Part:
-    """An invisible triangle: warp needs at least one."""
+    """An invisible triangle, as warp needs at least one."""
     white = textures.named("white", lambda: np.full((4, 4, 3), 255, np.uint8))
     vertices = np.array([[0, 0, -900], [1e-3, 0, -900], [0, 1e-3, -900]], np.float32)
     return Part(vertices, np.array([[0, 1, 2]]), np.zeros((1, 3, 2)), np.zeros(1, np.int64), [Paint(white)])

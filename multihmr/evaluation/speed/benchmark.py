@@ -44,7 +44,7 @@ WARM_UP_ROUNDS = 2
 
 @dataclass(frozen=True)
 class Candidate:
-    """A timed call, and what is known of it besides its time."""
+    """A timed call with its description."""
 
     config: Config
     run: Run
@@ -56,12 +56,12 @@ class Candidate:
 
     @property
     def eager_key(self) -> tuple[str, int, int | None, int]:
-        """The same for all precisions and backends of one model."""
+        """Key that is the same for all precisions and backends of one model."""
         return self.config.name, self.config.size, self.run.people, len(self.run.images)
 
     @property
     def is_eager(self) -> bool:
-        """Whether it is what the others of its `eager_key` are compared with."""
+        """Whether the others with its `eager_key` are compared with it."""
         return (self.config.dtype, self.config.backend_label) == (FLOAT32, EAGER)
 
     def timing(
@@ -235,7 +235,7 @@ def _candidates(configs: Sequence[Config], plan: Plan, image: Any) -> list[Candi
 
 
 def _predicted(run: Run) -> tuple[list[Humans], float]:
-    """Its predictions, and by how many megabytes the tensors on a GPU grew meanwhile; elsewhere 0."""
+    """Predictions of a call, and the increase of allocated GPU memory [MB]; 0 elsewhere."""
     device = run.model.device
     if device.type != "cuda":
         return run.predict(), 0.0

@@ -39,7 +39,7 @@ def _processor() -> str:
 
 @contextmanager
 def threads(count: int | None) -> Iterator[None]:
-    """Within it torch computes with that many threads; None leaves it as it is. ValueError: below one."""
+    """Context in which torch uses that many threads; None leaves it unchanged. ValueError below one."""
     if count is not None and count < 1:
         raise ValueError(f"torch needs a thread at least, got {count}")
     before = torch.get_num_threads()
@@ -51,7 +51,7 @@ def threads(count: int | None) -> Iterator[None]:
 
 
 def wait_for(device: torch.device) -> None:
-    """Wait until the device has done all queued work, without which times mean nothing."""
+    """Wait until the device has finished all queued work, as timing requires."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -105,7 +105,10 @@ def operations(call: Callable[[], object], part: str = "") -> tuple[float, float
     fused = any("flash_attention_for_cpu" in str(kernel) for kernel in flop_registry)
     known = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION] if fused else []
     counter = FlopCounterMode(display=False)
-    with sdpa_kernel([*known, SDPBackend.MATH]), counter:  # older versions' counters see plain products alone
+    with (
+        sdpa_kernel([*known, SDPBackend.MATH]),
+        counter,
+    ):  # counters of older versions count plain products only
         call()
     of_part = counter.get_flop_counts().get(part, {})
     return float(counter.get_total_flops()), float(sum(of_part.values()))

@@ -213,7 +213,7 @@ def _markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def compared(old: Speed, new: Speed) -> str:
-    """What got slower and what faster since an earlier run, as a table.
+    """Changes of speed since an earlier run, as a table.
 
     Ratios to the reference are compared, not times, so that a machine that is busier today does not count.
     Where the quartiles of the two ratios overlap, the difference is noise.
@@ -259,7 +259,7 @@ def _change(was: Timing, now: Timing) -> list[str]:
 
 
 def _left_out(old: Speed, new: Speed) -> list[str]:
-    """Lines on what only one of the runs timed."""
+    """Lines on configurations that only one of the runs timed."""
     first, second = ([timing.key for timing in speed.timings] for speed in (old, new))
     alone = [f"only then: {_words(key)}" for key in first if key not in second]
     alone += [f"only now: {_words(key)}" for key in second if key not in first]

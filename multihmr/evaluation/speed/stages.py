@@ -1,6 +1,6 @@
-"""Time of each stage of a prediction, measured by hooks at the borders of a network's modules.
+"""Time of each stage of a prediction, measured by forward hooks of a network's modules.
 
-The modules run as they always do; nothing of a network is written a second time here. On a GPU a mark waits
+The modules run unchanged; no part of a network is duplicated here. On a GPU a mark waits
 for the device, so that the stages of a GPU together take longer than the undisturbed prediction.
 """
 
@@ -24,7 +24,7 @@ STAGES = ("decode", "letterbox", "backbone", "detection", "head", "body", "to nu
 heads and its peaks. head: from there to pose, shape and place. to numpy: posed bodies to `Humans`. draw: the
 overlay of one image, after predict."""
 
-# Modules with whose beginning the head begins, in whatever family has them.
+# Modules whose start is the start of the head, of any family.
 _HEAD_BEGINS = ("rays", "to_token", "head")
 _AFTER = {"backbone": "detection", "body": "to numpy"}
 
@@ -37,7 +37,7 @@ class Marks:
         self._marks: list[tuple[str, float]] = []
 
     def begin(self, stage: str) -> None:
-        """A stage starts now; the first start of a stage counts."""
+        """Record the start of a stage; only its first start counts."""
         if all(stage != name for name, _ in self._marks):
             wait_for(self._device)
             self._marks.append((stage, time.perf_counter()))
@@ -50,7 +50,7 @@ class Marks:
 
 @contextmanager
 def hooked(model: Model, marks: Marks) -> Iterator[None]:
-    """Within it, modules of the model set marks. Recorded graphs have none: all counts to the backbone."""
+    """Context in which modules set marks. Recorded graphs set none: all time counts as backbone."""
     network = getattr(model.runtime, "network", None)
     if network is None:
         marks.begin("backbone")
@@ -123,7 +123,7 @@ class Run:
         device = self.model.device
         marks = Marks(device)
         marks.begin("decode")
-        photos = [load_image(image) for image in self.images]  # predict takes these as they are
+        photos = [load_image(image) for image in self.images]  # predict takes these unchanged
         marks.begin("letterbox")
         with hooked(self.model, marks):
             found = self.predict(photos)

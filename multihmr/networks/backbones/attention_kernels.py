@@ -1,4 +1,4 @@
-"""What computes the self-attention of ViT backbones: torch's own kernels or those of xformers."""
+"""Kernels of the self-attention of ViT backbones: torch's own or those of xformers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ KERNELS = ("torch", "xformers")
 
 
 def set_attention(backbone: nn.Module, name: str, *, device: torch.device, dtype: torch.dtype) -> None:
-    """Let every block of a ViT backbone attend by these kernels.
+    """Select the attention kernels of every block of a ViT backbone.
 
     Args:
         backbone: with blocks of `SelfAttention`.

@@ -54,7 +54,7 @@ SEEN = (2, 4, 6)  # the last stages at strides 8, 16 and 32
 class Hybrid(Backbone):
     """EfficientNet-Lite0 or 2 to strides 8, 16 and 32, fused at stride 16, then ViT blocks: for CPUs.
 
-    Convolutions are cheap and local, the ViT blocks give every patch global context. Position embeddings are
+    Convolutions are cheap and local; the ViT blocks give every patch global context. Position embeddings are
     sines and cosines of the patch centre, so that any size that is a multiple of 32 works.
     """
 
@@ -82,7 +82,7 @@ class Hybrid(Backbone):
         self.stem.to(memory_format=torch.channels_last)
 
     def freeze(self, stage_count: int) -> None:
-        """Keep the first convolution and the first `stage_count` stages of the stem as they are."""
+        """Freeze the first convolution and the first `stage_count` stages of the stem."""
         self.frozen_count = stage_count + 1 if stage_count > 0 else 0
         prefixes = ("conv_stem.", *(f"blocks.{i}." for i in range(stage_count)))
         for name, parameter in self.stem.named_parameters():
@@ -139,7 +139,7 @@ class Lite(nn.Module):
         self.blocks = nn.Sequential(*blocks)
 
     def first(self, x: Tensor) -> Tensor:
-        """What comes before the stages, at stride 2."""
+        """The first convolution, at stride 2."""
         return F.relu6(self.conv_stem(x), inplace=True)
 
 
@@ -293,7 +293,7 @@ def slow_fused_bfloat16() -> bool:
 
 
 def _cpu_has(question: str) -> bool:
-    """What `torch.cpu` answers; False of versions that have no such question."""
+    """Value of a capability query of `torch.cpu`; False in versions without it."""
     return bool(getattr(torch.cpu, question, lambda: False)())
 
 
@@ -322,7 +322,7 @@ def folded(source: Mapping[str, Tensor], stem: Lite) -> dict[str, Tensor]:
     Both list each convolution's weight, then the weight, bias, mean, variance and count of the norm behind
     it, but the names in `source` may be any. What comes after the stem is left.
 
-    ValueError: it is no such network.
+    ValueError: it is another network.
     """
     values: Iterator[Tensor] = iter(source.values())
     weights: dict[str, Tensor] = {}

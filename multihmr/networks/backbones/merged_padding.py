@@ -24,7 +24,7 @@ class MergedTokens(NamedTuple):
 
 
 def content_patches(content: Content, patch: int) -> Rectangle:
-    """The patches that show something of the image: the others are padding alone."""
+    """The patches that show part of the image; the others are padding only."""
     left, top, right, bottom = content
     return left // patch, top // patch, math.ceil(right / patch), math.ceil(bottom / patch)
 

@@ -32,7 +32,7 @@ WIDTHS = {
 DEPTHS, STRIDES = (1, 2, 3, 4, 3, 3, 1), (1, 2, 2, 2, 1, 2, 1)
 X4, X8, P16, X16, X32 = 2, 5, 9, 12, 16  # blocks after which maps are taken; p16 starts from the tenth block
 PYRAMID = (32, 24, 24)  # widths at strides 16, 8 and 4
-# Of the heads at stride 4, what is used here: channels. `center` and `kpt_heatmap` are logits; ways are
+# Of the heads at stride 4, what is used here: channels. `center` and `kpt_heatmap` are logits; offsets are
 # (row, column) in cells.
 HEADS = {"center": 1, "kpt_heatmap": 17, "kpt_regress": 34, "kpt_offset": 34}
 HEAD_WIDTH = sum(HEADS.values())
@@ -46,12 +46,12 @@ class Pose(NamedTuple):
 
     center_B1hw: Tensor  # logits
     heatmap_BKhw: Tensor  # logits
-    regress_BK2hw: Tensor  # the way (row, column) from a person's centre to the keypoint [cells]
+    regress_BK2hw: Tensor  # offset (row, column) from a person's centre to the keypoint [cells]
     offset_BK2hw: Tensor  # ... from the cell that shows the keypoint to the keypoint [cells]
 
     @classmethod
     def of(cls, maps_BChw: Tensor) -> Pose:
-        """From the concatenated head outputs of `MoveNet.answers`."""
+        """From the concatenated head outputs of `MoveNet.head_outputs`."""
         center, heatmap, regress, offset = maps_BChw.split(list(HEADS.values()), dim=1)
         return cls(center, heatmap, regress.unflatten(1, (KEYPOINTS, 2)), offset.unflatten(1, (KEYPOINTS, 2)))
 
@@ -147,7 +147,7 @@ class MoveNet(nn.Module):
         p4 = self.up4(twice(p8) + self.lateral4(maps[X4]))
         return maps[X4], maps[X8], maps[X16], maps[X32], p16, p8, p4
 
-    def answers(self, p4_BDhw: Tensor) -> Tensor:
+    def head_outputs(self, p4_BDhw: Tensor) -> Tensor:
         """(B, HEAD_WIDTH, h, w): concatenated head outputs, in the order of HEADS."""
         return torch.cat([self.heads[name](p4_BDhw) for name in HEADS], dim=1)
 
@@ -202,7 +202,7 @@ class HybridMoveNet(Backbone):
                 images_B3HW.contiguous(memory_format=torch.channels_last)
             )
             with torch.autocast(p4.device.type, enabled=False):
-                answers = self.stem.answers(p4.float())
+                answers = self.stem.head_outputs(p4.float())
                 pose = Pose.of(answers)
                 votes = head_votes(pose)
         x8, x16 = torch.cat([x8, p8], dim=1), torch.cat([x16, p16], dim=1)

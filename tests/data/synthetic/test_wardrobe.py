@@ -121,7 +121,7 @@ def test_skins_and_irises_are_materials(tmp_path: Path, topology: Any) -> None:
     w = wardrobe(tmp_path, topology)
     man = w.entries["skins/old_asian_male/old_asian_male"]
     assert [man[k] for k in ("gender", "age", "tone")] == ["male", "old", "asian"]
-    assert w.doubts == {"skins/plain/plain": "no tag tells its gender."}
+    assert w.doubts == {"skins/plain/plain": "no tag gives its gender."}
     assert w.names("iris") == ["eyes/materials/blue"]
     assert w.asset_texture("skins/plain/plain", 4).size == 4
     assert w.missing() == ("clothes", "shoes", "hair", "eyes", "eyebrows", "eyelashes", "teeth")
