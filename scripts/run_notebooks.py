@@ -4,14 +4,15 @@
     python scripts/run_notebooks.py --check               # run them, store nothing
 
 A notebook is edited in Jupyter like any other; this makes its outputs fresh and its file small: pictures no
-wider than 900 pixels, as JPEG where that is smaller than PNG; no times, no progress bars, no warnings. Each
-runs in a folder of its own that looks like examples/notebooks.
+wider than 800 pixels, as JPEG where that is smaller than PNG; no times, no progress bars, no warnings. Each
+runs in a folder of its own that looks like examples/notebooks. Links to GitHub and Colab lead to `REPOSITORY`.
 """
 
 import argparse
 import base64
 import io
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -26,6 +27,7 @@ from multihmr.hub.releases import DEFAULT, RELEASES
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "examples/notebooks"
 WIDEST, QUALITY, LARGEST = 800, 78, 300_000  # pixels, of JPEG, bytes of a notebook
+REPOSITORY = "OWNER/multihmr"  # on GitHub: where the Colab links lead; not published yet, so set it then
 QUIET = {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", "PYTHONWARNINGS": "ignore"}
 
 
@@ -54,12 +56,19 @@ def executed(path: Path, folder: Path, *, timeout: int = 600) -> nbformat.Notebo
     return notebook
 
 
+def linked(text: str) -> str:
+    """Markdown whose links to GitHub and Colab lead to REPOSITORY."""
+    return re.sub(r"(github(?:\.com)?)/[\w.-]+/multihmr\b", rf"\1/{REPOSITORY}", text)
+
+
 def stored(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """The same, as it goes into the repository."""
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     notebook.metadata = {"kernelspec": kernel, "multihmr": {"weights": RELEASES[DEFAULT].sha256[:16]}}
     for number, cell in enumerate(notebook.cells):
         cell.id, cell.metadata = f"cell-{number:02d}", {}
+        if cell.cell_type == "markdown":
+            cell.source = linked(cell.source)
         outputs = cell.get("outputs", [])
         for output in outputs:
             output.pop("metadata", None)

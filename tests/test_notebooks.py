@@ -67,6 +67,7 @@ def test_a_notebook_runs(path: Path, shell: Any, tmp_path: Path, monkeypatch: py
             with capture_output() as captured:
                 result = shell.run_cell(cell.source)
             result.raise_error()
+            shown += isinstance(result.result, Image.Image)
             shown += sum(
                 any(kind.startswith("image/") for kind in output.data) for output in captured.outputs
             )
@@ -92,6 +93,9 @@ def test_a_notebook_is_stored_as_it_ran(path: Path) -> None:
     assert kinds <= {"stream", "execute_result", "display_data"}
     assert len(pictures(notebook)) >= 3
     assert path.stat().st_size <= runner.LARGEST
+    text = "".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    assert f"colab.research.google.com/github/{runner.REPOSITORY}/" in text
+    assert runner.linked(text) == text
     assert str(ROOT) not in path.read_text(encoding="utf-8")
 
 
@@ -101,6 +105,12 @@ def test_a_cell_that_raises_is_noticed(tmp_path: Path) -> None:
     nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1 / 0")]), broken)
     with pytest.raises(CellExecutionError, match="ZeroDivisionError"):
         runner.executed(broken, tmp_path / "examples")
+
+
+def test_links_lead_to_one_repository() -> None:
+    text = "[x](https://colab.research.google.com/github/me/multihmr/blob/main) https://github.com/you.2/multihmr"
+    assert runner.linked(text).count(f"/{runner.REPOSITORY}") == 2
+    assert runner.linked("github.com/naver/anny") == "github.com/naver/anny"
 
 
 def test_what_is_stored_is_small_and_says_nothing_of_this_machine() -> None:

@@ -17,6 +17,7 @@ from ..networks.base import Network, Predictions
 from ..preprocessing.distortion import Distortion, DistortionLike
 from ..preprocessing.image import LoadedImage, load_image
 from ..preprocessing.options import check_options, one_each, several_images
+from ..runtime.devices import dtype_of_half
 from ..runtime.eager import EagerRuntime, Runtime
 from ..runtime.network_handle import NetworkHandle
 from .options import Camera, PredictOptions
@@ -114,7 +115,9 @@ class Model(NetworkHandle):
         from ..hub.huggingface import pretrained_file
 
         file = pretrained_file(name, revision=revision, token=token, smplx=smplx)
-        model = Model._of_prepared(prepare_network(file, device=device, dtype=dtype, smplx=smplx, half=half))
+        if half is not None:
+            dtype = dtype_of_half(half, device)
+        model = Model._of_prepared(prepare_network(file, device=device, dtype=dtype, smplx=smplx))
         if not isinstance(model, cls):
             raise ValueError(
                 f"{name} holds a {type(model).__name__}, not a {cls.__name__}; "

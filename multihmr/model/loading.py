@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 
 from ..networks.base import Network
+from ..runtime.devices import CPU_BACKENDS, dtype_of_half
 from .base import Model
 from .preparation import prepare_network
 
@@ -76,6 +77,8 @@ def load_model(
         >>> load_model(device="cpu").body.name
         'anny'
     """
+    if half is not None:
+        dtype = dtype_of_half(half, "cpu" if device is None and backend in CPU_BACKENDS else device)
     prepared = prepare_network(
         name,
         device=device,
@@ -87,7 +90,6 @@ def load_model(
         image_size=image_size,
         padding=padding,
         threads=threads,
-        half=half,
     )
     return Model._of_prepared(prepared)
 

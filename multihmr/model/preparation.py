@@ -13,7 +13,6 @@ from ..networks.base import Network
 from ..runtime.devices import (
     CPU_BACKENDS,
     backbone_dtype,
-    dtype_of_half,
     fast_dtype,
     pick_device,
     set_threads,
@@ -48,7 +47,6 @@ def prepare_network(
     image_size: int | None = None,
     padding: Literal["whole", "thin"] = "whole",
     threads: int | None = None,
-    half: torch.dtype | bool | None = None,
 ) -> PreparedNetwork:
     """The network of a name or file, ready to predict; arguments and errors are those of `load_model`."""
     from ..hub.loading import load_network
@@ -62,8 +60,6 @@ def prepare_network(
         raise ValueError(f"padding={padding!r} is computed by torch's attention; leave out {attention!r}")
     set_threads(threads)
     target = pick_device("cpu" if device is None and backend in CPU_BACKENDS else device)
-    if half is not None:
-        dtype = dtype_of_half(half, target)
     precision = backbone_dtype(dtype, target)
     if backend != "eager":
         check_backend(backend, device=target.type, calibrate=calibrate)

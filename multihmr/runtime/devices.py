@@ -60,11 +60,11 @@ def set_threads(count: int | None) -> None:
     torch.set_num_threads(count)
 
 
-def dtype_of_half(half: torch.dtype | bool, device: torch.device) -> torch.dtype:
-    """The dtype that version 0.3's argument `half` of `load_model` means."""
+def dtype_of_half(half: torch.dtype | bool, device: str | torch.device | None) -> torch.dtype:
+    """The dtype that version 0.3's argument `half` of `load_model` means on a device; with a warning."""
     warnings.warn("half is now dtype; the old argument goes in version 0.5", DeprecationWarning, stacklevel=3)
     if half is True:
-        return torch.bfloat16 if device.type == "cpu" else torch.float16
+        return torch.bfloat16 if pick_device(device).type == "cpu" else torch.float16
     if half is False:
         return torch.float32
     return half
