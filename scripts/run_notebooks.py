@@ -5,7 +5,7 @@
 
 A notebook is edited in Jupyter like any other; this makes its outputs fresh and its file small: pictures no
 wider than 800 pixels, as JPEG where that is smaller than PNG; no times, no progress bars, no warnings. Each
-runs in a folder of its own that looks like examples/notebooks. Links to GitHub and Colab lead to `REPOSITORY`.
+runs in a folder of its own that looks like examples/notebooks. Links to GitHub lead to `REPOSITORY`.
 """
 
 import argparse
