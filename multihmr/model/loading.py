@@ -38,8 +38,9 @@ def load_model(
             spellings.
         device: None picks cuda, else mps, else cpu.
         dtype: precision of the backbone, while all that carries metres stays float32. "auto": float16 on
-            cuda, float32 elsewhere; "fast": also bfloat16 for networks on DINOv2 on CPUs that multiply it
-            (avx512_bf16, AMX), which moves vertices by millimetres (docs/speed.md); or torch.float32,
+            cuda, float32 elsewhere; "fast": also bfloat16 on CPUs that multiply it (avx512_bf16, AMX), for
+            networks on DINOv2 and for the ViT blocks of the bundled default, which moves vertices by
+            millimetres (docs/speed.md); or torch.float32,
             torch.float16, torch.bfloat16, or their names.
         smplx: SMPLX_NEUTRAL.npz or its folder, for models with that body; None looks as `find_smplx` does.
         backend: what computes the backbone in prediction: "eager" is torch as it stands, "compile"

@@ -13,8 +13,8 @@ from ..networks.base import Network
 from ..runtime.devices import (
     CPU_BACKENDS,
     backbone_dtype,
-    fast_dtype,
     pick_device,
+    set_fast,
     set_threads,
 )
 from ..runtime.eager import EagerRuntime, Runtime
@@ -73,12 +73,14 @@ def prepare_network(
     if image_size is not None and image_size != network.config.image_size:
         check_image_size(network, image_size)
         network = at_image_size(network, image_size)
-    if dtype == "fast":
-        precision = fast_dtype(network.backbone, target, backend)
     network.backbone.half_dtype = precision
+    if dtype == "fast":
+        set_fast(network.backbone, target, backend)
     set_padding(network, padding)
     network.to(target).eval()
-    set_attention(network.backbone, attention, device=target, dtype=precision or torch.float32)
+    set_attention(
+        network.backbone, attention, device=target, dtype=network.backbone.half_dtype or torch.float32
+    )
     runtime: Runtime = EagerRuntime(network)
     if backend != "eager":
         runtime = make_runtime(network, backend, folder=cache_folder() / "graphs", calibrate=calibrate)

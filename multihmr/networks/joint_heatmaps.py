@@ -11,6 +11,7 @@ to the patches that show it and point at their own head (bottom-up grouping as i
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -65,11 +66,9 @@ class JointHead(nn.Module):
         self, grid_BDhw: Tensor, fine_BDhw: Tensor | None, centers: Centers, heads_P2: Tensor
     ) -> tuple[Tensor, JointReading]:
         """-> (P, out_width) and the joints; heads_P2 are the positions of the heads [input sides]."""
-        if self.to_fine is not None and fine_BDhw is not None:
-            grid_BDhw = F.interpolate(grid_BDhw, scale_factor=2, mode="bilinear") + self.to_fine(fine_BDhw)
-        height, width = grid_BDhw.shape[-2:]
-        cells_BhwD = grid_BDhw.movedim(1, -1)
-        answers_BhwC = self.at_patches(cells_BhwD)
+        hidden_BhwD, read_BhwF = self._at_patches(grid_BDhw, fine_BDhw)
+        answers_BhwC = self.at_patches[2](F.relu(hidden_BhwD))
+        height, width = answers_BhwC.shape[1:3]
         logits_BhwJ = answers_BhwC[..., : self.joint_count]
         owner_BhwJ2 = answers_BhwC[..., self.joint_count : 3 * self.joint_count].unflatten(-1, (-1, 2))
         depth_BhwJ = answers_BhwC[..., 3 * self.joint_count :]
@@ -87,8 +86,8 @@ class JointHead(nn.Module):
         evidence_BhwJ2 = torch.stack([depth_BhwJ, logits_BhwJ.sigmoid()], dim=-1)
         evidence_BJN2 = rearrange(evidence_BhwJ2, "b h w j two -> b j (h w) two")
         depth_BJQ, sure_BJQ = (weights_BJQN @ evidence_BJN2).unbind(-1)
-        read_BND = rearrange(self.to_read(cells_BhwD), "b h w d -> b (h w) d")
-        read_BMF = rearrange(weights_BJQN, "b j q n -> b (j q) n") @ read_BND
+        read_BNF = rearrange(read_BhwF, "b h w f -> b (h w) f")
+        read_BMF = rearrange(weights_BJQN, "b j q n -> b (j q) n") @ read_BNF
         read_BJQF = rearrange(read_BMF, "b (j q) f -> b j q f", j=self.joint_count)
 
         # Factors scale all inputs to about the same size; attention spread over distant patches is uncertain.
@@ -99,6 +98,26 @@ class JointHead(nn.Module):
         places_PJ2 = ways_BJQ2.transpose(1, 2)[centers.image_index_P, slot_P]
         reading = JointReading(logits_BhwJ, owner_BhwJ2, depth_BhwJ, places_PJ2)
         return self.to_person(known_PJF.flatten(1)), reading
+
+    def _at_patches(self, grid_BDhw: Tensor, fine_BDhw: Tensor | None) -> tuple[Tensor, Tensor]:
+        """First layer of `at_patches` (B, h, w, D), before its ReLU, and `to_read` (B, h, w, READ_WIDTH).
+
+        With fine features both are linear in upsampled coarse features plus `to_fine` of the fine ones.
+        Upsampling commutes with linear layers, so they are applied to the four times fewer coarse patches,
+        and as one matrix with `to_fine` to the fine ones.
+        """
+        first, read = cast(nn.Linear, self.at_patches[0]), self.to_read
+        weight_ED = torch.cat([first.weight, read.weight])
+        bias_E = torch.cat([first.bias, read.bias])
+        said_BhwE = F.linear(grid_BDhw.movedim(1, -1), weight_ED, bias_E)
+        if self.to_fine is not None and fine_BDhw is not None:
+            coarse_BEhw = said_BhwE.movedim(-1, 1)
+            said_BhwE = F.interpolate(coarse_BEhw, scale_factor=2, mode="bilinear").movedim(1, -1)
+            fine_weight_EC = weight_ED @ self.to_fine.weight[..., 0, 0]
+            fine_bias_E = None if self.to_fine.bias is None else weight_ED @ self.to_fine.bias
+            said_BhwE = said_BhwE + F.linear(fine_BDhw.movedim(1, -1), fine_weight_EC, fine_bias_E)
+        hidden_BhwD, read_BhwF = said_BhwE.split([len(first.weight), READ_WIDTH], dim=-1)
+        return hidden_BhwD, read_BhwF
 
     def _weights(self, logits_BhwJ: Tensor, pointed_BhwJ2: Tensor, heads_BQ2: Tensor) -> Tensor:
         """(B, J, Q, N) weight of each patch for each joint of each person.

@@ -34,11 +34,13 @@ from .export import write_onnx
 from .int8 import quantized
 from .openvino_cache import compiled_graph, digest_of_files
 from .optional_imports import needed
-from .trace import trace_backbone
+from .trace import trace_backbone, trace_blocks, trace_stem
 
 USUAL_PICTURE = (480, 640)  # (height, width) whose graph is made when a model is loaded: most are of 4:3
 Shape = tuple[int, int]  # (height, width) of a window [pixels]
 Run = Callable[[Sequence[np.ndarray]], Sequence[np.ndarray]]
+WHOLE = ""
+PARTS = {WHOLE: trace_backbone, "stem": trace_stem, "blocks": trace_blocks}  # of a backbone, as graphs
 PRECISIONS = {None: "f32", torch.bfloat16: "bf16"}  # half_dtype -> what OpenVINO calls it
 
 
@@ -129,11 +131,23 @@ def _onnxruntime(network: Network, folder: Path, calibrate: object) -> Callable[
 
 
 def _openvino(network: Network, folder: Path, calibrate: object) -> Callable[..., Features]:
-    key = _key(network)
+    key, backbone = _key(network), network.backbone
+    half = backbone.half_dtype
+
+    def part(of: str, shape: Shape, half_dtype: torch.dtype | None) -> Run:
+        source = partial(_stored, network, folder, key, shape, of)
+        return _openvino_run(half_dtype, source, folder, _name(key, shape, of))
 
     def make(shape: Shape) -> Run:
-        source = partial(_stored, network, folder, key, shape)
-        return _openvino_run(network, source, folder, _name(key, shape))
+        if half is None or backbone.half_stem:
+            return part(WHOLE, shape, half)
+        stem, blocks = part("stem", shape, None), part("blocks", shape, half)  # a graph has one precision
+
+        def run(arrays: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
+            tokens, *maps = stem(arrays)
+            return [*blocks([tokens]), *maps]
+
+        return run
 
     return _features(network, make)
 
@@ -154,7 +168,8 @@ def _openvino_int8(
             "load_model(..., backend='openvino-int8', calibrate='FOLDER') with some hundred of your kind"
         )
     name = f"{file.stem}-{digest_of_files(file, file.with_suffix('.bin'))}"
-    return _features(network, lambda shape: _openvino_run(network, lambda: file, folder, name), first=square)
+    half = network.backbone.half_dtype
+    return _features(network, lambda shape: _openvino_run(half, lambda: file, folder, name), first=square)
 
 
 BACKENDS: dict[str, Callable[..., Callable[..., Features]]] = {
@@ -166,9 +181,8 @@ BACKENDS: dict[str, Callable[..., Callable[..., Features]]] = {
 """name -> what makes, of (network, folder, calibrate), a function from windows to features."""
 
 
-def _openvino_run(network: Network, source: Callable[[], Path], folder: Path, name: str) -> Run:
+def _openvino_run(half: torch.dtype | None, source: Callable[[], Path], folder: Path, name: str) -> Run:
     """`source` makes the graph's file, `name` changes with what the graph depends on."""
-    half = network.backbone.half_dtype
     if half not in PRECISIONS:
         raise ValueError(f"OpenVINO computes in float32 or bfloat16 on a CPU, got dtype={half}")
     settings = {"INFERENCE_PRECISION_HINT": PRECISIONS[half], "PERFORMANCE_HINT": "LATENCY"}
@@ -210,12 +224,12 @@ def _features(
     return see
 
 
-def _stored(network: Network, folder: Path, key: str, shape: Shape) -> Path:
+def _stored(network: Network, folder: Path, key: str, shape: Shape, part: str = WHOLE) -> Path:
     """The backbone for windows of this shape as ONNX in `folder`, made now if it is not there.
 
-    key: `_key` of the network, whose weights take seconds to hash where they are large.
+    key: `_key` of the network, whose weights take seconds to hash where they are large. part: of PARTS.
     """
-    file = folder / f"{_name(key, shape)}.onnx"
+    file = folder / f"{_name(key, shape, part)}.onnx"
     if file.exists():
         return file
     for package in ("onnx", "onnxscript"):
@@ -223,7 +237,7 @@ def _stored(network: Network, folder: Path, key: str, shape: Shape) -> Path:
     with locked(file):
         if not file.exists():  # another process was first
             with atomic_path(file) as draft:
-                write_onnx(trace_backbone(network, shape), draft, {"multihmr": __version__})
+                write_onnx(PARTS[part](network, shape), draft, {"multihmr": __version__})
     return file
 
 
@@ -237,10 +251,10 @@ def _key(network: Network) -> str:
     return f"{type(network.backbone).__name__.lower()}-{known.hexdigest()[:16]}"
 
 
-def _name(key: str, shape: Shape) -> str:
-    """Of the graph for one shape of window."""
+def _name(key: str, shape: Shape, part: str = WHOLE) -> str:
+    """Of the graph of that part for one shape of window."""
     height, width = shape
-    return f"{key}-{width}x{height}"
+    return "-".join(filter(None, [key, f"{width}x{height}", part]))
 
 
 @cache

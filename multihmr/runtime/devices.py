@@ -32,7 +32,7 @@ def backbone_dtype(dtype: torch.dtype | str | None, device: torch.device) -> tor
     if dtype is None or dtype == "auto":
         return torch.float16 if device.type == "cuda" else None  # on a CPU as exact as the checkpoint
     if dtype == "fast":
-        return torch.float16 if device.type == "cuda" else None  # `fast_dtype` knows more once it is loaded
+        return torch.float16 if device.type == "cuda" else None  # `set_fast` knows more once it is loaded
     known = {"float32": None, "float16": torch.float16, "bfloat16": torch.bfloat16}
     name = str(dtype).removeprefix("torch.")
     if name not in known:
@@ -40,15 +40,19 @@ def backbone_dtype(dtype: torch.dtype | str | None, device: torch.device) -> tor
     return known[name]
 
 
-def fast_dtype(backbone: Backbone, device: torch.device, backend: str) -> torch.dtype | None:
-    """What `dtype="fast"` means: the quickest that was measured to move vertices by less than 5 mm.
+def set_fast(backbone: Backbone, device: torch.device, backend: str) -> None:
+    """Let it compute as `dtype="fast"` says: the quickest that was measured to move vertices by a few mm.
 
-    On a CPU that multiplies bfloat16 itself that is bfloat16 for ViTs (0.5 mm on average, 1.3 at the 99th
-    percentile), but not for the hybrid backbones, which it moves by 9 mm (docs/speed.md).
+    On a CPU that multiplies bfloat16 itself that is bfloat16 for ViTs, and for the ViT blocks behind MoveNet,
+    whose convolutions stay in float32: in bfloat16 they move people by 20 mm (docs/speed.md). Backbones on
+    EfficientNet-Lite stay in float32, and all do with onnxruntime.
     """
-    if device.type == "cpu" and backend != "onnxruntime" and backbone.thins and cpu_has_bfloat16():
-        return torch.bfloat16
-    return torch.float16 if device.type == "cuda" else None
+    if device.type == "cuda":
+        backbone.half_dtype = torch.float16
+        return
+    can = device.type == "cpu" and cpu_has_bfloat16() and backend != "onnxruntime"
+    backbone.half_dtype = torch.bfloat16 if can and (backbone.thins or backbone.splits) else None
+    backbone.half_stem = not backbone.splits
 
 
 def set_threads(count: int | None) -> None:

@@ -67,6 +67,24 @@ class BackboneGraph(nn.Module):
         return (features.grid_BDhw, features.global_BD, *fine, *features.scales)
 
 
+class StemGraph(nn.Module):
+    """(B, 3, H, W) images -> what `Backbone.stem_tokens` gives, of backbones that split."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        return self.backbone.stem_tokens(self.backbone.normalized(pixels))
+
+
+class BlocksGraph(StemGraph):
+    """(B, D, h, w) tokens of the stem -> what `Backbone.features_of` makes of them."""
+
+    def forward(self, tokens: Tensor) -> tuple[Tensor, ...]:
+        return self.backbone.features_of(tokens)
+
+
 class MergedBackboneGraph(BackboneGraph):
     """`BackboneGraph` of (B, 3, S, S) images and the tensors of `MergedTokens`."""
 
@@ -110,6 +128,22 @@ def trace_backbone(network: Network, shape: tuple[int, int] | None = None) -> Tr
         program = _traced(graph, (pixels,), merged)
     more = len(program.graph_signature.user_outputs) - 2
     return Traced(program, names, ("grid", "global", *(f"map{i}" for i in range(more))))
+
+
+def trace_stem(network: Network, shape: tuple[int, int]) -> Traced:
+    """The first part of a backbone that splits, for windows of `shape` (height, width) [pixels]."""
+    with _in_float32(network):
+        program = _traced(StemGraph(network.backbone), (letterboxes(shape),))
+    return Traced(program, INPUTS[:1], ("tokens", "fine", "heads"))
+
+
+def trace_blocks(network: Network, shape: tuple[int, int]) -> Traced:
+    """The second part of a backbone that splits, behind `trace_stem`."""
+    backbone = network.backbone
+    grid = (side // backbone.patch for side in shape)
+    with _in_float32(network):
+        program = _traced(BlocksGraph(backbone), (torch.rand(2, backbone.width, *grid),))
+    return Traced(program, ("tokens",), ("grid", "global"))
 
 
 def letterboxes(size: int | tuple[int, int], count: int = 2) -> Tensor:

@@ -117,3 +117,18 @@ def test_nonsense_stays_finite(body, alignment):
     said, heads = answered(alignment, guess_of(body), torch.full((2, 17, 2), 1e4))
     assert said.pose_PR33.isfinite().all()
     assert heads.isfinite().all()
+
+
+def test_rotations_along_the_chain_of_bones(alignment):
+    random = torch.Generator().manual_seed(0)
+    turns_PB33 = rotations(torch.randn(2, len(BONES), 3, generator=random))
+    joints_PB3 = torch.randn(2, len(BONES), 3, generator=random)
+    above_PB33, at_PB3 = alignment._chain(turns_PB33, joints_PB3)
+    for number, bone in enumerate(BONES):
+        above, at = torch.eye(3).expand(2, 3, 3), joints_PB3[:, number]
+        if bone.parent >= 0:
+            above = above_PB33[:, bone.parent] @ turns_PB33[:, bone.parent]
+            way = joints_PB3[:, number] - joints_PB3[:, bone.parent]
+            at = at_PB3[:, bone.parent] + (above @ way[..., None])[..., 0]
+        torch.testing.assert_close(above_PB33[:, number], above, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(at_PB3[:, number], at, atol=1e-5, rtol=1e-5)

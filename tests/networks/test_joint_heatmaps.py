@@ -13,7 +13,12 @@ def two_people() -> tuple[Centers, torch.Tensor]:
 def read(answers_hwC: torch.Tensor, centers: Centers, heads_P2: torch.Tensor) -> JointReading:
     """What two people read off patches that say just this of one joint."""
     reader = JointHead(8, 1, 16)
-    reader.at_patches = torch.nn.Identity()
+    first, second = torch.nn.Linear(4, 8), torch.nn.Linear(8, 4, bias=False)
+    with torch.no_grad():  # x = relu(x) - relu(-x)
+        first.bias.zero_()
+        first.weight[:] = torch.cat([torch.eye(4), -torch.eye(4)])
+        second.weight[:] = first.weight.T
+    reader.at_patches = torch.nn.Sequential(first, torch.nn.ReLU(), second)
     reader.to_read = torch.nn.Linear(4, 32)
     return reader(answers_hwC.movedim(-1, 0)[None], None, centers, heads_P2)[1]
 
@@ -49,3 +54,16 @@ def test_nobody_reads_nothing():
     assert reading.places_PJ2.shape == (0, 3, 2)
     (known_PD.sum() + reading.logits_BhwJ.sum()).backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in reader.parameters())
+
+
+@torch.no_grad()
+def test_first_layers_before_upsampling_are_those_behind_it():
+    torch.manual_seed(0)
+    reader = JointHead(8, 2, 16, fine_width=5)
+    torch.nn.init.normal_(reader.to_fine.weight)
+    grid_BDhw, fine_BDhw = torch.randn(2, 8, 3, 4), torch.randn(2, 5, 6, 8)
+    hidden_BhwD, read_BhwF = reader._at_patches(grid_BDhw, fine_BDhw)
+    upsampled = torch.nn.functional.interpolate(grid_BDhw, scale_factor=2, mode="bilinear")
+    cells_BhwD = (upsampled + reader.to_fine(fine_BDhw)).movedim(1, -1)
+    torch.testing.assert_close(hidden_BhwD, reader.at_patches[0](cells_BhwD), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(read_BhwF, reader.to_read(cells_BhwD), atol=1e-5, rtol=1e-5)

@@ -46,6 +46,23 @@ def test_shapes_and_what_learns(name):
     assert all(p.requires_grad for n, p in backbone.named_parameters() if not n.startswith("stem."))
 
 
+@torch.inference_mode()
+def test_a_stem_in_float32_before_blocks_in_bfloat16():
+    torch.manual_seed(0)
+    backbone = create_backbone("hybrid_movenet_lightning", image_size=64).eval()
+    images_B3HW = torch.rand(1, 3, 64, 96)
+    exact = backbone(images_B3HW)
+    backbone.half_dtype = torch.bfloat16
+    everywhere = backbone(images_B3HW)
+    backbone.half_stem = False
+    blocks = backbone(images_B3HW)
+    assert torch.equal(blocks.scales[0], exact.scales[0])
+    assert torch.equal(blocks.fine_BDhw, exact.fine_BDhw)
+    assert not torch.equal(everywhere.fine_BDhw, exact.fine_BDhw)
+    moved, moved_everywhere = ((f.grid_BDhw - exact.grid_BDhw).abs().mean() for f in (blocks, everywhere))
+    assert 0 < moved < moved_everywhere
+
+
 @pytest.mark.slow
 @torch.no_grad()
 def test_the_bundled_stem_gives_the_numbers_of_the_original_runtime():

@@ -368,3 +368,28 @@ def test_arrays_in_any_memory_layout(kind: str) -> None:
     assert type(found) is np.ndarray
     np.testing.assert_array_equal(found, pixels)
     np.testing.assert_array_equal(load_image(array, channels="bgr").pixels, pixels[..., ::-1])
+
+
+@pytest.mark.parametrize(("height", "width"), [(720, 1280), (480, 640), (90, 160), (333, 500)])
+def test_letterboxes_are_drawn_as_pillow_draws_them(height: int, width: int) -> None:
+    """To two levels, also of read-only pixels; networks that want Pillow's exact results get them."""
+    import torch.nn.functional as F
+
+    coarse = torch.rand(1, 3, 12, 16, generator=torch.Generator().manual_seed(0))
+    smooth = F.interpolate(coarse, size=(height, width), mode="bicubic").clamp(0, 1)
+    pixels = (smooth[0].permute(1, 2, 0) * 255).byte().numpy()
+    pixels.flags.writeable = False
+    for letterbox in (
+        Letterbox.whole(height, width, 224),
+        Letterbox.rectangle(height, width, 352, 32),
+        Letterbox.official_2024(height, width, 224),
+    ):
+        left, top, right, bottom = letterbox.content(height, width)
+        size = (right - left, bottom - top)
+        (*_, x0, x1), (*_, y0, y1) = letterbox.span(width, 0), letterbox.span(height, 1)
+        whole = Image.fromarray(pixels)
+        expected = np.asarray(whole.resize(size, Image.Resampling.BICUBIC, (x0, y0, x1, y1)))
+        drawn = letterbox.apply(pixels)[top:bottom, left:right]
+        difference = np.abs(drawn.astype(int) - expected)
+        assert difference.max() <= (0 if letterbox.reducing_gap is None else 2)
+        assert (difference > 0).mean() < 0.02

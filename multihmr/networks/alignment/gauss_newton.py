@@ -99,6 +99,9 @@ class Alignment(nn.Module):
             precision_B=torch.tensor([bone.deviation for bone in BONES]).pow(-2),
             place_3=torch.tensor(PLACE),
             joints_B=torch.tensor(turning),
+            eye_33=torch.eye(3),
+            parents=torch.tensor([bone.parent for bone in BONES[1:]]),
+            **_bone_chain(),
             carriers_K=torch.tensor(CARRIERS),
         )
 
@@ -108,6 +111,10 @@ class Alignment(nn.Module):
     place_3: Tensor
     joints_B: Tensor
     carriers_K: Tensor
+    eye_33: Tensor
+    parents: Tensor
+    jumps: Tensor
+    ancestry_BB: Tensor
 
     def _register(self, **buffers: Tensor) -> None:
         for name, tensor in buffers.items():
@@ -170,8 +177,7 @@ class Alignment(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """(P, B, 3, 3) rotation of each bone, before those of its ancestors, and (P, 3) translation [m]."""
         people, bones = joints_PB3.shape[:2]
-        eye_33 = torch.eye(3, device=points_PK3.device, dtype=points_PK3.dtype)
-        turns_PB33 = eye_33.expand(people, bones, 3, 3)
+        turns_PB33 = self.eye_33.expand(people, bones, 3, 3)
         shift_P3 = torch.zeros_like(points_PK3[:, 0])
         place_P3 = (self.place_3 * heads_P3[:, 2:].clamp(min=LEAST_DEPTH)).pow(-2)
         precision_PN = torch.cat([place_P3, self.precision_B.repeat_interleave(3).expand(people, -1)], dim=1)
@@ -210,19 +216,13 @@ class Alignment(nn.Module):
 
     def _chain(self, turns_PB33: Tensor, joints_PB3: Tensor) -> tuple[Tensor, Tensor]:
         """Accumulated rotation of the ancestors of each bone (P, B, 3, 3), and its joint (P, B, 3)."""
-        above: list[Tensor] = []
-        places: list[Tensor] = []
-        for number, bone in enumerate(BONES):
-            if bone.parent < 0:
-                eye_33 = torch.eye(3, device=joints_PB3.device, dtype=joints_PB3.dtype)
-                above.append(eye_33.expand_as(turns_PB33[:, 0]))
-                places.append(joints_PB3[:, number])
-                continue
-            turned_P33 = above[bone.parent] @ turns_PB33[:, bone.parent]
-            way_P31 = (joints_PB3[:, number] - joints_PB3[:, bone.parent])[..., None]
-            above.append(turned_P33)
-            places.append(places[bone.parent] + (turned_P33 @ way_P31)[..., 0])
-        return torch.stack(above, dim=1), torch.stack(places, dim=1)
+        eye_P133 = self.eye_33.expand(len(turns_PB33), 1, 3, 3)
+        chained = turns_PB33
+        for ancestors_B in self.jumps:  # products over 2, 4, 8 bones
+            chained = torch.cat([chained, eye_P133], dim=1).index_select(1, ancestors_B) @ chained
+        above_PB33 = torch.cat([chained, eye_P133], dim=1).index_select(1, self.jumps[0])
+        ways_PB3 = torch.cat([joints_PB3[:, :1], joints_PB3[:, 1:] - joints_PB3[:, self.parents]], dim=1)
+        return above_PB33, self.ancestry_BB @ (above_PB33 @ ways_PB3[..., None])[..., 0]
 
     def _points(self, points_PK3: Tensor, joints_PB3: Tensor, turned_PB33: Tensor, at_PB3: Tensor) -> Tensor:
         ways_PK31 = (points_PK3 - joints_PB3[:, self.carriers_K])[..., None]
@@ -247,6 +247,20 @@ class Alignment(nn.Module):
                 turn_P33 = carrying_P33.mT @ turn_P33 @ carrying_P33
             changed[rotation] = turn_P33 @ pose_PR33[:, rotation]
         return torch.stack(changed, dim=1)
+
+
+def _bone_chain() -> dict[str, Tensor]:
+    """The tree of BONES: the ancestor 1, 2 and 4 above each, len(BONES) for none; paths from the root."""
+    count = len(BONES)
+    above = torch.tensor([*(bone.parent if bone.parent >= 0 else count for bone in BONES), count])
+    jumps = []
+    while (above[:-1] < count).any():
+        jumps.append(above[:-1])
+        above = above[above]
+    ancestry_BB = torch.eye(count)
+    for number, bone in enumerate(BONES[1:], 1):
+        ancestry_BB[number] += ancestry_BB[bone.parent]
+    return {"jumps": torch.stack(jumps), "ancestry_BB": ancestry_BB}
 
 
 def _path(parents: Sequence[int], joint: int) -> list[int]:

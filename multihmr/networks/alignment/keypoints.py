@@ -63,9 +63,9 @@ def find_keypoints(maps_BChw: Tensor, centers: Centers, heads_P2: Tensor) -> Key
     heat_PKhw = pose.heatmap_BKhw.sigmoid()[image_P]
     cell_PK = (heat_PKhw * row_PKh[..., None] * col_PKw[:, :, None]).flatten(2).argmax(-1)
     scores_PK = heat_PKhw.flatten(2).gather(2, cell_PK[..., None])[..., 0]
-    offset_PK2N = pose.offset_BK2hw.flatten(3)[image_P]
-    at_PK21 = cell_PK[..., None, None].expand(-1, -1, 2, -1)
-    found_PK2 = grid_N2[cell_PK] + offset_PK2N.gather(3, at_PK21)[..., 0]
+    offset_BKN2 = pose.offset_BK2hw.flatten(3).transpose(2, 3)
+    number_K = torch.arange(cell_PK.shape[1], device=cell_PK.device)
+    found_PK2 = grid_N2[cell_PK] + offset_BKN2[image_P[:, None], number_K, cell_PK]
     # Keypoints without a peak keep the regressed position.
     trust_PK1 = (scores_PK / 0.1).clamp(max=1)[..., None]
     xy_PK2 = (trust_PK1 * found_PK2 + (1 - trust_PK1) * expected_PK2).flip(-1) * CELL

@@ -32,6 +32,8 @@ class Backbone(nn.Module):
     half_dtype: torch.dtype | None = None
     padding: Literal["whole", "thin"] = "whole"  # "thin": one token for four of padding alone
     thins: bool = False  # whether it can do that
+    splits: bool = False  # whether `stem_tokens` and `features_of` exist, whose precisions can differ
+    half_stem: bool = True  # of those that split: whether `half_dtype` holds for the stem too
     mean: Tensor
     std: Tensor
 
@@ -50,12 +52,16 @@ class Backbone(nn.Module):
 
     def compute(self, images_B3HW: Tensor, merged: MergedTokens | None = None) -> Features:
         """Features of images of which the same patches are padding."""
-        x = (images_B3HW - self.mean) / self.std
+        x = self.normalized(images_B3HW)
         with torch.autocast(x.device.type, dtype=self.half_dtype, enabled=self.half_dtype is not None):
             features = self.extract(x) if merged is None else self.extract_merged(x, merged)
         fine_BDhw = None if features.fine_BDhw is None else features.fine_BDhw.float()
         scales = tuple(scale.float() for scale in features.scales)
         return Features(features.grid_BDhw.float(), features.global_BD.float(), fine_BDhw, scales)
+
+    def normalized(self, images_B3HW: Tensor) -> Tensor:
+        """Pixels in [0, 1] as the pretraining had them."""
+        return (images_B3HW - self.mean) / self.std
 
     @property
     def map_widths(self) -> tuple[int, ...]:
@@ -64,6 +70,14 @@ class Backbone(nn.Module):
 
     def extract(self, images_B3HW: Tensor) -> Features:
         """Of normalised pictures, at any precision."""
+        raise NotImplementedError
+
+    def stem_tokens(self, images_B3HW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The first part of `extract` where `splits`: tokens, then fine features and a scale of Features."""
+        raise NotImplementedError
+
+    def features_of(self, tokens_BDhw: Tensor) -> tuple[Tensor, Tensor]:
+        """The second part, where `splits`: grid and global features of these tokens."""
         raise NotImplementedError
 
     def extract_merged(self, images_B3HW: Tensor, merged: MergedTokens) -> Features:

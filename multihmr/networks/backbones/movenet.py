@@ -167,6 +167,7 @@ class HybridMoveNet(Backbone):
     # Stored with 16 bits: MoveNet's heads, and the projections of its maps, whose channels differ so much in
     # scale that 8 bits a row move depths by 3 %. The trunk has 8, as in training.
     exact = ("backbone.stem.heads.", "backbone.stem.up", "backbone.stem.lateral", "backbone.from")
+    splits = True
     stem: MoveNet
 
     def __init__(
@@ -197,6 +198,13 @@ class HybridMoveNet(Backbone):
         self.norm = nn.LayerNorm(width)
 
     def extract(self, images_B3HW: Tensor) -> Features:
+        kind = images_B3HW.device.type
+        with torch.autocast(kind, enabled=self.half_stem and torch.is_autocast_enabled(kind)):
+            tokens_BDhw, fine_BDhw, answers = self.stem_tokens(images_B3HW)
+        return Features(*self.features_of(tokens_BDhw), fine_BDhw, (answers,))
+
+    def stem_tokens(self, images_B3HW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Of the convolutions: tokens before the ViT blocks (B, width, h, w), fine features, heads."""
         with torch.no_grad():
             _, x8, x16, x32, p16, p8, p4 = self.stem(
                 images_B3HW.contiguous(memory_format=torch.channels_last)
@@ -206,17 +214,19 @@ class HybridMoveNet(Backbone):
                 pose = Pose.of(answers)
                 votes = head_votes(pose)
         x8, x16 = torch.cat([x8, p8], dim=1), torch.cat([x16, p16], dim=1)
-        height, width = x16.shape[-2:]
-        x32 = F.interpolate(self.from32(x32), size=(height, width), mode="bilinear")
+        x32 = F.interpolate(self.from32(x32), size=x16.shape[-2:], mode="bilinear")
         grid = self.from4(p4) + self.from8(x8) + self.from16(x16) + x32
         seen = torch.cat([pose.center_B1hw, pose.heatmap_BKhw], dim=1).sigmoid()
-        grid = grid + self.from_answers(seen) + self.from_votes(votes)
-        tokens_BND = rearrange(grid, "b d h w -> b (h w) d")
-        tokens_BND = tokens_BND + sine_positions(height, width, self.width, grid.device)
+        return grid + self.from_answers(seen) + self.from_votes(votes), x8, answers
+
+    def features_of(self, tokens_BDhw: Tensor) -> tuple[Tensor, Tensor]:
+        """The ViT blocks: tokens of `stem_tokens` -> grid (B, width, h, w) and global features (B, width)."""
+        height, width = tokens_BDhw.shape[-2:]
+        tokens_BND = rearrange(tokens_BDhw, "b d h w -> b (h w) d")
+        tokens_BND = tokens_BND + sine_positions(height, width, self.width, tokens_BDhw.device)
         tokens_BND = torch.cat([self.global_token.expand(tokens_BND.shape[0], -1, -1), tokens_BND], dim=1)
         tokens_BND = self.norm(self.blocks(tokens_BND))
-        grid = tokens_BND[:, 1:].transpose(1, 2).unflatten(2, (height, width))
-        return Features(grid, tokens_BND[:, 0], x8, (answers,))
+        return tokens_BND[:, 1:].transpose(1, 2).unflatten(2, (height, width)), tokens_BND[:, 0]
 
 
 def head_votes(pose: Pose) -> Tensor:

@@ -103,7 +103,9 @@ def test_fast_is_bfloat16_where_the_cpu_has_it_and_a_vit_keeps_its_people(monkey
     vit, cpu = DINOv2("dinov2_vits14", image_size=28), torch.device("cpu")
     for has, expected in ((True, torch.bfloat16), (False, None)):
         monkeypatch.setattr(devices, "cpu_has_bfloat16", lambda has=has: has)
-        assert devices.fast_dtype(vit, cpu, "eager") == devices.fast_dtype(vit, cpu, "openvino") == expected
-        assert devices.fast_dtype(vit, cpu, "onnxruntime") is None  # computes in float32
-        assert load_model(device="cpu", dtype="fast").backbone.half_dtype is None  # of the bundled model
+        for backend in ("eager", "openvino", "onnxruntime"):
+            devices.set_fast(vit, cpu, backend)
+            assert vit.half_dtype == (None if backend == "onnxruntime" else expected)  # it has float32 alone
+        fast = load_model(device="cpu", dtype="fast").backbone  # of the bundled model: ViT blocks alone
+        assert (fast.half_dtype, fast.half_stem) == (expected, False)
         assert load_model(device="cpu").backbone.half_dtype is None
