@@ -122,7 +122,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--no-closeups",
         action="store_true",
         help="do not predict images without people once more with a margin around them, for people too near "
-        "to fit in (default: do, with models that are trained for it; twice the time where nobody is)",
+        "to fit in (default: do, with models that are trained for it; twice the time where no people are)",
     )
     parser.add_argument(
         "--any-rotation",
