@@ -102,7 +102,7 @@ def predict_closeups(
     """The people too near to fit into each image, which is predicted with a margin around it.
 
     Heads that fill an image are larger than those that detectors learn from; with a margin they are smaller.
-    `whole`: what was found without a margin: no people. People who fit into the image stay as they were found:
+    `whole`: what was found without a margin: none. People who fit into the image stay as they were found:
     smaller they are found less reliably.
     """
     padded, cameras = [], []
