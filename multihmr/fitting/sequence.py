@@ -107,7 +107,6 @@ def _solve(terms: Terms, band: tuple[Tensor, Tensor], damping: float, state: Sta
     hessian, gradient = terms.hessian_PNN, terms.gradient_PN
     frames, own = len(gradient), gradient.shape[1] - state.shape_PS.shape[1]
     held = held_at_limits(state, gradient)
-    held[:, own:] = 0  # the shape is one for all frames; it is clamped
     diagonal = hessian.diagonal(dim1=1, dim2=2)
     hessian = hessian + torch.diag_embed(damping * diagonal + 1e-9 + HELD * held)
     right = torch.cat([gradient[:, :own, None], hessian[:, :own, own:]], 2)  # (T, U, 1 + S)

@@ -234,13 +234,13 @@ class Energy:
 
 
 def held_at_limits(state: State, gradient_PN: Tensor) -> Tensor:
-    """(P, N) 1 for the numbers of face and shape that lie at a limit and would pass it."""
-    values = state.shape_PS
-    if gradient_PN.shape[1] > 6 + state.pose_PD.shape[1] + values.shape[1]:
-        values = torch.cat([state.face_PE, values], 1)
-    slope = gradient_PN[:, -values.shape[1] :]
-    held = torch.zeros_like(gradient_PN)
-    held[:, -values.shape[1] :] = (((values <= 0) & (slope > 0)) | ((values >= 1) & (slope < 0))).to(held)
+    """(P, N) 1 for the facial actions that lie at a limit and would pass it."""
+    held, first = torch.zeros_like(gradient_PN), 6 + state.pose_PD.shape[1]
+    count = gradient_PN.shape[1] - first - state.shape_PS.shape[1]
+    if count:
+        slope, values = gradient_PN[:, first : first + count], state.face_PE
+        beyond = ((values <= 0) & (slope > 0)) | ((values >= 1) & (slope < 0))
+        held[:, first : first + count] = beyond.to(held)
     return held
 
 
