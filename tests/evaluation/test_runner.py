@@ -441,7 +441,7 @@ def test_the_command_measures_what_it_can_and_tells_the_rest(
     body: Body, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     toy = ToyModel(body, MESHES, truth(body))
-    monkeypatch.setattr(suite, "named_model", lambda name, device=None: ("toy", toy))
+    monkeypatch.setattr(suite, "named_model", lambda name, device=None, loading=None: ("toy", toy))
     real = suite.open_samples
     monkeypatch.setattr(suite, "open_samples", lambda d, *rest: MESHES if d == "ehf" else real(d, *rest))
     command = ["evaluate", "--data", "ehf,agora-val", "--out", str(tmp_path), "--device", "cpu"]
