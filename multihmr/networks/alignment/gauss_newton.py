@@ -216,7 +216,7 @@ class Alignment(nn.Module):
 
     def _chain(self, turns_PB33: Tensor, joints_PB3: Tensor) -> tuple[Tensor, Tensor]:
         """Accumulated rotation of the ancestors of each bone (P, B, 3, 3), and its joint (P, B, 3)."""
-        eye_P133 = self.eye_33.expand(len(turns_PB33), 1, 3, 3)
+        eye_P133 = self.eye_33.expand(turns_PB33.shape[0], 1, 3, 3)
         chained = turns_PB33
         for ancestors_B in self.jumps:  # products over 2, 4, 8 bones
             chained = torch.cat([chained, eye_P133], dim=1).index_select(1, ancestors_B) @ chained
