@@ -81,8 +81,8 @@ RELEASES = {
         Release(
             name=DEFAULT,
             file="multihmr-anny-hybrid.safetensors",
-            sha256="d11ac47b7898e3aa890eb9fce718e22682ffcaf3fe80af0b41bf93a586020a9f",
-            size=14246358,
+            sha256="bda039b9233e95683e70bd8e5c9e61c65323d119724e039710501fdaa58e13c7",
+            size=14246382,
             card="README.md",
             body="anny",
             licence="Apache-2.0",

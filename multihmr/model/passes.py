@@ -20,6 +20,9 @@ from .options import Camera, PredictOptions
 from .whole_image import assemble_humans, predict_whole_images
 
 AUTO_TILES = 2  # of tiles="auto", where the whole image shows no people
+# Factor on scores of people who do not fit into the image. Hardly anything else is that large: of 133
+# photographs without people none has such a detection above 0.3, so that lower scores are as certain.
+CLOSEUP_SCORE = 4 / 3
 
 
 def predict_images(
@@ -115,12 +118,17 @@ def predict_closeups(
         padded.append(replace(image, pixels=pixels))
         cameras.append((K, before.K_source))
     result = []
-    everyone = predict_with_flip(model, padded, cameras, options)
+    threshold = float(model.config.threshold) if options.threshold is None else options.threshold
+    everyone = predict_with_flip(
+        model, padded, cameras, replace(options, threshold=threshold / CLOSEUP_SCORE)
+    )
     for image, before, people in zip(images, whole, everyone, strict=True):
         height, width = image.pixels.shape[:2]
         near = people[((people.boxes[:, 2:] - people.boxes[:, :2]) > (width, height)).any(1)]
         K = torch.tensor(before.K, device="cpu")
-        result.append(assemble_humans(model, people_of(near), image, K, before.K_source))
+        found = people_of(near)
+        found["scores"] = np.minimum(found["scores"] * np.float32(CLOSEUP_SCORE), np.float32(1))
+        result.append(assemble_humans(model, found, image, K, before.K_source))
     return result
 
 

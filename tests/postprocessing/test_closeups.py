@@ -11,6 +11,7 @@ import multihmr
 from multihmr.model import passes
 from multihmr.model.whole_image import assemble_humans
 from multihmr.postprocessing.to_humans import people_of
+from multihmr.preprocessing.image import load_image
 
 ASTRONAUT = Path(__file__).parents[2] / "examples/images/astronaut.jpg"
 K = np.float32([[300, 0, 120], [0, 300, 75], [0, 0, 1]])
@@ -97,3 +98,12 @@ def test_there_is_no_second_pass(model, passes_over, monkeypatch, how):
 def test_closeups_is_a_switch(model):
     with pytest.raises(ValueError, match="closeups must be True or False, got 'auto'"):
         model.predict(np.zeros((8, 8, 3), np.uint8), closeups="auto")
+
+
+@pytest.mark.slow
+def test_a_face_that_fills_the_image_is_found():
+    face = load_image(ASTRONAUT).pixels[20:200, 150:300]
+    model = multihmr.load_model(device="cpu")
+    assert model.config.closeup_margin > 0
+    assert len(model.predict(face, closeups=False)) == 0  # else this shows nothing
+    assert len(model.predict(face)) == 1
