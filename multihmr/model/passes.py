@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from PIL import Image
 
 from ..humans import Humans, nearest_first
 from ..postprocessing import flip_test as flipping
@@ -108,23 +109,26 @@ def predict_closeups(
     `whole`: what was found without a margin: none. People who fit into the image stay as they were found:
     smaller they are found less reliably.
     """
-    padded, cameras = [], []
+    shrunk, padded, cameras = [], [], []
     for image, before in zip(images, whole, strict=True):
-        height, width = image.pixels.shape[:2]
+        # Who fills the image needs few pixels, and a margin around a very large image much memory.
+        factor = max(1, max(image.pixels.shape[:2]) // (2 * model.config.image_size))
+        pixels = image.pixels if factor == 1 else np.asarray(Image.fromarray(image.pixels).reduce(factor))
+        height, width = pixels.shape[:2]
         x, y = (round(side * closeup_margin(model)) for side in (width, height))
-        pixels = np.pad(image.pixels, ((y, y), (x, x), (0, 0)), mode="edge")
         K = torch.tensor(before.K, device="cpu")
+        K[:2] /= factor
         K[:2, 2] += torch.tensor([x, y], device="cpu")
-        padded.append(replace(image, pixels=pixels))
+        shrunk.append((width, height))
+        padded.append(replace(image, pixels=np.pad(pixels, ((y, y), (x, x), (0, 0)), mode="edge")))
         cameras.append((K, before.K_source))
     result = []
     threshold = float(model.config.threshold) if options.threshold is None else options.threshold
     everyone = predict_with_flip(
         model, padded, cameras, replace(options, threshold=threshold / CLOSEUP_SCORE)
     )
-    for image, before, people in zip(images, whole, everyone, strict=True):
-        height, width = image.pixels.shape[:2]
-        near = people[((people.boxes[:, 2:] - people.boxes[:, :2]) > (width, height)).any(1)]
+    for image, size, before, people in zip(images, shrunk, whole, everyone, strict=True):
+        near = people[((people.boxes[:, 2:] - people.boxes[:, :2]) > size).any(1)]
         K = torch.tensor(before.K, device="cpu")
         found = people_of(near)
         found["scores"] = np.minimum(found["scores"] * np.float32(CLOSEUP_SCORE), np.float32(1))

@@ -83,6 +83,22 @@ def test_who_is_too_near_to_fit_is_found_with_a_margin_in_the_same_camera(model,
 
 
 @pytest.mark.slow
+def test_very_large_images_are_shrunk_before_they_get_a_margin(model, passes_over):
+    nobody, near = (standing(model, depth) for depth in (None, 0.5))
+    seen = passes_over([nobody], [near])
+    large_K = K * np.float32([[10], [10], [1]])
+    found = model.predict(np.zeros((1500, 2400, 3), np.uint8), large_K)
+    assert [[size for size, _ in one] for one in seen] == [[(1500, 2400)], [(750, 1200)]]  # a third, + 0.5
+    small_K = large_K / np.float32([[3], [3], [1]]) + [[0, 0, 200], [0, 0, 125], [0, 0, 0]]
+    np.testing.assert_allclose(seen[1][0][1][0].numpy(), small_K, rtol=1e-5)
+    np.testing.assert_allclose(found.translation, [[0, 0, 0.5]])
+    np.testing.assert_allclose(found.K, large_K)
+    head = found.translation[0] @ large_K.T
+    at = found.joints_2d[0, found.topology.joint_names.index("head")]
+    np.testing.assert_allclose(at, head[:2] / head[2], atol=0.5)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["found", "off", "no margin", "nobody wanted"])
 def test_there_is_no_second_pass(model, passes_over, monkeypatch, how):
     first = standing(model, 3.0 if how == "found" else None)
