@@ -86,6 +86,7 @@ def started(path: str, options: dict[str, str], args: argparse.Namespace) -> flo
         [sys.executable, "-c", FRESH, path, args.image, str(args.threads), *words],
         capture_output=True,
         text=True,
+        encoding="utf-8",
         check=True,
     )
     return float(run.stdout.split()[-1])

@@ -32,11 +32,21 @@ def same_name(name: str) -> str:
 
 
 def _portable_part(part: str) -> str:
-    safe = _FORBIDDEN.sub("_", part).rstrip(". ")
+    text = _decoded(part)
+    safe = _FORBIDDEN.sub("_", text).rstrip(". ")
     if _RESERVED.match(safe):
         head, dot, rest = safe.partition(".")
         safe = f"{head.rstrip()}_{dot}{rest}"
-    return safe.encode()[:NAME_BYTES].decode(errors="ignore").rstrip(". ") or "_"
+    safe = safe.encode()[:NAME_BYTES].decode(errors="ignore").rstrip(". ") or "_"
+    return safe if text == part else os.fsdecode(safe.encode())
+
+
+def _decoded(name: str) -> str:
+    """The name of a file as text: in a C locale Python leaves the bytes of UTF-8 undecoded."""
+    try:
+        return os.fsencode(name).decode("utf-8")
+    except UnicodeError:  # other bytes, or text that this system has no file names for
+        return name
 
 
 def cache_folder() -> Path:

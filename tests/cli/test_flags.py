@@ -127,7 +127,9 @@ def test_help_needs_no_extra(command: str) -> None:
     )
     hide = f"import sys\nfor name in {extras.split()!r}:\n    sys.modules[name] = None\n"
     code = f"{hide}from multihmr.cli.main import run\nrun([{command!r}, '--help'])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, encoding="utf-8", check=False
+    )
     assert done.returncode == 0, done.stderr[-500:]
     assert done.stdout.startswith(f"usage: -c {command}") or "usage: multihmr" in done.stdout
 

@@ -13,6 +13,7 @@ from toys import ToyBody, tiny_glnet, tiny_glnet_model, tiny_model
 from multihmr.geometry import default_intrinsics, pixel_rays, project
 from multihmr.hub import loading as hub
 from multihmr.model import load_model, save_model
+from multihmr.model.top_down import load_bundled_detector
 from multihmr.networks.configs import GLNetConfig
 from multihmr.networks.glnet import GLNet
 from multihmr.networks.glnet_parameters import Theta, crop_rotation
@@ -216,7 +217,7 @@ def test_a_saved_glnet_comes_back_and_knows_who_finds_people(tmp_path, monkeypat
     assert again.config == model.config
     crops = torch.rand(1, 3, 64, 64)
     torch.testing.assert_close(again(crops).vertices_PV3, model(crops).vertices_PV3)
-    assert again.load_detector is load_model
+    assert again.load_detector is load_bundled_detector
 
 
 def test_the_layout_is_that_of_the_keypoints_wherever_they_are_and_its_last_number_their_extent():

@@ -63,7 +63,7 @@ def test_who_is_found_upright_is_found_in_a_turned_picture(model, monkeypatch, c
 
     monkeypatch.setattr(passes, "predict_whole_images", predict_once)
     assert len(model.predict(turned, turned_K)) == 0
-    found = model.predict(turned, turned_K, any_rotation=True)
+    found = model.predict(turned, turned_K, any_rotation=True, closeups=False)
     assert (len(found), found.K_source) == (3, expected.K_source)
     np.testing.assert_allclose(found.vertices, expected.vertices @ turn.camera.T, atol=1e-4)
     np.testing.assert_allclose(found.pose[:, 0], turn.camera @ expected.pose[:, 0], atol=1e-5)
@@ -102,6 +102,6 @@ def test_the_turn_with_the_largest_sum_of_scores_is_taken(model, monkeypatch, sc
         return found
 
     monkeypatch.setattr(passes, "predict_whole_images", predict_once)
-    found = model.predict(PIXELS, K, any_rotation=True)
+    found = model.predict(PIXELS, K, any_rotation=True, closeups=False)
     assert len(calls) == 4
     np.testing.assert_allclose(found.scores, scores[best])
