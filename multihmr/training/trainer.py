@@ -158,7 +158,8 @@ class Objective(nn.Module):
 
     Args:
         model: to train.
-        mirror_weight, shape_from_mesh: as in TrainConfig.
+        mirror_weight: as in TrainConfig.
+        shape_from_mesh: as in TrainConfig.
     """
 
     model: Any
