@@ -118,8 +118,8 @@ def load_chosen(args: argparse.Namespace) -> Model:
 
 def precision_options(args: argparse.Namespace) -> dict[str, Any]:
     """--padding and --dtype where they are set: they move vertices, and belong to what a result is of."""
-    chosen = {"padding": (args.padding, "whole"), "dtype": (args.dtype, "auto")}
-    return {name: value for name, (value, default) in chosen.items() if value != default}
+    chosen = chosen_load_options(args)
+    return {name: chosen[name] for name in ("padding", "dtype") if name in chosen}
 
 
 def smplx_flag(parser: argparse.ArgumentParser) -> None:

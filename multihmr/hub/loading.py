@@ -218,9 +218,9 @@ def _check_release(checkpoint: Checkpoint, release: Release) -> None:
 
 
 _RANDOM_INITS = {
-    f"{name}_" for name in ("kaiming_uniform", "kaiming_normal", "xavier_uniform", "xavier_normal")
+    *("kaiming_uniform_", "kaiming_normal_", "xavier_uniform_", "xavier_normal_"),
+    *("uniform_", "normal_", "trunc_normal_"),
 }
-_RANDOM_INITS |= {"uniform_", "normal_", "trunc_normal_"}
 
 
 class _WithoutRandomNumbers(TorchFunctionMode):
@@ -233,17 +233,6 @@ class _WithoutRandomNumbers(TorchFunctionMode):
         if getattr(func, "__module__", None) == "torch.nn.init" and func.__name__ in _RANDOM_INITS:
             return args[0] if args else kwargs["tensor"]
         return func(*args, **(kwargs or {}))
-
-
-_RANDOM_INITS = {
-    "kaiming_uniform_",
-    "kaiming_normal_",
-    "xavier_uniform_",
-    "xavier_normal_",
-    "uniform_",
-    "normal_",
-}
-_RANDOM_INITS |= {"trunc_normal_"}
 
 
 @float32_on_cpu()

@@ -8,7 +8,7 @@ top_down        `TopDownModel`: a network of one person's crop, with boxes or a 
 loading         `load_model`, `save_model`
 preparation     a network made ready: device, precision, window, runtime
 whole_image     one pass of the network over each image
-passes          further passes: mirror image, tiles, quarter turns
+passes          further passes: mirror image, margin, tiles, quarter turns
 undistortion    predictions through a lens with distortion
 options         the options that all of these share
 summary         the text of print(model)

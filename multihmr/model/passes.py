@@ -1,4 +1,4 @@
-"""Further passes over an image at prediction: its mirror image, its tiles, its quarter turns."""
+"""Further passes over an image at prediction: mirror image, margin, tiles, quarter turns."""
 
 from __future__ import annotations
 
@@ -31,13 +31,15 @@ def predict_images(
 ) -> list[Humans]:
     """The people of a batch of images, with all passes that `options` name."""
     found = predict_with_flip(model, images, cameras, options)
+    if options.max_people == 0:  # the camera alone is wanted
+        return found
     empty = [i for i, people in enumerate(found) if not len(people)]
-    if empty and options.closeups and options.max_people != 0 and closeup_margin(model):
+    if empty and options.closeups and closeup_margin(model):
         near = predict_closeups(model, [images[i] for i in empty], [found[i] for i in empty], options)
         for i, people in zip(empty, near, strict=True):
             found[i] = people
     for i, (image, camera) in enumerate(zip(images, cameras, strict=True)):
-        none = not len(found[i]) and options.max_people != 0
+        none = not len(found[i])
         if options.tiles == "auto" and none:
             found[i] = predict_tiles(model, image, found[i], replace(options, tiles=AUTO_TILES))
         elif options.tiles != "auto" and options.tiles > 1:
@@ -47,13 +49,18 @@ def predict_images(
     return found
 
 
+def least_score(model: NetworkHandle, options: PredictOptions) -> float:
+    """Score from which on a detection counts: that of the options, else the checkpoint's own."""
+    return float(model.config.threshold) if options.threshold is None else options.threshold
+
+
 def predict_with_flip(
     model: NetworkHandle, images: Sequence[LoadedImage], cameras: Sequence[Camera], options: PredictOptions
 ) -> list[Humans]:
     """`predict_whole_images`; with flip_test the means with what is found in the mirror images."""
     if not options.flip_test:
         return predict_whole_images(model, images, cameras, options)
-    threshold = float(model.config.threshold) if options.threshold is None else options.threshold
+    threshold = least_score(model, options)
     lower = replace(options, threshold=threshold * flipping.LOWER_THRESHOLD, max_people=None)
     if options.max_people == 0:
         lower = replace(lower, max_people=0)
@@ -123,10 +130,8 @@ def predict_closeups(
         padded.append(replace(image, pixels=np.pad(pixels, ((y, y), (x, x), (0, 0)), mode="edge")))
         cameras.append((K, before.K_source))
     result = []
-    threshold = float(model.config.threshold) if options.threshold is None else options.threshold
-    everyone = predict_with_flip(
-        model, padded, cameras, replace(options, threshold=threshold / CLOSEUP_SCORE)
-    )
+    lower = replace(options, threshold=least_score(model, options) / CLOSEUP_SCORE)
+    everyone = predict_with_flip(model, padded, cameras, lower)
     for image, size, before, people in zip(images, shrunk, whole, everyone, strict=True):
         near = people[((people.boxes[:, 2:] - people.boxes[:, :2]) > size).any(1)]
         K = torch.tensor(before.K, device="cpu")

@@ -12,8 +12,9 @@ from torch import Tensor
 from .backbones.dinov2 import resized_positions
 from .base import Network
 
-# Sizes in shares of that of training. How near people seem follows their size in the window: a fifth less
-# moves them away by 8 %, a quarter more nearer by 10 %; beyond, distances are wrong.
+# Sizes in shares of that of training. How near people seem follows their size in the window: with the
+# bundled default a fifth less moves them 5 % away, a quarter more 8 % nearer (docs/guides/small_people.md);
+# beyond, distances are wrong.
 LEAST_SHARE, MOST_SHARE = 0.7, 1.3
 
 

@@ -99,14 +99,17 @@ def test_very_large_images_are_shrunk_before_they_get_a_margin(model, passes_ove
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", ["found", "off", "no margin", "nobody wanted"])
+@pytest.mark.parametrize("how", ["found", "off", "no margin", "only the camera"])
 def test_there_is_no_second_pass(model, passes_over, monkeypatch, how):
     first = standing(model, 3.0 if how == "found" else None)
     if how == "no margin":
         config = dataclasses.replace(model.network.config, closeup_margin=0.0)
         monkeypatch.setattr(model.network, "config", config)
     seen = passes_over([first])
-    options = {"closeups": False} if how == "off" else {"max_people": 0} if how == "nobody wanted" else {}
+    options = {
+        "off": {"closeups": False},
+        "only the camera": {"max_people": 0, "any_rotation": True, "tiles": "auto"},
+    }.get(how, {})
     found = model.predict(np.zeros((150, 240, 3), np.uint8), **options)
     assert (len(found), len(seen)) == (how == "found", 1)
 
