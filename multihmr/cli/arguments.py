@@ -325,6 +325,17 @@ def distortion_flag(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def check_distortion(args: argparse.Namespace) -> None:
+    """ValueError if --distortion is given without --K, or is none."""
+    if args.distortion is None:
+        return
+    from ..humans.distortion import Distortion
+
+    if args.K is None:
+        raise ValueError("--distortion needs --K, the camera matrix that the lens was calibrated with")
+    Distortion.of(args.distortion)
+
+
 def numbers(text: str) -> list[float]:
     """Numbers joined by commas."""
     try:
@@ -351,6 +362,8 @@ def prediction_options(args: argparse.Namespace) -> dict[str, Any]:
     """The flags that `Model.predict_batch` and `predict_video` take."""
     options = {name: getattr(args, name) for name in ("K", "fov", "threshold", "tiles")}
     options |= {name: True for name in ("flip_test", "any_rotation") if getattr(args, name, False)}
+    if getattr(args, "distortion", None) is not None:
+        options["distortion"] = args.distortion
     return options | ({"closeups": False} if getattr(args, "no_closeups", False) else {})
 
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from .arguments import (
     camera_flags,
+    check_distortion,
+    distortion_flag,
     file_path,
     load_chosen,
     loading_flags,
@@ -39,6 +41,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--seconds", type=float, help="end after so many seconds (default: with the source, or by Ctrl-C)"
     )
     camera_flags(parser, "of the source")
+    distortion_flag(parser)
     parser.add_argument(
         "--threshold", type=float, help="least score of a new person, 0 to 1 (default: that of the model)"
     )
@@ -111,6 +114,7 @@ def run(args: argparse.Namespace) -> int:
     from ..video.tracker import LIVE, Tracking
 
     check_options(args.fov, args.threshold, None, args.tiles)
+    check_distortion(args)
     if args.seconds is not None and not args.seconds > 0:
         raise ValueError(f"--seconds must be greater than 0, got {args.seconds:g}")
     is_webcam = args.source.isascii() and args.source.isdecimal() and not Path(args.source).exists()
@@ -121,7 +125,7 @@ def run(args: argparse.Namespace) -> int:
         outputs = early + _body_outputs(args, stack, model)
         smoothing = None if args.no_smoothing else Smoothing()
         tracking = Tracking(lookahead=LIVE.lookahead, fill=LIVE.fill, smoothing=smoothing)
-        options = {name: getattr(args, name) for name in ("K", "fov", "threshold", "tiles")}
+        options = {name: getattr(args, name) for name in ("K", "fov", "threshold", "tiles", "distortion")}
         results = predict_live(model, video, tracking=tracking, **options)
         bar = stack.enter_context(progress_bar(args, unit="frame", desc="live"))
 

@@ -22,6 +22,7 @@ from .arguments import (
     body_out_flags,
     camera_flags,
     check_body_out,
+    check_distortion,
     distortion_flag,
     draw_flags,
     draw_options,
@@ -155,12 +156,7 @@ def run(args: argparse.Namespace) -> int:
     check_body_out(args)
     estimate_ground([], **ground_options(args))  # its numbers are checked before any work
     draw_options(args)
-    if args.distortion is not None:
-        from ..preprocessing.distortion import Distortion
-
-        if args.K is None:
-            raise ValueError("--distortion needs --K, the camera matrix that the lens was calibrated with")
-        Distortion.of(args.distortion)
+    check_distortion(args)
     if args.rerun and "rrd" not in args.format:
         args.format = [*args.format, "rrd"]
     check_format_packages(args.format)
@@ -215,8 +211,6 @@ class _Run:
 
         args, start = self.args, time.monotonic()
         self.options = prediction_options(args) | {"max_people": args.max_people}
-        if args.distortion is not None:
-            self.options["distortion"] = args.distortion
         options = self.options | precision_options(args)
         if args.known_heights is not None:
             given = args.known_heights  # by number as JSON has it, which the index is compared with

@@ -23,7 +23,9 @@ from .arguments import (
     body_out_flags,
     camera_flags,
     check_body_out,
+    check_distortion,
     count_flag,
+    distortion_flag,
     draw_flags,
     draw_options,
     file_path,
@@ -99,6 +101,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help=f"of {','.join(FORMATS | MORE_FORMATS)} (default: %(default)s)",
     )
     camera_flags(parser, "of the video")
+    distortion_flag(parser)
     parser.add_argument(
         "--threshold", type=float, help="least score of a new person, 0 to 1 (default: that of the model)"
     )
@@ -218,6 +221,7 @@ def check_options(args: argparse.Namespace) -> None:
     check(args.fov, args.threshold, None, args.tiles)
     draw_options(args)
     check_body_out(args)
+    check_distortion(args)
     if args.bones is not None and args.bones not in STANDARDS:
         raise ValueError(f"--bones must be one of {', '.join(STANDARDS)}, got {args.bones!r}")
     if args.fps is not None and not 0 < args.fps < 10_000:

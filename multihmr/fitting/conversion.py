@@ -25,7 +25,7 @@ from multihmr.fitting.surface_match import (
     shared_joints,
     triangle_frames,
 )
-from multihmr.humans import Humans, project, vertex_normals
+from multihmr.humans import Humans, vertex_normals
 
 BODIES = ("smplx", "smpl", "anny")
 AT_ONCE = 8  # people solved side by side; more need memory, not less time
@@ -386,14 +386,14 @@ def _assembled(
     wanted = match.points(torch.from_numpy(humans.vertices.copy())).numpy()
     errors = np.full(vertices.shape[:2], np.nan, np.float32)
     errors[:, match.vertices] = 1000 * np.linalg.norm(vertices[:, match.vertices] - wanted, axis=-1)
-    outline = project(vertices, humans.K)
+    outline = humans.project(vertices)
     height, width = humans.image_size
     boxes = np.concatenate([outline.min(1, initial=1e9), outline.max(1, initial=-1e9)], 1)
     return ConvertedHumans(
         scores=humans.scores,
         vertices=vertices,
         joints=joints,
-        joints_2d=project(joints, humans.K),
+        joints_2d=humans.project(joints),
         boxes=boxes.clip(0, (width, height, width, height)),
         translation=joints[:, target.center_joint],
         pelvis=joints[:, target.pelvis_joint],
@@ -408,6 +408,7 @@ def _assembled(
         track_ids=humans.track_ids,
         unpredicted=unpredicted,
         filled=humans.filled,
+        distortion=humans.distortion,
         errors_mm=np.nanmean(errors, 1) if len(errors) else np.zeros(0, np.float32),
         vertex_errors_mm=errors,
         converted_from=humans.body,

@@ -5,6 +5,7 @@ centre of the top-left pixel is (0.5, 0.5). numpy only.
 
 people      `Humans`
 keypoints   `Keypoints`, named joint sets
+distortion  `Distortion` of a lens
 fields      shapes of the arrays of `Humans`, and their checks
 colors      `PALETTE`
 points      `project`, `nearest_first`, `vertex_normals`
@@ -18,6 +19,7 @@ from typing import Any
 from .._deprecated import moved_name
 from ..bodies.topology import Topology
 from .colors import PALETTE
+from .distortion import Distortion
 from .fields import K_SOURCES
 from .keypoints import Keypoints
 from .people import Humans
@@ -27,6 +29,7 @@ from .rotations import rotmat_to_quaternion, rotmat_to_rotvec
 __all__ = [
     "K_SOURCES",
     "PALETTE",
+    "Distortion",
     "Humans",
     "Keypoints",
     "Topology",

@@ -68,7 +68,7 @@ def empty_arrays(
     rotation_count: int | None = None,
     shape_count: int | None = None,
     expression_count: int | None = None,
-) -> dict[str, np.ndarray]:
+) -> dict[str, Any]:
     """The arrays of `SHAPES` of length 0; a count that is None is that of the topology."""
     counts = {
         "J": len(topology.joint_names),

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..bodies.topology import Topology
-from .points import project
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +28,11 @@ class Keypoints:
 
 
 def named_keypoints(
-    name: str, topology: Topology, vertices: np.ndarray, joints: np.ndarray, K: np.ndarray
+    name: str,
+    topology: Topology,
+    vertices: np.ndarray,
+    joints: np.ndarray,
+    to_pixels: Callable[[np.ndarray], np.ndarray],
 ) -> Keypoints:
     """The keypoint set `name` of a topology, of N people.
 
@@ -37,7 +41,7 @@ def named_keypoints(
         topology: of the body.
         vertices: (N, V, 3) in metres, camera frame.
         joints: (N, J, 3) in metres, camera frame.
-        K: (3, 3) intrinsics in pixels.
+        to_pixels: (..., 3) points in the camera frame -> (..., 2) pixels of the image.
 
     Raises:
         ValueError: the body has no such set; the message lists those there are.
@@ -47,4 +51,4 @@ def named_keypoints(
         known = ", ".join(sorted(sets)) or "none"
         raise ValueError(f"no keypoint set {name!r} for body {topology.name!r}; known: {known}")
     xyz = sets[name].points(vertices, joints)
-    return Keypoints(sets[name].names, project(xyz, K), xyz, sets[name].edges)
+    return Keypoints(sets[name].names, to_pixels(xyz), xyz, sets[name].edges)

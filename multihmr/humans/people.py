@@ -14,9 +14,10 @@ import numpy as np
 
 from ..bodies.topology import Topology, frozen_array
 from .colors import PALETTE
+from .distortion import Distortion
 from .fields import K_SOURCES, PER_PERSON, SHAPES, checked_arrays, concatenated_arrays, empty_arrays
 from .keypoints import Keypoints, named_keypoints
-from .points import nearest_first, vertex_normals
+from .points import nearest_first, project, vertex_normals
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -59,6 +60,7 @@ class Humans:
         track_ids: (N,) int or None; identities in a video, from 1.
         unpredicted: names of joints and expressions that the checkpoint never moves; empty: it predicts all.
         filled: (N,) bool or None; True for a person of a video who was interpolated, not detected, here.
+        distortion: of the lens, as given to predict, or None; pixels are those that the lens shows.
 
     Raises:
         ValueError: an array has another length or shape, or numbers that are not finite; it is named.
@@ -91,6 +93,7 @@ class Humans:
     track_ids: np.ndarray | None = None
     unpredicted: tuple[str, ...] = ()
     filled: np.ndarray | None = None
+    distortion: Distortion | None = None
 
     def __post_init__(self) -> None:
         for name, array in checked_arrays({**self._arrays(), "K": self.K}, self.topology).items():
@@ -231,6 +234,22 @@ class Humans:
         """
         return self[nearest_first(self.translation)]
 
+    def project(self, points: np.ndarray) -> np.ndarray:
+        """Pixels of the image in which points in space are seen, through its lens if it has a `distortion`.
+
+        Args:
+            points: (M, 3) or (..., 3) in metres, camera frame; depths below 1 mm are taken as 1 mm.
+
+        Returns:
+            (M, 2) or (..., 2) pixels of the image as given.
+
+        Examples:
+            >>> bool(np.allclose(humans.project(humans.joints), humans.joints_2d, atol=0.01))
+            True
+        """
+        xy = project(points, self.K)
+        return xy if self.distortion is None else self.distortion.distort_points(xy, self.K).astype(xy.dtype)
+
     def keypoints(self, name: str) -> Keypoints:
         """A named joint set of all people.
 
@@ -250,7 +269,7 @@ class Humans:
             >>> keypoints.names[0]
             'nose'
         """
-        return named_keypoints(name, self.topology, self.vertices, self.joints, self.K)
+        return named_keypoints(name, self.topology, self.vertices, self.joints, self.project)
 
     def masks(self, *, occluded: bool = False) -> np.ndarray:
         """(N, H, W) bool: the pixels of the image that show each person's mesh.

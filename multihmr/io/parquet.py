@@ -201,9 +201,7 @@ def _posed(rows: dict[str, np.ndarray], body: Body) -> dict[str, np.ndarray]:
     }
 
 
-def _humans(
-    arrays: dict[str, np.ndarray], row: dict[str, Any], body: Body, unpredicted: tuple[str, ...]
-) -> Humans:
+def _humans(arrays: dict[str, Any], row: dict[str, Any], body: Body, unpredicted: tuple[str, ...]) -> Humans:
     K = np.array(row["K"], np.float32).reshape(3, 3)
     return Humans(
         **arrays,

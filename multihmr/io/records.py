@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..humans import Humans, project, rotmat_to_rotvec
+from ..humans import Humans, rotmat_to_rotvec
 
 JSON_FORMAT = "multihmr-humans-json-1"
 FRAME = "camera: x right, y down, z forward; pixels: x right, y down, centre of the first (0.5, 0.5)"
@@ -19,7 +19,7 @@ def humans_to_dicts(humans: Humans) -> list[dict[str, np.ndarray]]:
     """One dict of arrays per person, with the keys of the first Multi-HMR release; see `Humans.to_dicts`."""
     columns = {
         "scores": humans.scores,
-        "loc": project(humans.translation, humans.K),
+        "loc": humans.project(humans.translation),
         "transl": humans.translation,
         "transl_pelvis": humans.pelvis,
         "rotvec": rotmat_to_rotvec(humans.pose),
@@ -40,7 +40,7 @@ def humans_to_json(humans: Humans) -> bytes:
         "units": "metres and pixels",
         "frame": FRAME,
         "image": {"width": width, "height": height},
-        "camera": {"K": _rounded(humans.K, 3), "source": humans.K_source},
+        "camera": camera_record(humans),
         "body": humans.body,
         "unpredicted": list(humans.unpredicted),
         "people": [person_record(person) for person in humans],
@@ -48,6 +48,12 @@ def humans_to_json(humans: Humans) -> bytes:
     text = json.dumps(content, indent=1, allow_nan=False)
     on_one_line = re.sub(r"\[\s+([-+.,\de\s]+?)\s+\]", lambda match: f"[{' '.join(match[1].split())}]", text)
     return on_one_line.encode()
+
+
+def camera_record(humans: Humans) -> dict[str, Any]:
+    """K, where it is from, and the distortion of the lens if there is one."""
+    camera: dict[str, Any] = {"K": _rounded(humans.K, 3), "source": humans.K_source}
+    return camera if humans.distortion is None else camera | {"distortion": humans.distortion.to_json()}
 
 
 def person_record(human: Humans) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..humans import Humans, rotmat_to_rotvec
+from ..humans.distortion import distortion_arrays, stored_distortion
 from ..storage.atomic import write_bytes
 from ..storage.npz import read_npz
 from ..video.level import level_track
@@ -233,6 +234,7 @@ def load(path: str | os.PathLike[str], body: Body | None = None) -> Humans:
         track_ids=stored.get("track_ids"),
         unpredicted=tuple(map(str, stored["unpredicted"])),
         filled=stored.get("filled"),
+        distortion=stored_distortion(stored),
     )
 
 
@@ -276,6 +278,7 @@ def _npz(humans: Humans) -> bytes:
         shape_names=_names(humans.topology.shape_names),
         expression_names=_names(humans.topology.expression_names),
         unpredicted=_names(humans.unpredicted),
+        **distortion_arrays(humans.distortion),
         **arrays,
     )
     return buffer.getvalue()

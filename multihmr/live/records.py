@@ -35,6 +35,7 @@ def live_record(result: LiveFrame) -> dict[str, Any]:
         "dropped": result.dropped,
         "image": {"width": width, "height": height},
         "K": humans.K.astype(float).round(3).tolist(),
+        **({} if humans.distortion is None else {"distortion": humans.distortion.to_json()}),
         "body": humans.body,
         "people": [person_record(person) for person in humans],
     }

@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from ..humans import Humans
+from ..preprocessing.distortion import DistortionLike
 from ..video.frame import Frame
 from ..video.live import latest_frames
 from ..video.predict import Predictor, predict_video
@@ -88,6 +89,7 @@ def predict_live(
     fov: float | None = None,
     threshold: float | None = None,
     tiles: int | Literal["auto"] = 1,
+    distortion: DistortionLike | None = None,
     tracking: Tracking | None = None,
 ) -> Iterator[LiveFrame]:
     """Yield the people of the newest frame of a source each time; frames that came meanwhile are dropped.
@@ -99,6 +101,7 @@ def predict_live(
         fov: field of view in degrees.
         threshold: least score of a new person.
         tiles: predict tiles, too.
+        distortion: of the lens whose camera matrix is K.
         tracking: None tracks without a lookahead, so that no result waits for later frames.
 
     Raises:
@@ -121,9 +124,8 @@ def predict_live(
 
     shown = dataclasses.replace(video, live=True, frames=newest)
     last = -1
-    for humans in predict_video(
-        model, shown, K, fov=fov, threshold=threshold, tiles=tiles, tracking=tracking or LIVE
-    ):
+    options: dict[str, Any] = {"fov": fov, "threshold": threshold, "tiles": tiles, "distortion": distortion}
+    for humans in predict_video(model, shown, K, tracking=tracking or LIVE, **options):
         frame = chosen.popleft()
         arrived = arrivals[frame.number]
         for number in [number for number in list(arrivals) if number <= frame.number]:

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from ..humans import Humans
+from ..humans.distortion import Distortion
 from ..networks.base import Network, Predictions
-from ..preprocessing.distortion import Distortion, DistortionLike
+from ..preprocessing.distortion import DistortionLike
 from ..preprocessing.image import LoadedImage, load_image
 from ..preprocessing.options import check_options, one_each, several_images
 from ..runtime.devices import dtype_of_half
@@ -423,6 +424,7 @@ class Model(NetworkHandle):
         threshold: float | None = None,
         tiles: int | Literal["auto"] = 1,
         flip_test: bool = False,
+        distortion: DistortionLike | None = None,
         batch_size: int = 8,
         tracking: Tracking | None = None,
     ) -> Iterator[Humans]:
@@ -441,6 +443,7 @@ class Model(NetworkHandle):
             threshold: least score of a new track; tracked people are kept down to half of it.
             tiles: as in `predict`, for people who are small in the frames.
             flip_test: as in `predict`, for all frames.
+            distortion: as in `predict`, of the lens whose camera matrix is K; pixels are the original's.
             batch_size: frames that go through the network at once; fewer where frames are very large.
             tracking: a `video.Tracking`: how far to look ahead, which gaps to fill, how much to smooth.
 
@@ -460,7 +463,7 @@ class Model(NetworkHandle):
         from ..video.predict import predict_video
 
         options: dict[str, Any] = {"fov": fov, "threshold": threshold, "tiles": tiles}
-        options["flip_test"] = flip_test
+        options |= {"flip_test": flip_test, "distortion": distortion}
         return predict_video(self, source, K, batch_size=batch_size, tracking=tracking, **options)
 
     @property

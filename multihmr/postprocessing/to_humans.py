@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,7 +13,6 @@ from torch import Tensor
 from ..bodies.base import Body
 from ..geometry import project
 from ..humans import Humans
-from ..humans import project as project_points
 from ..networks.base import OF_PEOPLE
 from ..preprocessing.boxes import boxes_around
 from ..preprocessing.distortion import Distortion
@@ -39,7 +38,7 @@ def people_of(humans: Humans) -> dict[str, np.ndarray]:
 
 
 def to_humans(
-    people: dict[str, np.ndarray],
+    people: dict[str, Any],
     body: Body,
     *,
     K: Tensor,
@@ -89,12 +88,8 @@ def to_distorted_image(humans: Humans, K: np.ndarray, distortion: Distortion) ->
     Returns:
         The same people, `joints_2d` and `boxes` in pixels of the original image, with its K.
     """
-
-    def pixels(points: np.ndarray) -> np.ndarray:
-        return distortion.distort_points(project_points(points, K), K)
-
+    humans = replace(humans, K=K, K_source="given", distortion=distortion)
     boxes = humans.boxes
     if len(humans):
-        boxes = boxes_around(pixels(humans.vertices), humans.image_size)
-    joints_2d = pixels(humans.joints).astype(np.float32)
-    return replace(humans, joints_2d=joints_2d, boxes=boxes, K=K, K_source="given")
+        boxes = boxes_around(humans.project(humans.vertices), humans.image_size)
+    return replace(humans, joints_2d=humans.project(humans.joints), boxes=boxes)

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..bodies.base import Body
 from ..humans import Humans
+from ..preprocessing.distortion import DistortionLike
 from ..preprocessing.image import LoadedImage
 from .frame import Frame, Video
 from .prediction_cache import PredictionCache
@@ -44,6 +45,7 @@ class Predictor(Protocol):
         tiles: int | Literal["auto"] = 1,
         batch_size: int = 8,
         flip_test: bool = False,
+        distortion: DistortionLike | None = None,
     ) -> list[Humans]:
         """The people of each image."""
         ...
@@ -58,6 +60,7 @@ def predict_video(
     threshold: float | None = None,
     tiles: int | Literal["auto"] = 1,
     flip_test: bool = False,
+    distortion: DistortionLike | None = None,
     batch_size: int = 8,
     tracking: Tracking | None = None,
 ) -> Iterator[Humans]:
@@ -67,6 +70,7 @@ def predict_video(
     new = model.threshold if threshold is None else threshold
     size = 1 if video.live else batch_size
     options: dict[str, Any] = {"fov": fov, "threshold": new / 2, "tiles": tiles, "flip_test": flip_test}
+    options["distortion"] = distortion
     predicted = predict_frames(model, video, K, batch_size=size, **options)
     named = follow(((frame.time, humans) for frame, humans in predicted), chosen, new=new)
     return (with_meshes(humans, model.body) for humans in named)
@@ -82,6 +86,7 @@ def predict_into_cache(
     threshold: float | None = None,
     tiles: int | Literal["auto"] = 1,
     flip_test: bool = False,
+    distortion: DistortionLike | None = None,
     batch_size: int = 8,
     count: int | None = None,
     progress: Callable[[], Any] = lambda: None,
@@ -103,6 +108,7 @@ def predict_into_cache(
         threshold=new / 2,
         tiles=tiles,
         flip_test=flip_test,
+        distortion=distortion,
         batch_size=1 if video.live else batch_size,
         held=_held_cameras(cache, model),
     )
@@ -131,6 +137,7 @@ def predict_frames(
     threshold: float | None = None,
     tiles: int | Literal["auto"] = 1,
     flip_test: bool = False,
+    distortion: DistortionLike | None = None,
     batch_size: int = 8,
     held: dict[tuple[int, int], np.ndarray] | None = None,
 ) -> Iterator[tuple[Frame, Humans]]:
@@ -151,6 +158,8 @@ def predict_frames(
             options: dict[str, Any] = {"fov": fov, "threshold": threshold, "tiles": tiles}
             if flip_test:  # other predictors need not know it
                 options["flip_test"] = True
+            if distortion is not None:
+                options["distortion"] = distortion
             return model.predict_batch(images, Ks, batch_size=len(images), **options)
 
         found = predict()

@@ -14,13 +14,15 @@ import shutil
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..bodies.topology import Topology
-from ..humans import Humans, project
+from ..humans import Humans
+from ..humans.distortion import distortion_arrays, stored_distortion
 from ..storage.atomic import write_bytes
 from ..storage.fingerprint import fingerprint
 from .live import without_password
@@ -186,6 +188,7 @@ def _packed(frames: list[tuple[float, Humans]]) -> bytes:
         image_sizes=np.array([humans.image_size for humans in people]),
         body=people[0].body,
         unpredicted=np.array(people[0].unpredicted, np.str_),
+        **distortion_arrays(people[0].distortion),
         **arrays,
     )
     return buffer.getvalue()
@@ -199,15 +202,17 @@ def _unpacked(stored: dict[str, Any], topology: Topology) -> Iterator[tuple[floa
         humans = Humans(
             **people,
             vertices=np.zeros((count, 0, 3)),
-            joints_2d=project(people["joints"], stored["K"][i]),
+            joints_2d=np.zeros((*people["joints"].shape[:2], 2)),
             K=stored["K"][i],
             K_source=str(stored["K_sources"][i]),
             image_size=(height, width),
             body=str(stored["body"]),
             topology=without_faces(topology),
             unpredicted=tuple(map(str, stored["unpredicted"])),
+            distortion=stored_distortion(stored),
         )
-        yield float(stored["times"][i]), humans
+        joints_2d = humans.project(humans.joints)
+        yield float(stored["times"][i]), replace(humans, joints_2d=joints_2d)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from ..bodies.topology import Topology
-from ..humans import Humans, project, rotmat_to_rotvec
+from ..humans import Humans, rotmat_to_rotvec
+from ..humans.distortion import Distortion, distortion_arrays, stored_distortion
 from ..storage.atomic import write_bytes
 from ..storage.npz import read_npz
 
@@ -61,7 +62,7 @@ class Track:
     K            (T, 3, 3)     intrinsics in pixels
     image_sizes  (T, 2)        height and width in pixels
     fps          frames a second, on average
-    body, topology, unpredicted   as in Humans
+    body, topology, unpredicted, distortion   as in Humans
 
     Arrays are read-only; a length or shape that does not fit raises ValueError by name.
     """
@@ -83,6 +84,7 @@ class Track:
     body: str
     topology: Topology
     unpredicted: tuple[str, ...] = ()
+    distortion: Distortion | None = None
 
     def __post_init__(self) -> None:
         count = len(np.asarray(self.frames))
@@ -140,6 +142,7 @@ class Track:
             topology=without_faces(self.topology),
             track_ids=np.array([self.id]),
             unpredicted=self.unpredicted,
+            distortion=self.distortion,
         )
 
     def at(self, frame: int) -> Track:
@@ -192,6 +195,7 @@ def _track(identity: int, rows: list[dict[str, Any]], like: Humans, fps: float) 
         body=like.body,
         topology=like.topology,
         unpredicted=like.unpredicted,
+        distortion=like.distortion,
     )
 
 
@@ -217,14 +221,14 @@ def with_meshes(humans: Humans, body: Any) -> Humans:
     if body.name != humans.body:
         raise ValueError(f"the people have the body {humans.body!r}, got {body.name!r}; give model.body")
     vertices, joints = posed(body, humans.pose, humans.shape, humans.expression, humans.translation)
-    outline = project(vertices, humans.K)
+    outline = humans.project(vertices)
     limit = np.array([humans.image_size[1], humans.image_size[0]], np.float32)
     corners = [np.clip(corner, 0, limit) for corner in (outline.min(1), outline.max(1))]
     return dataclasses.replace(
         humans,
         vertices=vertices,
         joints=joints,
-        joints_2d=project(joints, humans.K),
+        joints_2d=humans.project(joints),
         boxes=np.concatenate(corners, axis=1),
         pelvis=joints[:, body.pelvis_joint],
         topology=body.topology,
@@ -275,6 +279,7 @@ def save_track(track: Track, path: str | os.PathLike[str]) -> Path:
         shape_names=np.array(topology.shape_names, np.str_),
         expression_names=np.array(topology.expression_names, np.str_),
         unpredicted=np.array(track.unpredicted, np.str_),
+        **distortion_arrays(track.distortion),
         **_amass(track),
     )
     return write_bytes(path, buffer.getvalue())
@@ -359,4 +364,5 @@ def load_track(path: str | os.PathLike[str], body: Any = None) -> Track:
         body=name,
         topology=body.topology,
         unpredicted=tuple(map(str, stored["unpredicted"])),
+        distortion=stored_distortion(stored),
     )

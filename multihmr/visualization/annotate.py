@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ..bodies.topology import Topology
-from ..humans import Humans, project
+from ..humans import Humans
 
 _DARK, _LIGHT = (20, 20, 20), (255, 255, 255)
 _LABEL_SHARE = 1 / 32  # height of a label, of that of the picture
@@ -68,8 +68,8 @@ def draw_wireframe(picture: np.ndarray, humans: Humans, depth: np.ndarray) -> np
     scale = np.array([image.width / humans.image_size[1], image.height / humans.image_size[0]])
     edges = _edges(humans.topology)
     for vertices, color in zip(humans.vertices, humans.colors, strict=True):
-        visible = _visible(vertices, project(vertices, humans.K), depth)
-        points = project(vertices, humans.K) * scale
+        visible = _visible(vertices, pixels := humans.project(vertices), depth)
+        points = pixels * scale
         shown = edges[visible[edges].all(1)]
         fill = tuple(color.tolist())
         for start, end in zip(points[shown[:, 0]].tolist(), points[shown[:, 1]].tolist(), strict=True):
@@ -137,7 +137,7 @@ def _draw_label(
     height = max(_LEAST_LABEL, round(size[1] * _LABEL_SHARE))
     font = ImageFont.load_default(height)
     x0, top, x1, _ = (humans.boxes[i].reshape(2, 2) * scale).ravel().tolist()
-    head = float(project(humans.translation[i], humans.K)[0] * scale[0])
+    head = float(humans.project(humans.translation[i])[0] * scale[0])
     middle = min(max(head, x0), x1)
     half = pen.textlength(text, font) / 2 + 2
     x = min(max(middle, half), max(half, size[0] - half))

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ..bodies.topology import Topology
-from ..humans import Humans, project
+from ..humans import Humans
 from ..preprocessing.image import read_image
 from ..world.ground import Ground
 from .annotate import annotate, draw_wireframe
@@ -147,7 +147,7 @@ def camera_view(humans: Humans, scale: float) -> View:
         nearness = np.where(depth > NEAR, 1 / depth, np.float32(np.nan))
     distance = np.sqrt(np.einsum("nvc,nvc->nv", points, points))
     facing = points / -np.maximum(distance, np.float32(1e-6))[..., None]
-    return View(project(points, humans.K) * np.float32(scale), nearness, facing, np.eye(3))
+    return View(humans.project(points) * np.float32(scale), nearness, facing, np.eye(3))
 
 
 def parallel_view(humans: Humans, axes: np.ndarray, scale: float, origin: np.ndarray) -> View:

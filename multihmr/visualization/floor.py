@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw
 
-from ..humans import Humans, project
+from ..humans import Humans
 from ..world.ground import Ground
 
 SPACING = 1.0  # [m] between lines
@@ -38,7 +38,7 @@ def draw_floor(picture: np.ndarray, humans: Humans, ground: Ground) -> np.ndarra
         points = points[points[:, 2] > _NEAR]
         if len(points) < 2:
             continue
-        xy = [tuple(pixel) for pixel in (project(points, humans.K.astype(np.float64)) * scale).tolist()]
+        xy = [tuple(pixel) for pixel in (humans.project(points) * scale).tolist()]
         pen.line(xy, fill=_DARK, width=width + 2)
         pen.line(xy, fill=_WHITE, width=width)
     return np.array(Image.alpha_composite(image, layer).convert("RGB"))

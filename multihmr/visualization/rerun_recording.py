@@ -12,6 +12,7 @@ Timelines: "frame" (number) and "time" (seconds since the first frame).
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import socket
 import subprocess
@@ -28,7 +29,8 @@ import numpy as np
 from PIL import Image
 
 from ..humans import Humans
-from ..preprocessing.image import read_image
+from ..preprocessing.distortion import undistort_boxes, undistort_image
+from ..preprocessing.image import LoadedImage, read_image
 from ..storage.atomic import atomic_path
 from ..storage.paths import settings_folder
 
@@ -193,7 +195,7 @@ class _Logger:
         if not self.has_world:
             stream.log("world", rerun.ViewCoordinates.RDF, static=True)
             self.has_world = True
-        self._log_camera(stream, humans, image)
+        self._log_camera(stream, *without_distortion(humans, image))
         numbers = humans.numbers.tolist()
         for gone in sorted(self.present - set(numbers)):
             for path in ("people", "tracks"):
@@ -254,6 +256,20 @@ class _Logger:
             trail.append(person.pelvis[0])
             line = rerun.LineStrips3D([np.stack(trail)], radii=BONE_RADIUS, colors=color)
             stream.log(f"world/tracks/person_{number}", line)
+
+
+def without_distortion(humans: Humans, image: Any) -> tuple[Humans, Any]:
+    """The people and the image as a camera without distortion sees them, for programs that know no other."""
+    if humans.distortion is None:
+        return humans, image
+    height, width = humans.image_size
+    pixels = np.zeros((height, width, 3), np.uint8) if image is None else read_image(image)
+    straight, K = undistort_image(LoadedImage(pixels), humans.K, humans.distortion)
+    boxes = undistort_boxes(humans.boxes, humans.K, humans.distortion, K)
+    boxes = boxes.clip(0, (width, height, width, height))
+    humans = dataclasses.replace(humans, K=K, boxes=boxes, distortion=None)
+    humans = dataclasses.replace(humans, joints_2d=humans.project(humans.joints))
+    return humans, None if image is None else straight.pixels
 
 
 def _jpeg(image: Any, size: tuple[int, int], humans: Humans) -> bytes:

@@ -13,7 +13,7 @@ import torch
 
 from ..bodies.base import Body, posed
 from ..bodies.loading import load_body
-from ..humans import Humans, project
+from ..humans import Humans
 
 SHORTEST, TALLEST = 0.3, 2.8  # [m] that a given height may be
 TOLERANCE = 0.002  # [m] between a given height and that of the body
@@ -84,7 +84,7 @@ def with_heights(humans: Humans, known: KnownHeights, *, body: Any = None) -> Hu
         translation=translation,
         vertices=vertices,
         joints=joints,
-        joints_2d=project(joints, humans.K),
+        joints_2d=humans.project(joints),
         pelvis=joints[:, body.pelvis_joint],
     )
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -166,3 +167,50 @@ def test_predict_takes_the_order_of_opencv(model: Model, tmp_path: Path) -> None
     by_array = model.predict(pixels[..., ::-1], threshold=0.0, channels="bgr")
     np.testing.assert_array_equal(by_array.vertices, by_file.vertices)
     assert not np.array_equal(model.predict(pixels[..., ::-1], threshold=0.0).vertices, by_file.vertices)
+
+
+def test_all_pixels_of_people_are_those_of_the_lens(model: Model, tmp_path: Path) -> None:
+    """Joints, boxes, keypoint sets, masks, drawings and files agree, also after saving and posing anew."""
+    from multihmr import load_humans
+    from multihmr.video.tracks import with_meshes
+
+    lens, _ = LENSES["barrel"]
+    pixels = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
+    humans = model.predict(pixels, K, threshold=0.0, max_people=3, distortion=lens)
+    pinhole = humans.vertices[..., :2] / humans.vertices[..., 2:] @ K[:2, :2].T + K[:2, 2]
+    assert np.abs(pinhole - humans.project(humans.vertices)).max() > 5  # else this test says nothing
+    xyz = humans.keypoints("top").xyz.astype(float)
+    expected = lens.distort_rays(xyz[..., :2] / xyz[..., 2:]) @ K[:2, :2].T + K[:2, 2]
+    np.testing.assert_allclose(humans.keypoints("top").xy, expected, atol=0.05)
+    person = replace(humans[:1], translation=np.array([[0.6, -0.5, 3.0]]))
+    person = with_meshes(person, model.body)  # in front of the camera, towards a corner
+    y, x = np.nonzero(person.masks()[0])
+    xy = person.project(person.vertices[0, np.unique(person.topology.faces)]).clip(0, (640, 480))
+    outline = [*xy.min(0), *xy.max(0)]
+    np.testing.assert_allclose([x.min(), y.min(), x.max() + 1, y.max() + 1], outline, atol=1.5)
+    again = load_humans(humans.save(tmp_path / "people.npz"), model.body)
+    assert again.distortion == lens
+    anew = with_meshes(again, model.body)
+    np.testing.assert_allclose(anew.joints_2d, humans.joints_2d, atol=0.05)
+    np.testing.assert_allclose(anew.boxes, humans.boxes, atol=0.05)
+
+
+def test_videos_are_predicted_through_the_lens(model: Model, tmp_path: Path) -> None:
+    from multihmr.video.tracks import collect, load_track, save_track
+
+    lens, _ = LENSES["barrel"]
+    pixels = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
+    one = model.predict(pixels, K, threshold=0.1, distortion=lens)
+    frames = list(model.predict_video([pixels] * 3, K, threshold=0.1, distortion=lens))
+    assert [len(humans) for humans in frames] == [len(frames[0])] * 3
+    assert len(frames[0])
+    for humans in frames:
+        assert humans.distortion == lens
+        nearest = np.abs(one.boxes[None] - humans.boxes[:, None]).max(-1).min(1)
+        assert nearest.max() < 2
+    track = collect(frames)[0]
+    again = load_track(save_track(track, tmp_path / "track.npz"), model.body)
+    posed = next(again.humans(model.body))
+    np.testing.assert_allclose(posed.boxes, track.boxes[:1], atol=1.5)
+    pinhole = posed.joints[..., :2] / posed.joints[..., 2:] @ K[:2, :2].T + K[:2, 2]
+    assert np.abs(pinhole - posed.joints_2d).max() > 2
