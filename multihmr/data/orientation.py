@@ -12,6 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from ..preprocessing.decode import register_heic
+
 _TAG = 0x0112
 _SWAPS = (5, 6, 7, 8)  # orientations whose upright picture has width and height exchanged
 MIRRORED = (2, 4, 5, 7)  # orientations in which the stored picture is a mirror image
@@ -35,12 +37,15 @@ def stored_raster(path: Path) -> StoredRaster:
     Raises:
         ValueError: it is no picture.
         FileNotFoundError: it does not exist.
+        ImportError: it is HEIC, and pillow-heif is missing.
     """
     try:
+        with path.open("rb") as file:
+            register_heic(file, path.name)
         with Image.open(path) as picture:
             orientation = picture.getexif().get(_TAG, 1)
             return StoredRaster(orientation if orientation in range(1, 9) else 1, picture.size[::-1])
-    except FileNotFoundError:
+    except (FileNotFoundError, ImportError):
         raise
     except Exception as error:  # a parser may raise anything on a broken file
         raise ValueError(f"{path} cannot be read as a picture: {error}") from error

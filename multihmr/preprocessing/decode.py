@@ -19,7 +19,8 @@ _FORMATS = (
     "AVIF", "BMP", "DIB", "GIF", "HEIF", "ICO", "JPEG", "JPEG2000", "MPO",
     "PCX", "PNG", "PPM", "QOI", "SGI", "TGA", "TIFF", "WEBP",
 )  # fmt: skip
-_HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
+_HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1")
+_AVIF_BRANDS = (b"avif", b"avis")  # among the compatible ones of a file whose own brand is mif1
 
 _ORIENTATION, _EXIF_IFD, _INTEROPERABILITY_IFD = 0x0112, 0x8769, 0xA005
 _TIFF_PHOTOMETRIC, _YCBCR = 262, 6
@@ -60,12 +61,7 @@ def decode_file(file: BinaryIO, name: str) -> DecodedImage:
         ValueError: it is empty, no image of a known format, damaged or too large.
         ImportError: it is HEIC, and pillow-heif is missing.
     """
-    head = file.read(16)
-    file.seek(0)
-    if not head:
-        raise ValueError(f"{name} is empty (0 bytes)")
-    if head[4:8] == b"ftyp" and head[8:12] in _HEIC_BRANDS:
-        _register_heic(name)
+    register_heic(file, name)
     Image.init()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's remarks on odd files; what matters is raised
@@ -192,10 +188,13 @@ def _count(image: Image.Image) -> int:
 
 
 def _code_points(image: Image.Image) -> tuple[int, int] | None:
-    """Primaries and transfer curve of ITU-T H.273 that a PNG (cICP) or AVIF file (nclx) names; else None.
+    """Primaries and transfer curve of ITU-T H.273 that a PNG (cICP), AVIF or HEIC file (nclx) names, or None.
 
-    In PNG they go before an ICC profile, in AVIF behind it.
+    In PNG they go before an ICC profile, in the others behind it.
     """
+    nclx = image.info.get("nclx_profile")  # of pillow-heif
+    if isinstance(nclx, dict):
+        return int(nclx.get("color_primaries", 2)), int(nclx.get("transfer_characteristics", 2))
     file: Any = getattr(image, "fp", None)
     if file is None or image.format not in ("PNG", "AVIF"):
         return None
@@ -259,7 +258,23 @@ def _exif(image: Image.Image) -> dict[int, Any]:
         return {}
 
 
-def _register_heic(name: str) -> None:
+def register_heic(file: BinaryIO, name: str) -> None:
+    """Let Pillow read HEIC if an open file is such a picture, and go back to its beginning.
+
+    Args:
+        file: at its beginning.
+        name: what messages call it.
+
+    Raises:
+        ValueError: it is empty.
+        ImportError: it is HEIC, and pillow-heif is missing.
+    """
+    head = file.read(64)
+    file.seek(0)
+    if not head:
+        raise ValueError(f"{name} is empty (0 bytes)")
+    if head[4:8] != b"ftyp" or head[8:12] not in _HEIC_BRANDS or any(b in head[16:] for b in _AVIF_BRANDS):
+        return
     try:
         import pillow_heif
     except ImportError:

@@ -20,9 +20,52 @@ def frame_rate(stream: Any) -> float:
     Of films that stand still for long (surveillance, slides) it is the rate between the pauses.
     """
     rate, base = float(stream.average_rate or stream.guessed_rate or 0), float(stream.base_rate or 0)
-    if 0 < PAUSES * rate < base <= MAX_BASE_RATE:
+    if 0 < PAUSES * rate < base <= MAX_BASE_RATE or _counts_fields(stream):
         rate = base
     return rate if 0 < rate < 10_000 else DEFAULT_FPS
+
+
+def _counts_fields(stream: Any) -> bool:
+    """Whether a header counts fields, two a frame, as that of H.264 in AVI does."""
+    rate, base = float(stream.average_rate or 0), float(stream.base_rate or 0)
+    return base > 0 and abs(rate - 2 * base) < 1e-3 * rate
+
+
+def frame_count(container: Any, stream: Any, length: float | None) -> int | None:
+    """Number of frames as far as a file tells; `length` in seconds.
+
+    The length of joined MPEG-TS files is the difference of timestamps of two clocks, up to 26 hours: more
+    frames than the file has packets of 188 bytes are not believed.
+    """
+    if stream.frames and not _counts_fields(stream):
+        return int(stream.frames)
+    count = max(1, round(length * frame_rate(stream))) if length else None
+    jumps = container.format.flags & _TIMESTAMPS_MAY_JUMP
+    return None if count and jumps and 0 < container.size < 188 * count else count
+
+
+class FrameStamps:
+    """Timestamps of the decoded frames of one stream [s].
+
+    Containers without presentation timestamps (H.264 in AVI) have decoding timestamps only. PyAV labels
+    frames with those of their packets, which are in coding order; the frames themselves come in the order
+    of presentation and take the decoding timestamps one after the other.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self.time_base = stream.time_base
+        self._with = self._without = 0  # packets with and without a presentation timestamp
+
+    def read(self, packet: Any) -> None:
+        """Count a packet of this stream."""
+        self._with += packet.pts is not None
+        self._without += packet.pts is None and packet.dts is not None
+
+    def of(self, frame: Any) -> float | None:
+        """Timestamp [s] of a decoded frame; None where it has none."""
+        if self._without > self._with:
+            return None if frame.dts is None else float(frame.dts * self.time_base)
+        return None if frame.time is None else float(frame.time)
 
 
 def frame_clock(container: Any, stream: Any, name: str) -> FrameClock:
@@ -41,11 +84,14 @@ def open_container(path: Path) -> Any:
     if path.stat().st_size == 0:
         raise ValueError(f"{path} is empty: 0 bytes")
     try:
-        return av.open(str(path))
+        container = av.open(str(path))
     except av.error.FFmpegError as error:
         if isinstance(error, (FileNotFoundError, PermissionError)):
             raise
         raise ValueError(f"{path} is no video or is cut short: {ffmpeg_reason(error)}") from error
+    # FFmpeg would invent presentation timestamps, as if no frame was reordered.
+    container.flags &= ~av.container.core.Flags.gen_pts.value
+    return container
 
 
 def video_stream(container: Any, name: str) -> Any:

@@ -11,6 +11,7 @@ TYPICAL_STEPS = 15  # recent steps whose median is the frame period while timest
 MAX_LATE = 4  # frames in a row behind the clock that count as reordered; more are a new time line
 MAX_BACK = 1.75  # frame periods that a timestamp may lie behind the clock and count as reordered
 MAX_JUMP = 10.0  # seconds; in formats whose timestamps may jump (MPEG-TS) more is no pause but a join
+MAX_PAUSE = 1e6  # seconds (11 days); in the other formats more is a damaged timestamp
 
 
 class FrameClock:
@@ -27,7 +28,7 @@ class FrameClock:
     Args:
         period: nominal frame period [s], taken until steps were measured.
         shortest: least frame period of this video [s]; half of it is the floor of every step. None: `period`.
-        max_jump: seconds; a longer step ahead starts a new time line. None: every step ahead is a pause.
+        max_jump: seconds; a longer step ahead starts a new time line. None: up to 11 days are a pause.
         name: of the video, for the warning.
     """
 
@@ -42,7 +43,7 @@ class FrameClock:
         if not (math.isfinite(period) and period > 0):
             raise ValueError(f"period must be a number of seconds greater than 0, got {period}")
         self.floor = 0.5 * min(period, shortest or period)
-        self.max_jump = math.inf if max_jump is None else max_jump
+        self.max_jump = MAX_PAUSE if max_jump is None else max_jump
         self.name = name
         self.time: float | None = None  # of the last frame
         self._steps: deque[float] = deque([period], TYPICAL_STEPS)
@@ -50,6 +51,11 @@ class FrameClock:
         self._timestamp: float | None = None  # the last one
         self._late = self._number = 0
         self._warned = False
+
+    @property
+    def joined(self) -> bool:
+        """Whether timestamps jumped, so that differences of the file's own timestamps mean nothing."""
+        return self._warned
 
     @property
     def period(self) -> float:

@@ -17,7 +17,17 @@ import numpy as np
 from PIL import Image
 
 from ..preprocessing.image import LoadedImage, load_image
-from .ffmpeg import DEFAULT_FPS, ffmpeg_reason, frame_clock, frame_rate, open_container, pyav, video_stream
+from .ffmpeg import (
+    DEFAULT_FPS,
+    FrameStamps,
+    ffmpeg_reason,
+    frame_clock,
+    frame_count,
+    frame_rate,
+    open_container,
+    pyav,
+    video_stream,
+)
 from .frame import Frame, IncompleteVideo, Video
 from .frame_pixels import FrameConverter
 from .live import open_stream, open_webcam
@@ -158,7 +168,7 @@ def _open_file(path: Path, fps: float | None) -> Video:
         stream = video_stream(container, str(path))
         rate = fps or frame_rate(stream)
         length = _duration(container, stream)
-        count = stream.frames or (max(1, round(length * frame_rate(stream))) if length else None)
+        count = frame_count(container, stream, length)
 
     def frames() -> Iterator[Frame]:
         with open_container(path) as container:
@@ -187,10 +197,11 @@ def _decode(container: Any, stream: Any, path: Path, fps: float | None) -> Itera
     av = pyav()
     number, broken, broken_at, first, time, shown = 0, 0, 0, 0.0, 0.0, 0.0
     packets, convert = container.demux(stream), FrameConverter(stream)
-    clock = frame_clock(container, stream, str(path))
+    clock, stamp = frame_clock(container, stream, str(path)), FrameStamps(stream)
     while True:
         try:
             packet = next(packets)
+            stamp.read(packet)
             decoded = packet.decode()
             broken_at = 0
         except StopIteration:
@@ -206,8 +217,9 @@ def _decode(container: Any, stream: Any, path: Path, fps: float | None) -> Itera
                 break
             continue
         for picture in decoded:
-            first = picture.time or 0.0 if not number else first
-            time = clock(picture.time)
+            timestamp = stamp.of(picture)
+            first = timestamp or 0.0 if not number else first
+            time = clock(timestamp)
             yield Frame(
                 number, time if fps is None else number / fps, LoadedImage(convert(picture), name=path.name)
             )
@@ -218,6 +230,8 @@ def _decode(container: Any, stream: Any, path: Path, fps: float | None) -> Itera
     length = _duration(container, stream) or 0.0
     if stream.start_time is None:  # then the duration may count from 0
         length = max(length - max(first, 0.0), 0.0)
+    if clock.joined:  # then the duration is a difference of timestamps of several files
+        length = 0.0
     if broken or time + shown < 0.98 * length - 0.2:
         of = f" of {length:.1f}" if length else ""
         warnings.warn(

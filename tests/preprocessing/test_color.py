@@ -4,6 +4,7 @@ import io
 import struct
 import time
 import zlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -220,3 +221,20 @@ def test_avif_colours_by_nclx_become_srgb() -> None:
     tagged = data[: at + 8] + struct.pack(">HH", 12, 13) + data[at + 12 :]
     assert np.abs(read_image(tagged).astype(int) - pixels).mean() < 2
     assert np.abs(read_image(data).astype(int) - pixels).mean() > 5
+
+
+@pytest.mark.parametrize(("code_points", "space"), [((12, 13), DISPLAY_P3), ((1, 13), None), ((2, 2), None)])
+def test_heic_colours_by_nclx_become_srgb(code_points: tuple[int, int], space: Any) -> None:
+    pillow_heif = pytest.importorskip("pillow_heif")
+    pillow_heif.register_heif_opener()
+    pixels = picture()
+    stored = Image.fromarray(pixels if space is None else in_profile(pixels, space))
+    data = saved(
+        stored,
+        "HEIF",
+        quality=-1,
+        chroma=444,
+        color_primaries=code_points[0],
+        transfer_characteristics=code_points[1],
+    )
+    assert np.abs(read_image(data).astype(int) - pixels).mean() < 2
