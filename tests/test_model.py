@@ -150,6 +150,19 @@ def test_defaults_of_the_host_program_do_not_disturb(foreign_defaults, astronaut
     assert torch.get_default_dtype() == torch.float64
 
 
+@pytest.mark.slow
+def test_loading_leaves_random_numbers_alone_and_can_be_trained_from_inference_mode():
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    with torch.inference_mode():
+        model = multihmr.load_model(device="cpu")
+    assert torch.equal(torch.rand(2), expected)
+    for parameter in model.parameters():
+        parameter.requires_grad_(True)  # refused for tensors made in inference mode
+    assert not any(tensor.is_inference() for tensor in model.state_dict().values())
+
+
 def test_people_are_sorted_by_the_distance_that_is_printed():
     """2.5 m to the side at 3 m depth is 3.9 m away: farther than somebody 3.2 m straight ahead."""
     from types import SimpleNamespace

@@ -23,13 +23,21 @@ SMPLX_FILE = "SMPLX_NEUTRAL.npz"
 def float32_on_cpu() -> Iterator[None]:
     """Context with torch's default dtype (float32) and device (CPU), whatever the host program has set.
 
-    For constructors of modules, which cannot name dtype and device of every tensor.
+    For constructors of modules, which cannot name dtype and device of every tensor. Within the host's
+    `torch.inference_mode()` they make ordinary tensors, which can be trained and differentiated later; within
+    its `torch.autocast("cpu")` numbers keep their precision.
     """
     dtype = torch.get_default_dtype()
-    ordinary = torch.get_default_device().type == "cpu"  # else the context costs time
+    # Both contexts cost time where they are not needed.
+    ordinary = torch.get_default_device().type == "cpu"
+    inference = torch.is_inference_mode_enabled()
     torch.set_default_dtype(torch.float32)
     try:
-        with nullcontext() if ordinary else torch.device("cpu"):
+        with (
+            nullcontext() if ordinary else torch.device("cpu"),
+            torch.inference_mode(False) if inference else nullcontext(),
+            torch.autocast("cpu", enabled=False) if torch.is_autocast_enabled("cpu") else nullcontext(),
+        ):
             yield
     finally:
         torch.set_default_dtype(dtype)

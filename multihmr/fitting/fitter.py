@@ -13,7 +13,7 @@ from torch import Tensor
 
 from multihmr.bodies.anny import Anny
 from multihmr.bodies.loading import float32_on_cpu
-from multihmr.fitting.initialization import Candidates, triangulate
+from multihmr.fitting.initialization import Candidates, has_parallax, triangulate
 from multihmr.fitting.inputs import FEWEST_POINTS, Inputs, read_inputs
 from multihmr.fitting.point_sets import FACE_NAMES, FINGERS, find_points
 from multihmr.fitting.prior import PosePrior, load_prior
@@ -86,7 +86,8 @@ def fit(
         K: (3, 3) intrinsics; with several views one for all or one each.
         keypoints_3d: (M, 3) or (N, M, 3) in metres in the frame of the (first) camera: x right, y down, z
             forward; a fourth column is the confidence.
-        confidence: (M,) or (N, M); with several views (V, M) or (V, N, M). From 0, not known, to 1.
+        confidence: (M,) or (N, M); with several views (V, M) or (V, N, M). From 0, not known, to 1. Points
+            that are NaN are not known, whatever their confidence.
         init: people to begin with, in the order of the keypoints, as `model.predict` gives them.
         keypoint_set: which points they are, one of `bodies.keypoint_sets.KEYPOINT_SETS`; what the body cannot
             place is left out.
@@ -231,7 +232,7 @@ _FIELDS = ("root_P33", "pelvis_P3", "pose_PD", "face_PE", "shape_PS", "component
 
 def _check_in_front(seen: Observations, weight_twice: Tensor) -> None:
     """ValueError where views that see the same points cannot see them together."""
-    shared = (seen.weight_PVM > 0).sum(1) >= 2
+    shared = ((seen.weight_PVM > 0).sum(1) >= 2) & has_parallax(seen)
     for person in range(len(shared)):
         count, placed = int(shared[person].sum()), int((weight_twice[person] > 0).sum())
         if count >= 4 and placed < count / 2:

@@ -10,6 +10,7 @@ from torch import Tensor
 from multihmr.fitting.solver import PoseModel
 from multihmr.fitting.state import Observations, State
 
+LEAST_PARALLAX = math.radians(0.3)  # between two rays to one point
 YAWS, PITCHES_DEG = 24, (-30.0, 0.0, 30.0)
 TILT_SIGMA = 0.5  # rad that people are expected to lean in a picture
 LIKENESS_SIGMA = 0.04  # of a person's size: how far points of the nearest pose that we have are off
@@ -107,6 +108,19 @@ class Candidates:
         )
 
 
+def has_parallax(seen: Observations) -> Tensor:
+    """(P, M) whether two views see a point along rays that differ by LEAST_PARALLAX or more.
+
+    Cameras in one place, or one camera given twice, tell of directions alone.
+    """
+    ones = torch.ones_like(seen.xy_PVM2[..., :1])
+    rays = torch.cat([seen.xy_PVM2, ones], -1) @ torch.linalg.inv(seen.K_PV33).mT @ seen.R_PV33
+    rays = torch.nn.functional.normalize(rays, dim=-1)
+    there = seen.weight_PVM > 0
+    sines = torch.linalg.cross(rays[:, :, None], rays[:, None]).norm(dim=-1)  # (P, V, V, M)
+    return ((sines > LEAST_PARALLAX) & there[:, :, None] & there[:, None]).any(2).any(1)
+
+
 def triangulate(seen: Observations) -> tuple[Tensor, Tensor]:
     """Points (P, M, 3) [m] seen by two views or more, and weights (P, M), 0 for the others.
 
@@ -124,7 +138,7 @@ def triangulate(seen: Observations) -> tuple[Tensor, Tensor]:
     camera = torch.einsum("pvab,pmb->pvma", seen.R_PV33, xyz) + seen.t_PV3[:, :, None]
     seen_by = (seen.weight_PVM > 0).sum(1)
     in_front = ((camera[..., 2] > 0) | (seen.weight_PVM == 0)).all(1)
-    known = (seen_by >= 2) & in_front & xyz.isfinite().all(-1)
+    known = (seen_by >= 2) & in_front & xyz.isfinite().all(-1) & has_parallax(seen)
     return torch.where(known[..., None], xyz, 0), known.to(xyz.dtype)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,10 @@ FACE_SHARE, FACE_LEAST, CONTOUR_TIMES = 0.02, 1.5, 2.5
 # Pixels of the extent of a face: below the first its points do not count, above the second as they are.
 FACE_FADE = (12.0, 24.0)
 FEWEST_POINTS = 3
+LARGEST_PERSON = 10.0  # metres between two points of one person; more are millimetres, or two people
+# Up to so many points are outliers where a person's extent is so many times as large with them; a whole body
+# has 30 times the extent of its eyes and nose.
+OUTLIERS, OUTLIER_TIMES = 2, 40.0
 DEFAULT_SIZE = (1000, 1000)  # of the picture, where points are given in space alone, without a camera
 
 
@@ -71,6 +76,7 @@ def read_inputs(
     _check_values(xy, weight, "keypoints_2d", names)
     _check_values(xyz, weight_3d, "keypoints_3d", names)
     _check_counts(weight, weight_3d, people, sequence)
+    _check_places(xy, weight, xyz, weight_3d)
     behind = (weight_3d[:, 0] > 0) & ~(xyz[:, 0, :, 2] > 0) & (len(cameras) == 1)
     if behind.any():
         person, point = np.argwhere(behind)[0]
@@ -81,7 +87,7 @@ def read_inputs(
         )
     K_V33, source, size = _intrinsics(K, views, image_size)
     face = Face(names)
-    weight = face.faded(xy, weight)
+    weight = face.faded(xy, _without_outliers(xy, weight))
     sigma_NVM = _spreads_of_points(sigma, face, xy, weight)
     world = [_relative(camera, cameras[0]) for camera in cameras[:views]]
     R = np.stack([c[:, :3] for c in world]) if views else np.zeros((0, 3, 3))
@@ -124,6 +130,7 @@ def _points(
     whole = np.stack(arrays, 1)
     if whole.shape[2] <= kept.max():
         raise ValueError(f"{name} has {whole.shape[2]} points, the keypoint set has {kept.max() + 1} or more")
+    unknown = np.isnan(whole[..., :width]).any(-1)
     weights = whole[..., width] if whole.shape[3] > width else np.ones(whole.shape[:3])
     if confidence is not None:
         weights = _numbers(confidence, "confidence")
@@ -137,6 +144,7 @@ def _points(
             shape = "views, people, points" if several else "people, points"
             wanted = np.moveaxis(whole[..., 0], 0, 1).shape if several else whole[:, 0, :, 0].shape
             raise ValueError(f"confidence must be {wanted} ({shape}), got {np.shape(confidence)}")
+    weights = np.where(unknown, 0.0, weights)
     if not np.isfinite(weights).all() or (weights < 0).any():
         raise ValueError("confidences must be numbers from 0 to 1, got one that is negative or not finite")
     return whole[:, :, kept, :width], np.minimum(weights[:, :, kept], 1.0)
@@ -144,7 +152,9 @@ def _points(
 
 def _numbers(values: Any, name: str) -> np.ndarray:
     try:
-        return np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values, np.float64)
+        return np.asarray(
+            values.detach().cpu().double() if isinstance(values, Tensor) else values, np.float64
+        )
     except (TypeError, ValueError):
         raise ValueError(f"{name} must be an array of numbers with equally long rows") from None
 
@@ -158,6 +168,18 @@ def _check_values(points: np.ndarray, weight: np.ndarray, name: str, names: tupl
             f"{name} has a number that is not finite at {names[point]!r} of person {person}{where}; "
             "give unknown points the confidence 0"
         )
+
+
+def _check_places(xy: np.ndarray, weight: np.ndarray, xyz: np.ndarray, weight_3d: np.ndarray) -> None:
+    """ValueError where a person's points have no extent, or one that no person has."""
+    extent_3d = _extents(xyz, weight_3d).max(1, initial=0)
+    for person in np.flatnonzero(extent_3d > LARGEST_PERSON):
+        raise ValueError(
+            f"keypoints_3d of person {person} lie {extent_3d[person]:.3g} m apart; points must be in metres"
+        )
+    extent = _extents(xy, weight).max(1, initial=0)
+    for person in np.flatnonzero((extent == 0) & (extent_3d == 0) & (weight > 0).any((1, 2))):
+        raise ValueError(f"all points of person {person} lie in one place; a fit needs points of a body")
 
 
 def _check_counts(weight: np.ndarray, weight_3d: np.ndarray, people: int, sequence: bool) -> None:
@@ -267,6 +289,26 @@ def _spreads_of_points(sigma: Any, face: Face, xy: np.ndarray, weight: np.ndarra
 def _spreads(xy: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """(N, V) standard deviations [pixels] that follow from how large people are in the picture."""
     return np.maximum(SIGMA_SHARE * _extents(xy, weight), SIGMA_LEAST)
+
+
+def _without_outliers(xy: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """(N, V, M) weights, 0 for the few points that lie farther from all others than any part of a body."""
+    whole = _extents(xy, weight)
+    if not (whole > 0).any():
+        return weight
+    known = np.where((weight > 0)[..., None], xy, np.nan)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # who has no points in a view has no middle there
+        distance = np.abs(known - np.nanmedian(known, 2, keepdims=True)).max(-1)
+    farthest = np.argsort(np.where(weight > 0, distance, -1.0), 2)[..., -OUTLIERS:]
+    others = weight.copy()
+    for column in farthest.transpose(2, 0, 1)[::-1]:  # one by one, from the farthest on
+        fewer = others.copy()
+        np.put_along_axis(fewer, column[..., None], 0.0, 2)
+        far = _extents(xy, others) > OUTLIER_TIMES * np.maximum(_extents(xy, fewer), 1.0)
+        enough = (fewer > 0).sum(2) >= FEWEST_POINTS
+        others = np.where((far & enough)[..., None], fewer, others)
+    return others
 
 
 def _extents(xy: np.ndarray, weight: np.ndarray) -> np.ndarray:

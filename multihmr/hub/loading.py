@@ -18,6 +18,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
+import torch
 from torch.overrides import TorchFunctionMode
 
 from ..bodies.loading import find_smplx, float32_on_cpu, load_body
@@ -247,7 +248,8 @@ def _build(checkpoint: Checkpoint, smplx: str | os.PathLike[str] | None) -> tupl
             "it was saved by another version of multihmr"
         )
     body = load_body(checkpoint.body, shape_count=count, smplx=smplx)
-    with _WithoutRandomNumbers():
+    # The random numbers of the host program go on as if nothing had been loaded.
+    with _WithoutRandomNumbers(), torch.random.fork_rng(devices=[]):
         network = network_class(config, body)
     load_weights(network, checkpoint)
     return network, checkpoint.licence

@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from ..preprocessing.color import BT709 as SRGB_PRIMARIES
 from ..preprocessing.color import CODED_PRIMARIES, convert_primaries
 from .ffmpeg import pyav
 
 # ITU-T H.273: matrices (table 4), transfer curves (table 3)
 _UNKNOWN, _BT601, BT709 = 2, 5, 1
-_SRGB, _PQ, _HLG = 13, 16, 18
+_LINEAR, _SRGB, _PQ, _HLG = 8, 13, 16, 18
 
 
 class FrameConverter:
@@ -38,8 +39,12 @@ class FrameConverter:
             options |= {"dst_color_trc": _SRGB, "dst_color_primaries": BT709}
         primaries = int(frame.color_primaries)
         pixels = self.reformatter.reformat(frame, **options).to_ndarray()
-        if not hdr and primaries in CODED_PRIMARIES:
-            pixels = primaries_to_srgb(pixels, primaries)
+        if not hdr and (primaries in CODED_PRIMARIES or frame.color_trc == _LINEAR):
+            pixels = convert_primaries(
+                pixels,
+                CODED_PRIMARIES.get(primaries, SRGB_PRIMARIES),
+                1.0 if frame.color_trc == _LINEAR else None,
+            )
         return upright(pixels, display_matrix(frame))
 
 

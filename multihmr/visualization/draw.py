@@ -225,7 +225,8 @@ def shade(humans: Humans, view: View) -> np.ndarray:
     key = _unit(-0.55 * right - 0.75 * down - 0.75 * forward)
     lambert = np.maximum(normals @ key * np.float32(0.75) + np.float32(0.25), 0)
     sky = np.float32(0.5) - np.float32(0.5) * (normals @ down)
-    gloss = np.maximum(normals @ _unit(key - forward), 0) ** np.float32(28)
+    with np.errstate(under="ignore"):  # of programs that let NumPy raise errors
+        gloss = np.maximum(normals @ _unit(key - forward), 0) ** np.float32(28)
     shine = np.float32(0.10) * gloss + np.float32(0.28) * (1 - cosine) ** np.float32(3.5) * sky
     paint = (humans.colors / np.float32(255)) ** np.float32(2.2)
     light = [lambert * warm + sky * cool + 0.10 for warm, cool in ((0.80, 0.26), (0.78, 0.28), (0.74, 0.32))]

@@ -123,9 +123,11 @@ def test_nobody(body: Anny) -> None:
 
 
 XY = np.full((1, 17, 2), 300.0) + np.arange(34).reshape(1, 17, 2)
-NAN = XY.copy()
-NAN[0, 3] = np.nan
+INFINITE = XY.copy()
+INFINITE[0, 3] = np.inf
 BEHIND = np.concatenate([XY / 300, np.full((1, 17, 1), -2.0)], -1)
+MILLIMETRES = np.concatenate([1000 * XY / XY.max(), np.full((1, 17, 1), 3000.0)], -1)
+MILLIMETRES[0, 0, 0] = -72
 TURNED = np.eye(3, 4)
 TURNED[0, 0] = -1
 
@@ -133,7 +135,13 @@ TURNED[0, 0] = -1
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"keypoints_2d": NAN}, "not finite at 'left_ear' of person 0"),
+        ({"keypoints_2d": INFINITE}, "not finite at 'left_ear' of person 0"),
+        ({"keypoints_2d": np.full((1, 17, 2), np.nan)}, "person 0 has 0 points with a confidence above 0"),
+        ({"keypoints_2d": np.full((1, 17, 2), 300.0)}, "all points of person 0 lie in one place"),
+        (
+            {"keypoints_2d": None, "keypoints_3d": MILLIMETRES},
+            r"lie 1.07e\+03 m apart; points must be in metres",
+        ),
         ({"keypoints_2d": XY[..., :1]}, r"keypoints_2d must be \(M, 2\) or"),
         ({"keypoints_2d": XY[:, :16]}, "keypoints_2d has 16 points"),
         ({"confidence": np.zeros((1, 17))}, "person 0 has 0 points with a confidence above 0"),
@@ -154,6 +162,58 @@ def test_what_cannot_be_fitted_is_refused(arguments: dict[str, object], sentence
     with pytest.raises(ValueError, match=sentence) as caught:
         fit(**{"keypoints_2d": XY, "K": K, **arguments})  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_points_that_are_nan_are_not_known(body: Anny, truth: Truth) -> None:
+    """As confidence 0; also in the column of confidences, in space, and for a whole view."""
+    pixels, known = truth.pixels()[:1].astype(np.float64), np.ones((1, 17))
+    known[:, 13:] = 0
+    expected = fit(pixels, K, confidence=known, body=body, image_size=SIZE)
+    unknown = np.where(known[..., None] > 0, pixels, np.nan)
+    tagged = np.concatenate([unknown, np.where(known, 1.0, np.nan)[..., None]], -1)
+    for points in (unknown, tagged):
+        found = fit(points, K, body=body, image_size=SIZE)
+        np.testing.assert_array_equal(found.vertices, expected.vertices)
+        assert found.unpredicted == expected.unpredicted
+    views = [np.eye(3, 4), truth.extrinsics[1]]
+    one = fit(
+        [pixels, np.full_like(pixels, np.nan)], K, extrinsics=views, body=body, image_size=SIZE, sigma=2.0
+    )
+    assert np.isfinite(one.vertices).all()
+    assert one.errors_px is not None
+    assert one.errors_px[0] < 10
+
+
+@pytest.mark.slow
+def test_cameras_in_one_place_are_one_view(body: Anny, truth: Truth) -> None:
+    """Rays without parallax give no points in space: neither an error nor people anywhere."""
+    pixels = truth.pixels()[:1]
+    one = fit(pixels, K, body=body, image_size=SIZE)
+    two = fit([pixels, pixels], K, extrinsics=[np.eye(3, 4)] * 2, body=body, image_size=SIZE)
+    assert one.errors_px is not None
+    assert two.errors_px is not None
+    assert two.errors_px[0] < max(2 * one.errors_px[0], 3.0)
+    assert abs(two.translation[0, 2] - one.translation[0, 2]) < 0.25 * one.translation[0, 2]
+
+
+@pytest.mark.slow
+def test_a_point_far_from_all_others_does_not_count(body: Anny, truth: Truth) -> None:
+    pixels, known = truth.pixels()[:1].astype(np.float64), np.ones((1, 17))
+    known[0, 9] = 0
+    expected = fit(pixels, K, confidence=known, body=body, image_size=SIZE)
+    pixels[0, 9] = 1e9
+    np.testing.assert_array_equal(fit(pixels, K, body=body, image_size=SIZE).vertices, expected.vertices)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["inference mode", "autocast"])
+def test_modes_of_the_host_program_do_not_disturb(body: Anny, truth: Truth, mode: str) -> None:
+    pixels = torch.from_numpy(truth.pixels()[:1])
+    expected = fit(pixels, K, body=body, image_size=SIZE)
+    with torch.inference_mode() if mode == "inference mode" else torch.autocast("cpu", dtype=torch.bfloat16):
+        found = fit(pixels, K, body=body, image_size=SIZE)
+    np.testing.assert_array_equal(found.vertices, expected.vertices)
 
 
 def test_views_that_contradict_each_other_are_refused(body: Anny, truth: Truth) -> None:

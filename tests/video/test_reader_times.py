@@ -78,7 +78,7 @@ def test_time_goes_on_in_a_joined_file(tmp_path):
 
 @pytest.mark.parametrize("frames", ["0", "2"])
 def test_frames_without_presentation_timestamps_rise_by_a_period(tmp_path, frames):
-    """AVI has decoding timestamps only; B-frames come in another order than packets, and fields are counted."""
+    """AVI has decoding timestamps only, counts fields, and has B-frames in another order than shown."""
     film = remux(encode(tmp_path / "a.mp4", 30, fps=25, bf=frames), tmp_path / "a.avi")
     video = open_video(film)
     assert (video.fps, video.count) == (25, 30)
