@@ -159,8 +159,10 @@ def _traced(
     batch = torch.export.Dim("batch", min=1, max=MOST_PICTURES)
     shapes: list[Any] = [{0: batch} for _ in inputs]
     if merged:
-        tokens = {0: torch.export.Dim("tokens", min=2, max=len(merged[-1]))}
-        shapes.append((tokens, tokens, {}))  # a tuple for *merged
+        tokens, later = (
+            {0: torch.export.Dim(name, min=2, max=len(merged[-1]))} for name in ("tokens", "later")
+        )
+        shapes.append((tokens, tokens, later, later, {}))  # a tuple for *merged
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch to itself
         return torch.export.export(

@@ -130,11 +130,14 @@ class VisionTransformer(nn.Module):
             return self.norm(self.blocks(x_BND))
         whole_B1D, patches_BND = x_BND[:, :1], x_BND[:, 1:]
         x_BMD = torch.cat([whole_B1D, patches_BND[:, merged.members_M4].mean(2)], dim=1)
-        bias_M = torch.cat([merged.log_count_M.new_zeros(1), merged.log_count_M])
-        for block in self.blocks:
-            x_BMD = block(x_BMD, bias_M)
-        x_BMD = self.norm(x_BMD)
-        return torch.cat([x_BMD[:, :1], x_BMD[:, 1:][:, merged.token_N]], dim=1)
+        of_whole = merged.log_count_M.new_zeros(1)
+        x_BMD = self.blocks[0](x_BMD, torch.cat([of_whole, merged.log_count_M]))
+        x_BLD = torch.cat([x_BMD[:, :1], x_BMD[:, 1:][:, merged.members_L4].mean(2)], dim=1)
+        bias_L = torch.cat([of_whole, merged.log_count_L])
+        for block in self.blocks[1:]:
+            x_BLD = block(x_BLD, bias_L)
+        x_BLD = self.norm(x_BLD)
+        return torch.cat([x_BLD[:, :1], x_BLD[:, 1:][:, merged.token_N]], dim=1)
 
 
 class PatchEmbed(nn.Module):

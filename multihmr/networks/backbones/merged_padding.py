@@ -1,9 +1,11 @@
-"""`padding="thin"`: four tokens of padding become one, whose attention weight counts fourfold."""
+"""`padding="thin"`: four tokens of padding become one, whose attention weight counts fourfold; behind the
+first block, in which the padding has learned of the image, four of these become one again.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -16,11 +18,13 @@ Rectangle = tuple[int, int, int, int]  # left, top, right, bottom, in patches
 
 
 class MergedTokens(NamedTuple):
-    """Which patches share a token: M tokens for N patches, row by row."""
+    """Which of N patches share a token: M tokens in the first block, L in the others."""
 
     members_M4: Tensor  # the patches of each token: four of padding, or the same one four times
     log_count_M: Tensor  # natural logarithm of how many they are, added to the token's attention logits
-    token_N: Tensor  # the token of each patch
+    members_L4: Tensor  # of the first block's tokens, the ones of each later: four, or the same one four times
+    log_count_L: Tensor
+    token_N: Tensor  # the later token of each patch
 
 
 def content_patches(content: Content, patch: int) -> Rectangle:
@@ -36,7 +40,8 @@ def merge_padding(
 ) -> MergedTokens:
     """Tokens of a grid of `height` x `width` patches of which those in `shown` stay as they are.
 
-    Padding is merged in squares of 2 x 2 patches, what is left of it in lines of four.
+    Padding is merged in squares of 2 x 2 patches, what is left of it in lines of four; later in squares and
+    lines of these.
     """
     left, top, right, bottom = shown
     strips = (
@@ -45,26 +50,53 @@ def merge_padding(
         (range(top, bottom), range(left)),
         (range(top, bottom), range(right, width)),
     )
-    fours = [[row * width + col for row, col in four] for strip in strips for four in _fours(*strip)]
-    merged = {patch for four in fours for patch in four}
-    ones = [patch for patch in range(height * width) if patch not in merged]
-    members = torch.tensor([[patch] * 4 for patch in ones] + fours)
+    fours: list[list[int]] = []
+    sixteens: list[list[int]] = []  # indices of `fours`
+    for strip in strips:
+        squares, lines = _fours(*strip)
+        first = len(fours)
+        fours += [[row * width + col for row, col in four] for four in (*squares, *lines)]
+        # Squares stand row by row, so that four of them are found as four patches are.
+        across = len(strip[1]) // 2
+        of_squares, of_lines = _fours(range(len(strip[0]) // 2), range(across))
+        sixteens += [[first + row * across + col for row, col in four] for four in (*of_squares, *of_lines)]
+        ends = range(first + len(squares), len(fours) - 3, 4)
+        sixteens += [[end, end + 1, end + 2, end + 3] for end in ends]
+    ones, members, counts = _joined(height * width, fours)
+    shift = [[len(ones) + four for four in sixteen] for sixteen in sixteens]
+    _, later, times = _joined(len(members), shift)
     token_N = torch.empty(height * width, dtype=torch.int64)
-    token_N[members] = torch.arange(len(members))[:, None].expand(-1, 4)
-    log_count_M = torch.zeros(len(members))
-    log_count_M[len(ones) :] = math.log(4)
-    return MergedTokens(members.to(device), log_count_M.to(device), token_N.to(device))
+    token_N[members[later].flatten(1)] = torch.arange(len(later))[:, None].expand(-1, 16)
+    found = members, counts.log(), later, (counts[later[:, 0]] * times).log(), token_N
+    return MergedTokens(*(tensor.to(device) for tensor in found))
 
 
-def _fours(rows: range, cols: range) -> Iterator[list[tuple[int, int]]]:
-    """Squares of 2 x 2 and lines of four in a rectangle; up to three of its corner are left over."""
-    for row, col in ((row, col) for row in rows[:-1:2] for col in cols[:-1:2]):
-        yield [(row, col), (row, col + 1), (row + 1, col), (row + 1, col + 1)]
+def _joined(count: int, fours: Sequence[Sequence[int]]) -> tuple[list[int], Tensor, Tensor]:
+    """Which of `count` tokens are in none of `fours`; the members (M, 4) of each new token, these first; and
+    how many each has (M,).
+    """
+    joined = {token for four in fours for token in four}
+    alone = [token for token in range(count) if token not in joined]
+    members_M4 = torch.tensor([[token] * 4 for token in alone] + [list(four) for four in fours])
+    counts_M = torch.ones(len(members_M4))
+    counts_M[len(alone) :] = 4
+    return alone, members_M4, counts_M
+
+
+def _fours(rows: range, cols: range) -> tuple[list[list[tuple[int, int]]], list[list[tuple[int, int]]]]:
+    """Squares of 2 x 2, row by row, and lines of four in a rectangle; up to three of its corner are left."""
+    squares = [
+        [(row, col), (row, col + 1), (row + 1, col), (row + 1, col + 1)]
+        for row in rows[:-1:2]
+        for col in cols[:-1:2]
+    ]
+    lines = []
     if len(rows) % 2:
-        yield from ([(rows[-1], col + i) for i in range(4)] for col in cols[: len(cols) // 4 * 4 : 4])
+        lines += [[(rows[-1], col + i) for i in range(4)] for col in cols[: len(cols) // 4 * 4 : 4]]
     if len(cols) % 2:
         even = rows[: len(rows) // 2 * 2]
-        yield from ([(row + i, cols[-1]) for i in range(4)] for row in even[: len(even) // 4 * 4 : 4])
+        lines += [[(row + i, cols[-1]) for i in range(4)] for row in even[: len(even) // 4 * 4 : 4]]
+    return squares, lines
 
 
 def by_padding(

@@ -1,4 +1,4 @@
-"""padding="thin": four tokens of padding become one that counts fourfold."""
+"""padding="thin": four and then sixteen tokens of padding become one that counts as often."""
 
 from __future__ import annotations
 
@@ -54,22 +54,30 @@ def noise(*shapes: tuple[int, int]) -> list[np.ndarray]:
 )
 def test_every_patch_has_one_token_and_those_of_the_image_have_their_own(shown: tuple[int, ...]) -> None:
     left, top, right, bottom = shown
-    members, log_count_M, token_N = merge_padding(32, 32, shown)
-    patches = [set(four.tolist()) for four in members]
-    assert sorted(patch for some in patches for patch in some) == list(range(32 * 32))
-    assert [len(some) for some in patches] == log_count_M.exp().round().int().tolist()
-    assert all(patch in patches[token] for patch, token in enumerate(token_N.tolist()))
+    merged = merge_padding(32, 32, shown)
     inside = {row * 32 + col for row in range(top, bottom) for col in range(left, right)}
-    assert inside <= {patch for some in patches if len(some) == 1 for patch in some}
-    single = sum(len(some) == 1 for some in patches) - len(inside)
-    assert single <= 4 * 9  # three in a corner of a strip, and what a strip of one row leaves
+    first = [set(four.tolist()) for four in merged.members_M4]
+    later = [set().union(*(first[token] for token in four.tolist())) for four in merged.members_L4]
+    for patches, log_count in ((first, merged.log_count_M), (later, merged.log_count_L)):
+        assert sorted(patch for some in patches for patch in some) == list(range(32 * 32))
+        assert [len(some) for some in patches] == log_count.exp().round().int().tolist()
+        assert inside <= {patch for some in patches if len(some) == 1 for patch in some}
+        single = sum(len(some) == 1 for some in patches) - len(inside)
+        assert single <= 4 * 9  # three in a corner of a strip, and what a strip of one row leaves
+    assert all(patch in later[token] for patch, token in enumerate(merged.token_N.tolist()))
+    assert sum(len(some) == 4 for some in later) <= 4 * 12  # of each strip, what is left of squares and lines
 
 
 def test_a_picture_of_16_to_9_keeps_two_thirds_of_its_tokens() -> None:
     letterbox = Letterbox.whole(720, 1280, 448)
     shown = content_patches(letterbox.content(720, 1280), 14)
     assert shown == (0, 7, 32, 25)
-    assert len(merge_padding(32, 32, shown).members_M4) == 18 * 32 + 14 * 32 // 4
+    merged = merge_padding(32, 32, shown)
+    assert len(merged.members_M4) == 18 * 32 + 14 * 32 // 4
+    assert len(merged.members_L4) == 18 * 32 + 14 * 32 // 16
+    rows, cols = (merged.token_N == merged.token_N[0]).view(32, 32).nonzero().T
+    assert rows.tolist() == [row for row in range(4) for _ in range(4)]
+    assert cols.tolist() == [*range(4)] * 4
 
 
 @pytest.mark.parametrize("shape", [(480, 640), (640, 480), (300, 300)])
