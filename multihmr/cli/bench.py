@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 from .arguments import ints, model_flags, words
 
@@ -48,7 +49,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--no-draw", action="store_true", help="do not time drawing")
     parser.add_argument("--no-memory", action="store_true", help="do not measure memory")
-    parser.add_argument("--json", metavar="FILE", help="write the result as JSON")
+    parser.add_argument(
+        "--json", metavar="FILE", help="write the result as JSON, of the rounds so far after each"
+    )
     parser.add_argument("--compare", metavar="FILE", help="compare with the result of an earlier --json")
     model_flags(parser)
 
@@ -70,7 +73,7 @@ def vits(text: str) -> list[tuple[str, int]]:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Time a model and print the tables."""
+    """Time a model and print the tables; of the rounds so far if Ctrl-C ends it."""
     from ..evaluation.speed import benchmark as speed
     from ..evaluation.speed import models as speed_models
     from ..evaluation.speed import report as speed_report
@@ -89,11 +92,24 @@ def run(args: argparse.Namespace) -> int:
         draw=not args.no_draw,
         memory=not args.no_memory,
     )
-    with threads(args.threads):
-        measured = speed.run(args.model, plan, device=args.device, image=args.image, vits=args.vit)
+    so_far: list[speed_report.Speed] = []
+
+    def keep(measured: speed_report.Speed) -> None:
+        so_far[:] = [measured]
+        if args.json:
+            measured.save(args.json)
+
+    progress = speed.Progress(lambda line: print(line, file=sys.stderr, flush=True), keep)
+    try:
+        with threads(args.threads):
+            measured = speed.run(
+                args.model, plan, device=args.device, image=args.image, vits=args.vit, progress=progress
+            )
+    except KeyboardInterrupt:
+        if so_far:
+            print(speed_report.table(so_far[0]))
+        raise
     print(speed_report.table(measured))
-    if args.json:
-        measured.save(args.json)
     if before:
         print(f"\nSince {args.compare}:\n")
         print(speed_report.compared(before, measured))

@@ -56,8 +56,8 @@ def load_model(
             windows of any shape, as the bundled default. None is the size of training, which finds most
             people; smaller is faster and moves people away (docs/guides/small_people.md).
         padding: of networks on DINOv2, which see a picture in a square. "whole" computes all of the padding,
-            as they were trained; "thin" a quarter of it with four times the weight, which for a picture of
-            16:9 takes about 0.6 of the time and moves vertices by some millimetres (docs/speed.md).
+            as they were trained; "thin" a sixteenth of it with sixteen times the weight, which for a picture
+            of 16:9 takes about 0.55 of the time and moves vertices by some millimetres (docs/speed.md).
         threads: of this process that compute on the CPU, in torch and the backend: torch.set_num_threads.
             None leaves torch's own choice, which is all cores; on a machine that others keep busy, one thread
             waits for no other (docs/speed.md).

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import random
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -43,6 +43,19 @@ WARM_UP_ROUNDS = 2
 
 
 @dataclass(frozen=True)
+class Progress:
+    """Who is told of a long run before it ends; by default nobody.
+
+    Attributes:
+        tell: called with one line for each model that is loaded or compared, and for each round.
+        keep: called after each round with the result of the rounds so far.
+    """
+
+    tell: Callable[[str], None] = lambda line: None
+    keep: Callable[[Speed], None] = lambda speed: None
+
+
+@dataclass(frozen=True)
 class Candidate:
     """A timed call with its description."""
 
@@ -63,6 +76,16 @@ class Candidate:
     def is_eager(self) -> bool:
         """Whether the others with its `eager_key` are compared with it."""
         return (self.config.dtype, self.config.backend_label) == (FLOAT32, EAGER)
+
+    def line(self) -> str:
+        """What it is and finds, before it is timed."""
+        off = (
+            f"{self.distances.mean():.2g} mm off eager float32"
+            if self.distances.size
+            else "nobody to compare"
+        )
+        batch = f", {len(self.run.images)} images" if len(self.run.images) > 1 else ""
+        return f"{self.config.label}{batch}: {self.found:g} people, {off}"
 
     def timing(
         self, rows: Sequence[dict[str, float]], reference: np.ndarray, eager: np.ndarray | None
@@ -98,6 +121,7 @@ def run(
     device: str | None = None,
     image: str | None = None,
     vits: Sequence[tuple[str, int]] = (VIT_S,),
+    progress: Progress | None = None,
 ) -> Speed:
     """`bench` of a model, and of Multi-HMR with random weights, against the bare ViT-S/14 at 448.
 
@@ -107,6 +131,7 @@ def run(
         device: as `load_model` takes it.
         image: path of an image; None is noise of 640x480.
         vits: (backbone, side of the square input [pixels]) of the models with random weights.
+        progress: who is told before the end.
 
     Raises:
         ValueError: the plan, or the model in it, cannot be timed; the message tells why.
@@ -122,8 +147,11 @@ def run(
         folder = Path(name)
         plan = replace(plan, dtypes=plan.dtypes or (default,))
         files = speed_models.files_of(model, vits, folder=folder)
-        found = speed_models.configs(files, plan, device=device, folder=folder)
-        return bench(list(found), plan, image=image)
+        found = []
+        for config in speed_models.configs(files, plan, device=device, folder=folder):
+            (progress or Progress()).tell(f"loaded {config.label}")
+            found.append(config)
+        return bench(found, plan, image=image, progress=progress)
 
 
 def bench(
@@ -132,6 +160,7 @@ def bench(
     *,
     image: Any = None,
     reference: tuple[str, Callable[[], object]] | None = None,
+    progress: Progress | None = None,
 ) -> Speed:
     """Time predict_batch of each config for all people and batches of the plan, interleaved.
 
@@ -140,8 +169,9 @@ def bench(
         plan: whose sizes, precisions and backends are ignored: the configs have their own.
         image: what `predict` takes; None is noise of 640x480 as an array, so nothing is decoded.
         reference: name and function to divide by; None is the bare forward of DINOv2's ViT-S/14 at 448.
+        progress: who is told before the end.
     """
-    plan = plan or Plan()
+    plan, progress = plan or Plan(), progress or Progress()
     if isinstance(configs, Mapping):
         configs = [_eager(name, model) for name, model in configs.items()]
     if not configs:
@@ -149,43 +179,73 @@ def bench(
     device = configs[0].model.device
     image = noise_picture() if image is None else image
     reference_name, reference_call = reference or bare_backbone(device)
-    candidates = _candidates(configs, plan, image)
+    candidates = []
+    for candidate in _candidates(configs, plan, image):
+        progress.tell(candidate.line())
+        candidates.append(candidate)
     dtypes = list(dict.fromkeys([FLOAT32, *(config.dtype for config in configs)]))
     products = {dtype: matrix_multiply(device, DTYPES[dtype]) for dtype in dtypes}
+    name = f"array {image.shape}" if isinstance(image, np.ndarray) else Path(str(image)).name[:80]
+
+    def result(rows: Sequence[Sequence[dict[str, float]]]) -> Speed:
+        reference_s, peaks, timings = _measured(rows, candidates, products)
+        return Speed(
+            timings=timings,
+            reference=reference_name,
+            reference_ms=Spread.of(1000 * reference_s),
+            peak_gflops=peaks,
+            rounds=len(rows),
+            device=device_name(device),
+            threads=torch.get_num_threads(),
+            torch=torch.__version__,
+            image=name,
+        )
+
+    def after(rows: Sequence[Sequence[dict[str, float]]]) -> None:
+        middles = np.median([[1000 * row["end to end"] for row in round_] for round_ in rows], axis=0)
+        mine = ", ".join(f"{middle:.0f}" for middle in middles[1 + len(products) :])
+        progress.tell(f"round {len(rows)} of {plan.rounds}: medians so far {mine} ms, in the order above")
+        progress.keep(result(rows))
 
     plain = [reference_call, *(call for _, call in products.values())]
     timed = [partial(_seconds, call, device) for call in plain]
-    rows = interleaved([*timed, *(candidate.run for candidate in candidates)], plan.rounds)
+    return result(interleaved([*timed, *(candidate.run for candidate in candidates)], plan.rounds, after))
+
+
+def _measured(
+    rows: Sequence[Sequence[dict[str, float]]],
+    candidates: Sequence[Candidate],
+    products: Mapping[str, tuple[float, object]],
+) -> tuple[np.ndarray, dict[str, float], tuple[Timing, ...]]:
+    """From the rounds: seconds of the reference, GFLOP/s of products by precision, timings of candidates."""
+    first = 1 + len(products)
     columns = list(zip(*rows, strict=True))
-    whole = [np.array([row["end to end"] for row in column]) for column in columns[: len(plain)]]
+    whole = [np.array([row["end to end"] for row in column]) for column in columns]
     peaks = {
         dtype: count / float(np.median(seconds)) / 1e9
-        for (dtype, (count, _)), seconds in zip(products.items(), whole[1:], strict=True)
+        for (dtype, (count, _)), seconds in zip(products.items(), whole[1:first], strict=True)
     }
-    timed_candidates = list(zip(candidates, columns[len(plain) :], strict=True))
     eager = {
-        candidate.eager_key: np.array([row["end to end"] for row in column])
-        for candidate, column in timed_candidates
+        candidate.eager_key: seconds
+        for candidate, seconds in zip(candidates, whole[first:], strict=True)
         if candidate.is_eager
     }
-    return Speed(
-        timings=tuple(
-            candidate.timing(column, whole[0], eager.get(candidate.eager_key))
-            for candidate, column in timed_candidates
-        ),
-        reference=reference_name,
-        reference_ms=Spread.of(1000 * whole[0]),
-        peak_gflops=peaks,
-        rounds=plan.rounds,
-        device=device_name(device),
-        threads=torch.get_num_threads(),
-        torch=torch.__version__,
-        image=f"array {image.shape}" if isinstance(image, np.ndarray) else Path(str(image)).name[:80],
+    timings = (
+        candidate.timing(column, whole[0], eager.get(candidate.eager_key))
+        for candidate, column in zip(candidates, columns[first:], strict=True)
     )
+    return whole[0], peaks, tuple(timings)
 
 
-def interleaved(calls: Sequence[Callable[[], dict[str, float]]], rounds: int) -> list[list[dict[str, float]]]:
-    """Results of each call (columns) in each round (rows), in an order that every round draws anew."""
+def interleaved(
+    calls: Sequence[Callable[[], dict[str, float]]],
+    rounds: int,
+    after: Callable[[list[list[dict[str, float]]]], None] = lambda rows: None,
+) -> list[list[dict[str, float]]]:
+    """Results of each call (columns) in each round (rows), in an order that every round draws anew.
+
+    after: called after each round that counts, with the rounds so far.
+    """
     order = list(range(len(calls)))
     shuffle = random.Random(0).shuffle
     rows: list[list[dict[str, float]]] = []
@@ -193,6 +253,8 @@ def interleaved(calls: Sequence[Callable[[], dict[str, float]]], rounds: int) ->
         shuffle(order)
         results = {i: calls[i]() for i in order}
         rows.append([results[i] for i in range(len(calls))])
+        if len(rows) > WARM_UP_ROUNDS:
+            after(rows[WARM_UP_ROUNDS:])
     return rows[WARM_UP_ROUNDS:]
 
 
@@ -209,8 +271,7 @@ def _eager(name: str, model: Model) -> Config:
     return Config(name, model.config.image_size, dtype, EAGER, model, truth)
 
 
-def _candidates(configs: Sequence[Config], plan: Plan, image: Any) -> list[Candidate]:
-    found = []
+def _candidates(configs: Sequence[Config], plan: Plan, image: Any) -> Iterator[Candidate]:
     for config in configs:
         for people in plan.people:
             truth = Run(config.truth, image, people=people, batch=1)
@@ -220,18 +281,15 @@ def _candidates(configs: Sequence[Config], plan: Plan, image: Any) -> list[Candi
                 run = Run(config.model, image, people=people, batch=batch, draw=plan.draw)
                 got, risen = _predicted(run)
                 distances, alone = vertex_distances(expected * batch, got)
-                found.append(
-                    Candidate(
-                        config,
-                        run,
-                        found=sum(map(len, got)) / batch,
-                        distances=distances,
-                        people_alone=alone,
-                        operations={"end to end": batch * whole, "backbone": batch * of_backbone},
-                        memory_mb=_memory(config, run, risen) if plan.memory else None,
-                    )
+                yield Candidate(
+                    config,
+                    run,
+                    found=sum(map(len, got)) / batch,
+                    distances=distances,
+                    people_alone=alone,
+                    operations={"end to end": batch * whole, "backbone": batch * of_backbone},
+                    memory_mb=_memory(config, run, risen) if plan.memory else None,
                 )
-    return found
 
 
 def _predicted(run: Run) -> tuple[list[Humans], float]:

@@ -79,6 +79,11 @@ class Config:
     padding: str = WHOLE
 
     @property
+    def label(self) -> str:
+        """Name, size, precision and backend in a line."""
+        return f"{self.name} at {self.size}, {self.dtype}, {self.backend_label}"
+
+    @property
     def backend_label(self) -> str:
         """The backend, and the padding where it is not whole."""
         return self.backend if self.padding == WHOLE else f"{self.backend}, {self.padding} padding"

@@ -22,7 +22,9 @@ class MergedTokens(NamedTuple):
 
     members_M4: Tensor  # the patches of each token: four of padding, or the same one four times
     log_count_M: Tensor  # natural logarithm of how many they are, added to the token's attention logits
-    members_L4: Tensor  # of the first block's tokens, the ones of each later: four, or the same one four times
+    members_L4: (
+        Tensor  # of the first block's tokens, the ones of each later: four, or the same one four times
+    )
     log_count_L: Tensor
     token_N: Tensor  # the later token of each patch
 

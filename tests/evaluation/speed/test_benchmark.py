@@ -239,6 +239,39 @@ def test_nothing_to_time_is_refused() -> None:
         speed.bench({})
 
 
+def test_rows_are_told_and_kept_as_they_come() -> None:
+    lines: list[str] = []
+    kept: list[Speed] = []
+    plan = dataclasses.replace(QUICK, people=(1, 2))
+    progress = speed.Progress(lines.append, kept.append)
+    measured = speed.bench({"tiny": tiny()}, plan, reference=NOTHING, progress=progress)
+    size = tiny().config.image_size
+    assert lines[:2] == [
+        f"tiny at {size}, float32, eager: {people} people, 0 mm off eager float32" for people in (1, 2)
+    ]
+    medians = ", ".join(f"{t.stages_ms['end to end'].median:.0f}" for t in measured.timings)
+    assert lines[2].startswith("round 1 of 2: medians so far ")
+    assert lines[3] == f"round 2 of 2: medians so far {medians} ms, in the order above"
+    assert [speed_so_far.rounds for speed_so_far in kept] == [1, 2]
+    assert kept[-1] == measured
+
+
+def test_a_run_that_is_stopped_prints_and_keeps_its_rounds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object, progress: speed.Progress, **__: object) -> Speed:
+        progress.tell("round 1 of 20")
+        progress.keep(of(timing(2.0)))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(speed, "run", stopped)
+    assert cli.run(["bench", "--json", str(tmp_path / "speed.json")]) == 130
+    said = capsys.readouterr()
+    assert said.err == "round 1 of 20\nmultihmr: stopped\n"
+    assert said.out == table(of(timing(2.0))) + "\n"
+    assert Speed.load(tmp_path / "speed.json") == of(timing(2.0))
+
+
 @pytest.mark.slow
 def test_the_command_prints_and_compares(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     here = {"device": speed_machine.device_name(torch.device("cpu")), "threads": torch.get_num_threads()}
