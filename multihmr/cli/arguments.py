@@ -294,6 +294,7 @@ def draw_flags(parser: argparse.ArgumentParser) -> None:
         "--keypoints",
         nargs="?",
         const="coco17",
+        type=set_name,
         metavar="SET",
         help="draw a keypoint set in overlays; without SET coco17 (default: none)",
     )
@@ -304,6 +305,15 @@ def draw_flags(parser: argparse.ArgumentParser) -> None:
         ("wireframe", "draw meshes in overlays as wireframes"),
     ):
         parser.add_argument(f"--{name}", action="store_true", help=f"{text} (default: not)")
+
+
+def set_name(text: str) -> str:
+    """The name of a keypoint set; a path that follows --keypoints is none."""
+    if not text.replace("_", "").isalnum():
+        raise argparse.ArgumentTypeError(
+            f"got {text!r}, expected a keypoint set as coco17, or nothing: then name the inputs before it"
+        )
+    return text
 
 
 def draw_options(args: argparse.Namespace) -> dict[str, Any]:

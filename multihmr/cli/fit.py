@@ -42,7 +42,7 @@ MAX_ERROR = 0.08  # of a person's extent in the picture; who is farther off is n
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "keypoints",
+        "points_path",  # --keypoints is what overlays show
         type=file_path,
         metavar="KEYPOINTS",
         help="COCO's .json, OpenPose's, or a folder of OpenPose's",
@@ -99,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
     check_options(args.fov, None, None)
     draw_options(args)
     check_format_packages(args.format)
-    found = read_keypoints(args.keypoints, least=args.least)
+    found = read_keypoints(args.points_path, least=args.least)
     found_images, bad = find_images(args.pictures)
     images = [path for path in found_images if isinstance(path, Path)]
     bad += [(shorten(str(path)), "fit reads files alone") for path in found_images if path not in images]

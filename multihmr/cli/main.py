@@ -24,6 +24,7 @@ COMMANDS = {
     "predict": "predict the people in images and write them to files",
     "fit": "fit meshes to people whose keypoints are known, and write them as predict and train need them",
     "video": "track the people of videos and write them to files",
+    "views": "people seen by several calibrated cameras, one body for each, written to files",
     "live": "people of a camera or stream as they move, in the browser and sent to other programs",
     "models": "list the models that are known by name",
     "convert": "turn an official checkpoint into one of ours",

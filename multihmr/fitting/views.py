@@ -12,7 +12,9 @@ import numpy as np
 from multihmr.fitting.fitter import fit
 from multihmr.fitting.inputs import read_extrinsics
 from multihmr.fitting.results import FittedHumans, moved
-from multihmr.humans import Humans
+from multihmr.humans import Humans, nearest_first
+from multihmr.postprocessing.to_humans import to_distorted_image
+from multihmr.preprocessing.distortion import DistortionLike
 
 # Points that tell people apart and are fitted: every network gives all of them, whether hidden or not.
 POINTS = "coco17"
@@ -48,6 +50,7 @@ def predict_views(
     Ks: Sequence[Any],
     extrinsics: Sequence[Any],
     *,
+    distortions: Sequence[DistortionLike | None] | None = None,
     threshold: float | None = None,
     least_views: int = 1,
 ) -> ViewsResult:
@@ -58,18 +61,24 @@ def predict_views(
         images: one per camera, as `model.predict` takes them.
         Ks: (3, 3) intrinsics of each, in pixels of its image.
         extrinsics: one (3, 4) or (4, 4) a camera, from the world into the camera [m].
+        distortions: one or None a camera, of the lens, as `predict` takes it.
         threshold: least score of a person, as in `predict`.
         least_views: leave out who is seen by fewer cameras; 2 removes most false people.
 
     Raises:
         ValueError: there are not as many Ks and extrinsics as images, or one of them cannot be a camera.
     """
-    if not len(images) == len(Ks) == len(extrinsics):
+    lenses = [None] * len(images) if distortions is None else list(distortions)
+    if not len(images) == len(Ks) == len(extrinsics) == len(lenses):
         raise ValueError(
             f"give one K and one extrinsics a picture: got {len(images)} pictures, {len(Ks)} Ks and "
-            f"{len(extrinsics)} extrinsics"
+            f"{len(extrinsics)} extrinsics" + (f", {len(lenses)} distortions" if distortions else "")
         )
-    predictions = model.predict_batch(list(images), list(Ks), threshold=threshold)
+    if any(lens is not None for lens in lenses):
+        views = zip(images, Ks, lenses, strict=True)
+        predictions = [model.predict(i, K, distortion=d, threshold=threshold) for i, K, d in views]
+    else:
+        predictions = model.predict_batch(list(images), list(Ks), threshold=threshold)
     return fuse_views(predictions, extrinsics, body=model.body, least_views=least_views)
 
 
@@ -80,14 +89,15 @@ def fuse_views(
 
     The arguments are those of `predict_views`; predictions come from any network with the body "anny".
     """
-    cameras = read_extrinsics(extrinsics)
+    seen, cameras = predictions, read_extrinsics(extrinsics)
+    predictions = [dataclasses.replace(humans, distortion=None) for humans in seen]  # rays are straight
     if len(cameras) != len(predictions):
         raise ValueError(f"give one extrinsics a view: got {len(cameras)} for {len(predictions)} views")
     groups = match_views(predictions, cameras)
     groups = [group for group in groups if (group >= 0).sum() >= least_views]
     sources = np.array(groups, int).reshape(len(groups), len(predictions))
     first = _fit_groups(predictions, cameras, sources, body)
-    order = np.argsort(first.translation[:, 2], kind="stable") if len(first) else np.zeros(0, int)
+    order = nearest_first(first.translation)
     first, sources = first[order], sources[order]
     views = []
     for view, (camera, humans) in enumerate(zip(cameras, predictions, strict=True)):
@@ -95,9 +105,11 @@ def fuse_views(
         t = camera[:, 3] - R @ cameras[0][:, 3]
         scores = [humans.scores[s] if s >= 0 else 0.0 for s in sources[:, view]]
         mine = moved(first, R, t, K=humans.K, K_source=humans.K_source, image_size=humans.image_size)
+        lens = seen[view].distortion
+        mine = mine if lens is None else to_distorted_image(mine, humans.K, lens)
         ids = np.arange(1, len(first) + 1)
         views.append(dataclasses.replace(mine, scores=np.array(scores, np.float32), track_ids=ids))
-    return ViewsResult(tuple(views), sources.T.copy(), tuple(predictions))
+    return ViewsResult(tuple(views), sources.T.copy(), tuple(seen))
 
 
 def match_views(predictions: Sequence[Humans], cameras: Sequence[np.ndarray]) -> list[np.ndarray]:

@@ -382,6 +382,7 @@ class Model(NetworkHandle):
         Ks: Sequence[IntrinsicsLike],
         extrinsics: Sequence[Any],
         *,
+        distortions: Sequence[DistortionLike | None] | None = None,
         threshold: float | None = None,
         least_views: int = 1,
     ) -> ViewsResult:
@@ -393,6 +394,7 @@ class Model(NetworkHandle):
             images: one per camera, as `predict` takes them.
             Ks: (3, 3) intrinsics of each, in pixels of its image.
             extrinsics: one (3, 4) or (4, 4) per camera, from the world into the camera [m].
+            distortions: one or None per camera, of its lens, as in `predict`.
             threshold: least score of a person, as in `predict`.
             least_views: leave out who is seen by fewer cameras; 2 removes most false people.
 
@@ -413,7 +415,8 @@ class Model(NetworkHandle):
         """
         from ..fitting.views import predict_views
 
-        return predict_views(self, images, Ks, extrinsics, threshold=threshold, least_views=least_views)
+        options: dict[str, Any] = {"distortions": distortions, "threshold": threshold}
+        return predict_views(self, images, Ks, extrinsics, least_views=least_views, **options)
 
     def predict_video(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +16,8 @@ from ..humans import Humans
 from ..networks.base import OF_PEOPLE
 from ..preprocessing.boxes import boxes_around
 from ..preprocessing.distortion import Distortion
+
+People = TypeVar("People", bound=Humans)
 
 
 class Detections(NamedTuple):
@@ -77,7 +79,7 @@ def to_humans(
     )
 
 
-def to_distorted_image(humans: Humans, K: np.ndarray, distortion: Distortion) -> Humans:
+def to_distorted_image(humans: People, K: np.ndarray, distortion: Distortion) -> People:
     """People predicted in an undistorted image, with their pixels in the original one.
 
     Args:

@@ -18,12 +18,14 @@ from multihmr.cli.main import COMMANDS, command_module
 LOADING = {"--model", "--device", "--smplx", "--backend", "--calibrate", "--image-size", "--padding"}
 LOADING |= {"--dtype", "--attention", "--threads"}
 CAMERA = {"--K", "--fov"}
+LENS = {"--distortion"}
 WORLD = {"--world", "--camera-pitch", "--camera-roll", "--camera-height"}
 DRAWING = {"--opacity", "--keypoints", "--boxes", "--scores", "--ids", "--wireframe"}
 OFFERED = {
-    "predict": LOADING | CAMERA | WORLD | DRAWING | {"--body-out", "--smpl", "--flip-test", "--tiles"},
-    "video": LOADING | CAMERA | WORLD | DRAWING | {"--body-out", "--smpl", "--flip-test", "--tiles"},
-    "live": LOADING | CAMERA | {"--threshold", "--tiles", "--quiet"},
+    "predict": LOADING | LENS | CAMERA | WORLD | DRAWING | {"--body-out", "--smpl", "--flip-test", "--tiles"},
+    "video": LOADING | LENS | CAMERA | WORLD | DRAWING | {"--body-out", "--smpl", "--flip-test", "--tiles"},
+    "live": LOADING | LENS | CAMERA | {"--threshold", "--tiles", "--quiet"},
+    "views": LOADING | DRAWING | {"--cameras", "--unit", "--least-views", "--threshold", "--quiet"},
     "evaluate": LOADING | {"--threshold", "--tiles", "--flip-test"},
     "demo": LOADING,
     "fit": CAMERA | DRAWING | {"--quiet"},
@@ -43,9 +45,25 @@ def test_a_command_has_the_flags_of_its_purposes(command: str) -> None:
     assert not OFFERED[command] - set(flags_of(command))
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_two_arguments_share_a_place(command: str) -> None:
+    """`fit POINTS --keypoints` once took the set that is drawn for the file of points."""
+    parser = argparse.ArgumentParser()
+    command_module(command).add_flags(parser)
+    places = [action.dest for action in parser._actions if action.dest != argparse.SUPPRESS]
+    on_purpose = {"vit"} if command == "bench" else set()  # --vit and --no-vit
+    assert {place for place in places if places.count(place) > 1} == on_purpose
+
+
+def test_a_path_after_keypoints_is_no_set(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.run(["predict", "--keypoints", "street.jpg", "--out", "out"])
+    assert "got 'street.jpg', expected a keypoint set" in capsys.readouterr().err
+
+
 def test_flags_of_loading_mean_the_same_everywhere() -> None:
     reference = {flag: action for flag, action in flags_of("predict").items() if flag in LOADING}
-    for command in ("video", "live", "evaluate", "demo"):
+    for command in ("video", "views", "live", "evaluate", "demo"):
         there = flags_of(command)
         for flag, action in reference.items():
             assert (there[flag].default, there[flag].help) == (action.default, action.help), (command, flag)

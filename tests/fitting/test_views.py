@@ -1,15 +1,22 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from fitting.people import SIZE, K, Truth, mean_pa_mpjpe, people
+from PIL import Image
 
 from multihmr.bodies.anny import Anny
+from multihmr.cli.main import run
 from multihmr.fitting import FittedHumans, fit, fuse_views, predict_views
 from multihmr.fitting.views import match_views
+from multihmr.humans import Distortion
 from multihmr.model import Model as MultiHMRModel
+from multihmr.postprocessing.to_humans import to_distorted_image
+from multihmr.preprocessing.image import LoadedImage
 
 PLACES = np.array([[-1.2, 0, 0], [0.1, 0, 0.8], [1.3, 0, -0.4]])
 
@@ -61,7 +68,7 @@ def test_all_views_together_are_better_than_one(
         shown = humans.keypoints("coco17").xy
         assert np.abs(shown - truth.pixels(view)[order]).mean() < 8
         np.testing.assert_array_equal(humans.track_ids, [1, 2, 3])
-    assert (np.diff(fused.translation[:, 2]) >= 0).all()
+    assert (np.diff(fused.distances) >= 0).all()
 
 
 @pytest.mark.slow
@@ -99,3 +106,73 @@ def test_predict_views_asks_the_model_for_each_view(
     assert len(result.views) == 3
     method = MultiHMRModel.predict_views(Model(), ["a", "b", "c"], [1, 2, 3], truth.extrinsics, threshold=0.4)  # type: ignore[arg-type]
     np.testing.assert_array_equal(method.views[1].vertices, result.views[1].vertices)
+
+
+@pytest.mark.slow
+def test_a_lens_with_distortion_changes_pixels_alone(
+    predictions: list[FittedHumans], truth: Truth, body: Anny
+) -> None:
+    lens = Distortion.of([-0.2, 0.05, 0, 0])
+    bent = [predictions[0], to_distorted_image(predictions[1], predictions[1].K, lens), predictions[2]]
+    straight = fuse_views(predictions, truth.extrinsics, body=body)
+    fused = fuse_views(bent, truth.extrinsics, body=body)
+    np.testing.assert_allclose(fused.views[1].vertices, straight.views[1].vertices, atol=1e-4)
+    pixels = lens.distort_points(straight.views[1].joints_2d, predictions[1].K)
+    np.testing.assert_allclose(fused.views[1].joints_2d, pixels, atol=0.1)
+    assert [humans.distortion for humans in fused.views] == [None, lens, None]
+
+
+@pytest.mark.slow
+def test_the_command_writes_the_same_people_for_each_camera(
+    predictions: list[FittedHumans], truth: Truth, body: Anny, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    class Model:
+        threshold = 0.3
+
+        def predict_batch(self, images: list[LoadedImage], Ks: list[np.ndarray], **_: object) -> object:
+            shown = [int(image.pixels[0, 0, 0]) for image in images]  # which camera it is from
+            for K_given in Ks:
+                np.testing.assert_allclose(K_given, K)
+            return [predictions[view] for view in shown]
+
+    Model.body = body  # type: ignore[attr-defined]
+    Model.predict_views = MultiHMRModel.predict_views  # type: ignore[attr-defined]
+    monkeypatch.setattr("multihmr.model.load_model", lambda *_, **__: Model())
+    monkeypatch.setattr("multihmr.video.prediction_cache.model_fingerprint", lambda _: "f")
+    cameras = {}
+    for view, name in enumerate("abc"):
+        camera = np.asarray(truth.extrinsics[view], float)
+        opencv = np.array(K, float) - [[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]]
+        cameras[name] = {"K": opencv.tolist(), "R": camera[:, :3].tolist(), "t": camera[:, 3].tolist()}
+        (tmp_path / name).mkdir()
+        for moment in range(2):
+            Image.fromarray(np.full((*SIZE, 3), view, np.uint8)).save(tmp_path / name / f"{moment}.png")
+    (tmp_path / "rig.json").write_text(json.dumps(cameras), encoding="utf-8")
+    words = ["--cameras", str(tmp_path / "rig.json"), "--out", str(tmp_path / "out"), "--format", "json"]
+    assert run(["views", *(str(tmp_path / name) for name in "cab"), *words]) == 0  # cameras go by names
+    told = capsys.readouterr().out
+    assert told.splitlines()[0].startswith("0.png 0.png 0.png: 3 people: 1 at")
+    assert "(c a b)" in told
+    written = sorted(path.relative_to(tmp_path / "out").as_posix() for path in tmp_path.glob("out/*/*"))
+    assert written == [f"{name}/{moment}.json" for name in "abc" for moment in range(2)]
+    heads = {}
+    for view, name in enumerate("abc"):
+        content = json.loads((tmp_path / "out" / name / "1.json").read_text(encoding="utf-8"))
+        people = np.array([person["translation"] for person in content["people"]])
+        camera = np.asarray(truth.extrinsics[view], float)
+        heads[name] = (people - camera[:, 3]) @ camera[:, :3]  # in the world of the calibration
+    np.testing.assert_allclose(heads["a"], heads["b"], atol=1e-3)
+    np.testing.assert_allclose(heads["a"], heads["c"], atol=1e-3)
+    # one picture per camera, mixed with a folder, or other numbers of pictures
+    pictures = [str(tmp_path / name / "0.png") for name in "abc"]
+    assert run(["views", *pictures, *words[:2], "--out", str(tmp_path / "one"), "--format", "json"]) == 0
+    assert sorted(path.name for path in (tmp_path / "one").glob("*.json")) == ["a.json", "b.json", "c.json"]
+    (tmp_path / "a/0.png").unlink()
+    for views, sentence in (
+        (["a", "b", "c"], "each folder must hold the pictures of the same moments, got 1 in a, 2 in b"),
+        (["a", "b/0.png", "c"], "not both"),
+        (["a"], "several cameras are needed"),
+        (["a", "d"], "does not exist"),
+    ):
+        assert run(["views", *(str(tmp_path / view) for view in views), *words]) == 1
+        assert sentence in capsys.readouterr().err
