@@ -18,6 +18,7 @@ from ..bodies.loading import load_body
 from ..bodies.topology import Topology
 from ..model import load_model
 from ..networks.backbones.hybrid import Hybrid
+from ..networks.backbones.movenet import HybridMoveNet
 from ..networks.base import Network
 from ..networks.registry import FAMILIES
 from ..networks.resize_embeddings import stretched
@@ -84,6 +85,12 @@ def build(config: TrainConfig, keypoint_sets: Collection[str] | None = None) -> 
         model.load_state_dict(own | stretched(known, own))
     if isinstance(model.backbone, Hybrid) and config.init != "random":
         model.backbone.freeze(config.freeze_stages)
+    if config.thaw_blocks:
+        if not isinstance(model.backbone, HybridMoveNet):
+            raise ValueError(
+                f"--thaw-blocks is for MoveNet backbones, not {model_config.backbone}; see --freeze-stages"
+            )
+        model.backbone.thaw(config.thaw_blocks)
     model.backbone.half_dtype = PRECISIONS[config.precision]
     if config.gradient_checkpointing:
         checkpoint_gradients(model.backbone)

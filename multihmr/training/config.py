@@ -87,6 +87,16 @@ class TrainConfig:
     grad_clip_norm: float = _flag(5.0, "gradients are clipped to this norm")
     ema_decay: float = _flag(0.999, "decay of the exponential moving average of weights, which is exported")
     freeze_stages: int = _flag(3, "number of first stages of the hybrid's stem that stay frozen")
+    thaw_blocks: int = _flag(
+        0,
+        "number of last blocks of a MoveNet's trunk (at most 7) to train, with --backbone-lr-scale; its rest "
+        "is frozen",
+    )
+    distillation_weight: float = _flag(
+        20.0,
+        "weight of the distance between the features from which a thawed MoveNet predicts its keypoints and "
+        "those that it had before",
+    )
     vertices: int = _flag(900, "number of body vertices used by the losses")
     read_joints: bool = _flag(True, "train the joint heatmap head (networks/joint_heatmaps.py)")
     focal_jitter_prob: float = _flag(0.0, "probability of a focal length change")

@@ -147,8 +147,9 @@ class MultiHMRLoss(nn.Module):
         """Normaliser of each term: the number of valid errors, or of peaks for heatmaps."""
         counts = {name: mask.sum() for name, mask in self.counted(true).items()}
         counts["detection"] = (true.heatmap_Bhw == 1).sum()
-        # Of the trainer's term for mirror images: counted here, where processes sum what they divide by.
+        # Of the trainer's own terms: counted here, where processes sum what they divide by.
         counts["mirror"] = (~true.known.camera_B).sum()
+        counts["pictures"] = torch.tensor(len(true.known.camera_B), device=true.known.camera_B.device)
         if self.read_joints:
             everybody_PJ = true.everybody_BJ[true.centers.image_index_P][:, self.read_joints]
             counts["joint_heatmap"] = (self._joints_read(true) & everybody_PJ).sum()

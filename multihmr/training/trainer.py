@@ -126,7 +126,10 @@ def _run_steps(
     config, device = state.config, state.model.device
     out = Path(config.out)
     objective = objective_of(
-        state.model, mirror_weight=config.mirror_weight, shape_from_mesh=config.shape_from_mesh
+        state.model,
+        mirror_weight=config.mirror_weight,
+        shape_from_mesh=config.shape_from_mesh,
+        distillation_weight=config.distillation_weight,
     )
     wrapped = distributed.wrap(objective.to(device))
     steps = batches(dataset, config, state.step, distributed, pinned=device.type == "cuda")
@@ -160,15 +163,24 @@ class Objective(nn.Module):
         model: to train.
         mirror_weight: as in TrainConfig.
         shape_from_mesh: as in TrainConfig.
+        distillation_weight: as in TrainConfig.
     """
 
     model: Any
 
-    def __init__(self, model: Network, *, mirror_weight: float = 0.0, shape_from_mesh: bool = True) -> None:
+    def __init__(
+        self,
+        model: Network,
+        *,
+        mirror_weight: float = 0.0,
+        shape_from_mesh: bool = True,
+        distillation_weight: float = 0.0,
+    ) -> None:
         super().__init__()
         self.model = model
         self.model.shape_from_mesh = shape_from_mesh
         self.mirror_weight = mirror_weight
+        self.distillation_weight = distillation_weight
         self.dependencies = Dependencies(model.body.topology)
         weights = LossWeights() if shape_from_mesh else LossWeights(rest_joints=REST_JOINTS_WEIGHT)
         self.criterion = MultiHMRLoss(model.body, model.config.image_size, model.config.read_joints, weights)
@@ -185,6 +197,9 @@ class Objective(nn.Module):
         images_B3HW = batch.images_B3HW()
         pred = self.model(images_B3HW, batch.K_B33, centers=true.centers)
         terms = self.criterion(pred, true, counts)
+        drift_B = getattr(self.model.backbone, "drift_B", None)  # now: images mirrored below set their own
+        if drift_B is not None:
+            terms["distillation"] = self.distillation_weight * drift_B.sum() / counts["pictures"]
         if self.mirror_weight:
             unknown_B = ~true.known.camera_B
             errors_B = self._mirror_errors(images_B3HW[unknown_B], pred.fov_B[unknown_B])
@@ -198,7 +213,13 @@ class Objective(nn.Module):
         return (fov_B.log() - self.model.field_of_view(images_B3HW.flip(-1)).log()).abs()
 
 
-def objective_of(model: Network, *, mirror_weight: float = 0.0, shape_from_mesh: bool = True) -> nn.Module:
+def objective_of(
+    model: Network,
+    *,
+    mirror_weight: float = 0.0,
+    shape_from_mesh: bool = True,
+    distillation_weight: float = 0.0,
+) -> nn.Module:
     """The training objective of a model's family.
 
     Raises:
@@ -210,7 +231,12 @@ def objective_of(model: Network, *, mirror_weight: float = 0.0, shape_from_mesh:
         if not shape_from_mesh:
             raise ValueError("--no-shape-from-mesh is for --family multihmr")
         return GLNetObjective(model)
-    return Objective(model, mirror_weight=mirror_weight, shape_from_mesh=shape_from_mesh)
+    return Objective(
+        model,
+        mirror_weight=mirror_weight,
+        shape_from_mesh=shape_from_mesh,
+        distillation_weight=distillation_weight,
+    )
 
 
 SINGLE_PROCESS = Distributed()

@@ -1,4 +1,4 @@
-"""MoveNet backbone: the frozen convolutional network of MoveNet, then ViT blocks, in plain torch.
+"""MoveNet backbone: the pretrained convolutional network of MoveNet, then ViT blocks, in plain torch.
 
 MoveNet (Google, Apache-2.0) was trained on photographs of people, and predicts person centres and 17 COCO
 keypoints without training here. Its outputs are the last of `Features.scales` (decoded by keypoints.py); its
@@ -9,6 +9,8 @@ the original runtime.
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -136,16 +138,28 @@ class MoveNet(nn.Module):
 
     def forward(self, x_B3HW: Tensor) -> tuple[Tensor, ...]:
         """The trunk's maps at strides 4, 8, 16 and 32, then the pyramid's at 16, 8 and 4."""
-        x = F.relu6(self.conv1(x_B3HW), inplace=True)
+        maps = self.trunk(F.relu6(self.conv1(x_B3HW), inplace=True), self.blocks)
+        p16 = self.top(maps[X32], maps[P16])
+        return maps[X4], maps[X8], maps[X16], maps[X32], p16, *self.finer(p16, maps[X8], maps[X4])
+
+    @staticmethod
+    def trunk(x: Tensor, blocks: Iterable[nn.Module]) -> list[Tensor]:
+        """The maps after each of these blocks of the trunk."""
         maps = []
-        for block in self.blocks:
+        for block in blocks:
             x = block(x)
             maps.append(x)
-        p16 = twice(self.lateral32(F.relu6(self.last(maps[X32]), inplace=True)))
-        p16 = self.up16(p16 + self.lateral16(maps[P16]))
-        p8 = self.up8(twice(p16) + self.lateral8(maps[X8]))
-        p4 = self.up4(twice(p8) + self.lateral4(maps[X4]))
-        return maps[X4], maps[X8], maps[X16], maps[X32], p16, p8, p4
+        return maps
+
+    def top(self, x32: Tensor, x16: Tensor) -> Tensor:
+        """The pyramid's map at stride 16."""
+        p16 = twice(self.lateral32(F.relu6(self.last(x32), inplace=True)))
+        return self.up16(p16 + self.lateral16(x16))
+
+    def finer(self, p16: Tensor, x8: Tensor, x4: Tensor) -> tuple[Tensor, Tensor]:
+        """The pyramid's maps at strides 8 and 4."""
+        p8 = self.up8(twice(p16) + self.lateral8(x8))
+        return p8, self.up4(twice(p8) + self.lateral4(x4))
 
     def head_outputs(self, p4_BDhw: Tensor) -> Tensor:
         """(B, HEAD_WIDTH, h, w): concatenated head outputs, in the order of HEADS."""
@@ -159,8 +173,8 @@ def twice(x: Tensor) -> Tensor:
 class HybridMoveNet(Backbone):
     """MoveNet's trunk and pyramid, fused at stride 16, then ViT blocks: for CPUs, pretrained on photographs.
 
-    The stem is frozen. `scales` holds its outputs only; the fine features are trunk
-    and pyramid at stride 8. Any sides that are multiples of 32 work.
+    `scales` holds MoveNet's outputs only; the fine features are trunk and pyramid at stride 8. Any sides
+    that are multiples of 32 work. The stem is frozen unless `thaw` says otherwise.
     """
 
     patch = 16
@@ -196,6 +210,30 @@ class HybridMoveNet(Backbone):
         self.global_token = nn.Parameter(torch.randn(1, 1, width) * 0.02)
         self.blocks = nn.Sequential(*[Block(width, width // 64) for _ in range(depth)])
         self.norm = nn.LayerNorm(width)
+        self.first_thawed = len(self.stem.blocks)
+        self.teacher: tuple[nn.ModuleList, ...] = ()  # in a tuple: not part of the network's weights
+        self.drift_B: Tensor | None = None
+
+    def thaw(self, count: int) -> None:
+        """Let the last `count` blocks of the trunk learn, of those behind the maps that the pyramid adds.
+
+        In training, `drift_B` then holds how far the pyramid's map at stride 16 has moved from what the
+        blocks gave when this was called, per picture and relative to that map's variance. All that MoveNet
+        itself predicts comes from this map and from frozen ones, so that this one number, kept small, keeps
+        its keypoints alive (distillation).
+
+        Raises:
+            ValueError: more blocks are asked for than there are behind stride 16's.
+        """
+        most = len(self.stem.blocks) - P16 - 1
+        if not 0 <= count <= most:
+            raise ValueError(f"the last 0 to {most} blocks of MoveNet's trunk can be thawed, got {count}")
+        self.first_thawed = len(self.stem.blocks) - count
+        thawed = self.stem.blocks[self.first_thawed :]
+        self.teacher = (copy.deepcopy(thawed),) if count else ()
+        self.stem.requires_grad_(False)
+        for block in thawed:
+            block.requires_grad_(True)
 
     def extract(self, images_B3HW: Tensor) -> Features:
         kind = images_B3HW.device.type
@@ -205,10 +243,12 @@ class HybridMoveNet(Backbone):
 
     def stem_tokens(self, images_B3HW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Of the convolutions: tokens before the ViT blocks (B, width, h, w), fine features, heads."""
+        learns = self.training and bool(self.teacher) and torch.is_grad_enabled()
+        maps = self._learning_maps(images_B3HW) if learns else None
         with torch.no_grad():
-            _, x8, x16, x32, p16, p8, p4 = self.stem(
-                images_B3HW.contiguous(memory_format=torch.channels_last)
-            )
+            if maps is None:
+                maps = self.stem(images_B3HW.contiguous(memory_format=torch.channels_last))
+            _, x8, x16, x32, p16, p8, p4 = maps
             with torch.autocast(p4.device.type, enabled=False):
                 answers = self.stem.head_outputs(p4.float())
                 pose = Pose.of(answers)
@@ -218,6 +258,27 @@ class HybridMoveNet(Backbone):
         grid = self.from4(p4) + self.from8(x8) + self.from16(x16) + x32
         seen = torch.cat([pose.center_B1hw, pose.heatmap_BKhw], dim=1).sigmoid()
         return grid + self.from_answers(seen) + self.from_votes(votes), x8, answers
+
+    def _learning_maps(self, images_B3HW: Tensor) -> tuple[Tensor, ...]:
+        """The stem's maps with a graph through its thawed blocks; sets `drift_B`.
+
+        The finer maps of the pyramid have none: a backward pass at strides 8 and 4 would take longer than all
+        the rest.
+        """
+        stem, first = self.stem, self.first_thawed
+        with torch.no_grad():
+            x = F.relu6(stem.conv1(images_B3HW.contiguous(memory_format=torch.channels_last)), inplace=True)
+            fixed = stem.trunk(x, stem.blocks[:first])
+            before = self.teacher[0].to(images_B3HW.device)
+            aim = stem.top(stem.trunk(fixed[-1], before)[-1], fixed[P16]).float()
+        # Depthwise convolutions learn faster in float32 on a CPU; see hybrid.py.
+        with torch.autocast(images_B3HW.device.type, enabled=images_B3HW.device.type != "cpu"):
+            maps = fixed + stem.trunk(fixed[-1].float(), stem.blocks[first:])
+            p16 = stem.top(maps[X32], maps[P16].to(maps[X32].dtype))
+        self.drift_B = (p16.float() - aim).square().mean((1, 2, 3)) / aim.var((1, 2, 3))
+        with torch.no_grad():
+            p8, p4 = stem.finer(p16, maps[X8], maps[X4])
+        return maps[X4], maps[X8], maps[X16], maps[X32], p16, p8, p4
 
     def features_of(self, tokens_BDhw: Tensor) -> tuple[Tensor, Tensor]:
         """The ViT blocks: tokens of `stem_tokens` -> grid (B, width, h, w) and global features (B, width)."""
