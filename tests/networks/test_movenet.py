@@ -46,6 +46,53 @@ def test_shapes_and_what_learns(name):
     assert all(p.requires_grad for n, p in backbone.named_parameters() if not n.startswith("stem."))
 
 
+def test_thawed_blocks_learn_and_are_held_to_what_they_gave():
+    torch.manual_seed(0)
+    backbone = create_backbone("hybrid_movenet_lightning", image_size=64).train()
+    images_B3HW = torch.rand(2, 3, 64, 96)
+    frozen = backbone(images_B3HW)
+    assert backbone.drift_B is None
+    backbone.thaw(3)
+    names = set(backbone.state_dict())
+    thawed = backbone(images_B3HW)
+    assert set(backbone.state_dict()) == names  # the teacher is not saved
+    for before, now in zip(frozen[:3], thawed[:3], strict=True):
+        torch.testing.assert_close(now, before)
+    torch.testing.assert_close(thawed.scales[0], frozen.scales[0])
+    assert backbone.drift_B.tolist() == [0, 0]
+    thawed.grid_BDhw.square().sum().backward()
+    learning = {
+        n.split(".")[1]
+        for n, p in backbone.stem.blocks.named_parameters(prefix="blocks")
+        if p.grad is not None
+    }
+    assert learning == {"14", "15", "16"}
+    assert all(p.grad is None for n, p in backbone.stem.named_parameters() if not n.startswith("blocks."))
+
+    moved = backbone.stem.blocks[16].project.weight
+    with torch.no_grad():
+        moved *= 1.1
+    backbone.zero_grad()
+    backbone(images_B3HW)
+    far = backbone.drift_B
+    # The map changes by less than the weights' 10 % squared: part of it does not come from this block.
+    assert ((far > 1e-6) & (far < 0.01)).all()
+    far.sum().backward()
+    with torch.no_grad():
+        moved -= 1e-3 * moved.grad / moved.grad.norm()
+    backbone(images_B3HW)
+    assert (backbone.drift_B < far).all()
+
+
+def test_only_the_blocks_behind_the_pyramid_can_be_thawed():
+    backbone = create_backbone("hybrid_movenet_lightning", image_size=64)
+    with pytest.raises(ValueError, match="the last 0 to 7 blocks of MoveNet's trunk can be thawed, got 8"):
+        backbone.thaw(8)
+    backbone.thaw(7)
+    backbone.thaw(0)
+    assert not any(p.requires_grad for p in backbone.stem.parameters())
+
+
 @torch.inference_mode()
 def test_a_stem_in_float32_before_blocks_in_bfloat16():
     torch.manual_seed(0)

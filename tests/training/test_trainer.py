@@ -290,6 +290,14 @@ def test_known_cameras_have_no_mirror_loss(toy_sample):
     assert whole["mirror"] > 0
 
 
+def test_distillation_counts_pictures_of_all_batches_of_a_step(toy_sample):
+    state = state_of()
+    state.model.backbone.drift_B = torch.tensor([0.2])  # as a thawed MoveNet sets it
+    batches = [collate([toy_sample()]), collate([toy_sample(1, 0)])]
+    terms = train_step(state, Objective(state.model, distillation_weight=20.0), batches)
+    assert terms["distillation"] == pytest.approx(20 * (0.2 + 0.2) / 2)
+
+
 def test_mirror_weight_needs_a_network_that_predicts_the_camera():
     from toys import tiny_glnet
 
