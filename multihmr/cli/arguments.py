@@ -173,6 +173,15 @@ def flip_test_flag(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def hands_and_faces_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--hands-and-faces",
+        action="store_true",
+        help="look once more at each hand, in the pixels of the image, and turn wrists and fingers to where "
+        "they are seen; some tenths of a second a person (default: off)",
+    )
+
+
 def body_out_flags(parser: argparse.ArgumentParser, drawn: str = "") -> None:
     """--body-out and the file that it needs; `drawn`: what else the help says."""
     parser.add_argument(
@@ -371,7 +380,8 @@ def rerun_flags(parser: argparse.ArgumentParser, file: str) -> None:
 def prediction_options(args: argparse.Namespace) -> dict[str, Any]:
     """The flags that `Model.predict_batch` and `predict_video` take."""
     options = {name: getattr(args, name) for name in ("K", "fov", "threshold", "tiles")}
-    options |= {name: True for name in ("flip_test", "any_rotation") if getattr(args, name, False)}
+    switches = ("flip_test", "any_rotation", "hands_and_faces")
+    options |= {name: True for name in switches if getattr(args, name, False)}
     if getattr(args, "distortion", None) is not None:
         options["distortion"] = args.distortion
     return options | ({"closeups": False} if getattr(args, "no_closeups", False) else {})

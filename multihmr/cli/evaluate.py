@@ -9,6 +9,7 @@ from .arguments import (
     chosen_load_options,
     file_path,
     flip_test_flag,
+    hands_and_faces_flag,
     loading_flags,
     positive,
     tiles_flag,
@@ -51,6 +52,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threshold", type=float, help="least score of a person (default: the model's own)")
     tiles_flag(parser)
     flip_test_flag(parser)
+    hands_and_faces_flag(parser)
     parser.add_argument(
         "--predict-camera",
         action="store_true",
@@ -71,6 +73,7 @@ def run(args: argparse.Namespace) -> int:
         threshold=args.threshold,
         tiles=args.tiles,
         flip_test=args.flip_test,
+        hands_and_faces=args.hands_and_faces,
     )
     loading = chosen_load_options(args)
     results, failed = [], []

@@ -31,6 +31,7 @@ from .arguments import (
     formats,
     ground_options,
     ground_text,
+    hands_and_faces_flag,
     known_heights,
     load_chosen,
     loading_flags,
@@ -119,6 +120,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     tiles_flag(parser)
     flip_test_flag(parser)
+    hands_and_faces_flag(parser)
     parser.add_argument(
         "--no-closeups",
         action="store_true",

@@ -33,6 +33,7 @@ from .arguments import (
     formats,
     ground_options,
     ground_text,
+    hands_and_faces_flag,
     load_chosen,
     loading_flags,
     model_name,
@@ -107,6 +108,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     tiles_flag(parser)
     flip_test_flag(parser)
+    hands_and_faces_flag(parser)
     parser.add_argument(
         "--fps",
         type=float,

@@ -127,6 +127,12 @@ class Page:
                     info="Predict tiles of the picture as well; slower",
                     elem_id="closer",
                 )
+                self.hands = gr.Checkbox(
+                    False,
+                    label="Look closer at hands",
+                    info="Fingers as the picture shows them; slower",
+                    elem_id="hands",
+                )
             with gr.Group():
                 self.model = gr.Dropdown(
                     [(Path(name).name, name) for name in self.models.names],
@@ -183,7 +189,8 @@ class Page:
                 ]
 
     def _connect(self) -> None:
-        settings: set[Any] = {self.threshold, self.fov, self.automatic, self.closer, self.model, self.frame}
+        settings: set[Any] = {self.threshold, self.fov, self.automatic, self.closer, self.hands, self.model}
+        settings.add(self.frame)
         shown = [self.status, self.strip, self.results, self.overlay, self.view, self.side, self.above]
         shown += [self.table, *self.downloads, self.files, self.fov, self.automatic, self.threshold]
         shown += [self.licence, self.video, self.frame, self.cancel_button]
@@ -197,6 +204,7 @@ class Page:
             (self.fov.release, self.begin_update, self.set_fov, set()),
             (self.automatic.input, self.begin_update, self.refresh, set()),
             (self.closer.input, self.begin_update, self.refresh, set()),
+            (self.hands.input, self.begin_update, self.refresh, set()),
             (self.model.input, self.begin_update, self.change_model, set()),
         ):
             event(
@@ -316,6 +324,7 @@ class Page:
         options = PredictOptions(
             fov=None if given[self.automatic] else float(given[self.fov]),
             tiles=SMALL_PEOPLE_TILES if given[self.closer] else 1,
+            hands_and_faces=bool(given[self.hands]),
         )
         body = self.models.load(name).body
         if not session.has_video:

@@ -122,10 +122,11 @@ class Shown:
 
 
 class PredictOptions(NamedTuple):
-    """Options of a prediction: `fov` and `tiles` of `Model.predict`."""
+    """Options of a prediction: `fov`, `tiles` and `hands_and_faces` of `Model.predict`."""
 
     fov: float | None = None
     tiles: int = 1
+    hands_and_faces: bool = False
 
 
 @dataclass

@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -66,10 +66,8 @@ class VideoResult:
         return [track for track in collect(self.people, self.fps, times=self.times) if track.id in who]
 
 
-def predict_video_file(
-    path: Path, model: Model, *, progress: Progress, fov: float | None = None, tiles: int = 1
-) -> VideoResult:
-    """Track all people in the first `MOST_FRAMES` frames; fov and tiles as in `Model.predict_video`.
+def predict_video_file(path: Path, model: Model, *, progress: Progress, **options: Any) -> VideoResult:
+    """Track all people in the first `MOST_FRAMES` frames; options as of `Model.predict_video`.
 
     Raises:
         ValueError: the file is not a video, or has no frames.
@@ -88,7 +86,7 @@ def predict_video_file(
             yield frame
 
     people = []
-    for humans in model.predict_video(replace(video, frames=first_frames), fov=fov, tiles=tiles):
+    for humans in model.predict_video(replace(video, frames=first_frames), **options):
         people.append(without_meshes(humans))
     if not people:
         raise ValueError(f"{path} has no frames")

@@ -64,6 +64,7 @@ class Protocol:
         threshold: detection score; None is the model's own.
         tiles: as `Model.predict` takes it.
         flip_test: likewise.
+        hands_and_faces: likewise.
         batch_size: images that go through the network at once.
     """
 
@@ -74,12 +75,14 @@ class Protocol:
     tiles: int | Literal["auto"] = 1
     batch_size: int = 8
     flip_test: bool = False
+    hands_and_faces: bool = False
 
     @property
     def predict_options(self) -> dict[str, Any]:
         """Keyword arguments of `Model.predict_batch` beside the cameras."""
         options = {"threshold": self.threshold, "tiles": self.tiles}
-        return options | ({"flip_test": True} if self.flip_test else {})
+        switches = ("flip_test", "hands_and_faces")
+        return options | {name: True for name in switches if getattr(self, name)}
 
     @property
     def rules(self) -> Rules:

@@ -21,11 +21,12 @@ from ..preprocessing.options import check_options, one_each, several_images
 from ..runtime.devices import dtype_of_half
 from ..runtime.eager import EagerRuntime, Runtime
 from ..runtime.network_handle import NetworkHandle
+from .hands_and_faces import CloserLook
 from .options import Camera, PredictOptions
 from .passes import predict_images
 from .preparation import PreparedNetwork, prepare_network
 from .summary import summary
-from .undistortion import predict_undistorted
+from .undistortion import Predict, predict_undistorted
 
 if TYPE_CHECKING:
     from ..fitting.views import ViewsResult
@@ -213,6 +214,7 @@ class Model(NetworkHandle):
         any_rotation: bool = False,
         flip_test: bool = False,
         closeups: bool = True,
+        hands_and_faces: bool = False,
         distortion: DistortionLike | None = None,
         channels: ChannelOrder = "rgb",
     ) -> Humans:
@@ -241,6 +243,9 @@ class Model(NetworkHandle):
             closeups: with models that are trained for it, as the bundled one is, predict an image without
                 people once more with a margin around it, for people who are too near to fit into it.
                 Images without people take twice the time. Without effect with boxes.
+            hands_and_faces: look once more at each hand, in the pixels of the image, with a network for
+                hands: wrists and fingers turn to where it finds them. Hands that are small, hidden or out of
+                view stay as they were. With the body "anny" only.
             distortion: of the lens whose camera matrix is K: k1, k2, p1, p2, k3 of OpenCV, or
                 `preprocessing.distortion.Distortion.of_fisheye`. The network gets an undistorted image;
                 `joints_2d` and `boxes` are in pixels of the original.
@@ -272,6 +277,7 @@ class Model(NetworkHandle):
             any_rotation=any_rotation,
             flip_test=flip_test,
             closeups=closeups,
+            hands_and_faces=hands_and_faces,
             distortion=distortion,
             channels=channels,
         )[0]
@@ -290,6 +296,7 @@ class Model(NetworkHandle):
         any_rotation: bool = False,
         flip_test: bool = False,
         closeups: bool = True,
+        hands_and_faces: bool = False,
         distortion: DistortionLike | None = None,
         channels: ChannelOrder = "rgb",
     ) -> list[Humans]:
@@ -306,6 +313,7 @@ class Model(NetworkHandle):
             any_rotation: as in `predict`, for all images.
             flip_test: as in `predict`, for all images.
             closeups: as in `predict`, for all images.
+            hands_and_faces: as in `predict`, for all images.
             distortion: as in `predict`, for all images.
             channels: as in `predict`, for all images.
             batch_size: images that go through the network at once.
@@ -323,7 +331,10 @@ class Model(NetworkHandle):
             [3, 0]
         """
         check_options(fov, threshold)
-        options = PredictOptions(threshold, max_people, tiles, batch_size, any_rotation, flip_test, closeups)
+        options = PredictOptions(
+            threshold, max_people, tiles, batch_size, any_rotation, flip_test, closeups, hands_and_faces
+        )
+        closer_look = CloserLook(self) if hands_and_faces else None
         images = several_images(images)
         Ks, boxes = one_each("Ks", Ks, images), one_each("boxes", boxes, images)
         given = None if boxes is None else [table for table in boxes if table is not None]
@@ -339,10 +350,12 @@ class Model(NetworkHandle):
                 for image, K in zip(batch, Ks[part] if Ks else [None] * len(batch), strict=True)
             ]
             tables = boxes[part] if boxes else [None] * len(batch)
+            predict: Predict = partial(self._predict_loaded, options=options)
+            if closer_look is not None:
+                predict = closer_look.after(predict)
             if lens is None:
-                found += self._predict_loaded(batch, cameras, tables, options)
+                found += predict(batch, cameras, tables)
             else:
-                predict = partial(self._predict_loaded, options=options)
                 found += predict_undistorted(predict, batch, cameras, tables, lens)
         return found
 
@@ -427,6 +440,7 @@ class Model(NetworkHandle):
         threshold: float | None = None,
         tiles: int | Literal["auto"] = 1,
         flip_test: bool = False,
+        hands_and_faces: bool = False,
         distortion: DistortionLike | None = None,
         batch_size: int = 8,
         tracking: Tracking | None = None,
@@ -446,6 +460,7 @@ class Model(NetworkHandle):
             threshold: least score of a new track; tracked people are kept down to half of it.
             tiles: as in `predict`, for people who are small in the frames.
             flip_test: as in `predict`, for all frames.
+            hands_and_faces: as in `predict`, for all frames.
             distortion: as in `predict`, of the lens whose camera matrix is K; pixels are the original's.
             batch_size: frames that go through the network at once; fewer where frames are very large.
             tracking: a `video.Tracking`: how far to look ahead, which gaps to fill, how much to smooth.
@@ -466,7 +481,7 @@ class Model(NetworkHandle):
         from ..video.predict import predict_video
 
         options: dict[str, Any] = {"fov": fov, "threshold": threshold, "tiles": tiles}
-        options |= {"flip_test": flip_test, "distortion": distortion}
+        options |= {"flip_test": flip_test, "distortion": distortion, "hands_and_faces": hands_and_faces}
         return predict_video(self, source, K, batch_size=batch_size, tracking=tracking, **options)
 
     @property

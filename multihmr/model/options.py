@@ -27,7 +27,9 @@ class PredictOptions:
     any_rotation: bool = False
     flip_test: bool = False
     closeups: bool = True
+    hands_and_faces: bool = False
 
     def __post_init__(self) -> None:
         check_options(None, self.threshold, self.max_people, self.tiles, self.batch_size)
-        check_switches(any_rotation=self.any_rotation, flip_test=self.flip_test, closeups=self.closeups)
+        switches = ("any_rotation", "flip_test", "closeups", "hands_and_faces")
+        check_switches(**{name: getattr(self, name) for name in switches})

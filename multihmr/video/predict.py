@@ -45,6 +45,7 @@ class Predictor(Protocol):
         tiles: int | Literal["auto"] = 1,
         batch_size: int = 8,
         flip_test: bool = False,
+        hands_and_faces: bool = False,
         distortion: DistortionLike | None = None,
     ) -> list[Humans]:
         """The people of each image."""
@@ -60,6 +61,7 @@ def predict_video(
     threshold: float | None = None,
     tiles: int | Literal["auto"] = 1,
     flip_test: bool = False,
+    hands_and_faces: bool = False,
     distortion: DistortionLike | None = None,
     batch_size: int = 8,
     tracking: Tracking | None = None,
@@ -70,7 +72,7 @@ def predict_video(
     new = model.threshold if threshold is None else threshold
     size = 1 if video.live else batch_size
     options: dict[str, Any] = {"fov": fov, "threshold": new / 2, "tiles": tiles, "flip_test": flip_test}
-    options["distortion"] = distortion
+    options |= {"hands_and_faces": hands_and_faces, "distortion": distortion}
     predicted = predict_frames(model, video, K, batch_size=size, **options)
     named = follow(((frame.time, humans) for frame, humans in predicted), chosen, new=new)
     return (with_meshes(humans, model.body) for humans in named)
@@ -86,6 +88,7 @@ def predict_into_cache(
     threshold: float | None = None,
     tiles: int | Literal["auto"] = 1,
     flip_test: bool = False,
+    hands_and_faces: bool = False,
     distortion: DistortionLike | None = None,
     batch_size: int = 8,
     count: int | None = None,
@@ -108,6 +111,7 @@ def predict_into_cache(
         threshold=new / 2,
         tiles=tiles,
         flip_test=flip_test,
+        hands_and_faces=hands_and_faces,
         distortion=distortion,
         batch_size=1 if video.live else batch_size,
         held=_held_cameras(cache, model),
@@ -137,6 +141,7 @@ def predict_frames(
     threshold: float | None = None,
     tiles: int | Literal["auto"] = 1,
     flip_test: bool = False,
+    hands_and_faces: bool = False,
     distortion: DistortionLike | None = None,
     batch_size: int = 8,
     held: dict[tuple[int, int], np.ndarray] | None = None,
@@ -158,6 +163,8 @@ def predict_frames(
             options: dict[str, Any] = {"fov": fov, "threshold": threshold, "tiles": tiles}
             if flip_test:  # other predictors need not know it
                 options["flip_test"] = True
+            if hands_and_faces:
+                options["hands_and_faces"] = True
             if distortion is not None:
                 options["distortion"] = distortion
             return model.predict_batch(images, Ks, batch_size=len(images), **options)
