@@ -20,6 +20,7 @@ from .main import (
     EXPECTED,
     check_format_packages,
     clean,
+    counted,
     fail,
     format_error,
     people_text,
@@ -120,7 +121,7 @@ def run(args: argparse.Namespace) -> int:
     for name, reason in bad:
         print(clean(f"  {reason if name in reason else f'{name}: {reason}'}"), file=sys.stderr)
     for reason, count in sorted(skipped.items()):
-        print(clean(f"  left out: {count} {reason}"), file=sys.stderr)
+        print(clean(f"  left out: {counted(count, reason)}"), file=sys.stderr)
     if not done["pictures"]:
         return fail("nothing was fitted")
     return 1 if bad else 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterable, Sequence
@@ -151,6 +152,16 @@ def clean(text: str) -> str:
 def plural(count: int, noun: str, many: str | None = None) -> str:
     """ "1 frame", "2 frames"; `many` for nouns that do not add an s ("people")."""
     return f"{count} {noun if count == 1 else many or noun + 's'}"
+
+
+def counted(count: int, things: str) -> str:
+    """ "1 person without a fit", "2 people without a fit": a count and what is said of it in the plural."""
+    if count != 1:
+        return f"{count} {things}"
+    noun, _, rest = things.partition(" ")
+    noun = {"people": "person", "entries": "entry"}.get(noun, noun.removesuffix("s"))
+    rest = re.sub(r"^(that|of which) are\b", r"\1 is", rest).replace("their picture", "the picture")
+    return f"1 {noun} {rest}".strip()
 
 
 def open_rerun(args: argparse.Namespace) -> Any:

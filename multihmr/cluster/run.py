@@ -171,7 +171,8 @@ def _ray(address: str | None) -> Iterator[None]:
         os.environ.setdefault(name, value)
     here: dict[str, Any] = {} if address else {"include_dashboard": False}
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **here)
+        with _without_stderr():
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **here)
     except Exception as error:  # Ray also raises plain Exception
         where = f"no Ray cluster at {address}" if address else "Ray does not start here"
         raise ConnectionError(f"{where}: {str(error).strip().splitlines()[0]}") from error
@@ -179,6 +180,23 @@ def _ray(address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def _without_stderr() -> Iterator[None]:
+    """Context in which libraries print no notes: Ray's C++ code tells that its log level is set."""
+    try:
+        saved = os.dup(2)
+    except OSError:  # there is none
+        yield
+        return
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
 
 
 def _check_reachable(address: str | None) -> None:

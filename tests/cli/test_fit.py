@@ -40,8 +40,8 @@ def test_keypoints_become_files_and_shards(tmp_path: Path, capsys: pytest.Captur
     said = capsys.readouterr()
     assert code == 0, said.err
     assert "2 people in 1 picture" in said.out
-    assert "left out: 1 pictures that are not there" in said.err
-    assert "left out: 1 people whose points no body shows" in said.err
+    assert "left out: 1 picture that is not there" in said.err
+    assert "left out: 1 person whose points no body shows" in said.err
     humans = load(out / "a.npz")
     assert len(humans) == 2
     error = np.linalg.norm(humans.keypoints("coco17").xy - truth.pixels(), axis=-1)

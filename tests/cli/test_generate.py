@@ -58,3 +58,24 @@ def test_training_logs_the_assets_of_pictures_rendered_on_the_fly(
 def test_counts_in_words() -> None:
     assert [cli.plural(count, "shard") for count in (0, 1, 2)] == ["0 shards", "1 shard", "2 shards"]
     assert [cli.people_text(count) for count in (0, 1, 2)] == ["no people", "1 person", "2 people"]
+
+
+def test_what_is_left_out_is_counted_in_the_singular_too() -> None:
+    told = [
+        cli.counted(1, reason)
+        for reason in (
+            "people whose points no body shows",
+            "pictures that are not there",
+            "pictures of which several have that name",
+            "crowds",
+            "entries with broken keypoints",
+        )
+    ]
+    assert told == [
+        "1 person whose points no body shows",
+        "1 picture that is not there",
+        "1 picture of which several have that name",
+        "1 crowd",
+        "1 entry with broken keypoints",
+    ]
+    assert cli.counted(2, "pictures that are not there") == "2 pictures that are not there"
