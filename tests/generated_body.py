@@ -199,12 +199,9 @@ def _regressor(
 
 def _put_where_the_package_looks(rest: np.ndarray, kept: np.ndarray, ids: dict[str, int]) -> np.ndarray:
     """An order of the kept vertices in which nose, eyes, toes and finger tips have their numbers."""
-    from multihmr.fitting.point_sets import _finger_tips
-
     body = source()
-    points = body.topology.keypoint_sets["coco23"]
+    points = body.topology.keypoint_sets["coco133"]
     around = {name: rest[points.vertex_indices[i][0]] for i, name in enumerate(points.names)}
-    tips = _finger_tips(body, {name: i for i, name in enumerate(body.topology.joint_names)})
     wanted = {
         "nose": "nose",
         "reye": "right_eye",
@@ -215,9 +212,9 @@ def _put_where_the_package_looks(rest: np.ndarray, kept: np.ndarray, ids: dict[s
     wanted |= {"LBigToe": "left_big_toe", "LSmallToe": "left_small_toe", "LHeel": "left_heel"}
     wanted |= {"RBigToe": "right_big_toe", "RSmallToe": "right_small_toe", "RHeel": "right_heel"}
     goals = {key: around[name] for key, name in wanted.items()}
-    for number, finger in enumerate(FINGERS, 1):
-        for letter in ("L", "R"):
-            goals[f"{letter.lower()}{finger}"] = rest[tips[f"finger{number}-3.{letter}"]]
+    for finger in FINGERS:
+        for side in ("left", "right"):
+            goals[f"{side[0]}{finger}"] = around[f"{side}_{finger}4"]
     order = np.arange(len(kept))
     for key, goal in goals.items():
         at = int(np.linalg.norm(rest[kept[order]] - goal, axis=1).argmin())

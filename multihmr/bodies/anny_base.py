@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ..storage.packed_arrays import load_packed
 from .base import Body, BodyOutput, part_of_topology
-from .keypoint_sets import keypoint_sets
+from .keypoint_sets import SKIN_POINTS, keypoint_sets
 from .rig import TO_GLTF, Rig
 from .skinning import Patch, cut, joined
 from .topology import KeypointSet, Topology
@@ -315,7 +315,7 @@ def _topology(name: str, tensors: dict[str, Tensor], facts: dict[str, Any], kept
         faces=faces,
         joint_names=tuple(facts["joint_names"]),
         parents=tuple(facts["parents"]),
-        keypoint_sets=keypoint_sets(facts["joint_names"], keypoints, top),
+        keypoint_sets=keypoint_sets(facts["joint_names"], keypoints, top, SKIN_POINTS),
         shape_names=tuple(facts["shape_names"]),
         expression_names=tuple(facts["expression_names"]),
         uv=tensors["uv"].numpy(),

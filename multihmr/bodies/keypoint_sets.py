@@ -52,7 +52,7 @@ KEYPOINT_SETS: dict[str, str] = {
     "coco17": _COCO17,
     # the body and feet of COCO-WholeBody (Jin et al. 2020)
     "coco23": _COCO23,
-    # all of it: body, feet, face, left hand, right hand. No body here has points along the jaw
+    # all of it: body, feet, face, left hand, right hand. SMPL-X has no points along the jaw
     "coco133": f"{_COCO23} {_FACE68} {_HANDS42}",
     # BODY_25 of OpenPose; as in SMPLify-X its neck is the neck joint and its middle of the hips the pelvis
     "openpose25": (
@@ -136,9 +136,52 @@ _EDGES: dict[str, tuple[tuple[int, int], ...]] = {
 
 # What Anny's bones are called among the joints of SMPL-X.
 _BONES = dict(zip(BODY_JOINTS["smplx"], BODY_JOINTS["anny"], strict=True)) | {
-    "left_middle1": "finger3-1.L",
-    "right_middle1": "finger3-1.R",
+    f"{side}_{finger}{k}": f"finger{number}-{k}.{side[0].upper()}"
+    for side in ("left", "right")
+    for number, finger in enumerate(("thumb", "index", "middle", "ring", "pinky"), 1)
+    for k in (1, 2, 3)
 }
+
+# The 68 points of 300W (Sagonas et al., "300 Faces in-the-Wild Challenge", ICCV Workshops 2013), as
+# COCO-WholeBody and OpenPose give them for faces. Their vertices were chosen on renders of the average face
+# with MakeHuman's skins and eyebrows (the border of lips and the middle of the brow are painted there), and
+# looked at from three sides, with open mouth, closed eyes, raised brows, and on a child. The jaw line is that
+# of a face seen from the front: in pictures of turned heads annotators follow the outline, so these points
+# count less.
+# Indices of MakeHuman's base mesh; a point of two vertices is their middle.
+SKIN_POINTS: dict[str, tuple[int, ...]] = {
+    # the jaw, from the right ear over the chin to the left ear
+    "right_contour_1": (5402,), "right_contour_2": (5411,), "right_contour_3": (5098,),
+    "right_contour_4": (5242,), "right_contour_5": (895,), "right_contour_6": (893,),
+    "right_contour_7": (5295,), "right_contour_8": (5293,), "contour_middle": (5225,),
+    "left_contour_8": (11899,), "left_contour_7": (11901,), "left_contour_6": (7595,),
+    "left_contour_5": (7597,), "left_contour_4": (11851,), "left_contour_3": (11713,),
+    "left_contour_2": (12010,), "left_contour_1": (12001,),
+    # brows, 1 at the temple
+    "right_eye_brow1": (212,), "right_eye_brow2": (206,), "right_eye_brow3": (176, 204),
+    "right_eye_brow4": (180,), "right_eye_brow5": (166,),
+    "left_eye_brow5": (6943,), "left_eye_brow4": (6956,), "left_eye_brow3": (6952, 6979),
+    "left_eye_brow2": (6981,), "left_eye_brow1": (6987,),
+    # nose: the ridge down to the tip, then below the nostrils
+    "nose1": (133,), "nose2": (131,), "nose3": (201,), "nose4": (5054,),
+    "right_nose_2": (358,), "right_nose_1": (285,), "nose_middle": (343,),
+    "left_nose_1": (7054,), "left_nose_2": (7119,),
+    # eyes: 1 the outer corner, 2 and 3 on the upper lid, 4 the inner corner, 5 and 6 on the lower lid
+    "right_eye1": (21,), "right_eye2": (4848,), "right_eye3": (4865,),
+    "right_eye4": (4869,), "right_eye5": (47,), "right_eye6": (41,),
+    "left_eye4": (11487,), "left_eye3": (11483,), "left_eye2": (11466,),
+    "left_eye1": (6805,), "left_eye6": (6825,), "left_eye5": (6831,),
+    # outer border of the lips, then the inner one
+    "right_mouth_1": (425,), "right_mouth_2": (5351,), "right_mouth_3": (460,), "mouth_top": (466,),
+    "left_mouth_3": (7219,), "left_mouth_2": (11953,), "left_mouth_1": (7185,), "left_mouth_5": (7235,),
+    "left_mouth_4": (7241,), "mouth_bottom": (492,), "right_mouth_4": (486,), "right_mouth_5": (480,),
+    "right_lip_1": (431,), "right_lip_2": (472,), "lip_top": (474,), "left_lip_2": (7228,),
+    "left_lip_1": (7191,), "left_lip_3": (7242,), "lip_bottom": (493,), "right_lip_3": (487,),
+    # tips of the fingers: farthest out along the last bone of the average shape at rest
+    "left_thumb": (9348,), "left_index": (8595,), "left_middle": (8787,), "left_ring": (8982,),
+    "left_pinky": (9171,), "right_thumb": (2680,), "right_index": (1927,), "right_middle": (2119,),
+    "right_ring": (2314,), "right_pinky": (2503,),
+}  # fmt: skip
 
 _SIDES = ((".L", ".R"), ("left_", "right_"), ("Left", "Right"))
 _MIRROR_SIGNS = ((1.0, -1.0, -1.0), (-1.0, 1.0, 1.0), (-1.0, 1.0, 1.0))  # M R M of M = diag(-1, 1, 1)
@@ -155,16 +198,21 @@ def keypoint_names(name: str) -> tuple[str, ...]:
 
 
 def keypoint_sets(
-    joint_names: Sequence[str], surface: KeypointSet | None = None, head_top: int | None = None
+    joint_names: Sequence[str],
+    surface: KeypointSet | None = None,
+    head_top: int | None = None,
+    skin: Mapping[str, Sequence[int]] | None = None,
 ) -> dict[str, KeypointSet]:
-    """The `KEYPOINT_SETS` that a body provides: all but "coco133", as no body has points along the jaw.
+    """The `KEYPOINT_SETS` that a body provides: "coco133" needs points along the jaw, which SMPL-X lacks.
 
     joint_names: of SMPL-X or Anny. surface: points on the body's skin by COCO's names; without them all are
-    joints. head_top: index of the vertex highest on the head.
+    joints. head_top: index of the vertex highest on the head. skin: names of further points on the skin, and
+    the vertices whose middle they are.
     """
     joints = {name: index for index, name in enumerate(joint_names)}
     joints |= {word: joints[bone] for word, bone in _BONES.items() if bone in joints}
     vertices: dict[str, _Row] = {} if head_top is None else {"head_top": [(head_top, 1.0)]}
+    vertices |= {name: [(i, 1 / len(at)) for i in at] for name, at in (skin or {}).items()}
     if surface is not None:
         table = zip(surface.vertex_indices.tolist(), surface.vertex_weights.tolist(), strict=True)
         rows = [[pair for pair in zip(*row, strict=True) if pair[1]] for row in table]

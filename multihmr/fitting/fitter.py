@@ -130,25 +130,44 @@ def fit(
     people = len(inputs.seen.xyz_PM3)
     if init is not None:
         _check_init(init, people, fitter.body)
-    found: list[tuple[State, Tensor]] = []
     rows = torch.arange(people)[_enough_points(inputs.seen)]
-    for chunk in rows.split(AT_ONCE) if people else ():
-        begin = None if init is None else _state_of(init, chunk, fitter)
-        found.append(_fit_people(fitter, inputs.seen.rows(chunk), begin))
-        if progress is not None:
-            progress(int(chunk[-1]) + 1, people)
-    if not found:
+    if not len(rows):
         return _humans(fitter, None, inputs)
-    state, energies = _joined([state for state, _ in found]), torch.cat([values for _, values in found])
+    state, energies = _fit_rows(fitter, inputs.seen, rows, init, progress)
     if fps is not None:
         return _humans(fitter, _in_sequence(fitter, inputs.seen, state, energies, rows, fps), inputs)
     winner = energies.argmin(1) + torch.arange(people) * energies.shape[1]
     return _humans(fitter, state.rows(winner), inputs)
 
 
+def _fit_rows(
+    fitter: Fitter, seen: Observations, rows: Tensor, init: Humans | None, progress: Progress | None
+) -> tuple[State, Tensor]:
+    """(P * C) best states of the people at `rows`, and their energies (P, C).
+
+    Whose face has no points, as one of few pixels, is fitted as if none had been asked for.
+    """
+    face_M = torch.from_numpy(np.isin(fitter.names, FACE_NAMES))
+    has_face = (seen.weight_PM[:, face_M] > 0).any(1) | (seen.weight_PVM[:, :, face_M] > 0).flatten(1).any(1)
+    groups = [(rows[~has_face[rows]], False), (rows[has_face[rows]], True)]
+    chunks = [(chunk, face) for group, face in groups if len(group) for chunk in group.split(AT_ONCE)]
+    found, done = [], 0
+    for chunk, face in chunks:
+        begin = None if init is None else _state_of(init, chunk, fitter)
+        found.append(_fit_people(fitter, seen.rows(chunk), begin, face=face))
+        done += len(chunk)
+        if progress is not None:
+            progress(len(seen.xyz_PM3) if done == len(rows) else done, len(seen.xyz_PM3))
+    state, energies = _joined([state for state, _ in found]), torch.cat([values for _, values in found])
+    order, count = torch.cat([chunk for chunk, _ in chunks]).argsort(), energies.shape[1]
+    return state.rows((order[:, None] * count + torch.arange(count)).flatten()), energies[order]
+
+
 @torch.no_grad()
-def _fit_people(fitter: Fitter, seen: Observations, begin: State | None) -> tuple[State, Tensor]:
-    """(P * C) best states of each person, and their energies (P, C)."""
+def _fit_people(
+    fitter: Fitter, seen: Observations, begin: State | None, *, face: bool
+) -> tuple[State, Tensor]:
+    """(P * C) best states of each person, and their energies (P, C); face: its actions are unknowns."""
     people = len(seen.xyz_PM3)
     upright = bool(seen.weight_PVM.shape[1] == 1) and not bool((seen.weight_PM > 0).any())
     state = begin if begin is not None else _starts(fitter, seen)
@@ -165,7 +184,7 @@ def _fit_people(fitter: Fitter, seen: Observations, begin: State | None) -> tupl
     chosen = (torch.arange(people)[:, None] * count + best).flatten()
     state = state.rows(chosen)
     energy = energy.rows(chosen)
-    energy.face = bool(fitter.skeleton.actions)
+    energy.face = face and bool(fitter.skeleton.actions)
     for scale in FACE_ROBUST_SCALES if energy.face else [ROBUST_SCALE] * ROUNDS:
         energy.robust = scale
         energy.expand(state.shape_PS.float())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,9 @@ LEAST_WEIGHT = 0.05  # of a person in a view, whatever the score
 # same points pass each other [rad], the ratio of predicted and triangulated distances (log), points about
 # their middle [m].
 ANGLE_SIGMA, DISTANCE_SIGMA, POSE_SIGMA = 0.02, 0.2, 0.12
+# Cameras nearer to each other than this share of a person's distance see nearly parallel rays, which tell no
+# distance: it is the predicted one then.
+NARROW = 3 * ANGLE_SIGMA
 SAME_PERSON = 12.0  # sum of the three squares up to which two predictions may be of one person
 NETWORK_SIGMA = 0.02  # of a person's extent: how far off the points are that networks see
 SPACE_SIGMA = 0.08  # how far off their points in space are, relative to the pelvis [m]
@@ -162,6 +166,11 @@ class _Sight:
     rays: np.ndarray
     points: np.ndarray
 
+    @property
+    def distance(self) -> float:
+        """Predicted distance from the camera [m]."""
+        return float(np.median(np.linalg.norm(self.points - self.center, axis=1)))
+
 
 def _sight(humans: Humans, i: int, camera: np.ndarray) -> _Sight:
     keypoints = humans[i].keypoints(POINTS)
@@ -179,15 +188,15 @@ def difference(one: _Sight, other: _Sight) -> float:
     sine2 = np.maximum(1 - cos**2, 1e-6)
     along_one = (one.rays @ base - cos * (other.rays @ base)) / sine2
     along_other = (cos * (one.rays @ base) - other.rays @ base) / sine2
+    predicted = math.sqrt(one.distance * other.distance)
+    if np.linalg.norm(base) < NARROW * predicted:
+        along_one = along_other = np.full(len(cos), predicted)
     middle_one, middle_other = np.median(along_one), np.median(along_other)
     if min(middle_one, middle_other) < NEAREST:
         return float("inf")
     gap = one.center + along_one[:, None] * one.rays - other.center - along_other[:, None] * other.rays
     angle = np.median(np.linalg.norm(gap, axis=1)) / min(middle_one, middle_other)
-    ratios = [
-        np.log(middle / np.median(np.linalg.norm(sight.points - sight.center, axis=1)))
-        for middle, sight in ((middle_one, one), (middle_other, other))
-    ]
+    ratios = [np.log(middle / sight.distance) for middle, sight in ((middle_one, one), (middle_other, other))]
     about = [sight.points - sight.points.mean(0) for sight in (one, other)]
     pose = np.linalg.norm(about[0] - about[1], axis=1).mean()
     distance = np.mean(np.square(ratios)) / DISTANCE_SIGMA**2
@@ -240,8 +249,9 @@ def _mean_in_space(
         about = space[mine, n] - space[mine, n].mean(1, keepdims=True)
         middle = space[mine, n].mean(1).mean(0)
         if len(mine) > 1:
+            at = (middle - cameras[0][:, 3]) @ cameras[0][:, :3]
             middle = _meeting_point(
-                [xy[v, n] for v in mine], [predictions[v].K for v in mine], [cameras[v] for v in mine]
+                [xy[v, n] for v in mine], [predictions[v].K for v in mine], [cameras[v] for v in mine], at
             )
             middle = cameras[0][:, :3] @ middle + cameras[0][:, 3]
         mean[n] = about.mean(0) + middle
@@ -249,9 +259,12 @@ def _mean_in_space(
 
 
 def _meeting_point(
-    xy: Sequence[np.ndarray], Ks: Sequence[np.ndarray], cameras: Sequence[np.ndarray]
+    xy: Sequence[np.ndarray], Ks: Sequence[np.ndarray], cameras: Sequence[np.ndarray], predicted: np.ndarray
 ) -> np.ndarray:
-    """(3,) the point of the world nearest to the rays to the middles of the points in all views [m]."""
+    """(3,) the point of the world nearest to the rays to the middles of the points in all views [m].
+
+    Where rays are nearly parallel, as of one camera given twice, its distance is that of `predicted` (3,).
+    """
     A, b = np.zeros((3, 3)), np.zeros(3)
     for points, K, camera in zip(xy, Ks, cameras, strict=True):
         ray = np.linalg.solve(K.astype(np.float64), np.append(points.mean(0), 1.0)) @ camera[:, :3]
@@ -259,6 +272,9 @@ def _meeting_point(
         across = np.eye(3) - np.outer(ray, ray)
         A += across
         b += across @ (-camera[:, :3].T @ camera[:, 3])
+    if np.linalg.eigvalsh(A)[0] < 0.5 * NARROW**2:
+        weight = (ANGLE_SIGMA / DISTANCE_SIGMA) ** 2
+        A, b = A + weight * np.eye(3), b + weight * predicted
     return np.linalg.solve(A, b)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import pairwise
 
 import numpy as np
 import torch
@@ -72,14 +71,29 @@ def undistort_image(
 def undistort_boxes(
     boxes: np.ndarray, K: np.ndarray, distortion: Distortion, new_K: np.ndarray
 ) -> np.ndarray:
-    """(N, 4) boxes x0, y0, x1, y1 in the original image -> around the same in the undistorted one."""
-    t = np.linspace(0, 1, 9)[:, None]
+    """(N, 4) boxes x0, y0, x1, y1 in the original image -> around the same in the undistorted one.
+
+    Of a box that reaches beyond what the lens shows it is the part within.
+
+    Raises:
+        ValueError: a box lies where the lens shows nothing.
+    """
+    t = np.linspace(0, 1, 9)
+    largest = min(distortion.largest_radius, _WIDEST)
     around = []
     for x0, y0, x1, y1 in np.asarray(boxes, np.float64).reshape(-1, 4):
-        corners = np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1], [x0, y0]])
-        edge = np.concatenate([a + t * (b - a) for a, b in pairwise(corners)])
-        xy = rays_to_pixels(distortion.undistort_rays(pixels_to_rays(edge, K)), new_K)
-        around.append([*np.nanmin(xy, axis=0), *np.nanmax(xy, axis=0)])
+        grid = np.stack(np.meshgrid(x0 + t * (x1 - x0), y0 + t * (y1 - y0)), axis=-1).reshape(-1, 2)
+        bent = pixels_to_rays(grid, K)
+        rays = distortion.undistort_rays(bent)
+        beyond = np.isnan(rays).any(axis=-1)
+        if beyond.all():
+            raise ValueError(
+                f"the box ({x0:g}, {y0:g}, {x1:g}, {y1:g}) lies where a lens of this distortion shows nothing"
+            )
+        radius = np.linalg.norm(bent, axis=-1, keepdims=True)
+        rays = np.where(beyond[:, None], bent * largest / np.maximum(radius, 1e-12), rays)
+        xy = rays_to_pixels(rays, new_K)
+        around.append([*xy.min(axis=0), *xy.max(axis=0)])
     return np.array(around).reshape(-1, 4)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .sources import is_elsewhere, read_list
+from .sources import is_elsewhere, read_list, shorten
 
 # what counts as an image in a folder; files that are named are read whatever their suffix
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"} | {
@@ -50,8 +50,14 @@ def find_images(paths: Iterable[str], *, recursive: bool = True, skip: Iterable[
     found, seen = FoundImages(), set[object]()
     skipped = {path.resolve() for path in skip}
     for text in _without_lists(paths, found.bad):
-        for image, root in _matches(text, recursive, skipped, found):
-            key = image if isinstance(image, str) else image.resolve()
+        try:
+            matches = _matches(text, recursive, skipped, found)
+            keys = [image if isinstance(image, str) else image.resolve() for image, _ in matches]
+        except (OSError, RuntimeError) as error:  # a name that is too long, a link that leads to itself
+            reason = getattr(error, "strerror", None) or "its links lead in a circle"
+            found.bad.append((text, f"{shorten(text, 100)} cannot be read: {reason}"))
+            continue
+        for (image, root), key in zip(matches, keys, strict=True):
             if key not in seen:
                 seen.add(key)
                 found.images.append(image)

@@ -103,13 +103,14 @@ def test_parts_are_a_partition(body):
 
 def test_named_sets_stand_upright_and_keep_their_sides(body):
     sets = body.topology.keypoint_sets
-    assert list(sets) == ["coco17", "coco23", "openpose25", "h36m17", "h36m14", "lsp14", "smpl24", *RECORDED]
+    first = ["coco17", "coco23", "coco133", "openpose25", "h36m17", "h36m14", "lsp14", "smpl24"]
+    assert list(sets) == [*first, *RECORDED]
     output = body(body.mean_pose_R33[None], body.mean_shape_S[None], torch.zeros(1, 52))
     vertices, joints = (points.numpy() for points in output)
     for name, keypoints in sets.items():
         points = keypoints.points(vertices, joints)[0]
         at = dict(zip(keypoints.names, points, strict=True))
-        assert len(points) == len(at) == int(name[-2:])
+        assert len(points) == len(at) == int(name.lstrip("abcdefghijklmnopqrstuvwxyz").removeprefix("36m"))
         assert at.get("head_top", at.get("nose", at["left_hip"] - 9))[1] < at["left_shoulder"][1]
         assert at["left_shoulder"][1] < at["left_hip"][1] < at["left_knee"][1] < at["left_ankle"][1]
         sides = [np.sign(p[0]) if "_" in n and n != "head_top" else 0 for n, p in at.items()]
@@ -121,6 +122,35 @@ def test_named_sets_stand_upright_and_keep_their_sides(body):
     np.testing.assert_allclose(smpl.points(vertices, joints)[0, 20], bones["wrist.L"], atol=1e-6)
     highest = vertices[0, :, 1].min()
     assert sets["lsp14"].points(vertices, joints)[0, 13, 1] - highest < 0.01
+
+
+def test_face_and_hands_of_coco_wholebody(body):
+    """All 133 points: 23 of body and feet, the 68 of a face from ear to ear, then the left and right hand."""
+    sets = body.topology.keypoint_sets
+    output = body(body.mean_pose_R33[None], body.mean_shape_S[None], torch.zeros(1, 52))
+    vertices, joints = (points.numpy() for points in output)
+    keypoints = sets["coco133"]
+    points = keypoints.points(vertices, joints)[0]
+    assert keypoints.names == keypoint_names("coco133")
+    np.testing.assert_array_equal(points[:23], sets["coco23"].points(vertices, joints)[0])
+    at = dict(zip(keypoints.names, points, strict=True))
+    bones = dict(zip(body.topology.joint_names, joints[0], strict=True))
+    for side, letter, sign in (("left", "L", 1), ("right", "R", -1)):
+        np.testing.assert_array_equal(at[f"{side}_hand_root"], at[f"{side}_wrist"])
+        for number, finger in enumerate(("thumb", "index", "middle", "ring", "pinky"), 1):
+            for k in (1, 2, 3):
+                bone = bones[f"finger{number}-{k}.{letter}"]
+                np.testing.assert_allclose(at[f"{side}_{finger}{k}"], bone, atol=1e-6)
+            tip, last, before = (at[f"{side}_{finger}{k}"] for k in (4, 3, 2))
+            assert 0.01 < np.linalg.norm(tip - last) < 0.04
+            assert (tip - last) @ (last - before) > 0  # farther out
+        assert sign * at[f"{side}_eye1"][0] > sign * at[f"{side}_eye4"][0] > 0  # outer corner, inner corner
+    face = points[23:91]
+    np.testing.assert_allclose(  # the two halves are mirror images
+        face[mirror_order(keypoints.names[23:91])] * (-1, 1, 1), face, atol=0.004
+    )
+    assert at["right_eye_brow3"][1] < at["right_eye2"][1] < at["nose4"][1] < at["mouth_top"][1]  # y is down
+    assert at["lip_top"][1] < at["lip_bottom"][1] < at["mouth_bottom"][1] < at["contour_middle"][1]
 
 
 def test_keypoints_lie_where_their_names_say(body):

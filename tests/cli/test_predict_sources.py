@@ -76,3 +76,13 @@ def test_a_list_that_is_none_is_told(tmp_path: Path) -> None:
     assert not images
     assert len(bad) == 1
     assert "no.txt" in bad[0][1]
+
+
+def test_a_link_in_a_circle_and_a_name_too_long_spoil_no_others(tmp_path: Path) -> None:
+    circle, good = tmp_path / "circle.jpg", tmp_path / "good.jpg"
+    circle.symlink_to(circle)
+    good.write_bytes(b"content")
+    long = "x" * 300 + ".jpg"
+    images, bad = predict.find_images([str(circle), long, str(good)])
+    assert good in images
+    assert "too long" in dict(bad)[long]

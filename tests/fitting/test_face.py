@@ -168,7 +168,9 @@ def test_faces_of_few_pixels_do_not_disturb_the_body(body: Anny) -> None:
     points = points + (0, -0.9, 24.0)  # faces are 8 pixels high
     xy = project(points, K)
     assert np.ptp(xy[0, 17:, 1]) < 12
-    xy[:, 17:] += np.random.default_rng(0).normal(3, 2, (68, 2))
+    rng = np.random.default_rng(0)
+    xy[:, 17:] += rng.normal(3, 2, (68, 2))
+    xy[:, :17] += rng.normal(0, 1.5, (17, 2))
     humans = fit(xy, K, names=NAMES, body=body, image_size=SIZE)
     alone = fit(xy[:, :17], K, body=body, image_size=SIZE)
     np.testing.assert_allclose(humans.joints, alone.joints, atol=1e-3)  # of 24 m

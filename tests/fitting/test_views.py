@@ -72,6 +72,23 @@ def test_all_views_together_are_better_than_one(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("apart", [0.0, 0.06])
+def test_cameras_too_near_to_each_other_to_tell_distances(
+    predictions: list[FittedHumans], truth: Truth, body: Anny, apart: float
+) -> None:
+    """One camera given twice, and a stereo pair: the same people, where they were predicted, not twice."""
+    cameras = [truth.extrinsics[0], truth.extrinsics[0].copy()]
+    cameras[1][0, 3] -= apart
+    again = predictions[0][[2, 0, 1]]
+    result = fuse_views([predictions[0], again], cameras, body=body)
+    assert sorted(map(tuple, result.sources.T)) == [(0, 1), (1, 2), (2, 0)]
+    alone = predictions[0].pelvis[result.sources[0]]
+    np.testing.assert_allclose(result.views[0].pelvis, alone, atol=0.3)
+    assert result.views[0].errors_px is not None
+    assert result.views[0].errors_px.max() < 12
+
+
+@pytest.mark.slow
 def test_who_is_seen_once_stays_unless_two_views_are_asked_for(
     predictions: list[FittedHumans], truth: Truth, body: Anny
 ) -> None:

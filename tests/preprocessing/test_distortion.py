@@ -124,6 +124,18 @@ def test_boxes_hold_what_they_held() -> None:
     assert moved.shape == (2, 4)
 
 
+def test_boxes_beyond_what_the_lens_shows() -> None:
+    """Barrel distortion of -0.35 folds over at a ray of 0.976, which lies at 192 pixels from the middle."""
+    lens = Distortion.of([-0.35, 0, 0, 0])
+    camera = np.array([[300.0, 0, 320], [0, 300, 240], [0, 0, 1]])
+    boxes = undistort_boxes(np.array([[0, 0, 640, 480], [300, 220, 340, 260]]), camera, lens, camera)
+    edge = 300 * lens.largest_radius
+    np.testing.assert_allclose(boxes[0], [320 - edge, 240 - edge, 320 + edge, 240 + edge], atol=1.5)
+    np.testing.assert_allclose(boxes[1], [300, 220, 340, 260], atol=0.1)
+    with pytest.raises(ValueError, match=r"box \(0, 0, 10, 10\) lies where a lens .* shows nothing"):
+        undistort_boxes(np.array([[0, 0, 10, 10]]), camera, lens, camera)
+
+
 @pytest.mark.parametrize("value", [[0.1, 0.2], [0.1] * 6, [np.nan] * 5, "k1", [[0.1] * 5, [0.2] * 5]])
 def test_numbers_that_are_no_distortion(value: Any) -> None:
     with pytest.raises(ValueError, match="distortion must be"):
