@@ -12,6 +12,7 @@ from PIL import Image
 from multihmr.bodies.anny import Anny
 from multihmr.cli.main import run
 from multihmr.fitting import FittedHumans, fit, fuse_views, predict_views
+from multihmr.fitting.results import moved
 from multihmr.fitting.views import match_views
 from multihmr.humans import Distortion
 from multihmr.model import Model as MultiHMRModel
@@ -79,7 +80,8 @@ def test_cameras_too_near_to_each_other_to_tell_distances(
     """One camera given twice, and a stereo pair: the same people, where they were predicted, not twice."""
     cameras = [truth.extrinsics[0], truth.extrinsics[0].copy()]
     cameras[1][0, 3] -= apart
-    again = predictions[0][[2, 0, 1]]
+    aside = np.array([-apart, 0, 0])
+    again = moved(predictions[0][[2, 0, 1]], np.eye(3), aside, K=K, K_source="given", image_size=SIZE)
     result = fuse_views([predictions[0], again], cameras, body=body)
     assert sorted(map(tuple, result.sources.T)) == [(0, 1), (1, 2), (2, 0)]
     alone = predictions[0].pelvis[result.sources[0]]
