@@ -92,7 +92,7 @@ def find_smplx(path: str | os.PathLike[str] | None = None) -> Path:
     raise FileNotFoundError(
         "SMPL-X is licensed by its authors and cannot be fetched for you: register at "
         f"https://smpl-x.is.tue.mpg.de, download 'SMPL-X v1.1 (NPZ+PKL)' and put its {SMPLX_FILE} in "
-        f"{cache_folder() / 'smplx'}, or give its path: load_model(..., smplx='path/to/{SMPLX_FILE}'), or "
-        "--smplx on the command line. "
+        f"{cache_folder() / 'smplx'}, or give its path: load_model(..., smplx='path/to/{SMPLX_FILE}'), "
+        "to_body('smplx', file=...), or --smplx on the command line. "
         f"Searched: {', '.join(searched)}"
     )

@@ -27,7 +27,7 @@ import torch
 from ..bodies.loading import find_smplx
 from ..networks.base import Network
 from ..networks.registry import FAMILIES
-from ..storage.paths import bundled_file, repository_cache
+from ..storage.paths import bundled_file, plain_reason, repository_cache
 from ..storage.telemetry import disable_telemetry
 from .checkpoint import config_of, own_state, read_metadata, read_safetensors
 from .loading import save_network, say_licence
@@ -369,7 +369,7 @@ def _check_reachable() -> None:
             status = get_session().head(constants.ENDPOINT, timeout=PATIENCE).status_code
             problem[:] = [f"HTTP status {status}"] if status >= 500 or status == 407 else []
         except Exception as error:  # of whatever library huggingface_hub asks with
-            problem[:] = [(str(error).strip() or type(error).__name__).splitlines()[0]]
+            problem[:] = [plain_reason(error)]
 
     asking = threading.Thread(target=ask, daemon=True)  # names are resolved without a limit of time
     asking.start()

@@ -247,7 +247,7 @@ class Humans:
             >>> bool(np.allclose(humans.project(humans.joints), humans.joints_2d, atol=0.01))
             True
         """
-        xy = project(points, self.K)
+        xy = project(np.asarray(points), self.K)
         return xy if self.distortion is None else self.distortion.distort_points(xy, self.K).astype(xy.dtype)
 
     def keypoints(self, name: str) -> Keypoints:

@@ -18,6 +18,7 @@ from torch import Tensor
 from .arrays import array_to_pixels, check_channels, tensor_to_pixels
 from .camera import exif_focal, resolve_camera
 from .decode import MAX_MEGAPIXELS, DecodedImage, decode_file, decode_pil
+from .image_files import VIDEO_SUFFIXES
 from .sources import as_url, image_of_text, is_elsewhere, read_url, shorten
 from .types import ChannelOrder, ImageLike, IntrinsicsLike
 
@@ -147,7 +148,7 @@ def _load_url(url: str) -> LoadedImage:
 def _load_path(path: Path) -> LoadedImage:
     try:
         if path.is_dir():
-            raise IsADirectoryError(f"{path} is a folder; give the pictures in it one by one")
+            raise IsADirectoryError(f"{path} is a folder; predict_many({str(path)!r}) predicts what is in it")
         if not path.exists():
             raise FileNotFoundError(f"{shorten(str(path))} does not exist")
     except ValueError as error:  # a null character
@@ -159,7 +160,13 @@ def _load_path(path: Path) -> LoadedImage:
             f"{shorten(str(path))} is neither a path nor the base64 text of an image"
         ) from None
     with path.open("rb") as file:
-        return _loaded(decode_file(file, str(path)), path.name)
+        try:
+            return _loaded(decode_file(file, str(path)), path.name)
+        except ValueError as error:
+            if path.suffix.lower() in VIDEO_SUFFIXES:
+                reason = f"{path} is a video; predict_video({str(path)!r}) predicts its frames"
+                raise ValueError(reason) from error
+            raise
 
 
 def _loaded(decoded: DecodedImage, name: str = "") -> LoadedImage:

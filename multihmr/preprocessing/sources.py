@@ -17,6 +17,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from ..storage.paths import plain_reason
+
 STDIN = "-"
 MAX_BYTES = 256 * 2**20  # of one image, wherever it comes from
 TIMEOUT_S = 30.0  # for a whole download
@@ -101,7 +103,7 @@ def read_url(
             raise ValueError(f"{name} is refused: {reason}") from None
         if isinstance(reason, TimeoutError):
             raise TimeoutError(f"{name} takes longer than {timeout:g} s") from None
-        raise ConnectionError(f"{name} cannot be read: {reason}") from None
+        raise ConnectionError(f"{name} cannot be read: {plain_reason(reason)}") from None
 
 
 def _read_all(answer: Any, name: str, max_bytes: int, deadline: float, timeout: float) -> bytes:

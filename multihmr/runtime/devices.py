@@ -23,6 +23,10 @@ def pick_device(device: str | torch.device | None = None) -> torch.device:
         torch.empty(0, device=picked)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
+        if "at start of device string" in reason:  # torch lists two dozen
+            raise ValueError(
+                f"device must be one of cpu, cuda, cuda:1 and mps, got {str(device)!r}"
+            ) from None
         raise ValueError(f"device {str(device)!r} cannot be used here: {reason}") from None
     return picked
 

@@ -25,6 +25,8 @@ from urllib.request import Request, urlopen
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
+from .paths import plain_reason
+
 logger = logging.getLogger(__name__)
 
 ATTEMPTS = 4  # how often one address may break off in the middle
@@ -156,7 +158,7 @@ def _open(url: str, have: int, validator: str) -> HTTPResponse:
         raise ConnectionError(f"answers {error.code} {reason}") from None
     except (OSError, HTTPException, ValueError) as error:
         reason = str(error.reason if isinstance(error, URLError) else error)
-        raise ConnectionError(f"cannot be reached ({reason})") from None
+        raise ConnectionError(f"cannot be reached ({plain_reason(reason)})") from None
     if response.headers.get_content_type() in ("text/html", "application/xhtml+xml"):
         response.close()
         raise ConnectionError("sends a web page, not the file")

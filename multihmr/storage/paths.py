@@ -13,6 +13,13 @@ _FORBIDDEN = re.compile(r'[<>:"\\|?*\x00-\x1f\x7f\ud800-\udfff]')  # on Windows,
 _RESERVED = re.compile(r"(con|prn|aux|nul|(com|lpt)[0-9\u00b9\u00b2\u00b3])\s*(\.|$)", re.IGNORECASE)
 
 
+def plain_reason(error: BaseException | str) -> str:
+    """The first line of a system's message, without error numbers: "connection refused"."""
+    text = (str(error).strip() or type(error).__name__).splitlines()[0]
+    text = re.sub(r"\[(?:Errno|WinError) -?\d+\] ?", "", text).replace("<urlopen error ", "").rstrip(".>")
+    return text[:1].lower() + text[1:] if text[1:2].islower() else text
+
+
 def portable_name(name: str) -> str:
     """A name for results that every system can have: relative, with "/" between folders.
 

@@ -57,7 +57,10 @@ def test_bad_files(kind: str, tmp_path: Path) -> None:
 
 
 def test_folders_and_missing_files(tmp_path: Path) -> None:
-    with pytest.raises(IsADirectoryError, match="is a folder"):
+    (tmp_path / "film.mp4").write_bytes(b"ftypisom")
+    with pytest.raises(ValueError, match=r"film\.mp4 is a video; predict_video\("):
+        read_image(tmp_path / "film.mp4")
+    with pytest.raises(IsADirectoryError, match=r"is a folder; predict_many\("):
         read_image(tmp_path)
     with pytest.raises(FileNotFoundError, match="does not exist"):
         read_image(tmp_path / "nobody.jpg")
