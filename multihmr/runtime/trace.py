@@ -162,7 +162,7 @@ def _traced(
         tokens, later = (
             {0: torch.export.Dim(name, min=2, max=len(merged[-1]))} for name in ("tokens", "later")
         )
-        shapes.append((tokens, tokens, later, later, {}))  # a tuple for *merged
+        shapes.append((tokens, later, later, {}))  # a tuple for *merged
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch to itself
         return torch.export.export(

@@ -5,7 +5,7 @@ timm has them, but `import timm` takes as long as `import torch`, because it imp
 
 from __future__ import annotations
 
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -128,13 +128,13 @@ class VisionTransformer(nn.Module):
         x_BND = x_BND + resized_positions(self.pos_embed, self.grid_size, height, width)
         if merged is None:
             return self.norm(self.blocks(x_BND))
-        whole_B1D, patches_BND = x_BND[:, :1], x_BND[:, 1:]
-        x_BMD = torch.cat([whole_B1D, patches_BND[:, merged.members_M4].mean(2)], dim=1)
-        of_whole = merged.log_count_M.new_zeros(1)
-        x_BMD = self.blocks[0](x_BMD, torch.cat([of_whole, merged.log_count_M]))
-        x_BLD = torch.cat([x_BMD[:, :1], x_BMD[:, 1:][:, merged.members_L4].mean(2)], dim=1)
-        bias_L = torch.cat([of_whole, merged.log_count_L])
-        for block in self.blocks[1:]:
+        first, *others = (cast(Block, block) for block in self.blocks)
+        x_BND = first.attended(x_BND)
+        x_BMD = x_BND[:, 1:][:, merged.members_M4].mean(2)
+        x_BLD = torch.cat([x_BND[:, :1], x_BMD[:, merged.members_L4].mean(2)], dim=1)
+        x_BLD = first.transformed(x_BLD)
+        bias_L = torch.cat([merged.log_count_L.new_zeros(1), merged.log_count_L])
+        for block in others:
             x_BLD = block(x_BLD, bias_L)
         x_BLD = self.norm(x_BLD)
         return torch.cat([x_BLD[:, :1], x_BLD[:, 1:][:, merged.token_N]], dim=1)
@@ -164,8 +164,15 @@ class Block(nn.Module):
         self.ls2 = LayerScale(width)
 
     def forward(self, x_BND: Tensor, bias_N: Tensor | None = None) -> Tensor:
-        x = x_BND + self.ls1(self.attn(self.norm1(x_BND), bias_N))
-        return x + self.ls2(self.mlp(self.norm2(x)))
+        return self.transformed(self.attended(x_BND, bias_N))
+
+    def attended(self, x_BND: Tensor, bias_N: Tensor | None = None) -> Tensor:
+        """The first part, in which tokens see each other."""
+        return x_BND + self.ls1(self.attn(self.norm1(x_BND), bias_N))
+
+    def transformed(self, x_BND: Tensor) -> Tensor:
+        """The second part, of each token by itself."""
+        return x_BND + self.ls2(self.mlp(self.norm2(x_BND)))
 
 
 class LayerScale(nn.Module):

@@ -1,5 +1,7 @@
-"""`padding="thin"`: four tokens of padding become one, whose attention weight counts fourfold; behind the
-first block, in which the padding has learned of the image, four of these become one again.
+"""`padding="thin"`: once the first block has attended to all of the padding, sixteen of its tokens become
+one, whose attention weight counts sixteenfold.
+
+Before, their positions differ too much: merged there, they move vertices several times as far.
 """
 
 from __future__ import annotations
@@ -18,15 +20,12 @@ Rectangle = tuple[int, int, int, int]  # left, top, right, bottom, in patches
 
 
 class MergedTokens(NamedTuple):
-    """Which of N patches share a token: M tokens in the first block, L in the others."""
+    """Which of N patches share one of L tokens, in two steps."""
 
-    members_M4: Tensor  # the patches of each token: four of padding, or the same one four times
-    log_count_M: Tensor  # natural logarithm of how many they are, added to the token's attention logits
-    members_L4: (
-        Tensor  # of the first block's tokens, the ones of each later: four, or the same one four times
-    )
-    log_count_L: Tensor
-    token_N: Tensor  # the later token of each patch
+    members_M4: Tensor  # the patches of each of M tokens: four of padding, or the same one four times
+    members_L4: Tensor  # the ones of these of each token: four, or the same one four times
+    log_count_L: Tensor  # natural logarithm of how many patches they are, added to its attention logits
+    token_N: Tensor  # the token of each patch
 
 
 def content_patches(content: Content, patch: int) -> Rectangle:
@@ -42,8 +41,8 @@ def merge_padding(
 ) -> MergedTokens:
     """Tokens of a grid of `height` x `width` patches of which those in `shown` stay as they are.
 
-    Padding is merged in squares of 2 x 2 patches, what is left of it in lines of four; later in squares and
-    lines of these.
+    Padding is merged in squares of 2 x 2 patches, what is left of it in lines of four; and these in squares
+    and lines of four once more.
     """
     left, top, right, bottom = shown
     strips = (
@@ -69,7 +68,7 @@ def merge_padding(
     _, later, times = _joined(len(members), shift)
     token_N = torch.empty(height * width, dtype=torch.int64)
     token_N[members[later].flatten(1)] = torch.arange(len(later))[:, None].expand(-1, 16)
-    found = members, counts.log(), later, (counts[later[:, 0]] * times).log(), token_N
+    found = members, later, (counts[later[:, 0]] * times).log(), token_N
     return MergedTokens(*(tensor.to(device) for tensor in found))
 
 

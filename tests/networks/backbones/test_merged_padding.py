@@ -1,4 +1,4 @@
-"""padding="thin": four and then sixteen tokens of padding become one that counts as often."""
+"""padding="thin": sixteen tokens of padding become one that counts sixteenfold."""
 
 from __future__ import annotations
 
@@ -58,9 +58,9 @@ def test_every_patch_has_one_token_and_those_of_the_image_have_their_own(shown: 
     inside = {row * 32 + col for row in range(top, bottom) for col in range(left, right)}
     first = [set(four.tolist()) for four in merged.members_M4]
     later = [set().union(*(first[token] for token in four.tolist())) for four in merged.members_L4]
-    for patches, log_count in ((first, merged.log_count_M), (later, merged.log_count_L)):
+    assert [len(some) for some in later] == merged.log_count_L.exp().round().int().tolist()
+    for patches in (first, later):
         assert sorted(patch for some in patches for patch in some) == list(range(32 * 32))
-        assert [len(some) for some in patches] == log_count.exp().round().int().tolist()
         assert inside <= {patch for some in patches if len(some) == 1 for patch in some}
         single = sum(len(some) == 1 for some in patches) - len(inside)
         assert single <= 4 * 9  # three in a corner of a strip, and what a strip of one row leaves
@@ -92,7 +92,7 @@ def test_content_is_where_the_letterbox_draws_the_image(shape: tuple[int, int]) 
 
 @torch.no_grad()
 def test_tokens_that_are_equal_can_be_merged_without_any_error() -> None:
-    """The law behind it: with positions of zero the four tokens of padding are one and the same."""
+    """The law behind it: with positions of zero all tokens of padding are one and the same."""
     torch.manual_seed(0)
     backbone = DINOv2("dinov2_vits14", image_size=112).eval()
     backbone.vit.pos_embed.zero_()
@@ -150,4 +150,4 @@ def test_only_vits_that_see_whole_pictures_can() -> None:
         load_model(device="cpu", padding="thin", attention="xformers")
     with pytest.raises(ValueError, match="'whole' or 'thin'"):
         load_model(device="cpu", padding="thick")
-    assert math.isclose(math.exp(float(merge_padding(2, 2, (0, 0, 0, 0)).log_count_M[0])), 4, rel_tol=1e-6)
+    assert math.isclose(math.exp(float(merge_padding(2, 2, (0, 0, 0, 0)).log_count_L[0])), 4, rel_tol=1e-6)
