@@ -15,6 +15,7 @@ from ..networks.backbones.merged_padding import by_padding
 from ..networks.base import Network
 from ..postprocessing.to_humans import Detections
 from ..preprocessing.letterbox import Letterbox
+from .spinning import limit_spinning_if_busy
 
 
 class Runtime(Protocol):
@@ -66,6 +67,8 @@ class EagerRuntime:
         max_people: int | None,
     ) -> list[Detections]:
         network, device = self.network, self.network.device
+        if device.type == "cpu":
+            limit_spinning_if_busy()
         images_B3HW = torch.stack(
             [letterbox.to_tensor(image) for letterbox, image in zip(letterboxes, images, strict=True)]
         )
