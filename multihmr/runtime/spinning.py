@@ -1,11 +1,11 @@
 """How long torch's threads spin while they wait for each other, on machines that others keep busy.
 
 Behind each of several hundred operations of a prediction a thread of GNU OpenMP (libgomp) spins for
-milliseconds, in the hope that the others are about to finish. Where other processes hold their core they are
-not. libgomp reads the environment (GOMP_SPINCOUNT) once, when torch is imported, but it also spins hardly at
-all while it manages more threads than there are cores (its manual's page on GOMP_SPINCOUNT). So as long as
-others compute, some more threads are kept asleep here. Neither the number of threads that compute nor a bit of
-the results changes.
+milliseconds, in the hope that the others are about to finish. Where other processes hold their core they
+are not. libgomp reads the environment (GOMP_SPINCOUNT) once, when torch is imported, but it also spins hardly
+at all while it manages more threads than there are cores (its manual's page on GOMP_SPINCOUNT). So as long as
+others compute, some more threads are kept asleep here. Neither the number of threads that compute nor a bit
+of the results changes.
 """
 
 from __future__ import annotations

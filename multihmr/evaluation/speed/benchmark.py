@@ -44,7 +44,7 @@ WARM_UP_ROUNDS = 2
 
 @dataclass(frozen=True)
 class Progress:
-    """Who is told of a long run before it ends; by default nobody.
+    """Who is told of a long run before it ends; by default nothing is told.
 
     Attributes:
         tell: called with one line for each model that is loaded or compared, and for each round.
@@ -82,7 +82,7 @@ class Candidate:
         off = (
             f"{self.distances.mean():.2g} mm off eager float32"
             if self.distances.size
-            else "nobody to compare"
+            else "no people to compare"
         )
         batch = f", {len(self.run.images)} images" if len(self.run.images) > 1 else ""
         return f"{self.config.label}{batch}: {self.found:g} people, {off}"
