@@ -3,11 +3,12 @@
     multihmr generate --out data/test --count 400 --seed 20000000 --split test
     python scripts/measure_ground.py data/test --count 200 [--model multihmr-anny-hybrid]
 
-First from the true bodies, then from those that the model predicts with the true field of view. Gravity:
+First from the true bodies, then from those that the model predicts with the true field of view, then from
+these on one floor (`Humans.on_one_floor`, with the ground of `in_world`). Gravity:
 angle between the estimated and the true vertical [degrees]. Floor: how far the estimated floor is from the
 true one under the people, at 3 m from the camera (error / distance of the people * 3 m) [m]. Height: of
 people found, by the nearest head in the image [m]. "told" is in how many of the pictures with people the
-estimate was given.
+estimate was given. Distance: of heads of people found, relative.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ from multihmr.data.webdataset import Shards
 from multihmr.humans import Humans
 from multihmr.model import Model
 from multihmr.postprocessing.to_humans import to_humans
-from multihmr.world import estimate_ground, heights
+from multihmr.world import Ground, estimate_ground, heights
+from multihmr.world.one_floor import fit_one_floor
+from multihmr.world.standing import Stances
 
 NEAR = 0.25  # [m] across the view, at its distance, of two heads that are one person's
 AT = 3.0  # [m] from the camera, for errors of the floor
@@ -63,14 +66,27 @@ class Errors:
         self.alone: list[float] = []
         self.floor: list[float] = []
         self.height: list[float] = []
+        self.standing: list[float] = []
+        self.distance: list[float] = []
 
-    def add(self, humans: Humans, true: Humans, world_to_camera: np.ndarray, body: object) -> None:
+    def add(
+        self,
+        humans: Humans,
+        true: Humans,
+        world_to_camera: np.ndarray,
+        body: object,
+        ground: Ground | None = None,
+    ) -> None:
         up = world_to_camera[:, 2].astype(float)
         camera_height = float(-(world_to_camera[:, :3].T @ world_to_camera[:, 3])[2])
         self.pictures += len(true) > 0
         tall, truly = heights(humans, body=body), heights(true, body=body)
-        self.height += [float(abs(tall[i] - truly[j])) for i, j in pairs(humans, true)]
-        ground = estimate_ground(humans)
+        shows_feet = Stances.of(humans).shows_feet if len(humans) else []
+        for i, j in pairs(humans, true):
+            self.height.append(float(abs(tall[i] - truly[j])))
+            self.standing += [self.height[-1]] if shows_feet[i] else []
+            self.distance.append(float(abs(humans.distances[i] / true.distances[j] - 1)))
+        ground = ground or estimate_ground(humans)
         if ground.up is None:
             return
         error = float(np.degrees(np.arccos(np.clip(ground.up @ up, -1, 1))))
@@ -88,10 +104,11 @@ class Errors:
             ("gravity, one person stands", "degrees", self.alone),
             ("floor at 3 m", "m", self.floor),
             ("height", "m", self.height),
+            ("height of who stands", "m", self.standing),
+            ("distance", "", self.distance),
         ):
-            told = (
-                f"told in {len(values)} of {self.pictures}" if what != "height" else f"{len(values)} people"
-            )
+            about_people = what.startswith(("height", "distance"))
+            told = f"{len(values)} people" if about_people else f"told in {len(values)} of {self.pictures}"
             if values:
                 median, most = np.median(values), np.percentile(values, 80)
                 print(f"{name:10} {what:27} median {median:6.3f}  80 % below {most:6.3f} {unit:8} ({told})")
@@ -106,15 +123,19 @@ def main() -> None:
     parser.add_argument("--model", help="default: the bundled model")
     args = parser.parse_args()
     model = load_model(args.model, device="cpu")
-    samples, bodies, predictions = Shards(args.folder), Errors(), Errors()
+    samples, bodies, predictions, fitted = Shards(args.folder), Errors(), Errors(), Errors()
     for i in range(min(args.count, len(samples))):
         sample = samples[i]
         assert sample.world_to_camera is not None
         true = true_humans(sample, model)
         bodies.add(true, true, sample.world_to_camera, model.body)
-        predictions.add(model.predict(sample.image, sample.K), true, sample.world_to_camera, model.body)
+        found = model.predict(sample.image, sample.K)
+        predictions.add(found, true, sample.world_to_camera, model.body)
+        people, ground = fit_one_floor(found, None, (None, None, None), None, model.body)
+        fitted.add(people, true, sample.world_to_camera, model.body, ground)
     bodies.report("true")
     predictions.report("predicted")
+    fitted.report("one floor")
 
 
 if __name__ == "__main__":

@@ -135,6 +135,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     world_flags(parser)
     parser.add_argument(
+        "--no-one-floor",
+        dest="one_floor",
+        action="store_false",
+        help="with --world: leave sizes and distances of people as predicted (default: make them agree with "
+        "the floor that people stand on)",
+    )
+    parser.add_argument(
         "--known-heights",
         type=known_heights,
         metavar="M",
@@ -220,7 +227,7 @@ class _Run:
                 {str(k): v for k, v in given.items()} if isinstance(given, dict) else given
             )
         if wants_world(args):
-            options |= {"world": True} | ground_options(args)
+            options |= {"world": True, "one_floor": args.one_floor} | ground_options(args)
         if args.body_out:
             options |= {"body_out": args.body_out}
         if draw_options(args):
@@ -261,11 +268,9 @@ class _Run:
         # decoded once, for the network and for the overlay
         image = load_image(read_stdin() if path == STDIN else path)
         humans = model.predict(image, **self.options)
-        if args.known_heights is not None and len(humans):
-            humans = humans.with_heights(args.known_heights, body=model.body)
+        humans, ground = self._placed(humans, model.body)
         if self.recording is not None:
             humans.to_rerun(image, recording=self.recording, frame=self.done)
-        ground = humans.ground(**ground_options(args)) if wants_world(args) else None
         more = {} if ground is None else {"world": world_facts(humans, ground, model.body)}
         if self.body_out is not None:
             humans = humans.to_body(self.body_out, source=model.body)
@@ -278,6 +283,20 @@ class _Run:
         self.empty += not len(humans)
         text = f"{shorten(str(path))}: {self._people(humans)}{_about_others(image)}"
         self._print(text if ground is None or not len(humans) else f"{text}; {ground_text(ground)}")
+
+    def _placed(self, humans: Humans, body: Any) -> tuple[Humans, Ground | None]:
+        """The people with sizes as given or as the floor tells them, and the ground, if it is asked for."""
+        from ..world.one_floor import fit_one_floor
+
+        args = self.args
+        known = args.known_heights if len(humans) else None
+        if not wants_world(args) or not args.one_floor:
+            if known is not None:
+                humans = humans.with_heights(known, body=body)
+            return humans, humans.ground(**ground_options(args)) if wants_world(args) else None
+        options = ground_options(args)
+        given = options["camera_pitch"], options["camera_roll"], options["floor"]
+        return fit_one_floor(humans, None, given, known, body)
 
     def _people(self, humans: Humans) -> str:
         if len(humans):
@@ -342,7 +361,7 @@ def world_facts(humans: Humans, ground: Ground, body: Any) -> dict[str, Any]:
 
     if ground.up is None:
         return ground.to_dict()
-    world = in_world(humans, ground=ground, body=body)
+    world = in_world(humans, ground=ground, one_floor=False, body=body)
     people = [
         {
             "number": int(number),

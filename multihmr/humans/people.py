@@ -420,6 +420,44 @@ class Humans:
 
         return estimate_ground(self, camera_pitch=camera_pitch, camera_roll=camera_roll, floor=floor)
 
+    def on_one_floor(
+        self,
+        *,
+        ground: Ground | None = None,
+        camera_pitch: float | None = None,
+        camera_roll: float | None = None,
+        floor: float | Sequence[float] | np.ndarray | None = None,
+        known_heights: float | Mapping[int, float] | np.ndarray | None = None,
+        body: Body | None = None,
+    ) -> Humans:
+        """The people with sizes and distances that agree with the floor they stand on; the image stays.
+
+        A picture shows sizes and distances only up to a factor, which differs from person to person as
+        predicted. That all stand on one floor, upright, tells the factors much better; where neither feet nor
+        legs are seen, only the mean error of predicted heights is removed. People keep numbers and order.
+
+        Args:
+            ground: of another image of the same camera, say; None estimates it.
+            camera_pitch: as in `ground`.
+            camera_roll: as in `ground`.
+            floor: as in `ground`.
+            known_heights: as in `with_heights`: these people keep their size, and others follow the floor
+                under them.
+            body: the one that the people were predicted with (`model.body`); None loads the one they name.
+
+        Raises:
+            ValueError: an option is out of range, or both ground and its parts are given.
+
+        Examples:
+            >>> standing = humans.on_one_floor()
+            >>> standing.joints_2d.shape == humans.joints_2d.shape
+            True
+        """
+        from ..world.one_floor import on_one_floor
+
+        options: dict[str, Any] = {"camera_pitch": camera_pitch, "camera_roll": camera_roll, "floor": floor}
+        return on_one_floor(self, ground=ground, known_heights=known_heights, body=body, **options)
+
     def in_world(
         self,
         frame: str = "opengl",
@@ -429,6 +467,7 @@ class Humans:
         camera_roll: float | None = None,
         floor: float | Sequence[float] | np.ndarray | None = None,
         known_heights: float | Mapping[int, float] | np.ndarray | None = None,
+        one_floor: bool = True,
         body: Body | None = None,
     ) -> InWorld:
         """The people in a world with a vertical axis and the floor at 0; the origin is below the camera.
@@ -440,6 +479,8 @@ class Humans:
             camera_roll: as in `ground`.
             floor: as in `ground`.
             known_heights: as in `with_heights`; the people are changed first.
+            one_floor: give the people sizes and distances that agree with the floor, as `on_one_floor`;
+                False leaves them as they are.
             body: the one that the people were predicted with (`model.body`); None loads the one they name.
 
         Returns:
@@ -458,7 +499,8 @@ class Humans:
         from ..world.placement import in_world
 
         options: dict[str, Any] = {"camera_pitch": camera_pitch, "camera_roll": camera_roll, "floor": floor}
-        return in_world(self, frame, ground=ground, known_heights=known_heights, body=body, **options)
+        options |= {"known_heights": known_heights, "one_floor": one_floor, "body": body}
+        return in_world(self, frame, ground=ground, **options)
 
     def to_trimesh(self, *, ground: Ground | None = None) -> Scene:
         """The meshes as a trimesh.Scene, one coloured geometry "person_1", ... per person.

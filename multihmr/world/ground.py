@@ -1,11 +1,4 @@
-"""Which way is up, and where the floor is, in the camera frame: from people who stand, or as given.
-
-Each person who stands gives an axis, from the feet through the pelvis to the neck, and the place where the
-feet touch the floor. Roll and pitch of the camera and its height over the floor are those that explain all of
-them best: bodies are upright within some degrees, feet lie on one plane, and cameras are mostly held level
-and at the height of eyes or chests (Hoiem et al., "Putting Objects in Perspective", 2008). All residuals
-count by Cauchy's function, so that a person who leans, jumps or stands on a step is outvoted.
-"""
+"""Which way is up, and where the floor is, in the camera frame: from people who stand, or as given."""
 
 from __future__ import annotations
 
@@ -16,15 +9,9 @@ from typing import Any
 import numpy as np
 
 from ..humans import Humans
-from .standing import Stances, lowest_points, roll_and_pitch, up_of
+from .ground_solver import GroundSolver
+from .standing import Stances, roll_and_pitch, up_of
 
-# Standard deviations that the estimate weighs by, chosen on 340 renders of the training split.
-AXIS_ROLL, AXIS_PITCH = 5.0, 7.0  # [degrees] of one person's axis
-CAMERA_ROLL, CAMERA_PITCH = 2.0, 40.0  # [degrees] of cameras
-CAMERA_HEIGHT, CAMERA_HEIGHT_STD = 1.5, 0.25  # [m], and of its logarithm; where the feet tell the height
-CONTACT = 0.03  # [m] of the lowest points of feet
-DEPTH = 0.06  # relative error of distances, which lifts or lowers feet
-CAUCHY = 1.0  # residual, in standard deviations, that counts by 1 / 2
 AGREEMENT = 0.2  # least mean weight of the axes; less means that people contradict each other
 MOST_FRAMES = 200  # of a video; more tell the same again
 
@@ -193,134 +180,77 @@ class StanceCollector:
         self, *, camera_pitch: float | None = None, camera_roll: float | None = None, floor: Any = None
     ) -> Ground:
         """The ground of the frames so far; options as in `estimate_ground`."""
-        options = _given(camera_pitch, camera_roll, floor)
-        return options if isinstance(options, Ground) else _Estimate(self.stances(), *options).ground()
+        options = given_options(camera_pitch, camera_roll, floor)
+        return options if isinstance(options, Ground) else ground_of(self.stances(), *options)
 
     def stances(self) -> Stances | None:
         """Of all people, None if there were none."""
         return Stances.joined(self._frames) if self._frames else None
 
 
-class _Estimate:
-    """Gauss-Newton on roll, pitch and camera height, each of which may be given."""
+def ground_of(
+    stances: Stances | None,
+    pitch: float | None,
+    roll: float | None,
+    height: float | None,
+    *,
+    scale_std: np.ndarray | None = None,
+) -> Ground:
+    """The ground of these people; pitch and roll [rad] and the camera's height [m] if they are known.
 
-    def __init__(
-        self, stances: Stances | None, pitch: float | None, roll: float | None, height: float | None
-    ) -> None:
-        self.stances, self.pitch, self.roll, self.height = stances, pitch, roll, height
-        none = np.zeros(0, int)
-        self.standing = none if stances is None else np.flatnonzero(stances.stands)
-        self.contacts = none if stances is None else np.flatnonzero(stances.shows_feet)
-        self.height_prior = height is None and len(self.contacts) > 0
-
-    def ground(self) -> Ground:
-        known = self.pitch is not None and (self.roll is not None or not len(self.standing))
-        if self.pitch is None and not len(self.standing):
-            return Ground(
-                camera_height=self.height,
-                floor_source=None if self.height is None else "given",
-                reason=f"{self._no_standing_person()}, so nothing shows which way is up: "
-                "give camera_pitch (and camera_roll), in degrees",
-            )
-        values, std, agreement = self._solve()
-        if self.height is None and len(self.contacts):
-            # The prior of the camera's height helps to tell which way is up; the floor is where feet are.
-            level = _Estimate(self.stances, float(values[1]), float(values[0]), None)
-            level.height_prior = False
-            values[2] = level._solve()[0][2]
-        if not known and len(self.standing) > 1 and agreement < AGREEMENT:
-            return Ground(
-                reason=f"the {len(self.standing)} people who stand do not agree about which way is up: "
-                "give camera_pitch (and camera_roll), in degrees"
-            )
-        height: float | None = float(values[2]) if len(self.contacts) or self.height is not None else None
-        reason = ""
-        if height is not None and height <= 0 and self.height is None:
-            height, reason = None, "the feet seem to be above the camera, so the floor is not known: "
-        elif height is None:
-            reason = "no standing person shows the feet, so the floor is not known: "
+    scale_std: (M,) how sure the sizes of people are, if they will be fitted to the floor; None: the floor is
+    where their feet are, whatever height of the camera that means.
+    """
+    if pitch is not None and roll is None and (stances is None or not stances.stands.any()):
+        roll = 0.0
+    solver = GroundSolver(stances, pitch, roll, height, scale_std=scale_std)
+    standing, shows_feet = solver.standing, solver.shows_feet
+    known = pitch is not None and roll is not None
+    if pitch is None and not len(standing):
         return Ground(
-            up_of(values[0], values[1]),
-            height,
-            "given" if known else "people",
-            None if height is None else "given" if self.height is not None else "people",
-            people=len(self.standing),
-            gravity_std=0.0 if known else std,
-            reason=reason and f"{reason}give floor, the height of the camera over it in metres",
+            camera_height=height,
+            floor_source=None if height is None else "given",
+            reason=f"{_no_standing_person(stances)}, so nothing shows which way is up: "
+            "give camera_pitch (and camera_roll), in degrees",
         )
-
-    def _no_standing_person(self) -> str:
-        count = 0 if self.stances is None else len(self.stances.axes)
-        if not count:
-            return "no people are seen"
-        return (
-            "the person in view does not stand upright with the knees in the picture"
-            if count == 1
-            else f"none of the {count} people in view stands upright with the knees in the picture"
+    values, std, agreement = solver.solve()
+    if not known and len(standing) > 1 and agreement < AGREEMENT:
+        return Ground(
+            reason=f"the {len(standing)} people who stand do not agree about which way is up: "
+            "give camera_pitch (and camera_roll), in degrees"
         )
-
-    def _solve(self) -> tuple[np.ndarray, float, float]:
-        """roll, pitch [rad] and height [m]; standard deviation of up [degrees]; mean weight of axes."""
-        given = (self.roll, self.pitch, self.height)
-        free = np.array([value is None for value in given])
-        free[2] &= len(self.contacts) > 0
-        axes = np.zeros((0, 3)) if self.stances is None else self.stances.axes[self.standing]
-        rolls, pitches = roll_and_pitch(axes)
-        start = [float(np.median(part)) if len(part) else 0.0 for part in (rolls, pitches)] + [0.0]
-        x = np.array([guess if value is None else value for guess, value in zip(start, given, strict=True)])
-        points = self._points(up_of(x[0], x[1]))
-        if free[2]:
-            x[2] = -np.median(points @ up_of(x[0], x[1]))
-        weights, jacobian = np.zeros(0), np.zeros((0, 3))
-        for _ in range(30):
-            points = self._points(up_of(x[0], x[1]))
-            residuals = self._residuals(x, rolls, pitches, points)
-            jacobian = np.stack(
-                [(self._residuals(x + step, rolls, pitches, points) - residuals) / 1e-6
-                 for step in np.eye(3) * 1e-6], 1
-            )[:, free]  # fmt: skip
-            weights = 1 / (1 + (residuals / CAUCHY) ** 2)
-            weights[1] = 1.0  # the camera's pitch: many look far up or down
-            normal = (jacobian * weights[:, None]).T @ jacobian + 1e-9 * np.eye(int(free.sum()))
-            change = np.linalg.solve(normal, -jacobian.T @ (weights * residuals))
-            x[free] += change
-            if not len(change) or np.abs(change).max() < 1e-7:
-                break
-        used = weights[2 : 2 + len(rolls)] * weights[2 + len(rolls) : 2 + 2 * len(rolls)]
-        return x, self._std(jacobian, weights, free), float(used.mean()) if len(used) else 0.0
-
-    def _points(self, up: np.ndarray) -> np.ndarray:
-        if self.stances is None or not len(self.contacts):
-            return np.zeros((0, 3))
-        return lowest_points(self.stances.feet[self.contacts], up)
-
-    def _residuals(
-        self, x: np.ndarray, rolls: np.ndarray, pitches: np.ndarray, points: np.ndarray
-    ) -> np.ndarray:
-        """In standard deviations: of the camera's roll and pitch, each axis, each contact, the height."""
-        levels = points @ up_of(x[0], x[1])
-        far = self.stances.distances[self.contacts] if self.stances is not None else np.zeros(0)
-        lift = np.sqrt(CONTACT**2 + (DEPTH * levels) ** 2 + (0.3 * DEPTH * far) ** 2)
-        camera = [x[0] / np.radians(CAMERA_ROLL), x[1] / np.radians(CAMERA_PITCH)]
-        return np.concatenate(
-            [
-                camera,
-                (rolls - x[0]) * np.cos(x[1]) / np.radians(AXIS_ROLL),
-                (pitches - x[1]) / np.radians(AXIS_PITCH),
-                (levels + x[2]) / lift,
-                [np.log(max(x[2], 0.05) / CAMERA_HEIGHT) / CAMERA_HEIGHT_STD] if self.height_prior else [],
-            ]
-        )
-
-    def _std(self, jacobian: np.ndarray, weights: np.ndarray, free: np.ndarray) -> float:
-        if not free[:2].any():
-            return 0.0
-        normal = (jacobian * weights[:, None]).T @ jacobian + 1e-9 * np.eye(int(free.sum()))
-        variances = np.diag(np.linalg.inv(normal))[: int(free[:2].sum())]
-        return float(np.degrees(np.sqrt(variances.sum())))
+    if height is None and scale_std is None and len(shows_feet):
+        # The prior of the camera's height helps to tell which way is up; the floor is where feet are.
+        values[2] = GroundSolver(stances, values[1], values[0], None, use_prior=False).solve()[0][2]
+    camera_height = float(values[2]) if len(shows_feet) or height is not None else None
+    reason = ""
+    if camera_height is not None and camera_height <= 0 and height is None:
+        camera_height, reason = None, "the feet seem to be above the camera, so the floor is not known: "
+    elif camera_height is None:
+        reason = "no standing person shows the feet, so the floor is not known: "
+    return Ground(
+        up_of(values[0], values[1]),
+        camera_height,
+        "given" if known else "people",
+        None if camera_height is None else "given" if height is not None else "people",
+        people=len(standing),
+        gravity_std=0.0 if known else std,
+        reason=reason and f"{reason}give floor, the height of the camera over it in metres",
+    )
 
 
-def _given(
+def _no_standing_person(stances: Stances | None) -> str:
+    count = 0 if stances is None else len(stances.axes)
+    if not count:
+        return "no people are seen"
+    return (
+        "the person in view does not stand upright with the knees in the picture"
+        if count == 1
+        else f"none of the {count} people in view stands upright with the knees in the picture"
+    )
+
+
+def given_options(
     camera_pitch: float | None, camera_roll: float | None, floor: Any
 ) -> Ground | tuple[float | None, float | None, float | None]:
     """The ground that a plane gives; else pitch, roll [rad] and height [m], as far as given; ValueError."""

@@ -59,7 +59,7 @@ def with_heights(humans: Humans, known: KnownHeights, *, body: Any = None) -> Hu
         >>> round(float(taller.height_m[0]), 2)
         1.85
     """
-    wanted = _wanted(humans, known)
+    wanted = wanted_heights(humans, known)
     rows = np.flatnonzero(np.isfinite(wanted))
     if not len(rows):
         return humans
@@ -128,7 +128,7 @@ def _shapes_of_height(body: Body, shape: np.ndarray, wanted: np.ndarray) -> np.n
     return result
 
 
-def _wanted(humans: Humans, known: KnownHeights) -> np.ndarray:
+def wanted_heights(humans: Humans, known: KnownHeights) -> np.ndarray:
     """(N,) heights [m], NaN where unknown."""
     wanted = np.full(len(humans), np.nan)
     if isinstance(known, Mapping):

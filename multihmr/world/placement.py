@@ -12,6 +12,7 @@ from ..humans import Humans
 from .frames import frame_matrix
 from .ground import Ground, estimate_ground
 from .heights import KnownHeights, heights, with_heights
+from .one_floor import fit_one_floor
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,17 +57,21 @@ def in_world(
     camera_roll: float | None = None,
     floor: Any = None,
     known_heights: KnownHeights | None = None,
+    one_floor: bool = True,
     body: Any = None,
 ) -> InWorld:
     """See `Humans.in_world`."""
     axes = frame_matrix(frame).astype(np.float64)
-    if known_heights is not None:
-        humans = with_heights(humans, known_heights, body=body)
-    if ground is None:
-        options = {"camera_pitch": camera_pitch, "camera_roll": camera_roll, "floor": floor}
-        ground = estimate_ground(humans, **options)
-    elif (camera_pitch, camera_roll, floor) != (None, None, None):
+    given = (camera_pitch, camera_roll, floor)
+    if ground is not None and given != (None, None, None):
         raise ValueError("give either ground, or camera_pitch, camera_roll and floor")
+    if one_floor:
+        humans, ground = fit_one_floor(humans, ground, given, known_heights, body)
+    else:
+        if known_heights is not None:
+            humans = with_heights(humans, known_heights, body=body)
+        if ground is None:
+            ground = estimate_ground(humans, camera_pitch=camera_pitch, camera_roll=camera_roll, floor=floor)
     rotation, offset = ground.camera_to_level()
     matrix = np.eye(4)
     matrix[:3, :3], matrix[:3, 3] = axes @ rotation, axes @ offset

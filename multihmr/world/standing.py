@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 
 import numpy as np
@@ -47,6 +47,8 @@ class Stances:
         stands: (M,) bool: legs and trunk are straight, the knees are in the image, and a camera that is held
             as most are sees the body upright.
         shows_feet: (M,) bool: who stands and has an ankle in the image.
+        shows_ankles: (M,) bool: an ankle is in the image, and the body is not clearly lying.
+        shows_hips: (M,) bool: likewise of both hips.
         feet: (M, F, 3) float32 points of the feet, some of which touch the floor.
         distances: (M,) of the heads.
     """
@@ -54,6 +56,8 @@ class Stances:
     axes: np.ndarray
     stands: np.ndarray
     shows_feet: np.ndarray
+    shows_ankles: np.ndarray
+    shows_hips: np.ndarray
     feet: np.ndarray
     distances: np.ndarray
 
@@ -65,8 +69,13 @@ class Stances:
     @classmethod
     def joined(cls, parts: Sequence[Stances]) -> Stances:
         """Of the people of several images of a camera that does not move."""
-        names = ("axes", "stands", "shows_feet", "feet", "distances")
+        names = [field.name for field in fields(cls)]
         return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
+    def scaled(self, scales: np.ndarray) -> Stances:
+        """The same people with all points times (M,) `scales`, which the image does not show."""
+        feet = (self.feet * scales[:, None, None]).astype(self.feet.dtype)
+        return replace(self, feet=feet, distances=self.distances * scales)
 
 
 def _stances(humans: Humans) -> Stances:
@@ -94,6 +103,8 @@ def _stances(humans: Humans) -> Stances:
         axes=axes,
         stands=stands,
         shows_feet=stands & inside[:, ANKLES].any(1),
+        shows_ankles=likely & inside[:, ANKLES].any(1),
+        shows_hips=likely & inside[:, HIPS].all(1),
         feet=feet_points(humans),
         distances=humans.distances.astype(np.float64),
     )

@@ -81,7 +81,7 @@ def test_the_usual_height_of_cameras_corrects_people_who_lean(
                                for n in ("vertices", "joints", "translation", "pelvis")}
     )  # fmt: skip
     ground = leaning.ground()
-    monkeypatch.setattr("multihmr.world.ground.CAMERA_HEIGHT_STD", 100.0)
+    monkeypatch.setattr("multihmr.world.ground_solver.CAMERA_HEIGHT_STD", 100.0)
     alone = leaning.ground()
     errors = [abs(float(g.camera_pitch or 0) - 5) for g in (alone, ground)]
     assert errors[1] < errors[0] - 1
@@ -141,7 +141,7 @@ def test_legs_outside_of_the_image_tell_nothing(body: Anny) -> None:
 @pytest.mark.parametrize("frame", ["opengl", "blender", "unity", "unreal", "opencv"])
 def test_world_has_the_floor_at_zero(body: Anny, frame: str) -> None:
     humans = standing(body, pitch=20, roll=4, height=1.8)
-    world = in_world(humans, frame, camera_pitch=20, camera_roll=4)
+    world = in_world(humans, frame, camera_pitch=20, camera_roll=4, one_floor=False)
     axis, sign = {"opengl": (1, 1), "unity": (1, 1), "opencv": (1, -1)}.get(frame, (2, 1))
     unit = 100 if world.unit == "cm" else 1
     lowest = (sign * world.vertices[..., axis] / unit).min(1)
