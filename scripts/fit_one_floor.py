@@ -4,10 +4,10 @@
     python scripts/fit_one_floor.py data/tune [--count 300] [--model multihmr-anny-hybrid]
 
 For world/one_floor.py: mean and standard deviation of log(true / predicted size) of adults and of short
-people (PRIOR_MEAN and PRIOR_STD at PRIOR_HEIGHTS), where size is the mean of what height and distance say, for
-one factor changes both. For world/ground_solver.py: the errors of axes (AXIS_ROLL, AXIS_PITCH, LOOSE) and of the
-feet's level with the true vertical, floor and height (LEGS). Medians and median deviations, which a few lost
-people do not change. Take pictures that the network was not trained on, and never the test split.
+people (PRIOR_MEAN and PRIOR_STD at PRIOR_HEIGHTS), where size is the mean of what height and distance say,
+for one factor changes both. For world/ground_solver.py: the errors of axes (AXIS_ROLL, AXIS_PITCH, LOOSE) and
+of the level of the feet with the true vertical, floor and height (LEGS). Medians and median deviations, which
+a few lost people do not change. Take pictures that the network was not trained on, never the test split.
 """
 
 from __future__ import annotations
