@@ -134,6 +134,16 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "images that lie on their side; four times the time (default: off)",
     )
     world_flags(parser)
+    _size_flags(parser)
+    draw_flags(parser)
+    rerun_flags(parser, "NAME.rrd")
+    output_flags(parser)
+    body_out_flags(parser)
+    loading_flags(parser)
+
+
+def _size_flags(parser: argparse.ArgumentParser) -> None:
+    """What tells how tall people are and how far away: known heights, and the floor."""
     parser.add_argument(
         "--no-one-floor",
         dest="one_floor",
@@ -148,11 +158,6 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="how tall people are, in metres, which fixes size and distance: one height for all, or by "
         "number, nearest first: 1=1.80,3=1.65 (default: predicted)",
     )
-    draw_flags(parser)
-    rerun_flags(parser, "NAME.rrd")
-    output_flags(parser)
-    body_out_flags(parser)
-    loading_flags(parser)
 
 
 def run(args: argparse.Namespace) -> int:
