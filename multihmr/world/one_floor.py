@@ -21,7 +21,7 @@ PRIOR_HEIGHTS = (1.2, 1.5)  # [m]
 PRIOR_MEAN = (-0.08, 0.02)
 PRIOR_STD = (0.18, 0.06)
 KNOWN_STD = 0.005  # of a height that is given
-DOUBT = 1.5  # times the deviation of feet from the floor, which is uncertain itself
+DOUBT = 1.5  # times the deviation of feet from a floor that is estimated, and so uncertain itself
 CAUCHY = 2.0  # standard deviations between feet and floor that count by 1 / 2
 
 
@@ -50,8 +50,8 @@ def fit_one_floor(
 
     A picture shows each person up to a factor, by which size and distance grow alike. Who stands on the floor
     tells its height as seen at that factor, and all of them together what it is (Criminisi et al., "Single
-    View Metrology", 2000): first the ground from all people, each as sure as the prior of the own factor; then
-    each factor from its prior and from the distance of the feet to that floor.
+    View Metrology", 2000): first the ground from all people, each as sure as the prior of the own factor;
+    then each factor from its prior and from the distance of the feet to that floor.
 
     Args:
         humans: of one image.
@@ -102,7 +102,8 @@ def _scale_changes(solver: GroundSolver, std: np.ndarray) -> np.ndarray:
     if height <= 0:
         return changes
     levels = -solver.levels_at(roll, pitch)
-    spread, prior = DOUBT * solver.contact_std(levels), std[solver.contacts]
+    doubt = 1.0 if None not in solver.given else DOUBT
+    spread, prior = doubt * solver.contact_std(levels), std[solver.contacts]
     change = np.zeros(len(levels))
     for _ in range(20):
         gap, slope = (height - np.exp(change) * levels) / spread, np.exp(change) * levels / spread
