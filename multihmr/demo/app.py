@@ -129,7 +129,7 @@ class Page:
                 )
                 self.hands = gr.Checkbox(
                     False,
-                    label="Look closer at hands",
+                    label="Refine hands",
                     info="Fingers as the picture shows them; slower",
                     elem_id="hands",
                 )

@@ -21,7 +21,7 @@ from ..preprocessing.options import check_options, one_each, several_images
 from ..runtime.devices import dtype_of_half
 from ..runtime.eager import EagerRuntime, Runtime
 from ..runtime.network_handle import NetworkHandle
-from .hands_and_faces import CloserLook
+from .hands_and_faces import HandRefinement
 from .options import Camera, PredictOptions
 from .passes import predict_images
 from .preparation import PreparedNetwork, prepare_network
@@ -334,7 +334,7 @@ class Model(NetworkHandle):
         options = PredictOptions(
             threshold, max_people, tiles, batch_size, any_rotation, flip_test, closeups, hands_and_faces
         )
-        closer_look = CloserLook(self) if hands_and_faces else None
+        refinement = HandRefinement(self) if hands_and_faces else None
         images = several_images(images)
         Ks, boxes = one_each("Ks", Ks, images), one_each("boxes", boxes, images)
         given = None if boxes is None else [table for table in boxes if table is not None]
@@ -351,8 +351,8 @@ class Model(NetworkHandle):
             ]
             tables = boxes[part] if boxes else [None] * len(batch)
             predict: Predict = partial(self._predict_loaded, options=options)
-            if closer_look is not None:
-                predict = closer_look.after(predict)
+            if refinement is not None:
+                predict = refinement.after(predict)
             if lens is None:
                 found += predict(batch, cameras, tables)
             else:

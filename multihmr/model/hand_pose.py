@@ -49,12 +49,12 @@ class HandFit(NamedTuple):
 class HandBones(NamedTuple):
     """H hands with all fingers straight, the wrist in the origin and not turned [m].
 
-    places      (H, 5, 3) first joint of each finger
+    starts      (H, 5, 3) first joint of each finger
     palms       (H, 5, 3, 3) how its bone in the palm is turned
     ways        (H, 5, 3, 3) in its own axes: from the first joint to the second, on to the third, to the tip
     """
 
-    places: np.ndarray
+    starts: np.ndarray
     palms: np.ndarray
     ways: np.ndarray
 
@@ -126,12 +126,12 @@ class HandBody:
         for side, hand in zip(self.sides, points.swapaxes(0, 1).astype(np.float64), strict=True):
             wrist = hand[:, 0, None]
             fingers = hand[:, 1:].reshape(-1, 5, 4, 3)
-            starts = joints[:, side.palms] - wrist
+            knuckles = joints[:, side.palms] - wrist
             palms = pose[:, side.palms].astype(np.float64)
             palms[:, side.palms == side.wrist] = np.eye(3)
-            ways = fingers[:, :, 0] - wrist - starts
-            places = starts + (palms @ ways[..., None])[..., 0]
-            hands.append(HandBones(places, palms, np.diff(fingers, axis=2)))
+            ways = fingers[:, :, 0] - wrist - knuckles
+            starts = knuckles + (palms @ ways[..., None])[..., 0]
+            hands.append(HandBones(starts, palms, np.diff(fingers, axis=2)))
         return hands
 
 
@@ -215,21 +215,21 @@ def _posed_points(side: Side, bones: HandBones, c: np.ndarray) -> tuple[np.ndarr
     count, width = c.shape
     vectors = _vectors(side, c)
     local, axes = _rotations(vectors), _left_jacobians(vectors)
-    turn, place = bones.palms, bones.places
-    places, by_joint = [place], []
+    turn, start = bones.palms, bones.starts
+    starts, by_joint = [start], []
     basis = side.basis.reshape(width, 5, 3, 3)
     for k in range(3):
         by_joint.append(turn @ axes[:, :, k] @ basis[:, :, k].transpose(1, 2, 0))
         turn = turn @ local[:, :, k]
-        place = place + (turn @ bones.ways[:, :, k, :, None])[..., 0]
-        places.append(place)
+        start = start + (turn @ bones.ways[:, :, k, :, None])[..., 0]
+        starts.append(start)
     ways = np.zeros((count, 5, 4, 3, width))
     for k in range(3):
         for point in range(k + 1, 4):
-            arms = _cross_matrices(places[point] - places[k])
+            arms = _cross_matrices(starts[point] - starts[k])
             ways[:, :, point] -= arms @ by_joint[k]
     points = np.zeros((count, 21, 3))
-    points[:, 1:] = np.stack(places, 2).reshape(count, 20, 3)
+    points[:, 1:] = np.stack(starts, 2).reshape(count, 20, 3)
     derivatives = np.zeros((count, 21, 3, width))
     derivatives[:, 1:] = ways.reshape(count, 20, 3, width)
     return points, derivatives

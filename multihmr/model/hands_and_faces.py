@@ -1,4 +1,4 @@
-"""A closer look at the hands of people who were found, in the pixels of the original image.
+"""Local refinement of the hands of people who were found, in the pixels of the original image.
 
 A network for hands (`networks.landmarks.hand`) sees a turned crop of each hand, and wrist and fingers turn to
 where it finds them. Joints up to the wrist stay in their places.
@@ -35,7 +35,7 @@ SAME_HAND = 0.5  # mean distance of the points of two hands that are one, in len
 MOST_SWING, MOST_TWIST = np.radians(85.0), np.radians(110.0)  # of the wrist; 99 % of the poses of training
 TWIST_OF_FOREARM = 0.5  # part of the hand's turn about the forearm that its lower bone takes over
 
-Look = Callable[[Tensor], HandOutput]  # crops (N, 3, H, W) in [0, 1]; a network for hands
+HandNetwork = Callable[[Tensor], HandOutput]  # crops (N, 3, H, W) in [0, 1]; a network for hands
 
 
 class FoundHand(NamedTuple):
@@ -95,7 +95,7 @@ class Arms:
         )
 
 
-class CloserLook:
+class HandRefinement:
     """The pass over hands that `predict(hands_and_faces=True)` adds; made once for all images of a call.
 
     ValueError for a model whose body is not Anny.
@@ -109,7 +109,7 @@ class CloserLook:
         self.networks = load_landmark_networks(str(model.device))
 
     def after(self, predict: Predict) -> Predict:
-        """What predicts images, and then looks closer at the people whom it found."""
+        """What predicts images, and then refines the hands of the people whom it found."""
 
         def both(
             images: Sequence[LoadedImage], cameras: Sequence[Camera], boxes: Sequence[Any]
@@ -119,17 +119,17 @@ class CloserLook:
 
         return both
 
-    def _look(self, crops_N3HW: Tensor) -> HandOutput:
+    def _network(self, crops_N3HW: Tensor) -> HandOutput:
         return cast(HandOutput, self.networks.hand(crops_N3HW.to(self.model.device)))
 
     def __call__(self, image: LoadedImage, humans: Humans) -> Humans:
         """The people of an image; whose hands are not seen well keeps them as they were predicted."""
-        found = find_hands(image, humans, self.hands, self._look)
+        found = find_hands(image, humans, self.hands, self._network)
         return with_hands(self.model, image, humans, self.hands, found)
 
 
 @torch.inference_mode()
-def find_hands(image: LoadedImage, humans: Humans, body: HandBody, look: Look) -> list[FoundHand]:
+def find_hands(image: LoadedImage, humans: Humans, body: HandBody, network: HandNetwork) -> list[FoundHand]:
     """The hands of people that are seen well enough, each once."""
     if not len(humans):
         return []
@@ -141,7 +141,7 @@ def find_hands(image: LoadedImage, humans: Humans, body: HandBody, look: Look) -
         for crop in first_crops(arms, person, side, humans.image_size)
     ]
     best: dict[tuple[int, int], FoundHand] = {}
-    for seen in _seen(image, searched, arms, look):
+    for seen in _seen(image, searched, arms, network):
         key = seen.person, seen.side
         if seen.presence > WORTH_A_LOOK and (key not in best or seen.presence > best[key].presence):
             best[key] = seen
@@ -149,7 +149,7 @@ def find_hands(image: LoadedImage, humans: Humans, body: HandBody, look: Look) -
     again = [row for row in again if row[2].side >= LEAST_SIDE]
     sure = [
         seen
-        for seen in _seen(image, again, arms, look)
+        for seen in _seen(image, again, arms, network)
         if seen.presence >= LEAST_PRESENCE and seen.away <= FARTHEST
     ]
     return _each_once(sure)
@@ -178,13 +178,13 @@ def first_crops(arms: Arms, person: int, side: int, image_size: tuple[int, int])
 
 
 def _seen(
-    image: LoadedImage, searched: Sequence[tuple[int, int, TurnedCrop]], arms: Arms, look: Look
+    image: LoadedImage, searched: Sequence[tuple[int, int, TurnedCrop]], arms: Arms, network: HandNetwork
 ) -> list[FoundHand]:
     """What the network sees in each crop, all of which are one batch."""
     if not searched:
         return []
     pixels = np.stack([crop.cut(image.pixels) for _, _, crop in searched])
-    output = look(torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255)
+    output = network(torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255)
     points, presence, _, world = (tensor.cpu().numpy().astype(np.float64) for tensor in output)
     found = []
     for i, (person, side, crop) in enumerate(searched):
@@ -252,9 +252,9 @@ def _to_camera(hand: FoundHand, K: np.ndarray) -> np.ndarray:
     turn = np.eye(3)
     turn[:2, :2] = hand.crop.turn
     x, y = hand.points.mean(0)
-    ray = torch.tensor([(x - K[0, 2]) / K[0, 0], (y - K[1, 2]) / K[1, 1], 1.0], dtype=torch.float64)
-    ahead = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
-    return shortest_rotation(ahead, ray).numpy() @ turn
+    ahead = np.array([0.0, 0.0, 1.0])
+    ray = np.array([(x - K[0, 2]) / K[0, 0], (y - K[1, 2]) / K[1, 1], 1.0])
+    return shortest_rotation(torch.from_numpy(ahead), torch.from_numpy(ray)).numpy() @ turn
 
 
 def _forearm(body: HandBody, side: Side) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import replace
 
 import numpy as np
@@ -10,11 +11,13 @@ import torch
 from torch import Tensor
 
 from multihmr import Humans, load_model
+from multihmr.cli import evaluate, predict, video
+from multihmr.evaluation.runner import Protocol
 from multihmr.humans import project
 from multihmr.model import hands_and_faces as closer
 from multihmr.model.base import Model
 from multihmr.model.hand_pose import HandBody, _rotations
-from multihmr.model.hands_and_faces import Arms, find_hands, first_crops, with_hands
+from multihmr.model.hands_and_faces import Arms, HandRefinement, find_hands, first_crops, with_hands
 from multihmr.networks.landmarks.hand import HandOutput
 from multihmr.preprocessing.image import LoadedImage, load_image
 
@@ -82,9 +85,9 @@ def seen_by(seer: Seer, monkeypatch: pytest.MonkeyPatch) -> Seer:
     """The same, told of the crops."""
     seen = closer._seen
 
-    def telling(image, searched, arms, look):  # type: ignore[no-untyped-def]
+    def telling(image, searched, arms, network):  # type: ignore[no-untyped-def]
         seer.crops += [(side, crop) for _, side, crop in searched]
-        return seen(image, searched, arms, look)
+        return seen(image, searched, arms, network)
 
     monkeypatch.setattr(closer, "_seen", telling)
     return seer
@@ -190,3 +193,30 @@ def test_predict_with_the_network(model: Model, photo: LoadedImage) -> None:
 def test_the_option_is_a_switch(model: Model, value: object) -> None:
     with pytest.raises(ValueError, match="hands_and_faces must be True or False, got"):
         model.predict(PHOTO, hands_and_faces=value)  # type: ignore[arg-type]
+
+
+def test_evaluations_and_videos_pass_the_option_on(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Protocol(hands_and_faces=True).predict_options["hands_and_faces"] is True
+    assert "hands_and_faces" not in Protocol().predict_options
+    counted = []
+
+    def refine(self: HandRefinement, image: LoadedImage, humans: Humans) -> Humans:
+        counted.append(len(humans))
+        return humans
+
+    monkeypatch.setattr(HandRefinement, "__call__", refine)
+    frames = [np.zeros((64, 64, 3), np.uint8)] * 2
+    K = np.array([[64.0, 0, 32], [0, 64, 32], [0, 0, 1]])
+    assert len(list(model.predict_video(frames, K, hands_and_faces=True))) == 2
+    assert counted == [0, 0]
+    assert len(list(model.predict_many(frames, hands_and_faces=True))) == 2
+    assert counted == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("command", ["predict", "video", "evaluate"])
+def test_the_flag_is_off_by_default(command: str) -> None:
+    parser = argparse.ArgumentParser()
+    {"predict": predict, "video": video, "evaluate": evaluate}[command].add_flags(parser)
+    source = [] if command == "evaluate" else ["street.jpg", "--out", "results"]
+    assert parser.parse_args([*source, "--hands-and-faces"]).hands_and_faces is True
+    assert parser.parse_args(source).hands_and_faces is False
