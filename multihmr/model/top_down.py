@@ -16,6 +16,7 @@ from ..postprocessing import flip_test as flipping
 from ..preprocessing.boxes import check_boxes
 from ..preprocessing.image import LoadedImage
 from ..preprocessing.person_crops import Scene, boxes_of, crops
+from ..runtime.spinning import limit_spinning_if_busy
 from .base import Model
 from .options import Camera, PredictOptions
 from .preparation import prepare_network
@@ -164,6 +165,8 @@ class TopDownModel(Model):
         self, scenes: Sequence[Scene], options: PredictOptions
     ) -> list[dict[str, np.ndarray]]:
         """The person of each box of all scenes, as arrays of length 1."""
+        if self.device.type == "cpu":
+            limit_spinning_if_busy()
         found: list[dict[str, np.ndarray]] = []
         for images_B3HW, K_B33 in crops(scenes, self.config.image_size, CROPS_PER_IMAGE * options.batch_size):
             predictions = self(images_B3HW.to(self.device), K_B33.to(self.device))
