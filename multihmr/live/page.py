@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import threading
@@ -10,6 +11,7 @@ from typing import Any
 
 from PIL import Image
 
+from ..storage.paths import plain_reason
 from ..visualization.annotate import annotate
 from ..visualization.draw import draw
 from .run import LiveFrame
@@ -48,7 +50,9 @@ class LivePage:
         try:
             self._server = ThreadingHTTPServer((host, port), _handler(self))
         except OSError as error:
-            raise OSError(f"the page cannot listen on port {port}: {error.strerror}") from error
+            taken = error.errno == errno.EADDRINUSE
+            reason = "it is taken; choose another" if taken else plain_reason(error)
+            raise OSError(f"the page cannot listen on port {port}: {reason}") from error
         self._server.daemon_threads = True
         self.address = f"http://{host}:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True, name="live page")

@@ -9,6 +9,7 @@ People are as in the .json files of pictures (`humans_to_json`); metres, camera 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import re
 import sys
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ..io.records import person_record
+from ..storage.paths import plain_reason
 from .run import LiveFrame
 
 FORMAT = "multihmr-live-1"
@@ -80,7 +82,9 @@ class WebSocketOutput:
         try:
             self._server = serve(self._serve_client, host, port, origins=[None, _LOCAL_PAGES])
         except OSError as error:
-            raise OSError(f"the WebSocket cannot listen on port {port}: {error.strerror}") from error
+            taken = error.errno == errno.EADDRINUSE
+            reason = "it is taken; choose another" if taken else plain_reason(error)
+            raise OSError(f"the WebSocket cannot listen on port {port}: {reason}") from error
         self.port: int = self._server.socket.getsockname()[1]
         self.address = f"ws://{host}:{self.port}"
         threading.Thread(target=self._server.serve_forever, daemon=True, name="websocket").start()

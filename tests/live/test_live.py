@@ -404,7 +404,7 @@ def test_the_page_shows_pictures_and_state(make_humans):
         assert b"Content-Type: image/jpeg" in start
         assert b"\xff\xd8" in start
         assert fetch(f"{page.address}/", host="evil.example:80")[0] == 403
-        with pytest.raises(OSError, match="cannot listen on port"):
+        with pytest.raises(OSError, match=r"cannot listen on port \d+: it is taken; choose another$"):
             LivePage(int(page.address.rpartition(":")[2]))
     finally:
         page.close()
@@ -461,3 +461,17 @@ def test_addresses_are_checked(text, capsys):
     with pytest.raises(SystemExit):
         run(["live", "--vmc", text])
     assert "expected HOST:PORT" in capsys.readouterr().err
+
+
+def test_a_taken_port_of_the_websocket_is_said():
+    from multihmr.live.records import WebSocketOutput
+
+    pytest.importorskip("websockets")
+    output = WebSocketOutput(0)
+    try:
+        with pytest.raises(
+            OSError, match=r"the WebSocket cannot listen on port \d+: it is taken; choose another$"
+        ):
+            WebSocketOutput(int(output.address.rpartition(":")[2]))
+    finally:
+        output.close()
