@@ -1,0 +1,134 @@
+"""A closer look at faces: crops, the turn of heads, expressions, and whose face it is."""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from multihmr import load_model
+from multihmr.bodies.base import posed
+from multihmr.bodies.loading import load_body
+from multihmr.hub.landmarks import load_landmark_networks
+from multihmr.model import faces
+from multihmr.model.faces import SAME_68, SAME_478, FaceBody, FoundFace, face_crop, first_crop
+from multihmr.networks.landmarks.face import ACTIONS, FACE_POINTS
+
+IMAGES = Path(__file__).parents[2] / "examples" / "images"
+Picture = namedtuple("Picture", "pixels")
+K = np.array([[500, 0, 320], [0, 500, 240], [0, 0, 1]], np.float32)
+
+
+def rotation(axis, degrees):
+    import roma
+
+    vector = torch.tensor(axis, dtype=torch.float64)
+    return roma.rotvec_to_rotmat(vector / vector.norm() * np.radians(degrees)).numpy()
+
+
+@pytest.fixture(scope="module")
+def body():
+    return load_body("anny")
+
+
+@pytest.fixture(scope="module")
+def astronaut():
+    pixels = np.asarray(Image.open(IMAGES / "astronaut.jpg").convert("RGB"))
+    return pixels, load_model(device="cpu").predict(pixels)
+
+
+def found_face(points, camera):
+    """A face whose points are seen under a weak perspective along the ray through it."""
+    middle = points.mean(0)
+    pixels = camera @ (middle / middle[2])
+    ray = faces.shortest_rotation(torch.tensor([0.0, 0.0, 1.0]).double(), torch.from_numpy(middle)).numpy()
+    local = (points - middle) @ ray * camera[0, 0] / np.linalg.norm(middle)
+    seen = np.zeros((FACE_POINTS, 3))
+    seen[list(SAME_478)] = local + [*pixels[:2], 0]
+    return FoundFace(0, 1.0, seen, np.zeros(len(ACTIONS)))
+
+
+@pytest.mark.parametrize("axis", [(0, 1, 0), (1, 0, 0), (0.3, -0.2, 1)])
+@pytest.mark.parametrize("degrees", [-30, 5, 40])
+def test_a_head_turns_to_where_its_points_are_seen(body, astronaut, axis, degrees):
+    _, humans = astronaut
+    face = FaceBody.of(body)
+    away = replace(humans, translation=np.array([[1.0, -0.5, 2.0]], np.float32))
+    start, _ = posed(body, away.pose, away.shape, away.expression, away.translation)
+    turned = away.pose.astype(np.float64)
+    turned[0, face.head] = turned[0, face.head] @ rotation(axis, degrees)
+    aim, _ = posed(body, turned.astype(np.float32), away.shape, away.expression, away.translation)
+    points = face.points(np.asarray(aim))[0, list(SAME_68)].astype(np.float64)
+    pose = faces.turned_heads(replace(away, K=K), face, [found_face(points, K)], np.asarray(start))
+    np.testing.assert_allclose(pose[0, face.head], turned[0, face.head], atol=0.02)
+    others = np.delete(np.arange(pose.shape[1]), face.head)
+    assert np.array_equal(pose[0, others], away.pose[0, others])
+
+
+def test_heads_turn_by_45_degrees_at_most(body, astronaut):
+    _, humans = astronaut
+    points = FaceBody.of(body).points(humans.vertices)[0, list(SAME_68)].astype(np.float64)
+    seen = found_face(points @ rotation((0, 1, 0), 80).T, K).points[list(SAME_478)]
+    turn = faces.head_turn(points, seen, K)
+    assert np.degrees(np.arccos((np.trace(turn) - 1) / 2)) == pytest.approx(45, abs=1e-3)
+
+
+@pytest.mark.parametrize("degrees", [0, 30, -120])
+def test_the_crop_is_upright_and_holds_the_face(degrees):
+    square = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1], [-0.5, -0.3], [0.5, -0.3]]) * 50.0
+    turn = rotation((0, 0, 1), degrees)[:2, :2]
+    crop = face_crop(square @ turn.T + [200, 100], (4, 5))
+    np.testing.assert_allclose(crop.center, [200, 100], atol=1e-9)
+    assert crop.side == pytest.approx(150)
+    np.testing.assert_allclose(crop.up, turn @ [0, -1], atol=1e-9)
+    level = crop.from_image(square @ turn.T + [200, 100])
+    np.testing.assert_allclose(level[:4], 128 + square[:4] * 256 / 150, atol=1e-9)
+
+
+@pytest.mark.slow
+def test_a_smile_is_read_from_a_photograph(body, astronaut):
+    pixels, humans = astronaut
+    face = FaceBody.of(body)
+    found = faces.find_faces(Picture(pixels), humans, face, load_landmark_networks())
+    assert [one.person for one in found] == [0]
+    assert found[0].presence > 0.99
+    expression = faces.with_expressions(humans, face, found)[0]
+    seen = dict(zip(body.topology.expression_names, expression, strict=True))
+    assert min(seen["mouthSmileLeft"], seen["mouthSmileRight"]) > 0.7
+    assert max(seen["jawOpen"], seen["eyeBlinkLeft"], seen["eyeBlinkRight"]) < 0.3
+    assert seen["tongueOut"] == humans.expression[0][list(body.topology.expression_names).index("tongueOut")]
+    eyes = found[0].points[[159, 386], :2]
+    np.testing.assert_allclose(eyes, [[203, 100], [248, 101]], atol=5)
+
+
+def test_faces_that_are_small_turned_away_or_elsewhere_are_left_alone(body, astronaut):
+    pixels, humans = astronaut
+    points = FaceBody.of(body).points(humans.vertices)[0]
+    assert first_crop(points, humans) is not None
+    far = points + [0, 0, 30.0]
+    assert first_crop(far, humans) is None
+    behind = points * [1, 1, -1] + [0, 0, 2 * points[:, 2].mean()]
+    assert first_crop(behind, humans) is None
+    assert first_crop(points + [5.0, 0, 0], humans) is None
+    grey = Picture(np.full_like(pixels, 128))
+    assert faces.find_faces(grey, humans, FaceBody.of(body), load_landmark_networks()) == []
+
+
+def test_one_face_is_that_of_the_nearest_head(body, astronaut):
+    pixels, humans = astronaut
+    beside = replace(
+        type(humans).concatenate([humans, humans]),
+        vertices=np.concatenate([humans.vertices + [0.02, 0, 0], humans.vertices]).astype(np.float32),
+    )
+    found = faces.find_faces(Picture(pixels), beside, FaceBody.of(body), load_landmark_networks())
+    assert len(found) == 1
+
+
+def test_other_bodies_are_refused():
+    with pytest.raises(ValueError, match="moves the faces of the body 'anny'; this model has 'toy'"):
+        FaceBody(namedtuple("Body", "name")("toy"))
