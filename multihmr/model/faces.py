@@ -34,6 +34,9 @@ NOSE_TIP, EARS = 30, (0, 16)  # in the 68 points
 # nose, corners of the mouth, chin, ends of the brows
 SAME_68 = (36, 39, 42, 45, 30, 27, 48, 54, 8, 17, 26, 21, 22)
 SAME_478 = (33, 133, 362, 263, 1, 168, 61, 291, 152, 70, 300, 107, 336)
+# Part of the turn to the points: what was predicted has other errors, of about the same size. With this part
+# the heads of 69 people of the renders for training were 8.3 degrees off (median), with all of it 8.7.
+TURN_SHARE = 0.7
 MOST_TURN = np.radians(45.0)  # of a head from where it was predicted
 
 
@@ -173,7 +176,7 @@ def with_expressions(humans: Humans, body: FaceBody, found: Sequence[FoundFace])
 def turned_heads(
     humans: Humans, body: FaceBody, found: Sequence[FoundFace], vertices: np.ndarray
 ) -> np.ndarray:
-    """(N, R, 3, 3) the pose of people with the heads of found faces turned to their points.
+    """(N, R, 3, 3) the pose of people with the heads of found faces turned towards their points.
 
     Args:
         humans: the people.
@@ -184,7 +187,7 @@ def turned_heads(
     pose = np.array(humans.pose)
     for face in found:
         points = body.points(vertices[face.person][None])[0, list(SAME_68)].astype(np.float64)
-        turn = head_turn(points, face.points[list(SAME_478)], humans.K)
+        turn = _share(head_turn(points, face.points[list(SAME_478)], humans.K))
         above = np.eye(3)
         for joint in body.above:
             above = above @ pose[face.person, joint]
@@ -206,7 +209,7 @@ def head_turn(points: np.ndarray, seen: np.ndarray, K: np.ndarray) -> np.ndarray
     x, y = (seen[:, :2].mean(0) - center) / focal
     aim = (seen - seen.mean(0)) / [*focal, focal[0]]
     along = torch.tensor([[0.0, 0.0, 1.0], [x, y, 1.0]], dtype=torch.float64)
-    return _limited(shortest_rotation(*along).numpy() @ _rotation(points - points.mean(0), aim))
+    return shortest_rotation(*along).numpy() @ _rotation(points - points.mean(0), aim)
 
 
 def _rotation(points: np.ndarray, aims: np.ndarray) -> np.ndarray:
@@ -216,13 +219,13 @@ def _rotation(points: np.ndarray, aims: np.ndarray) -> np.ndarray:
     return Vt.T @ flip @ U.T
 
 
-def _limited(turn: np.ndarray) -> np.ndarray:
-    """A rotation, if it is by more than `MOST_TURN` only so far."""
+def _share(turn: np.ndarray) -> np.ndarray:
+    """`TURN_SHARE` of a rotation, by `MOST_TURN` at most."""
     import roma  # brings torch._dynamo, which takes as long to import as torch
 
     vector = roma.rotmat_to_rotvec(torch.from_numpy(turn))
     angle = float(vector.norm())
-    return roma.rotvec_to_rotmat(vector * min(1.0, MOST_TURN / max(angle, 1e-9))).numpy()
+    return roma.rotvec_to_rotmat(vector * min(TURN_SHARE, MOST_TURN / max(angle, 1e-9))).numpy()
 
 
 def _near(first: TurnedCrop, crop: TurnedCrop) -> bool:
