@@ -177,8 +177,8 @@ def hands_and_faces_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--hands-and-faces",
         action="store_true",
-        help="look once more at each hand, in the pixels of the image, and turn wrists and fingers to where "
-        "they are seen; some tenths of a second a person (default: off)",
+        help="look once more at each hand and face, in the pixels of the image: wrists, fingers, heads and "
+        "facial expressions as they are seen there; some tenths of a second a person (default: off)",
     )
 
 

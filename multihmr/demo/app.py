@@ -129,8 +129,8 @@ class Page:
                 )
                 self.hands = gr.Checkbox(
                     False,
-                    label="Refine hands",
-                    info="Fingers as the picture shows them; slower",
+                    label="Refine hands and faces",
+                    info="Fingers and expressions as the picture shows them; slower",
                     elem_id="hands",
                 )
             with gr.Group():

@@ -21,7 +21,7 @@ from ..preprocessing.options import check_options, one_each, several_images
 from ..runtime.devices import dtype_of_half
 from ..runtime.eager import EagerRuntime, Runtime
 from ..runtime.network_handle import NetworkHandle
-from .hands_and_faces import HandRefinement
+from .hands_and_faces import DetailRefinement
 from .options import Camera, PredictOptions
 from .passes import predict_images
 from .preparation import PreparedNetwork, prepare_network
@@ -243,9 +243,9 @@ class Model(NetworkHandle):
             closeups: with models that are trained for it, as the bundled one is, predict an image without
                 people once more with a margin around it, for people who are too near to fit into it.
                 Images without people take twice the time. Without effect with boxes.
-            hands_and_faces: look once more at each hand, in the pixels of the image, with a network for
-                hands: wrists and fingers turn to where it finds them. Hands that are small, hidden or out of
-                view stay as they were. With the body "anny" only.
+            hands_and_faces: look once more at each hand and face, in the pixels of the image, with networks
+                for them: wrists, fingers and heads turn to where these find them, and the expression is what
+                they read. What is small, hidden or out of view stays as it was. With the body "anny" only.
             distortion: of the lens whose camera matrix is K: k1, k2, p1, p2, k3 of OpenCV, or
                 `preprocessing.distortion.Distortion.of_fisheye`. The network gets an undistorted image;
                 `joints_2d` and `boxes` are in pixels of the original.
@@ -334,7 +334,7 @@ class Model(NetworkHandle):
         options = PredictOptions(
             threshold, max_people, tiles, batch_size, any_rotation, flip_test, closeups, hands_and_faces
         )
-        refinement = HandRefinement(self) if hands_and_faces else None
+        refinement = DetailRefinement(self) if hands_and_faces else None
         images = several_images(images)
         Ks, boxes = one_each("Ks", Ks, images), one_each("boxes", boxes, images)
         given = None if boxes is None else [table for table in boxes if table is not None]

@@ -1,4 +1,4 @@
-"""A closer look at the faces of people who were found, in the pixels of the original image.
+"""Local refinement of the faces of people who were found, in the pixels of the original image.
 
 A network for faces (`networks.landmarks.face`) places 478 points in an upright crop of each face, and another
 one reads the facial actions from them. The head turns to where the points are; its place stays.
@@ -208,7 +208,7 @@ def head_turn(points: np.ndarray, seen: np.ndarray, K: np.ndarray) -> np.ndarray
     focal, center = np.array([K[0, 0], K[1, 1]], np.float64), K[:2, 2]
     x, y = (seen[:, :2].mean(0) - center) / focal
     aim = (seen - seen.mean(0)) / [*focal, focal[0]]
-    along = torch.tensor([[0.0, 0.0, 1.0], [x, y, 1.0]], dtype=torch.float64)
+    along = torch.from_numpy(np.array([[0.0, 0.0, 1.0], [x, y, 1.0]]))
     return shortest_rotation(*along).numpy() @ _rotation(points - points.mean(0), aim)
 
 

@@ -1,7 +1,7 @@
-"""Local refinement of the hands of people who were found, in the pixels of the original image.
+"""Local refinement of hands and faces of people who were found, in the pixels of the original image.
 
 A network for hands (`networks.landmarks.hand`) sees a turned crop of each hand, and wrist and fingers turn to
-where it finds them. Joints up to the wrist stay in their places.
+where it finds them. Joints up to the wrist stay in their places. Faces are in faces.py.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from ..postprocessing.to_humans import people_of
 from ..preprocessing.image import LoadedImage
 from ..preprocessing.turned_crops import CROP_SCALE, TurnedCrop, hand_crop
 from ..runtime.network_handle import NetworkHandle
+from .faces import FaceBody, FoundFace, find_faces, turned_heads, with_expressions
 from .hand_pose import HandBody, HandBones, Side, fit_hands_either_way
 from .options import Camera
 from .undistortion import Predict
@@ -95,8 +96,8 @@ class Arms:
         )
 
 
-class HandRefinement:
-    """The pass over hands that `predict(hands_and_faces=True)` adds; made once for all images of a call.
+class DetailRefinement:
+    """The pass over hands and faces that `predict(hands_and_faces=True)` adds; made once for a call.
 
     ValueError for a model whose body is not Anny.
     """
@@ -105,7 +106,7 @@ class HandRefinement:
         from ..hub.landmarks import load_landmark_networks
 
         self.model = model
-        self.hands = HandBody.of(model.body)
+        self.hands, self.faces = HandBody.of(model.body), FaceBody.of(model.body)
         self.networks = load_landmark_networks(str(model.device))
 
     def after(self, predict: Predict) -> Predict:
@@ -123,9 +124,33 @@ class HandRefinement:
         return cast(HandOutput, self.networks.hand(crops_N3HW.to(self.model.device)))
 
     def __call__(self, image: LoadedImage, humans: Humans) -> Humans:
-        """The people of an image; whose hands are not seen well keeps them as they were predicted."""
-        found = find_hands(image, humans, self.hands, self._network)
-        return with_hands(self.model, image, humans, self.hands, found)
+        """The people of an image; whose hands or face is not seen well keeps them as they were predicted."""
+        faces = find_faces(image, humans, self.faces, self.networks)
+        humans = with_faces(self.model, image, humans, self.faces, faces)
+        hands = find_hands(image, humans, self.hands, self._network)
+        return with_hands(self.model, image, humans, self.hands, hands)
+
+
+def with_faces(
+    model: NetworkHandle, image: LoadedImage, humans: Humans, body: FaceBody, found: Sequence[FoundFace]
+) -> Humans:
+    """The people with their facial actions, and their heads turned, as found."""
+    if not found:
+        return humans
+    rows = [face.person for face in found]
+    acting = _reposed(model, image, humans, rows, expression=with_expressions(humans, body, found))
+    pose = turned_heads(humans, body, found, acting.vertices)
+    return _reposed(model, image, acting, rows, pose=pose)
+
+
+def _reposed(
+    model: NetworkHandle, image: LoadedImage, humans: Humans, rows: Sequence[int], **parameters: np.ndarray
+) -> Humans:
+    """The people with other parameters, which differ from theirs in some rows."""
+    people = people_of(humans) | parameters
+    some = (people[name][rows] for name in ("pose", "shape", "expression", "translation"))
+    people["vertices"][rows], people["joints"][rows] = posed(model.body, *some)
+    return assemble_humans(model, people, image, torch.tensor(humans.K), humans.K_source)
 
 
 @torch.inference_mode()
@@ -216,12 +241,8 @@ def with_hands(
     """The people with their hands as found."""
     if not found:
         return humans
-    people = people_of(humans)
-    people["pose"] = turned_hands(humans, body, found)
     rows = sorted({hand.person for hand in found})
-    parameters = (people[name][rows] for name in ("pose", "shape", "expression", "translation"))
-    people["vertices"][rows], people["joints"][rows] = posed(model.body, *parameters)
-    moved = assemble_humans(model, people, image, torch.tensor(humans.K), humans.K_source)
+    moved = _reposed(model, image, humans, rows, pose=turned_hands(humans, body, found))
     return replace(moved, unpredicted=_without_hands(humans.unpredicted, model.body, body.sides))
 
 

@@ -1,4 +1,4 @@
-"""A closer look at faces: crops, the turn of heads, expressions, and whose face it is."""
+"""Local refinement of faces: crops, the turn of heads, expressions, and whose face it is."""
 
 from __future__ import annotations
 
@@ -133,3 +133,23 @@ def test_one_face_is_that_of_the_nearest_head(body, astronaut):
 def test_other_bodies_are_refused():
     with pytest.raises(ValueError, match="moves the faces of the body 'anny'; this model has 'toy'"):
         FaceBody(namedtuple("Body", "name")("toy"))
+
+
+@pytest.mark.slow
+def test_predict_with_the_option_smiles_and_keeps_the_rest(body, astronaut):
+    pixels, humans = astronaut
+    model = load_model(device="cpu")
+    moved = model.predict(pixels, hands_and_faces=True)
+    names = list(body.topology.expression_names)
+    assert moved.expression[0][names.index("mouthSmileLeft")] > 0.7 > humans.expression[0].max()
+    np.testing.assert_array_equal(moved.translation, humans.translation)
+    np.testing.assert_array_equal(moved.shape, humans.shape)
+    face = FaceBody.of(body)
+    arms = [i for i, name in enumerate(body.topology.pose_names) if "finger" in name or "wrist" in name]
+    kept = np.setdiff1d(np.arange(moved.pose.shape[1]), [face.head, *arms])
+    legs = [i for i in kept if "leg" in body.topology.pose_names[i]]
+    np.testing.assert_array_equal(moved.pose[:, legs], humans.pose[:, legs])
+    # The mesh is that of its parameters.
+    vertices, joints = posed(body, moved.pose, moved.shape, moved.expression, moved.translation)
+    np.testing.assert_allclose(moved.vertices, vertices, atol=1e-5)
+    np.testing.assert_allclose(moved.joints, joints, atol=1e-5)

@@ -17,7 +17,7 @@ from multihmr.humans import project
 from multihmr.model import hands_and_faces as closer
 from multihmr.model.base import Model
 from multihmr.model.hand_pose import HandBody, _rotations
-from multihmr.model.hands_and_faces import Arms, HandRefinement, find_hands, first_crops, with_hands
+from multihmr.model.hands_and_faces import Arms, DetailRefinement, find_hands, first_crops, with_hands
 from multihmr.networks.landmarks.hand import HandOutput
 from multihmr.preprocessing.image import LoadedImage, load_image
 
@@ -178,14 +178,14 @@ def test_small_hands_and_those_out_of_view_are_left_alone(
 
 
 def test_predict_with_the_network(model: Model, photo: LoadedImage) -> None:
-    """A photograph whose hands are in view: they change, the head does not."""
+    """A photograph whose hands are in view: they change, and the head turns in its place."""
     plain = model.predict(photo)
     moved = model.predict(photo, hands_and_faces=True)
     assert len(plain) == len(moved) == 1
     assert np.abs(moved.translation - plain.translation).max() == 0
     changed = np.abs(moved.pose - plain.pose).max((0, 2, 3)) > 1e-6
     names = {name for name, moves in zip(model.body.topology.joint_names, changed, strict=True) if moves}
-    assert all(name.startswith(("finger", "wrist", "lowerarm02")) for name in names)
+    assert all(name.startswith(("finger", "wrist", "lowerarm02", "head")) for name in names)
     assert len(model.predict(np.zeros((64, 64, 3), np.uint8), hands_and_faces=True)) == 0
 
 
@@ -200,11 +200,11 @@ def test_evaluations_and_videos_pass_the_option_on(model: Model, monkeypatch: py
     assert "hands_and_faces" not in Protocol().predict_options
     counted = []
 
-    def refine(self: HandRefinement, image: LoadedImage, humans: Humans) -> Humans:
+    def refine(self: DetailRefinement, image: LoadedImage, humans: Humans) -> Humans:
         counted.append(len(humans))
         return humans
 
-    monkeypatch.setattr(HandRefinement, "__call__", refine)
+    monkeypatch.setattr(DetailRefinement, "__call__", refine)
     frames = [np.zeros((64, 64, 3), np.uint8)] * 2
     K = np.array([[64.0, 0, 32], [0, 64, 32], [0, 0, 1]])
     assert len(list(model.predict_video(frames, K, hands_and_faces=True))) == 2
