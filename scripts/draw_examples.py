@@ -4,6 +4,7 @@
     python scripts/draw_examples.py demo                                # needs Chromium and playwright
     python scripts/draw_examples.py blender --blender-python PYTHON     # a Python that has bpy
     python scripts/draw_examples.py photographs --photos FOLDER         # the development photographs
+    python scripts/draw_examples.py hands_and_faces --photos FOLDER     # those with large hands and faces
 
 docs/figures.json has, for each picture, the first 16 digits of the sha256 of the weights that drew it; a test
 fails where the bundled weights are others.
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +28,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 from multihmr import load_model
 from multihmr.hub.releases import DEFAULT, RELEASES
+from multihmr.humans import Humans
+from multihmr.model.faces import EYES_478, face_crop, find_faces
+from multihmr.model.hands_and_faces import DetailRefinement, find_hands
+from multihmr.preprocessing.image import load_image
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS, IMAGES = ROOT / "docs", ROOT / "examples/images"
@@ -90,12 +96,17 @@ def blender(args: argparse.Namespace) -> None:
     note("walk_in_blender.jpg")
 
 
+def free_photographs(folder: Path) -> tuple[list[str], dict[str, dict[str, str]]]:
+    """Files of the development photographs whose licence allows a changed copy, and the sources of all."""
+    listed = json.loads((folder / "development.json").read_text(encoding="utf-8"))["photos"]
+    with (folder / "ATTRIBUTION.tsv").open(encoding="utf-8", newline="") as file:
+        sources = {row["file"]: row for row in csv.DictReader(file, delimiter="\t")}
+    return [photo["file"] for photo in listed if sources[photo["file"]]["licence"] in FREE][:24], sources
+
+
 def photographs(args: argparse.Namespace) -> None:
     """The development photographs with the people found in them, and whose photographs they are."""
-    listed = json.loads((args.photos / "development.json").read_text(encoding="utf-8"))["photos"]
-    with (args.photos / "ATTRIBUTION.tsv").open(encoding="utf-8", newline="") as file:
-        sources = {row["file"]: row for row in csv.DictReader(file, delimiter="\t")}
-    chosen = [photo["file"] for photo in listed if sources[photo["file"]]["licence"] in FREE][:24]
+    chosen, sources = free_photographs(args.photos)
     rows = -(-len(chosen) // COLUMNS)
     sheet = Image.new("RGB", (COLUMNS * CELL, rows * CELL), "white")
     model, pen, font = load_model(device="cpu"), ImageDraw.Draw(sheet), ImageFont.load_default(15)
@@ -115,6 +126,53 @@ def photographs(args: argparse.Namespace) -> None:
         PAGE.format(count=len(chosen), lines="\n".join(lines)), encoding="utf-8"
     )
     note("photographs.jpg")
+
+
+def hands_and_faces(args: argparse.Namespace) -> None:
+    """Hands and faces of the development photographs without and with their refinement, none left out.
+
+    Shown are hands that the network is sure of and whose crop has 70 pixels, and faces.
+    """
+    model = load_model(device="cpu")
+    refine = DetailRefinement(model)
+    rows = []
+    for path in [
+        IMAGES / "astronaut.jpg",
+        *(args.photos / name for name in free_photographs(args.photos)[0]),
+    ]:
+        image, plain = load_image(path), model.predict(path)
+        refined = refine(image, plain)
+        hands = find_hands(image, plain, refine.hands, refine._network)
+        crops = [hand.crop for hand in hands if hand.presence > 0.8 and hand.crop.side >= 70]
+        faces = find_faces(image, plain, refine.faces, refine.networks)
+        crops += [face_crop(face.points[:, :2], EYES_478) for face in faces]
+        rows += [_three(image.pixels, (plain, refined), crop.center, 0.7 * crop.side) for crop in crops]
+    sheet = Image.new("RGB", (2 * 3 * CELL + 12, -(-len(rows) // 2) * CELL), "white")
+    for number, row in enumerate(rows):
+        sheet.paste(row, (number % 2 * (3 * CELL + 12), number // 2 * CELL))
+    sheet.save(DOCS / "hands_and_faces.jpg", **JPEG)
+    note("hands_and_faces.jpg")
+
+
+def _three(
+    pixels: np.ndarray, people: tuple[Humans, Humans], center: np.ndarray, reach: float
+) -> Image.Image:
+    """A part of an image as it is and with the people as they are predicted by both, side by side."""
+    height, width = pixels.shape[:2]
+    x0, y0 = np.clip(center - reach, 0, [width, height]).astype(int)
+    x1, y1 = np.clip(center + reach, 0, [width, height]).astype(int)
+    part = Image.fromarray(pixels[y0:y1, x0:x1])
+    scale = (CELL - 6) / max(part.size)
+    part = part.resize((round(part.width * scale), round(part.height * scale)))
+    row = Image.new("RGB", (3 * CELL, CELL), "white")
+    row.paste(part, (0, 0))
+    for column, humans in enumerate(people, 1):
+        K = humans.K.copy()
+        K[:2, 2] -= [x0, y0]
+        K[:2] *= scale
+        shown = replace(humans, K=K, image_size=(part.height, part.width))
+        row.paste(Image.fromarray(shown.draw(np.asarray(part), opacity=0.85, side_views=False)), (column * CELL, 0))
+    return row
 
 
 PAGE = """# Photographs
@@ -137,6 +195,7 @@ PICTURES: dict[str, Callable[[argparse.Namespace], None]] = {
     "demo": demo,
     "blender": blender,
     "photographs": photographs,
+    "hands_and_faces": hands_and_faces,
 }
 
 
