@@ -171,7 +171,9 @@ def _three(
         K[:2, 2] -= [x0, y0]
         K[:2] *= scale
         shown = replace(humans, K=K, image_size=(part.height, part.width))
-        row.paste(Image.fromarray(shown.draw(np.asarray(part), opacity=0.85, side_views=False)), (column * CELL, 0))
+        row.paste(
+            Image.fromarray(shown.draw(np.asarray(part), opacity=0.85, side_views=False)), (column * CELL, 0)
+        )
     return row
 
 
