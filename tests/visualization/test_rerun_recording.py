@@ -213,3 +213,24 @@ def test_the_viewer_reports_nothing_unless_the_user_chose_so(tmp_path, monkeypat
     settings.write_text("{}", encoding="utf-8")
     _disable_analytics()
     assert settings.read_text(encoding="utf-8") == "{}"
+
+
+def test_people_and_images_of_a_lens_are_shown_as_a_camera_without_distortion_sees_them(make_humans):
+    import dataclasses
+
+    from multihmr.humans import Distortion
+    from multihmr.preprocessing.distortion import undistort_image
+    from multihmr.preprocessing.image import LoadedImage
+    from multihmr.visualization.rerun_recording import without_distortion
+
+    lens = Distortion.of([-0.25, 0.06, 0, 0])
+    humans = dataclasses.replace(make_humans((0.3, -0.5, 4)), distortion=lens)
+    height, width = humans.image_size
+    image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    straight, pixels = without_distortion(humans, image)
+    expected, K = undistort_image(LoadedImage(image), humans.K, lens)
+    np.testing.assert_array_equal(pixels, expected.pixels)
+    rays = humans.joints[..., :2] / humans.joints[..., 2:]
+    np.testing.assert_allclose(straight.joints_2d, rays @ K[:2, :2].T + K[:2, 2], atol=0.01)
+    assert straight.distortion is None
+    assert without_distortion(straight, image) == (straight, image)
