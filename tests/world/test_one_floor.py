@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from multihmr import load_humans, load_model
 from multihmr.bodies.anny import Anny
+from multihmr.cli import main as cli
 from multihmr.humans import Humans
 from multihmr.world import Ground, in_world, on_one_floor, one_floor
 from multihmr.world.standing import angles, up_of
@@ -15,6 +18,7 @@ from multihmr.world.standing import angles, up_of
 from .test_ground import standing
 
 pytestmark = pytest.mark.slow
+IMAGE = Path(__file__).parents[2] / "examples/images/group.jpg"
 FACTORS = np.array([1.0, 1.12, 0.9])  # by which people are taken for larger, and farther away, than they are
 
 
@@ -103,3 +107,16 @@ def test_nobody_and_unseen_legs(body: Anny, true: Humans, monkeypatch: pytest.Mo
     cut = dataclasses.replace(true, joints_2d=true.joints_2d + 5000)
     fitted = on_one_floor(cut, body=body)
     assert np.log(fitted.height_m / true.height_m) == pytest.approx(0.03, abs=0.004)
+
+
+def test_predict_world_writes_people_on_one_floor(tmp_path: Path) -> None:
+    """`predict --world` writes the people of `on_one_floor`, `--no-one-floor` those of predict."""
+    found = load_model(device="cpu").predict(IMAGE)
+    for flags, people in (([], found.on_one_floor()), (["--no-one-floor"], found)):
+        out = tmp_path / ("as_predicted" if flags else "one_floor")
+        command = ["predict", str(IMAGE), "--world", *flags, "--out", str(out), "--device", "cpu", "--quiet"]
+        assert cli.run([*command, "--format", "npz"]) == 0
+        written = load_humans(out / "group.npz")
+        np.testing.assert_allclose(written.height_m, people.height_m, atol=2e-3)
+        np.testing.assert_allclose(written.distances, people.distances, atol=5e-3)
+    assert np.abs(found.on_one_floor().distances - found.distances).max() > 0.02  # they do differ
