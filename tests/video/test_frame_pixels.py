@@ -109,6 +109,15 @@ def test_primaries_of_a_frame_are_converted():
     np.testing.assert_allclose(pixels[20, 20].astype(int), (200, 100, 50), atol=3)
 
 
+def test_linear_light_is_shown_as_srgb():
+    """55 of 255 of the light is the code 128 of sRGB."""
+    frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 55, np.uint8), format="rgb24")
+    coded = frame.reformat(format="yuv444p", dst_colorspace=1, dst_color_range=2)
+    coded.colorspace, coded.color_range, coded.color_trc = 1, 2, 8
+    pixels = FrameConverter(type("Stream", (), {"sample_aspect_ratio": None}))(coded)
+    np.testing.assert_allclose(pixels[20, 20].astype(int), 128, atol=3)
+
+
 @pytest.mark.parametrize(
     ("rotation", "expected"),
     [(0, None), (-90, [[0, -1], [1, 0]]), (90, [[0, 1], [-1, 0]]), (180, [[-1, 0], [0, -1]])],
