@@ -49,7 +49,8 @@ def load_model(
             "cudagraph" records whole predictions, pixels to people, and replays them; "cudagraph-compile"
             records what torch.compile makes of them, "cudagraph-float8" with products of 8-bit floats (Hopper
             and later, dtype=torch.bfloat16). These hold for predict* alone, not for `model(images, K)`.
-        calibrate: for "openvino-int8" at first: a folder of some hundred pictures, or of shards.
+        calibrate: for "openvino-int8" at first: a folder of some hundred pictures, or of shards. 8 bits are
+            for networks on DINOv2; the bundled default, whose people they move by decimetres, refuses them.
         attention: kernels of the ViT's self-attention: "torch", or "xformers", which needs
             multihmr[xformers] and a CUDA device.
         image_size: longer side of the network's input [pixels], a multiple of 32, of networks that take

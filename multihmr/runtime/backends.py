@@ -31,7 +31,7 @@ from ..storage.download import locked
 from .cuda_graphs import RECORDED, CudaGraphRuntime
 from .eager import EagerRuntime, ExternalBackbone, Runtime, with_backbone
 from .export import write_onnx
-from .int8 import quantized
+from .int8 import check_int8, quantized
 from .openvino_cache import compiled_graph, digest_of_files
 from .optional_imports import needed
 from .trace import trace_backbone, trace_blocks, trace_stem
@@ -155,6 +155,7 @@ def _openvino(network: Network, folder: Path, calibrate: object) -> Callable[...
 def _openvino_int8(
     network: Network, folder: Path, calibrate: str | os.PathLike[str] | None
 ) -> Callable[..., Features]:
+    check_int8(network)
     square = network.letterbox(*USUAL_PICTURE, square=True).shape
     onnx = _stored(network, folder, _key(network), square)
     file = onnx.with_name(f"{onnx.stem}-int8.xml")

@@ -17,7 +17,7 @@ import torch
 
 from ..bodies.loading import float32_on_cpu
 from ..networks.base import Network
-from .int8 import quantized
+from .int8 import check_int8, quantized
 from .optional_imports import needed, quiet
 from .trace import Traced, facts, trace_people
 
@@ -74,6 +74,8 @@ def export_model(
         raise FileNotFoundError(f"{path.parent} is no folder; make it first")
     if calibrate is not None and suffix != ".xml":
         raise ValueError(f"8 bits are for format 'openvino' alone, got {path.name!r}; take FILE.xml")
+    if calibrate is not None:
+        check_int8(network)
     if network.device.type != "cpu":
         raise ValueError(f"the model must be on the CPU, got {network.device}; load it with device='cpu'")
     for package in packages if calibrate is None else (*packages, "nncf"):

@@ -27,6 +27,18 @@ PICTURES = 200  # at most; NNCF's own default is 300
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 
 
+def check_int8(network: Network) -> None:
+    """ValueError for networks on convolutions, which lose too much with 8 bits and gain nothing.
+
+    The bundled default then moves people by 0.2 m on average (docs/speed.md).
+    """
+    if str(getattr(network.config, "backbone", "")).startswith("hybrid"):
+        raise ValueError(
+            f"8 bits are not for networks on {network.config.backbone}, as the bundled default: people move "
+            "by decimetres, and backend='openvino' with dtype='fast' is faster"
+        )
+
+
 def quantized(
     onnx: Path, network: Network, folder: str | os.PathLike[str], *, kept: str | None = None
 ) -> Any:

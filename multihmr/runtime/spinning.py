@@ -20,6 +20,8 @@ from pathlib import Path
 
 import torch
 
+from ..storage.paths import is_set
+
 CHOSEN = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")  # with one of these in the environment nothing is done
 _lock = threading.Lock()
 _wake_sleepers: Callable[[], None] | None = None
@@ -27,7 +29,7 @@ _wake_sleepers: Callable[[], None] | None = None
 
 def limit_spinning_if_busy() -> None:
     """Let waiting threads sleep soon if more are running on this machine than it has cores, else spin."""
-    if torch.get_num_threads() == 1 or any(name in os.environ for name in CHOSEN):
+    if torch.get_num_threads() == 1 or is_set(*CHOSEN):
         return
     limit_spinning(torch.get_num_threads() + running_elsewhere() > available_cores())
 

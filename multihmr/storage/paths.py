@@ -92,3 +92,8 @@ def bundled_file(file: str) -> Path:
         f"the bundled model {file} is not in {here.parent / 'weights'}; "
         "install multihmr again, or give the path of a model"
     )
+
+
+def is_set(*names: str) -> bool:
+    """Whether the environment has one of these variables."""
+    return any(name in os.environ for name in names)

@@ -5,6 +5,7 @@ import json
 import runpy
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,10 +14,12 @@ from toys import tiny_glnet_model, tiny_model, tiny_network
 
 from multihmr.cli import main as cli
 from multihmr.geometry import default_intrinsics
+from multihmr.model import load_model
+from multihmr.networks.configs import MultiHMRConfig
 from multihmr.runtime import optional_imports as packages
 from multihmr.runtime.backends import check_backend, make_runtime
 from multihmr.runtime.export import export_model, format_of, write_onnx, write_openvino, write_torch_export
-from multihmr.runtime.int8 import pictures
+from multihmr.runtime.int8 import check_int8, pictures
 from multihmr.runtime.trace import facts, trace_people
 
 pytestmark = pytest.mark.slow  # the module fixtures alone take seconds
@@ -238,6 +241,21 @@ def test_backends_that_cannot_be_are_said_in_a_sentence(monkeypatch):
     monkeypatch.setattr(packages.importlib, "import_module", missing)
     with pytest.raises(ImportError, match="this needs openvino: pip install 'multihmr\\[export\\]'"):
         check_backend("openvino", device="cpu")
+
+
+def test_the_default_refuses_8_bits(tmp_path):
+    for package in ("openvino", "nncf", "onnx"):
+        pytest.importorskip(package)
+    with pytest.raises(ValueError, match="8 bits are not for networks on hybrid_"):
+        load_model(backend="openvino-int8", calibrate=tmp_path)
+    with pytest.raises(ValueError, match="8 bits are not for networks on hybrid_"):
+        export_model(load_model(device="cpu"), tmp_path / "people.xml", calibrate=tmp_path)
+
+
+def test_8_bits_are_for_networks_on_dinov2():
+    check_int8(SimpleNamespace(config=MultiHMRConfig(backbone="dinov2_vits14")))
+    with pytest.raises(ValueError, match="people move by decimetres"):
+        check_int8(load_model(device="cpu").network)
 
 
 def test_the_command_line_says_what_it_wants(capsys, tmp_path):

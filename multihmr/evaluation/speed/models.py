@@ -35,7 +35,7 @@ class Plan:
         sizes: of the network's square input [pixels]; None: the model's own.
         dtypes: precisions of the backbone, of "float32", "float16", "bfloat16"; none: float16 on cuda, else
             float32.
-        backends: as load_model takes them.
+        backends: as load_model takes them; "openvino-int8" is left away with models that are not on DINOv2.
         paddings: as load_model takes them; "thin" is left away with models that cannot.
         calibrate: for "openvino-int8", a folder of images, as load_model takes it.
         rounds: how often each is timed.
@@ -105,7 +105,7 @@ def configs(
         truth = load(of_size, device=device)
         pixels = truth.config.image_size
         for dtype, backend, padding in product(plan.dtypes or (FLOAT32,), plan.backends, plan.paddings):
-            if padding != WHOLE and not truth.backbone.thins:
+            if not truth.backbone.thins and (padding != WHOLE or backend == INT8):
                 continue
             same = (dtype, backend, padding) == (FLOAT32, EAGER, WHOLE)
             calibrate = plan.calibrate if backend == INT8 else None
