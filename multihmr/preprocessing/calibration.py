@@ -89,9 +89,9 @@ def read_cameras(paths: Iterable[str | Path], *, unit: str = "m") -> list[Camera
             f"no camera in {', '.join(map(str, paths))}: expected a camera matrix K, R and t each"
         )
     centers = np.array([-camera.extrinsics[:, :3].T @ camera.extrinsics[:, 3] for camera in cameras])
-    apart = float(np.linalg.norm(centers[:, None] - centers[None], axis=-1).max())
-    if apart > FARTHEST:
-        raise ValueError(f"cameras are {apart:.0f} m apart: their unit may be mm or cm (unit, now {unit!r})")
+    spread = float(np.linalg.norm(centers[:, None] - centers[None], axis=-1).max())
+    if spread > FARTHEST:
+        raise ValueError(f"cameras are {spread:.0f} m apart: their unit may be mm or cm (unit, now {unit!r})")
     return cameras
 
 
