@@ -1,11 +1,13 @@
 """What does predict(hands_and_faces=True) gain? On rendered pictures with the true camera.
 
     multihmr generate --out data/test --count 400 --seed 20000000 --split test
-    python scripts/measure_hands.py data/test --every 4      # the close-ups
+    python scripts/measure_hands_and_faces.py data/test --every 4      # the close-ups
 
 Of the hands of people found, by what the network for hands says: PA-PVE over the vertices of a hand [mm], and
-how far the palm is turned from the true one [degrees, median], without the option and with it. CPU seconds:
-of prediction, and of what the option adds for each hand whose crops it reads.
+how far the palm is turned from the true one [degrees, median], without the option and with it. Of the faces
+that are found: how far the head is turned from the true one [degrees], by 68 points of the face, and the
+correlation of some facial actions with the true ones. CPU seconds: of prediction, and of what the option adds
+for each hand whose crops it reads, and for each face that it finds.
 """
 
 from __future__ import annotations
@@ -23,8 +25,16 @@ from multihmr import Humans, load_model
 from multihmr.bodies.body_parts import vertex_parts
 from multihmr.data.webdataset import Shards
 from multihmr.evaluation.metrics import pa_mpjpe
+from multihmr.model.faces import FaceBody, find_faces
 from multihmr.model.hand_pose import SIDES, HandBody
-from multihmr.model.hands_and_faces import Arms, HandRefinement, find_hands, first_crops, with_hands
+from multihmr.model.hands_and_faces import (
+    Arms,
+    DetailRefinement,
+    find_hands,
+    first_crops,
+    with_faces,
+    with_hands,
+)
 from multihmr.preprocessing.image import load_image
 
 
@@ -40,6 +50,51 @@ def palm_angle(first: Humans, second: Humans, rows: tuple[int, int], body: HandB
     return float(np.degrees(np.arccos(np.clip((np.trace(turned[0] @ turned[1].T) - 1) / 2, -1, 1))))
 
 
+class FaceErrors:
+    """Turns of heads and facial actions of faces that were found."""
+
+    ACTIONS = ("jawOpen", "mouthSmileLeft", "mouthSmileRight", "eyeBlinkLeft", "eyeBlinkRight")
+
+    def __init__(self) -> None:
+        self.turned: list[tuple[float, float]] = []
+        self.acted: list[list[np.ndarray]] = []
+        self.seconds = 0.0
+
+    def add(self, rows: tuple[int, int], plain: Humans, moved: Humans, true: Humans, body: FaceBody) -> None:
+        one, other = rows
+        aim = body.points(true.vertices[[other]])[0]
+        angles = [_angle(body.points(humans.vertices[[one]])[0], aim) for humans in (plain, moved)]
+        self.turned.append((angles[0], angles[1]))
+        self.acted.append([humans.expression[row] for humans, row in ((moved, one), (true, other))])
+
+    def report(self, names: tuple[str, ...]) -> None:
+        if not self.turned:
+            return
+        before, after = np.array(self.turned).T
+        median, most = ([f(angles) for angles in (before, after)] for f in (np.median, _ninety))
+        print(
+            f"{len(before)} faces found: head turned by {median[0]:.1f} -> {median[1]:.1f} degrees (median), "
+            f"{most[0]:.1f} -> {most[1]:.1f} (90 % below); {self.seconds / len(before):.3f} CPU s each"
+        )
+        moved, true = (np.array([row[k] for row in self.acted]) for k in (0, 1))
+        for name in self.ACTIONS:
+            k = names.index(name)
+            print(
+                f"    {name}: correlation with the true one {np.corrcoef(moved[:, k], true[:, k])[0, 1]:.2f}"
+            )
+
+
+def _ninety(values: np.ndarray) -> float:
+    return float(np.percentile(values, 90))
+
+
+def _angle(points: np.ndarray, aim: np.ndarray) -> float:
+    """Of the rotation that brings points (M, 3) about their middle to where others are [degrees]."""
+    U, _, Vt = np.linalg.svd((points - points.mean(0)).T @ (aim - aim.mean(0)))
+    turn = Vt.T @ np.diag([1, 1, np.sign(np.linalg.det(Vt.T @ U.T))]) @ U.T
+    return float(np.degrees(np.arccos(np.clip((np.trace(turn) - 1) / 2, -1, 1))))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -50,7 +105,8 @@ def main() -> None:
     parser.add_argument("--model", help="default: the bundled model")
     args = parser.parse_args()
     model, samples = load_model(args.model, device="cpu"), Shards(args.folder)
-    refine = HandRefinement(model)
+    refine = DetailRefinement(model)
+    faces = FaceErrors()
     parts = vertex_parts(model.body.topology)
     errors: dict[str, list[tuple[float, ...]]] = {"found": [], "read, not found": [], "not read": []}
     predicting = refining = 0.0
@@ -65,8 +121,14 @@ def main() -> None:
         found = find_hands(image, plain, refine.hands, refine.networks.hand)
         moved = with_hands(model, image, plain, refine.hands, found)
         refining += time.process_time() - start
+        start = time.process_time()
+        seen = find_faces(image, plain, refine.faces, refine.networks)
+        acting = with_faces(model, image, plain, refine.faces, seen)
+        faces.seconds += time.process_time() - start
         arms = Arms.of(plain, refine.hands)
         for one, other in pairs(plain, true):
+            if any(face.person == one for face in seen):
+                faces.add((one, other), plain, acting, true, refine.faces)
             for side, name in enumerate(SIDES):
                 kind = "read, not found" if first_crops(arms, one, side, plain.image_size) else "not read"
                 if any((hand.person, hand.side) == (one, side) for hand in found):
@@ -88,6 +150,7 @@ def main() -> None:
     read = len(errors["found"]) + len(errors["read, not found"])
     added = refining / max(read, 1)
     print(f"{predicting / len(pictures):.2f} CPU s a picture; the option adds {added:.3f} a hand")
+    faces.report(tuple(model.body.topology.expression_names))
 
 
 if __name__ == "__main__":
