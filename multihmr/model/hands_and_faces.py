@@ -22,7 +22,7 @@ from ..postprocessing.to_humans import people_of
 from ..preprocessing.image import LoadedImage
 from ..preprocessing.turned_crops import CROP_SCALE, TurnedCrop, hand_crop
 from ..runtime.network_handle import NetworkHandle
-from .faces import FaceBody, FoundFace, find_faces, turned_heads, with_expressions
+from .faces import FaceBody, FoundFace, find_faces, moved_people, turned_heads, with_expressions
 from .hand_pose import HandBody, HandBones, Side, fit_hands_either_way
 from .options import Camera
 from .undistortion import Predict
@@ -134,13 +134,15 @@ class DetailRefinement:
 def with_faces(
     model: NetworkHandle, image: LoadedImage, humans: Humans, body: FaceBody, found: Sequence[FoundFace]
 ) -> Humans:
-    """The people with their facial actions, and their heads turned, as found."""
+    """The people with their facial actions, and their heads turned and moved, as found."""
     if not found:
         return humans
     rows = [face.person for face in found]
     acting = _reposed(model, image, humans, rows, expression=with_expressions(humans, body, found))
     pose = turned_heads(humans, body, found, acting.vertices)
-    return _reposed(model, image, acting, rows, pose=pose)
+    turned = _reposed(model, image, acting, rows, pose=pose)
+    moved = moved_people(humans, body, found, turned.vertices)
+    return _reposed(model, image, turned, rows, translation=moved)
 
 
 def _reposed(

@@ -31,6 +31,13 @@ def rotation(axis, degrees):
     return roma.rotvec_to_rotmat(vector / vector.norm() * np.radians(degrees)).numpy()
 
 
+def part(turn):
+    import roma
+
+    vector = roma.rotmat_to_rotvec(torch.from_numpy(turn))
+    return roma.rotvec_to_rotmat(faces.TURN_SHARE * vector).numpy()
+
+
 @pytest.fixture(scope="module")
 def body():
     return load_body("anny")
@@ -65,16 +72,33 @@ def test_a_head_turns_to_where_its_points_are_seen(body, astronaut, axis, degree
     aim, _ = posed(body, turned.astype(np.float32), away.shape, away.expression, away.translation)
     points = face.points(np.asarray(aim))[0, list(SAME_68)].astype(np.float64)
     pose = faces.turned_heads(replace(away, K=K), face, [found_face(points, K)], np.asarray(start))
-    wanted = away.pose[0, face.head] @ rotation(axis, faces.TURN_SHARE * degrees)
-    np.testing.assert_allclose(pose[0, face.head], wanted, atol=0.02)
+    whole = rotation(axis, degrees)
+    np.testing.assert_allclose(pose[0, face.head], away.pose[0, face.head] @ part(whole), atol=0.02)
     others = np.delete(np.arange(pose.shape[1]), face.head)
     assert np.array_equal(pose[0, others], away.pose[0, others])
+
+
+def test_people_move_half_of_the_way_to_where_their_faces_are_seen(body, astronaut):
+    _, humans = astronaut
+    face = FaceBody.of(body)
+    there = replace(humans, translation=humans.translation.astype(np.float64), K=K)
+    aim = np.array([[0.03, -0.02, 0.08]])
+    points = face.points(humans.vertices + aim)[0, list(SAME_68)]
+    seen = np.zeros((FACE_POINTS, 3))
+    seen[list(SAME_478), :2] = faces.project(points, K)
+    found = [FoundFace(0, 1.0, seen, np.zeros(len(ACTIONS)))]
+    moved = faces.moved_people(there, face, found, humans.vertices)
+    np.testing.assert_allclose(moved - humans.translation, aim / 2, atol=0.003)
+    seen[:, :2] *= 1e-3  # a face of no size moves people by a bounded factor
+    far = faces.moved_people(there, face, found, humans.vertices) - humans.translation
+    depth = face.points(humans.vertices)[0, list(SAME_68), 2].mean()
+    assert far[0, 2] == pytest.approx(0.5 * 0.3 * depth, rel=1e-6)
 
 
 def test_heads_turn_by_45_degrees_at_most(body, astronaut):
     _, humans = astronaut
     points = FaceBody.of(body).points(humans.vertices)[0, list(SAME_68)].astype(np.float64)
-    seen = found_face(points @ rotation((0, 1, 0), 80).T, K).points[list(SAME_478)]
+    seen = found_face(points @ rotation((0, 1, 0), 70).T, K).points[list(SAME_478), :2]
     turn = faces._share(faces.head_turn(points, seen, K))
     assert np.degrees(np.arccos((np.trace(turn) - 1) / 2)) == pytest.approx(45, abs=1e-3)
 
@@ -142,9 +166,19 @@ def test_predict_with_the_option_smiles_and_keeps_the_rest(body, astronaut):
     moved = model.predict(pixels, hands_and_faces=True)
     names = list(body.topology.expression_names)
     assert moved.expression[0][names.index("mouthSmileLeft")] > 0.7 > humans.expression[0].max()
-    np.testing.assert_array_equal(moved.translation, humans.translation)
-    np.testing.assert_array_equal(moved.shape, humans.shape)
     face = FaceBody.of(body)
+    (seen,) = faces.find_faces(Picture(pixels), humans, face, load_landmark_networks())
+    off = [
+        np.linalg.norm(
+            faces.project(face.points(people.vertices)[0, list(SAME_68)], people.K)
+            - seen.points[list(SAME_478), :2],
+            axis=1,
+        ).mean()
+        for people in (humans, moved)
+    ]
+    assert off[1] < 0.7 * off[0]
+    assert abs(moved.distances[0] / humans.distances[0] - 1) < 0.1
+    np.testing.assert_array_equal(moved.shape, humans.shape)
     arms = [i for i, name in enumerate(body.topology.pose_names) if "finger" in name or "wrist" in name]
     kept = np.setdiff1d(np.arange(moved.pose.shape[1]), [face.head, *arms])
     legs = [i for i in kept if "leg" in body.topology.pose_names[i]]

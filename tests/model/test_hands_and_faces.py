@@ -178,11 +178,11 @@ def test_small_hands_and_those_out_of_view_are_left_alone(
 
 
 def test_predict_with_the_network(model: Model, photo: LoadedImage) -> None:
-    """A photograph whose hands are in view: they change, and the head turns in its place."""
+    """A photograph whose hands are in view: they change, and the head turns and moves a little."""
     plain = model.predict(photo)
     moved = model.predict(photo, hands_and_faces=True)
     assert len(plain) == len(moved) == 1
-    assert np.abs(moved.translation - plain.translation).max() == 0
+    assert np.abs(moved.translation - plain.translation).max() < 0.1 * plain.distances[0]
     changed = np.abs(moved.pose - plain.pose).max((0, 2, 3)) > 1e-6
     names = {name for name, moves in zip(model.body.topology.joint_names, changed, strict=True) if moves}
     assert all(name.startswith(("finger", "wrist", "lowerarm02", "head")) for name in names)
