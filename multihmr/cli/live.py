@@ -13,6 +13,7 @@ from .arguments import (
     check_distortion,
     distortion_flag,
     file_path,
+    hands_and_faces_flag,
     load_chosen,
     loading_flags,
     positive,
@@ -46,6 +47,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--threshold", type=float, help="least score of a new person, 0 to 1 (default: that of the model)"
     )
     tiles_flag(parser)
+    hands_and_faces_flag(parser)
     parser.add_argument(
         "--no-smoothing", action="store_true", help="keep the motion as predicted (default: smooth)"
     )
@@ -125,7 +127,8 @@ def run(args: argparse.Namespace) -> int:
         outputs = early + _body_outputs(args, stack, model)
         smoothing = None if args.no_smoothing else Smoothing()
         tracking = Tracking(lookahead=LIVE.lookahead, fill=LIVE.fill, smoothing=smoothing)
-        options = {name: getattr(args, name) for name in ("K", "fov", "threshold", "tiles", "distortion")}
+        names = ("K", "fov", "threshold", "tiles", "distortion", "hands_and_faces")
+        options = {name: getattr(args, name) for name in names}
         results = predict_live(model, video, tracking=tracking, **options)
         bar = stack.enter_context(progress_bar(args, unit="frame", desc="live"))
 

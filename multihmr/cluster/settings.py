@@ -12,12 +12,15 @@ def _setting(default: Any, text: str) -> Any:
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of a run. Only fov, threshold, max_people and tiles change the result."""
+    """Settings of a run. Only fov, threshold, max_people, tiles and hands_and_faces change the result."""
 
     fov: float | None = _setting(None, "field of view over the longer side, in degrees")
     threshold: float | None = _setting(None, "minimum score of a person, 0 to 1")
     max_people: int | None = _setting(None, "keep the N best per picture")
     tiles: int = _setting(1, "tiles per side for small people; 1 is the whole picture alone")
+    hands_and_faces: bool = _setting(
+        False, "look once more at each hand and face, in the pixels of the image"
+    )
     column: str | None = _setting(None, "column of tables that has the bytes of pictures")
     address: str | None = _setting(None, "address of a Ray cluster, HOST:6379; by default this machine")
     workers: int | None = _setting(None, "number of model copies; by default one per GPU, else all CPUs")
@@ -29,5 +32,5 @@ class Settings:
     @property
     def of_predict(self) -> dict[str, Any]:
         """The options that change the result, by their names in Model.predict."""
-        names = ("fov", "threshold", "max_people", "tiles")
+        names = ("fov", "threshold", "max_people", "tiles", "hands_and_faces")
         return {name: getattr(self, name) for name in names}

@@ -113,8 +113,8 @@ class Worker:
             self.model.runtime = make_runtime(self.model.network, backend, folder=folder)
         self.retries, self.options = retries, options
         self.readers = ThreadPoolExecutor(pool.threads)
-        self.schema = people_schema(self.model.body, self.model.config.unpredicted)
-        self._warm_up()  # a machine that cannot predict fails now, before a picture is blamed
+        blank = self._warm_up()  # a machine that cannot predict fails now, before a picture is blamed
+        self.schema = people_schema(self.model.body, blank.unpredicted)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         start = time.perf_counter()
@@ -182,8 +182,11 @@ class Worker:
                 os._exit(1)
             return f"the network failed on it: {type(error).__name__}: {' '.join(str(error).split())}"
 
-    def _warm_up(self) -> None:
-        self.model.predict_batch([np.full((64, 64, 3), 128, np.uint8)])
+    def _warm_up(self) -> Humans:
+        blank = np.full((64, 64, 3), 128, np.uint8)
+        return self.model.predict_batch([blank], hands_and_faces=self.options.get("hands_and_faces", False))[
+            0
+        ]
 
 
 def _read(row: dict[str, Any]) -> tuple[LoadedImage, np.ndarray | None] | str:

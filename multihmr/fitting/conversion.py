@@ -408,6 +408,7 @@ def _assembled(
         track_ids=humans.track_ids,
         unpredicted=unpredicted,
         filled=humans.filled,
+        refined=humans.refined,
         distortion=humans.distortion,
         errors_mm=np.nanmean(errors, 1) if len(errors) else np.zeros(0, np.float32),
         vertex_errors_mm=errors,

@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -45,7 +46,7 @@ def load_landmark_networks(device: str = "cpu") -> LandmarkNetworks:
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged: {error}; install multihmr again") from error
     networks: dict[str, Any] = {
-        name: _filled(name, make(), tensors, path).to(device) for name, make in PARTS.items()
+        name: _filled(name, make(), tensors, path).to(device, torch.float32) for name, make in PARTS.items()
     }
     return LandmarkNetworks(**networks)
 

@@ -10,7 +10,12 @@ import numpy as np
 from ..bodies.topology import Topology, frozen_array
 
 K_SOURCES = ("given", "exif", "predicted", "assumed")
-PER_PERSON = {"track_ids": np.int64, "filled": np.bool_}  # arrays (N,) that may be None, and their type
+# arrays that may be None: their type, and their shape for each person
+PER_PERSON: dict[str, tuple[type, tuple[int, ...]]] = {
+    "track_ids": (np.int64, ()),
+    "filled": (np.bool_, ()),
+    "refined": (np.bool_, (3,)),
+}
 
 # Trailing shape of every per-person array; a letter is any length, the same wherever it appears.
 SHAPES: dict[str, tuple[str | int, ...]] = {
@@ -49,10 +54,10 @@ def checked_arrays(arrays: Mapping[str, Any], topology: Topology) -> dict[str, n
             raise ValueError(
                 f"{name} of person {int(np.argmin(finite))} contains numbers that are not finite"
             )
-    for name, dtype in PER_PERSON.items():
+    for name, (dtype, trailing) in PER_PERSON.items():
         if arrays[name] is not None:
             checked[name] = frozen_array(arrays[name], dtype)
-            _check_shape(name, checked[name], ("N",), lengths)
+            _check_shape(name, checked[name], ("N", *trailing), lengths)
     checked["K"] = frozen_array(arrays["K"], np.float32)
     _check_shape("K", checked["K"], (3, 3), lengths)
     if len(topology.faces) and topology.faces.max() >= lengths["V"]:

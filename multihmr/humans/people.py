@@ -60,6 +60,8 @@ class Humans:
         track_ids: (N,) int or None; identities in a video, from 1.
         unpredicted: names of joints and expressions that the checkpoint never moves; empty: it predicts all.
         filled: (N,) bool or None; True for a person of a video who was interpolated, not detected, here.
+        refined: (N, 3) bool or None; with `hands_and_faces=True`, whether left hand, right hand and face were
+            found and are as they were seen there.
         distortion: of the lens, as given to predict, or None; pixels are those that the lens shows.
 
     Raises:
@@ -94,6 +96,7 @@ class Humans:
     unpredicted: tuple[str, ...] = ()
     filled: np.ndarray | None = None
     distortion: Distortion | None = None
+    refined: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         for name, array in checked_arrays({**self._arrays(), "K": self.K}, self.topology).items():
@@ -152,8 +155,8 @@ class Humans:
     def concatenate(cls, parts: Sequence[Humans]) -> Humans:
         """The people of several Humans of one image as one, in the order given.
 
-        Camera, image size, body and the rest of what is not per person are those of the first. `track_ids`
-        and `filled` are kept where all parts have them; they are None where no part has them.
+        Camera, image size, body and the rest of what is not per person are those of the first. `track_ids`,
+        `filled` and `refined` are kept where all parts have them; they are None where no part has them.
 
         Args:
             parts: at least one; all of the same body.

@@ -234,6 +234,7 @@ def load(path: str | os.PathLike[str], body: Body | None = None) -> Humans:
         track_ids=stored.get("track_ids"),
         unpredicted=tuple(map(str, stored["unpredicted"])),
         filled=stored.get("filled"),
+        refined=stored.get("refined"),
         distortion=stored_distortion(stored),
     )
 
@@ -262,7 +263,7 @@ def _read(path: Path, required: set[str]) -> dict[str, np.ndarray]:
 
 def _npz(humans: Humans) -> bytes:
     arrays: dict[str, Any] = {name: getattr(humans, name) for name in _PARAMETERS} | _amass(humans)
-    for name in ("track_ids", "filled", "errors_mm", "converted_from"):
+    for name in ("track_ids", "filled", "refined", "errors_mm", "converted_from"):
         if getattr(humans, name, None) is not None:
             arrays[name] = getattr(humans, name)
     buffer = io.BytesIO()

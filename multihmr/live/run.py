@@ -89,6 +89,7 @@ def predict_live(
     fov: float | None = None,
     threshold: float | None = None,
     tiles: int | Literal["auto"] = 1,
+    hands_and_faces: bool = False,
     distortion: DistortionLike | None = None,
     tracking: Tracking | None = None,
 ) -> Iterator[LiveFrame]:
@@ -101,6 +102,7 @@ def predict_live(
         fov: field of view in degrees.
         threshold: least score of a new person.
         tiles: predict tiles, too.
+        hands_and_faces: look once more at each hand and face; takes longer.
         distortion: of the lens whose camera matrix is K.
         tracking: None tracks without a lookahead, so that no result waits for later frames.
 
@@ -125,6 +127,7 @@ def predict_live(
     shown = dataclasses.replace(video, live=True, frames=newest)
     last = -1
     options: dict[str, Any] = {"fov": fov, "threshold": threshold, "tiles": tiles, "distortion": distortion}
+    options["hands_and_faces"] = hands_and_faces
     for humans in predict_video(model, shown, K, tracking=tracking or LIVE, **options):
         frame = chosen.popleft()
         arrived = arrivals[frame.number]

@@ -125,10 +125,25 @@ class DetailRefinement:
 
     def __call__(self, image: LoadedImage, humans: Humans) -> Humans:
         """The people of an image; whose hands or face is not seen well keeps them as they were predicted."""
+        with torch.autocast(torch.device(self.model.device).type, enabled=False):
+            return self._refined(image, humans)
+
+    def _refined(self, image: LoadedImage, humans: Humans) -> Humans:
         faces = find_faces(image, humans, self.faces, self.networks)
         humans = with_faces(self.model, image, humans, self.faces, faces)
         hands = find_hands(image, humans, self.hands, self._network)
-        return with_hands(self.model, image, humans, self.hands, hands)
+        moved = with_hands(self.model, image, humans, self.hands, hands)
+        fixed = _without_hands(humans.unpredicted, self.model.body, self.hands.sides)
+        return replace(moved, refined=_found(len(humans), faces, hands), unpredicted=fixed)
+
+
+def _found(count: int, faces: Sequence[FoundFace], hands: Sequence[FoundHand]) -> np.ndarray:
+    """(N, 3) whether the left hand, the right hand and the face of each of `count` people were found."""
+    refined = np.zeros((count, 3), bool)
+    for hand in hands:
+        refined[hand.person, hand.side] = True
+    refined[[face.person for face in faces], 2] = True
+    return refined
 
 
 def with_faces(
@@ -244,8 +259,7 @@ def with_hands(
     if not found:
         return humans
     rows = sorted({hand.person for hand in found})
-    moved = _reposed(model, image, humans, rows, pose=turned_hands(humans, body, found))
-    return replace(moved, unpredicted=_without_hands(humans.unpredicted, model.body, body.sides))
+    return _reposed(model, image, humans, rows, pose=turned_hands(humans, body, found))
 
 
 def _without_hands(names: tuple[str, ...], body: Body, sides: Sequence[Side]) -> tuple[str, ...]:

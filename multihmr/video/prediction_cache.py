@@ -190,8 +190,15 @@ def _packed(frames: list[tuple[float, Humans]]) -> bytes:
         unpredicted=np.array(people[0].unpredicted, np.str_),
         **distortion_arrays(people[0].distortion),
         **arrays,
+        **_refined(people),
     )
     return buffer.getvalue()
+
+
+def _refined(people: list[Humans]) -> dict[str, Any]:
+    """Which hands and faces were found, if they were looked for."""
+    found = [humans.refined for humans in people if humans.refined is not None]
+    return {"refined": np.concatenate(found)} if len(found) == len(people) else {}
 
 
 def _unpacked(stored: dict[str, Any], topology: Topology) -> Iterator[tuple[float, Humans]]:
@@ -210,6 +217,7 @@ def _unpacked(stored: dict[str, Any], topology: Topology) -> Iterator[tuple[floa
             topology=without_faces(topology),
             unpredicted=tuple(map(str, stored["unpredicted"])),
             distortion=stored_distortion(stored),
+            refined=stored["refined"][end - count : end] if "refined" in stored else None,
         )
         joints_2d = humans.project(humans.joints)
         yield float(stored["times"][i]), replace(humans, joints_2d=joints_2d)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..humans import Humans
+from .hold import DetailHolder
 from .one_euro import MEMORY, Moment, MotionFilter, Smoothing, between, from_ray, to_ray
 from .tracks import without_meshes
 
@@ -265,6 +266,7 @@ class _Follower:
     def __init__(self, tracking: Tracking, new: float) -> None:
         self.tracking, self.new = tracking, new
         self.tracker = Tracker()
+        self.details = DetailHolder()
         self.ahead: deque[_Frame] = deque()
         self.known: dict[int, _Identity] = {}
         self.ids: dict[int, int] = {}  # number of the tracker -> id
@@ -275,7 +277,16 @@ class _Follower:
         for gone, _ in self.tracker.merged:
             self._drop(gone)
         there = numbers >= 0
-        self.ahead.append(_Frame(next(self._frames), time, humans[there], numbers[there]))
+        self._append(time, humans[there], numbers[there])
+
+    def _append(self, time: float, humans: Humans, numbers: np.ndarray) -> None:
+        """Add a frame to those that are delayed, and hold hands and faces that were found in some of them."""
+        before = [(frame.time, frame.numbers, frame.humans) for frame in self.ahead]
+        held = self.details(humans, numbers, time)
+        for at, people in enumerate(self.details.backwards(humans, numbers, time, before)):
+            if people is not self.ahead[at].humans:
+                self.ahead[at] = dataclasses.replace(self.ahead[at], humans=people)
+        self.ahead.append(_Frame(next(self._frames), time, held, numbers))
 
     def _drop(self, number: int) -> None:
         """Remove a duplicate track from the delayed frames, if it has no id so far."""

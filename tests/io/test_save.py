@@ -33,6 +33,7 @@ def toy_humans() -> Humans:
         track_ids=np.array([5, 2]),
         unpredicted=("smile",),
         filled=np.array([True, False]),
+        refined=np.array([[True, False, True], [False, False, False]]),
     )
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from multihmr import Humans, load_model
 from multihmr.cli import evaluate, predict, video
 from multihmr.evaluation.runner import Protocol
+from multihmr.hub import landmarks
 from multihmr.humans import project
 from multihmr.model import hands_and_faces as closer
 from multihmr.model.base import Model
@@ -220,3 +221,21 @@ def test_the_flag_is_off_by_default(command: str) -> None:
     source = [] if command == "evaluate" else ["street.jpg", "--out", "results"]
     assert parser.parse_args([*source, "--hands-and-faces"]).hands_and_faces is True
     assert parser.parse_args(source).hands_and_faces is False
+
+
+@pytest.mark.slow
+def test_a_face_is_read_alike_in_autocast_and_where_the_default_is_float64(model):
+    """Networks that were loaded while float64 was the default could not read float32 pixels."""
+    expected = model.predict(PHOTO, hands_and_faces=True)
+    assert expected.refined is not None
+    assert expected.refined[0, 2]
+    landmarks.load_landmark_networks.cache_clear()
+    torch.set_default_dtype(torch.float64)
+    try:
+        again = model.predict(PHOTO, hands_and_faces=True)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    np.testing.assert_array_equal(again.expression, expected.expression)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        again = model.predict(PHOTO, hands_and_faces=True)
+    np.testing.assert_allclose(again.expression, expected.expression, atol=0.2)
