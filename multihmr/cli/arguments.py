@@ -182,6 +182,24 @@ def hands_and_faces_flag(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def closeups_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--no-closeups",
+        action="store_true",
+        help="do not predict images without people once more with a margin around them, for people too near "
+        "to fit in (default: do, with models that are trained for it; twice the time where no people are)",
+    )
+
+
+def any_rotation_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--any-rotation",
+        action="store_true",
+        help="also predict each image turned by 90, 180 and 270 degrees and take the best of the four, for "
+        "images that lie on their side; four times the time (default: off)",
+    )
+
+
 def body_out_flags(parser: argparse.ArgumentParser, drawn: str = "") -> None:
     """--body-out and the file that it needs; `drawn`: what else the help says."""
     parser.add_argument(

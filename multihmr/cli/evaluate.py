@@ -6,7 +6,9 @@ import argparse
 import sys
 
 from .arguments import (
+    any_rotation_flag,
     chosen_load_options,
+    closeups_flag,
     file_path,
     flip_test_flag,
     hands_and_faces_flag,
@@ -25,7 +27,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--data",
         type=words,
         default=SYNTH_TEST,
-        help=f"some of {','.join((*BENCHMARKS, SYNTH_TEST))} or folders of shards (default: %(default)s)",
+        help=f"some of {', '.join((*BENCHMARKS, SYNTH_TEST))}, folders of shards, or "
+        "coco@FOLDER or coco@FILE.json: photographs with people labelled in COCO's format "
+        "(default: %(default)s)",
     )
     parser.add_argument(
         "--root", type=file_path, metavar="DIR", help="folder of the data sets, each in DIR/NAME"
@@ -52,6 +56,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threshold", type=float, help="least score of a person (default: the model's own)")
     tiles_flag(parser)
     flip_test_flag(parser)
+    closeups_flag(parser)
+    any_rotation_flag(parser)
     hands_and_faces_flag(parser)
     parser.add_argument(
         "--predict-camera",
@@ -63,8 +69,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure a model on each benchmark and print the table; those that cannot be are listed at the end."""
+    from ..evaluation.photographs.run import data_name, measure_data
     from ..evaluation.results import in_encoding, save_all, table
-    from ..evaluation.runner import Plan, Protocol, devices_of, measure
+    from ..evaluation.runner import Plan, Protocol, devices_of
     from ..preprocessing.options import check_options
 
     check_options(None, args.threshold, None, args.tiles)
@@ -74,15 +81,19 @@ def run(args: argparse.Namespace) -> int:
         tiles=args.tiles,
         flip_test=args.flip_test,
         hands_and_faces=args.hands_and_faces,
+        any_rotation=args.any_rotation,
+        closeups=not args.no_closeups,
     )
     loading = chosen_load_options(args)
     results, failed = [], []
     for data in args.data:
         plan = Plan(data, args.root, args.count, args.every, protocol, args.assets, loading)
-        out = args.out and args.out / plan.name
+        out = args.out and args.out / data_name(data)
         devices = devices_of(args.device)
         try:
-            results.append(measure(args.model, plan, out=out, devices=devices, progress=sys.stderr.isatty()))
+            results.append(
+                measure_data(args.model, plan, out=out, devices=devices, progress=sys.stderr.isatty())
+            )
         except EXPECTED as error:
             if len(args.data) == 1:
                 raise

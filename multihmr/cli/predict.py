@@ -18,11 +18,13 @@ from ..preprocessing import image_files
 from ..preprocessing.sources import STDIN, read_stdin, shorten, stem_of
 from ..storage.paths import portable_name, same_name
 from .arguments import (
+    any_rotation_flag,
     body_out,
     body_out_flags,
     camera_flags,
     check_body_out,
     check_distortion,
+    closeups_flag,
     distortion_flag,
     draw_flags,
     draw_options,
@@ -121,18 +123,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     tiles_flag(parser)
     flip_test_flag(parser)
     hands_and_faces_flag(parser)
-    parser.add_argument(
-        "--no-closeups",
-        action="store_true",
-        help="do not predict images without people once more with a margin around them, for people too near "
-        "to fit in (default: do, with models that are trained for it; twice the time where no people are)",
-    )
-    parser.add_argument(
-        "--any-rotation",
-        action="store_true",
-        help="also predict each image turned by 90, 180 and 270 degrees and take the best of the four, for "
-        "images that lie on their side; four times the time (default: off)",
-    )
+    closeups_flag(parser)
+    any_rotation_flag(parser)
     world_flags(parser)
     _size_flags(parser)
     draw_flags(parser)

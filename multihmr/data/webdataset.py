@@ -75,7 +75,8 @@ class Shards(Sequence[Sample]):
         paths = sorted(root.glob("*.tar")) if root.is_dir() else [root]
         if not paths or not paths[0].is_file():
             raise FileNotFoundError(
-                f"no shards (*.tar) in {root}; make some with: multihmr generate --out {root}"
+                f"no shards (*.tar) in {root}; make some with: multihmr generate --out {root}, "
+                f"or name pictures with COCO's labels coco@{root}"
             )
         self._members = [entry for path in paths for entry in _index(path)]
 

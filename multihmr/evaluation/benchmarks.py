@@ -215,7 +215,10 @@ def open_samples(
         return _open_reader(BENCHMARKS[data], root)
     if not Path(data).exists():
         known = ", ".join((*BENCHMARKS, SYNTH_TEST))
-        raise FileNotFoundError(f"{data!r} is no folder of shards and no benchmark; known: {known}")
+        raise FileNotFoundError(
+            f"{data!r} is no folder of shards and no benchmark; known: {known}; photographs with COCO's "
+            "labels are coco@FOLDER"
+        )
     from ..data.webdataset import Shards
 
     return Shards(data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 
 from ..data.synthetic.assets import fingerprint_assets
@@ -14,11 +15,17 @@ _EDGE_BYTES = 1 << 20
 
 def fingerprint_shards(path: Path) -> str:
     """16 digits of a folder of shards, or of one: names, sizes, and the first and last megabyte of each."""
+    shards = sorted(path.glob("*.tar")) if path.is_dir() else [path]
+    return fingerprint_files((shard.name, shard) for shard in shards)
+
+
+def fingerprint_files(files: Iterable[tuple[str, Path]]) -> str:
+    """16 digits of files under these names: names, sizes, and the first and last megabyte of each."""
     digest = hashlib.sha256()
-    for tar in sorted(path.glob("*.tar")) if path.is_dir() else [path]:
-        size = tar.stat().st_size
-        digest.update(f"{tar.name}\0{size}\0".encode())
-        with tar.open("rb") as file:
+    for name, path in files:
+        size = path.stat().st_size
+        digest.update(f"{name}\0{size}\0".encode())
+        with path.open("rb") as file:
             digest.update(file.read(_EDGE_BYTES))
             file.seek(max(0, size - _EDGE_BYTES))
             digest.update(file.read())

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from .benchmarks import BENCHMARKS
+from .photographs.result import PhotographResult
 from .published import FIGURES, METHODS, PUBLISHED, figure_labels, published
 from .report import Counts, Result, no_nan
 from .report import table as result_table
@@ -128,7 +129,7 @@ class BenchmarkResult:
                 )
 
 
-def save_all(results: Sequence[BenchmarkResult], folder: Path) -> None:
+def save_all(results: Sequence[BenchmarkResult | PhotographResult], folder: Path) -> None:
     """Writes table.md and results.json of several benchmarks."""
     (folder / "table.md").write_text(table(results) + "\n", encoding="utf-8")
     dicts = [result.to_dict() for result in results]
@@ -137,8 +138,14 @@ def save_all(results: Sequence[BenchmarkResult], folder: Path) -> None:
     )
 
 
-def table(results: Sequence[BenchmarkResult]) -> str:
+def table(results: Sequence[BenchmarkResult | PhotographResult]) -> str:
     """All results beside the published figures, as markdown that is also readable as plain text."""
+    benchmarks = [result for result in results if isinstance(result, BenchmarkResult)]
+    photographs = [result.table() for result in results if isinstance(result, PhotographResult)]
+    return "\n\n".join([*([_benchmark_table(benchmarks)] if benchmarks else []), *photographs])
+
+
+def _benchmark_table(results: Sequence[BenchmarkResult]) -> str:
     lines = [
         "| benchmark | figure | ours | " + " | ".join(METHODS) + " |",
         "|---" * (3 + len(METHODS)) + "|",

@@ -65,6 +65,8 @@ class Protocol:
         tiles: as `Model.predict` takes it.
         flip_test: likewise.
         hands_and_faces: likewise.
+        any_rotation: likewise.
+        closeups: likewise.
         batch_size: images that go through the network at once.
     """
 
@@ -76,13 +78,16 @@ class Protocol:
     batch_size: int = 8
     flip_test: bool = False
     hands_and_faces: bool = False
+    any_rotation: bool = False
+    closeups: bool = True
 
     @property
     def predict_options(self) -> dict[str, Any]:
         """Keyword arguments of `Model.predict_batch` beside the cameras."""
         options = {"threshold": self.threshold, "tiles": self.tiles}
-        switches = ("flip_test", "hands_and_faces")
-        return options | {name: True for name in switches if getattr(self, name)}
+        switches = ("flip_test", "hands_and_faces", "any_rotation")
+        options |= {name: True for name in switches if getattr(self, name)}
+        return options if self.closeups else options | {"closeups": False}
 
     @property
     def rules(self) -> Rules:
@@ -190,7 +195,7 @@ def evaluate(
     protocol = protocol or Protocol()
     evaluator = own_body_evaluator(model.body, protocol)
     pictures = []
-    batches = _batched(_bar(iter(samples), None, progress, unit="image"), protocol.batch_size)
+    batches = _batched(bar(iter(samples), None, progress, unit="image"), protocol.batch_size)
     for batch in batches:
         for sample, humans in zip(batch, _predict(model, batch, protocol), strict=True):
             pictures.append(evaluate_image(evaluator, sample, humans))
@@ -294,8 +299,8 @@ class EvaluationRun:
         done = set(_done(folder))
         mine = [batch for batch in range(rank, len(self.batches), world) if batch not in done]
         with (folder / f"done-{rank}.jsonl").open("a+", encoding="utf-8") as file:
-            _end_last_line(file)
-            for batch, samples in _bar(self._read(mine), len(mine), progress):
+            end_last_line(file)
+            for batch, samples in bar(self._read(mine), len(mine), progress):
                 pictures = [asdict(picture) for picture in self._evaluate_batch(samples)]
                 file.write(json.dumps({"batch": batch, "pictures": pictures}) + "\n")
                 file.flush()
@@ -363,7 +368,7 @@ def _measured(
     progress: bool,
 ) -> BenchmarkResult:
     folder.mkdir(parents=True, exist_ok=True)
-    _check_settings(folder / SETTINGS, run.settings(name))
+    check_settings(folder / SETTINGS, run.settings(name))
     others = _start_others(run.plan, model, folder, devices)
     run.work(folder, 0, len(devices), progress)
     _wait_for(others, devices)
@@ -372,7 +377,7 @@ def _measured(
     return _benchmark_result(run, name, pictures)
 
 
-def _check_settings(path: Path, settings: dict[str, Any]) -> None:
+def check_settings(path: Path, settings: dict[str, Any]) -> None:
     """Writes the settings of a new folder, or checks that they equal those of an existing one."""
     settings = json.loads(json.dumps(settings))
     if not path.exists():
@@ -426,7 +431,7 @@ def _done(folder: Path) -> dict[int, list[ImageResult]]:
     return batches
 
 
-def _end_last_line(file: Any) -> None:
+def end_last_line(file: Any) -> None:
     """Complete the last line, which a killed run may have left unfinished."""
     file.seek(0)
     content = file.read()
@@ -502,7 +507,8 @@ def _batched(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
         yield batch
 
 
-def _bar(items: Iterator[Any], count: int | None, progress: bool, unit: str = "batch") -> Iterator[Any]:
+def bar(items: Iterator[Any], count: int | None, progress: bool, unit: str = "batch") -> Iterator[Any]:
+    """The items, with a progress bar if one is wanted."""
     from tqdm import tqdm
 
     return iter(tqdm(items, total=count, desc="evaluate", unit=unit, disable=None if progress else True))
