@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from ..humans import Humans
 
 SHORTEST, TALLEST = 0.3, 2.8  # [m] that a given height may be
 TOLERANCE = 0.002  # [m] between a given height and that of the body
+NEAR_ENDS = 0.03  # part of the height of an average person, within which the ends of all others are
 STEP = 0.05  # of a shape parameter, to see how the height follows it
 
 KnownHeights = float | Mapping[int, float] | Sequence[float] | np.ndarray
@@ -32,7 +34,7 @@ def heights(humans: Humans, *, body: Any = None) -> np.ndarray:
     """
     if not len(humans):
         return np.zeros(0, np.float32)
-    return _heights(_body(humans, body), humans.shape)
+    return _heights(_ends(_body(humans, body)), humans.shape)
 
 
 def with_heights(humans: Humans, known: KnownHeights, *, body: Any = None) -> Humans:
@@ -64,10 +66,11 @@ def with_heights(humans: Humans, known: KnownHeights, *, body: Any = None) -> Hu
     if not len(rows):
         return humans
     body = _body(humans, body)
-    before = _heights(body, humans.shape)
+    ends = _ends(body)
+    before = _heights(ends, humans.shape)
     shape = humans.shape.copy()
-    shape[rows] = _shapes_of_height(body, shape[rows], wanted[rows])
-    after = _heights(body, shape)
+    shape[rows] = _shapes_of_height(ends, shape[rows], wanted[rows])
+    after = _heights(ends, shape)
     for i in rows[np.abs(after - wanted)[rows] > 0.01]:
         warnings.warn(
             f"person {humans.numbers[i]} cannot be {wanted[i]:.2f} m tall with body {humans.body!r} and this "
@@ -89,18 +92,40 @@ def with_heights(humans: Humans, known: KnownHeights, *, body: Any = None) -> Hu
     )
 
 
-@torch.no_grad()
+_ENDS: WeakKeyDictionary[Body, Body] = WeakKeyDictionary()
+
+
+def _ends(body: Body) -> Body:
+    """The body with only the vertices near its soles and crown, enough to measure heights; made once.
+
+    Helper vertices of anny-163, which are no part of the mesh, are left out.
+    """
+    part: Callable[[np.ndarray], Body] | None = getattr(body, "with_vertices", None)
+    if part is None:
+        return body
+    if body not in _ENDS:
+        y = _upright(body, body.mean_shape_S.cpu().numpy()[None])[0]
+        on_faces = np.unique(body.topology.faces)
+        y = y[on_faces]
+        margin = NEAR_ENDS * np.ptp(y)
+        _ENDS[body] = part(on_faces[(y < y.min() + margin) | (y > y.max() - margin)])
+    return _ENDS[body]
+
+
 def _heights(body: Body, shape: np.ndarray) -> np.ndarray:
+    return np.ptp(_upright(body, shape), axis=1)
+
+
+@torch.no_grad()
+def _upright(body: Body, shape: np.ndarray) -> np.ndarray:
+    """(N, V) y of the vertices of people who stand upright, arms at rest [m]."""
     device = body.mean_pose_R33.device
     shape_NS = torch.tensor(shape, dtype=torch.float32, device=device)
     pose = torch.eye(3, dtype=torch.float32, device=device).repeat(len(shape), body.rotation_count, 1, 1)
     pose[:, 0] = body.mean_pose_R33[0]  # upright in a camera frame, whose y points downwards
     face = torch.zeros(len(shape), body.expression_count, dtype=torch.float32, device=device)
-    y = body(pose, shape_NS, face).vertices_PV3[..., 1]
-    on_faces = np.unique(body.topology.faces)  # anny-163 has helper vertices that are no part of the mesh
-    y = y[:, torch.from_numpy(on_faces).to(device)] if len(on_faces) else y
-    tall: np.ndarray = (y.amax(1) - y.amin(1)).cpu().numpy()
-    return tall
+    y: np.ndarray = body(pose, shape_NS, face).vertices_PV3[..., 1].cpu().numpy()
+    return y
 
 
 def _shapes_of_height(body: Body, shape: np.ndarray, wanted: np.ndarray) -> np.ndarray:
@@ -110,18 +135,18 @@ def _shapes_of_height(body: Body, shape: np.ndarray, wanted: np.ndarray) -> np.n
     if "height" in names:
         direction[:, names.index("height")] = 1
     else:
-        steps = np.eye(shape.shape[1], dtype=np.float32) * STEP
-        slopes = [(_heights(body, shape + step) - _heights(body, shape)) / STEP for step in steps]
+        single = np.eye(shape.shape[1], dtype=np.float32) * STEP
+        slopes = [(_heights(body, shape + step) - _heights(body, shape)) / STEP for step in single]
         direction = np.stack(slopes, 1)
         direction /= np.maximum(np.linalg.norm(direction, axis=1, keepdims=True), 1e-9)
     result = shape.copy()
     for _ in range(12):  # secants; the height is nearly linear in the shape
-        error = wanted - _heights(body, result)
+        steps = [result, result + STEP * direction, result - STEP * direction]  # as one batch
+        now, more, less = np.split(_heights(body, np.concatenate(steps)), 3)
+        error = wanted - now
         if (np.abs(error) < TOLERANCE / 4).all():
             break
-        slope = (_heights(body, result + STEP * direction) - _heights(body, result - STEP * direction)) / (
-            2 * STEP
-        )
+        slope = (more - less) / (2 * STEP)
         result += (error / np.maximum(slope, 1e-3))[:, None] * direction
         if body.bounded:
             result = result.clip(0, 1)

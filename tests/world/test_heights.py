@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ from multihmr.bodies.measurements import measure
 from multihmr.humans import Humans
 from multihmr.postprocessing.to_humans import to_humans
 from multihmr.world import heights, with_heights
+
+module = importlib.import_module("multihmr.world.heights")  # a function has its name, too
 
 K = torch.tensor([[800.0, 0, 500], [0, 800, 500], [0, 0, 1]])
 pytestmark = pytest.mark.slow
@@ -84,3 +87,18 @@ def test_vertices_outside_of_the_mesh_do_not_count() -> None:
         tall.append(heights(dataclasses.replace(people, **arrays), body=body)[0])
     assert tall[0] == pytest.approx(1.8379, abs=1e-3)
     assert tall[1] == pytest.approx(tall[0], abs=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["anny", "anny-163"])
+def test_the_vertices_near_both_ends_are_enough_for_all_shapes(name: str) -> None:
+    """Heights are measured on a few of the vertices; babies, giants and all between have their own."""
+    body = load_body(name)
+    random = np.random.default_rng(0)
+    shapes = random.uniform(0, 1, (30, body.shape_count)).astype(np.float32)
+    shapes[20:] = shapes[20:].round()
+    on_faces = np.unique(body.topology.faces)
+    ends = module._ends(body)
+    assert len(ends.topology.skin_indices) < len(on_faces) / 4
+    whole = np.ptp(module._upright(body, shapes)[:, on_faces], axis=1)
+    np.testing.assert_allclose(module._heights(ends, shapes), whole, atol=1e-5)
