@@ -164,6 +164,16 @@ def test_concatenated_people_are_the_parts_one_after_the_other(make_humans):
     assert Humans.concatenate([make_humans(*PLACES)]).track_ids is None
 
 
+def test_hands_that_were_not_looked_for_were_not_found(make_humans):
+    refined = [[True, False, True]] * 3
+    looked, not_looked = make_humans(*PLACES, refined=refined), make_humans(*PLACES)
+    both = Humans.concatenate([not_looked[:1], looked, not_looked[:0]])
+    assert both.refined.tolist() == [[False] * 3, *refined]
+    assert Humans.concatenate([not_looked, not_looked]).refined is None
+    with pytest.raises(ValueError, match=r"refined must be \(N, 3\)"):
+        make_humans(*PLACES, refined=[True] * 3)
+
+
 def test_people_who_do_not_belong_together_are_refused(make_humans):
     humans = make_humans(*PLACES)
     for parts, sentence in (

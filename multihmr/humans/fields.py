@@ -95,12 +95,19 @@ def concatenated_arrays(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         parts: arrays by the names of `SHAPES` and `PER_PERSON`; parts of length 0 may lack the latter.
 
     Raises:
-        ValueError: only some parts have an array of `PER_PERSON`.
+        ValueError: only some parts have an array of `PER_PERSON`. It may be `refined`: where hands and faces
+            were not looked for, none were found.
     """
     arrays: dict[str, Any] = {name: np.concatenate([part[name] for part in parts]) for name in SHAPES}
     for name in PER_PERSON:
         values = [part[name] for i, part in enumerate(parts) if len(part["scores"]) or i == 0]
         missing = [value is None for value in values]
+        if name == "refined" and not all(missing):
+            none = [np.zeros((len(part["scores"]), *PER_PERSON[name][1]), bool) for part in parts]
+            values = [
+                zeros if part[name] is None else part[name] for part, zeros in zip(parts, none, strict=True)
+            ]
+            missing = [False]
         if any(missing) and not all(missing):
             raise ValueError(f"only some of the parts have {name}; give all of them, or none")
         arrays[name] = None if all(missing) else np.concatenate(values)

@@ -156,7 +156,8 @@ class Humans:
         """The people of several Humans of one image as one, in the order given.
 
         Camera, image size, body and the rest of what is not per person are those of the first. `track_ids`,
-        `filled` and `refined` are kept where all parts have them; they are None where no part has them.
+        `filled` and `refined` are kept where all parts have them; they are None where no part has them. Of
+        people without `refined` beside others with it nothing counts as found.
 
         Args:
             parts: at least one; all of the same body.
