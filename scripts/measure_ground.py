@@ -4,7 +4,8 @@
     python scripts/measure_ground.py data/test --count 200 [--model multihmr-anny-hybrid]
 
 First from the true bodies, then from those that the model predicts with the true field of view, then from
-these on one floor (`Humans.on_one_floor`, with the ground of `in_world`). Gravity:
+these on one floor (`Humans.on_one_floor`, with the ground of `in_world`), also where the true vertical is
+given, or that and the true height of the camera. Gravity:
 angle between the estimated and the true vertical [degrees]. Floor: how far the estimated floor is from the
 true one under the people, at 3 m from the camera (error / distance of the people * 3 m) [m]. Height: of
 people found, by the nearest head in the image [m]. "told" is in how many of the pictures with people the
@@ -28,7 +29,7 @@ from multihmr.model import Model
 from multihmr.postprocessing.to_humans import to_humans
 from multihmr.world import Ground, estimate_ground, heights
 from multihmr.world.one_floor import fit_one_floor
-from multihmr.world.standing import Stances
+from multihmr.world.standing import Stances, roll_and_pitch
 
 NEAR = 0.25  # [m] across the view, at its distance, of two heads that are one person's
 AT = 3.0  # [m] from the camera, for errors of the floor
@@ -93,7 +94,7 @@ class Errors:
         self.gravity.append(error)
         if ground.people == 1:
             self.alone.append(error)
-        if ground.known:
+        if ground.known and len(humans):
             middle = humans.translation.mean(0)
             off = abs(ground.heights(middle) - (middle @ up + camera_height))
             self.floor.append(float(off / np.linalg.norm(middle) * AT))
@@ -124,6 +125,7 @@ def main() -> None:
     args = parser.parse_args()
     model = load_model(args.model, device="cpu")
     samples, bodies, predictions, fitted = Shards(args.folder), Errors(), Errors(), Errors()
+    upright, grounded = Errors(), Errors()
     for i in range(min(args.count, len(samples))):
         sample = samples[i]
         assert sample.world_to_camera is not None
@@ -133,9 +135,17 @@ def main() -> None:
         predictions.add(found, true, sample.world_to_camera, model.body)
         people, ground = fit_one_floor(found, None, (None, None, None), None, model.body)
         fitted.add(people, true, sample.world_to_camera, model.body, ground)
+        roll, pitch = np.degrees(roll_and_pitch(sample.world_to_camera[:, 2].astype(float)))
+        rotation, shift = sample.world_to_camera[:, :3], sample.world_to_camera[:, 3]
+        height = float(-(rotation.T @ shift)[2])
+        for errors, floor in ((upright, None), (grounded, height if height > 0 else None)):
+            people, ground = fit_one_floor(found, None, (pitch, roll, floor), None, model.body)
+            errors.add(people, true, sample.world_to_camera, model.body, ground)
     bodies.report("true")
     predictions.report("predicted")
     fitted.report("one floor")
+    upright.report("vertical")
+    grounded.report("ground")
 
 
 if __name__ == "__main__":
