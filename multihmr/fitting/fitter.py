@@ -31,7 +31,10 @@ STARTS, FINALISTS = 12, 4  # hypotheses that are tried, and that are fitted to t
 ROBUST_SCALES = ((1e3, 6), (10.0, 6))  # of the first stage, with the number of steps
 # of its rounds with points of faces, which lie so close together that a head beside its place has none nearby
 FACE_ROBUST_SCALES = (40.0, 12.0, ROBUST_SCALE)
-ROUNDS, ROUND_STEPS = 3, 6  # of the last stage: rest tables are made anew in each round
+# Of the last stage without faces: wide, so that no point is lost that the pose can still reach, then narrow
+# against outliers, then wide enough that noise counts nearly as in least squares.
+LAST_ROBUST_SCALES = (16.0, ROBUST_SCALE, 8.0)
+ROUND_STEPS = 6  # of each round of the last stage; rest tables are made anew in each
 AT_ONCE = 32  # people that are fitted side by side; more need memory, not less time
 # A bone whose turn moves given points by less than this [m/rad] stays unknown; a hip moves by 0.032, a knee
 # by 0.021 when the bone below it turns. Of fingers the last bones are short.
@@ -185,7 +188,7 @@ def _fit_people(
     state = state.rows(chosen)
     energy = energy.rows(chosen)
     energy.face = face and bool(fitter.skeleton.actions)
-    for scale in FACE_ROBUST_SCALES if energy.face else [ROBUST_SCALE] * ROUNDS:
+    for scale in FACE_ROBUST_SCALES if energy.face else LAST_ROBUST_SCALES:
         energy.robust = scale
         energy.expand(state.shape_PS.float())
         state, values = minimise(energy, state, steps=ROUND_STEPS, switch=True)
