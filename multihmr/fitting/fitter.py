@@ -29,7 +29,8 @@ SHAPE_MEAN = {"gender": 0.5, "age": 0.68, "muscle": 0.5, "weight": 0.5, "height"
 SHAPE_SIGMA = {"gender": 0.4, "age": 0.18, "muscle": 0.2, "weight": 0.2, "height": 0.12, "proportions": 0.25}
 STARTS, FINALISTS = 12, 4  # hypotheses that are tried, and that are fitted to the end
 ROBUST_SCALES = ((1e3, 6), (10.0, 6))  # of the first stage, with the number of steps
-# of its rounds with points of faces, which lie so close together that a head beside its place has none nearby
+# Of the last stage with points of faces, which lie so close together that a head beside its place has none
+# nearby.
 FACE_ROBUST_SCALES = (40.0, 12.0, ROBUST_SCALE)
 # Of the last stage without faces: wide, so that no point is lost that the pose can still reach, then narrow
 # against outliers, then wide enough that noise counts nearly as in least squares.
