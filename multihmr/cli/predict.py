@@ -265,7 +265,7 @@ class _Run:
         # decoded once, for the network and for the overlay
         image = load_image(read_stdin() if path == STDIN else path)
         humans = model.predict(image, **self.options)
-        humans, ground = self._placed(humans, model.body)
+        humans, ground = self._placed(humans, model)
         if self.recording is not None:
             humans.to_rerun(image, recording=self.recording, frame=self.done)
         more = {} if ground is None else {"world": world_facts(humans, ground, model.body)}
@@ -281,7 +281,7 @@ class _Run:
         text = f"{shorten(str(path))}: {self._people(humans)}{_about_others(image)}"
         self._print(text if ground is None or not len(humans) else f"{text}; {ground_text(ground)}")
 
-    def _placed(self, humans: Humans, body: Any) -> tuple[Humans, Ground | None]:
+    def _placed(self, humans: Humans, model: Any) -> tuple[Humans, Ground | None]:
         """The people with sizes as given or as the floor tells them, and the ground, if it is asked for."""
         from ..world.one_floor import fit_one_floor
 
@@ -289,11 +289,11 @@ class _Run:
         known = args.known_heights if len(humans) else None
         if not wants_world(args) or not args.one_floor:
             if known is not None:
-                humans = humans.with_heights(known, body=body)
+                humans = humans.with_heights(known, body=model.body)
             return humans, humans.ground(**ground_options(args)) if wants_world(args) else None
         options = ground_options(args)
         given = options["camera_pitch"], options["camera_roll"], options["floor"]
-        return fit_one_floor(humans, None, given, known, body)
+        return fit_one_floor(humans, None, given, known, model.body)
 
     def _people(self, humans: Humans) -> str:
         if len(humans):

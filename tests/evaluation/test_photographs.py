@@ -364,14 +364,14 @@ def test_sources_of_photographs(coco: Path, tmp_path: Path) -> None:
         assert data_name(data) in ("coco", "default")
     assert find_annotations("synth-test") is None
     assert find_annotations(str(tmp_path)) is None
-    file.with_name("person_keypoints_val2017.json").write_text("{}")
+    file.with_name("person_keypoints_val2017.json").write_text("{}", encoding="utf-8")
     with pytest.raises(ValueError, match="splits default, val2017; choose one, as in coco-SPLIT@"):
         find_annotations(f"coco@{coco}")
     with pytest.raises(FileNotFoundError, match="has no annotations/person_keypoints_train"):
         find_annotations(f"coco-train@{coco}")
     with pytest.raises(FileNotFoundError, match="no folder or COCO file nowhere"):
         find_annotations("coco@nowhere")
-    file.write_text("[")
+    file.write_text("[", encoding="utf-8")
     with pytest.raises(ValueError, match="is no JSON"):
         read_photographs(file)
 

@@ -35,7 +35,7 @@ def test_people_points_and_photographs_without_people_are_kept(tmp_path: Path) -
     (tmp_path / "elsewhere").mkdir()
     out = tmp_path / "elsewhere/coco.json"
     command = [sys.executable, SCRIPT, tmp_path, "--name", "list", "--out", out]
-    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    said = subprocess.run(command, check=True, capture_output=True, encoding="utf-8").stdout
     assert "2 photographs, 1 people to find, 1 that need not be found; 1 of the list without labels" in said
     with_people, without = read_photographs(out).photographs
     first, second = with_people.people

@@ -283,7 +283,7 @@ def test_distortion_needs_its_camera_and_is_part_of_what_is_kept(command: Comman
     assert "--distortion needs --K" in capsys.readouterr().err
     out = ["--out", str(tmp_path / "out"), "--format", "mot", "--K", "60,60,32,24"]
     assert run(["video", str(film), *out, "--distortion=-0.2,0.1,0,0"]) == 0
-    note = json.loads((tmp_path / "out/predictions/source.json").read_text())
+    note = json.loads((tmp_path / "out/predictions/source.json").read_text(encoding="utf-8"))
     assert note["distortion"] == [-0.2, 0.1, 0, 0]
     assert run(["video", str(film), *out, "--distortion=-0.1,0.1,0,0"]) == 1
     assert "holds predictions with distortion" in capsys.readouterr().err

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from ..backbones.hybrid import Conv
 
 HAND_POINTS = 21  # in the order of Simon et al., CVPR 2017: the wrist, then four points of each finger
-CROP_SIDE = 224  # [pixels]
 STEM_WIDTH, FIRST_WIDTH, OUT_WIDTH = 24, 16, 1152
 
 
