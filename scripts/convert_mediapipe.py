@@ -15,14 +15,13 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import re
-import tarfile
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import torch
+from npm_package import open_package
 from PIL import Image
 from torch import Tensor
 
@@ -65,20 +64,12 @@ def main() -> None:
 
 def read_package(path: Path) -> bytes:
     """The hand network in the npm package. ValueError: it is another package or version."""
-    try:
-        with tarfile.open(path) as package:
-            about = json.loads(_member(package, "package/package.json"))
-            if (about.get("name"), about.get("version")) != (PACKAGE, VERSION):
-                raise ValueError(
-                    f"{path} is {about.get('name')} {about.get('version')}, expected {PACKAGE} {VERSION}"
-                )
-            loader = _member(package, f"{ASSETS}_loader.js").decode()
-            place = re.search(rf'"{re.escape(HAND)}", *"start": *(\d+), *"end": *(\d+)', loader)
-            if place is None:
-                raise ValueError(f"there is no {HAND} in {path}: it is another package")
-            data = _member(package, f"{ASSETS}.data")[int(place[1]) : int(place[2])]
-    except (tarfile.TarError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no npm package: {error}") from error
+    with open_package(path, PACKAGE, VERSION) as read:
+        loader = read(f"{ASSETS}_loader.js").decode()
+        place = re.search(rf'"{re.escape(HAND)}", *"start": *(\d+), *"end": *(\d+)', loader)
+        if place is None:
+            raise ValueError(f"there is no {HAND} in {path}: it is another package")
+        data = read(f"{ASSETS}.data")[int(place[1]) : int(place[2])]
     return checked(data, HAND, path)
 
 
@@ -102,16 +93,6 @@ def checked(data: bytes, name: str, path: Path) -> bytes:
             "file than the one that was checked"
         )
     return data
-
-
-def _member(package: tarfile.TarFile, name: str) -> bytes:
-    try:
-        file = package.extractfile(name)
-    except KeyError:
-        file = None
-    if file is None:
-        raise ValueError(f"there is no {name} in the package: it is another one")
-    return file.read()
 
 
 class Graph:

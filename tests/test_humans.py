@@ -6,7 +6,7 @@ import torch
 
 from multihmr.bodies.topology import KeypointSet, Topology
 from multihmr.geometry import project
-from multihmr.humans import Humans, rotmat_to_rotvec
+from multihmr.humans import Humans, rotmat_to_rotvec, rotvec_to_rotmat
 
 PLACES = ((0, 0, 2), (0.5, 0, 3), (-1, 0.2, 5))
 
@@ -114,6 +114,7 @@ def test_rotvec_gives_the_rotation_back(angle):
     axes /= np.linalg.norm(axes, axis=1, keepdims=True)
     cross = np.cross(np.eye(3), axes[:, None])
     rotmat = np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
+    np.testing.assert_allclose(rotvec_to_rotmat(axes * angle), rotmat, atol=1e-12)
     rotvec = rotmat_to_rotvec(rotmat)
     np.testing.assert_allclose(np.linalg.norm(rotvec, axis=1), angle, atol=1e-6)
     sign = np.sign(np.sum(rotvec * axes, 1, keepdims=True)) if angle == np.pi else 1  # both axes are right

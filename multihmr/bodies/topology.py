@@ -100,6 +100,14 @@ class Topology:
         """R names of the joints that the rotations of a pose turn."""
         return tuple(self.joint_names[joint] for joint in self.pose_joints)
 
+    def path(self, joint: int) -> tuple[int, ...]:
+        """The joints from the root to this one; none for -1, the parent of the root."""
+        joints: list[int] = []
+        while joint >= 0:
+            joints.insert(0, joint)
+            joint = self.parents[joint]
+        return tuple(joints)
+
     def __repr__(self) -> str:
         return f"Topology({self.name!r}, {len(self.faces)} faces, {len(self.joint_names)} joints)"
 

@@ -21,12 +21,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import roma
-import torch
 from filelock import FileLock
 from tqdm import tqdm
 
 from ..bodies.keypoint_sets import keypoint_names, mirror_order
+from ..humans import rotvec_to_rotmat
 from ..preprocessing.image import read_image
 from .index import Fields, Index, IndexWriter, Record
 from .orientation import MIRRORED, annotated_orientation, stored_raster, turn_points
@@ -196,7 +195,8 @@ class PoseDataset(Sequence[Sample], ABC):
         """The sample of a record and its picture (H, W, 3) uint8."""
         count = len(record)
         people: dict[str, Any] = {key: value for key, value in record.people.items() if key in PEOPLE}
-        people["pose"] = rotvec_to_rotmat(people.get("pose", np.zeros((count, 0, 3), np.float32)))
+        pose = rotvec_to_rotmat(people.get("pose", np.zeros((count, 0, 3), np.float32)))
+        people["pose"] = pose.astype(np.float32)
         if "gender" in people:
             people["gender"] = np.array(GENDERS)[people["gender"]]
         defaults: dict[str, Any] = {
@@ -369,8 +369,3 @@ def _existing(path: Path, belongs_to: str) -> Index | None:
     except ValueError:  # of another version, or truncated by a full disk
         return None
     return index if index.facts.get("belongs_to") == belongs_to else None
-
-
-def rotvec_to_rotmat(rotvec: np.ndarray) -> np.ndarray:
-    """(..., 3) axis times angle [rad] -> (..., 3, 3) float32; NaN stays NaN."""
-    return roma.rotvec_to_rotmat(torch.from_numpy(np.asarray(rotvec, np.float32))).numpy()

@@ -9,7 +9,7 @@ distortion  `Distortion` of a lens
 fields      shapes of the arrays of `Humans`, and their checks
 colors      `PALETTE`
 points      `project`, `nearest_first`, `vertex_normals`
-rotations   `rotmat_to_rotvec`, `rotmat_to_quaternion`
+rotations   `rotvec_to_rotmat`, `rotmat_to_rotvec`, `rotmat_to_quaternion`
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .fields import K_SOURCES
 from .keypoints import Keypoints
 from .people import Humans
 from .points import nearest_first, project, vertex_normals
-from .rotations import rotmat_to_quaternion, rotmat_to_rotvec
+from .rotations import rotmat_to_quaternion, rotmat_to_rotvec, rotvec_to_rotmat
 
 __all__ = [
     "K_SOURCES",
@@ -37,6 +37,7 @@ __all__ = [
     "project",
     "rotmat_to_quaternion",
     "rotmat_to_rotvec",
+    "rotvec_to_rotmat",
     "vertex_normals",
 ]
 

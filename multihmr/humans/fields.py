@@ -99,15 +99,15 @@ def concatenated_arrays(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             were not looked for, none were found.
     """
     arrays: dict[str, Any] = {name: np.concatenate([part[name] for part in parts]) for name in SHAPES}
-    for name in PER_PERSON:
-        values = [part[name] for i, part in enumerate(parts) if len(part["scores"]) or i == 0]
-        missing = [value is None for value in values]
-        if name == "refined" and not all(missing):
-            none = [np.zeros((len(part["scores"]), *PER_PERSON[name][1]), bool) for part in parts]
-            values = [
-                zeros if part[name] is None else part[name] for part, zeros in zip(parts, none, strict=True)
+    for name, (dtype, trailing) in PER_PERSON.items():
+        counted = [part for i, part in enumerate(parts) if len(part["scores"]) or i == 0]
+        values = [part[name] for part in counted]
+        if name == "refined" and any(value is not None for value in values):
+            nothing: list[np.ndarray] = [
+                np.zeros((len(part["scores"]), *trailing), dtype) for part in counted
             ]
-            missing = [False]
+            values = [none if value is None else value for value, none in zip(values, nothing, strict=True)]
+        missing = [value is None for value in values]
         if any(missing) and not all(missing):
             raise ValueError(f"only some of the parts have {name}; give all of them, or none")
         arrays[name] = None if all(missing) else np.concatenate(values)

@@ -1,8 +1,24 @@
-"""Rotation matrices in numpy: to axis-angle vectors and quaternions."""
+"""Rotation matrices in numpy: from and to axis-angle vectors, to quaternions."""
 
 from __future__ import annotations
 
 import numpy as np
+
+
+def rotvec_to_rotmat(rotvec: np.ndarray) -> np.ndarray:
+    """(..., 3) axis times angle [rad] -> (..., 3, 3) float64, by Rodrigues' formula; NaN stays NaN."""
+    v = np.asarray(rotvec, np.float64)
+    angle = np.linalg.norm(v, axis=-1)[..., None, None]
+    K = cross_matrices(v)
+    half = np.sinc(angle / (2 * np.pi)) ** 2 / 2  # (1 - cos) / angle^2, exact at 0
+    return np.eye(3) + np.sinc(angle / np.pi) * K + half * (K @ K)
+
+
+def cross_matrices(v: np.ndarray) -> np.ndarray:
+    """(..., 3) -> (..., 3, 3) matrices whose products with a vector are the cross products with it."""
+    x, y, z = np.moveaxis(v, -1, 0)
+    zero = np.zeros_like(x)
+    return np.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).reshape(*v.shape, 3)
 
 
 def rotmat_to_rotvec(rotmat: np.ndarray) -> np.ndarray:

@@ -245,7 +245,8 @@ class Model(NetworkHandle):
                 Images without people take twice the time. Without effect with boxes.
             hands_and_faces: look once more at each hand and face, in the pixels of the image, with networks
                 for them: wrists, fingers and heads turn to where these find them, and the expression is what
-                they read. What is small, hidden or out of view stays as it was. With the body "anny" only.
+                they read; people move towards where their faces are. What is small, hidden or out of view
+                stays as it was. With the body "anny" only.
             distortion: of the lens whose camera matrix is K: k1, k2, p1, p2, k3 of OpenCV, or
                 `preprocessing.distortion.Distortion.of_fisheye`. The network gets an undistorted image;
                 `joints_2d` and `boxes` are in pixels of the original.

@@ -7,8 +7,8 @@ where the face is seen, and as large as it is seen.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar, NamedTuple, Protocol
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -18,16 +18,21 @@ from ..bodies.anny import Anny
 from ..bodies.base import Body
 from ..bodies.swing_twist import shortest_rotation
 from ..fitting.point_sets import FACE_NAMES, find_points
-from ..humans import Humans, project
-from ..networks.landmarks.face import ACTIONS, CROP_SIDE, FaceLandmarks, FacialActions
+from ..humans import Humans, project, rotmat_to_rotvec, rotvec_to_rotmat
+from ..networks.landmarks.face import ACTIONS, CROP_SIDE
 from ..preprocessing.image import LoadedImage
 from ..preprocessing.turned_crops import TurnedCrop
+
+if TYPE_CHECKING:
+    from ..hub.landmarks import LandmarkNetworks
 
 LEAST_SIDE = 60.0  # [pixels] of a crop; of smaller faces nothing is read
 LEAST_PRESENCE = 0.5
 CROP_SCALE = 1.5  # sides of the crop over those of the box around a face, as MediaPipe cuts it
 FOREHEAD = 0.35  # height of the forehead over that from the brows to the chin: the 68 points have none
 FARTHEST = 0.35  # of the middle of a found face from that of the mesh, in sides of the first crop
+MOST_LARGER = 2.0  # factor between the sizes of the two, either way
+SAME_FACE = 0.3  # distance of the middles of two faces that are one, in sides of the crop
 # Corners of the eyes, right and left, in the 68 points and in MediaPipe's
 EYES_68, EYES_478 = (36, 45), (33, 263)
 NOSE_TIP, EARS = 30, (0, 16)  # in the 68 points
@@ -48,31 +53,21 @@ MOST_SCALE = 1.3  # factor on a distance
 MOST_TURN = np.radians(45.0)  # of a head from where it was predicted
 
 
-class Networks(Protocol):
-    """What reads faces, as `hub.landmarks.LandmarkNetworks`."""
-
-    @property
-    def face(self) -> FaceLandmarks:
-        """The network that places the points."""
-
-    @property
-    def actions(self) -> FacialActions:
-        """The network that reads the actions from them."""
-
-
 class FoundFace(NamedTuple):
     """A face that the network found.
 
     person      whose
     presence    score of the network, 0 to 1
-    points      (478, 3) in pixels of the image; z as MediaPipe gives it, at the scale of the image
-    actions     (52,) of `networks.landmarks.face.ACTIONS`
+    points      (478, 2) in pixels of the image
+    crop        around these points
+    away        of its middle from that of the mesh's face, in sides of the first crop
     """
 
     person: int
     presence: float
     points: np.ndarray
-    actions: np.ndarray
+    crop: TurnedCrop
+    away: float
 
 
 class FaceBody:
@@ -94,12 +89,9 @@ class FaceBody:
         # the network's first action is "neutral"; Anny has none
         self.read = [i for i, name in enumerate(ACTIONS) if name in names]
         self.written = [names.index(ACTIONS[i]) for i in self.read]
-        turned = list(body.topology.pose_joints)
-        joint = body.topology.joint_names.index("head")
-        self.head = turned.index(joint)
-        self.above: list[int] = []
-        while (joint := int(body.topology.parents[joint])) >= 0:
-            self.above.insert(0, turned.index(joint))
+        turned_by = {joint: r for r, joint in enumerate(body.topology.pose_joints)}
+        self.joint = body.topology.joint_names.index("head")
+        *self.above, self.head = (turned_by[joint] for joint in body.topology.path(self.joint))
 
     @classmethod
     def of(cls, body: Body) -> FaceBody:
@@ -114,28 +106,22 @@ class FaceBody:
 
 
 @torch.inference_mode()
-def find_faces(image: LoadedImage, humans: Humans, body: FaceBody, networks: Networks) -> list[FoundFace]:
+def find_faces(
+    image: LoadedImage, humans: Humans, body: FaceBody, networks: LandmarkNetworks
+) -> list[FoundFace]:
     """The faces of people that are seen well enough, each once."""
     if not len(humans):
         return []
     points = body.points(humans.vertices)
     first = {i: crop for i in range(len(humans)) if (crop := first_crop(points[i], humans)) is not None}
-    again = []
-    for person, presence, found in _seen(image, list(first.items()), networks.face):
-        crop = face_crop(found[:, :2], EYES_478)
-        if presence >= LEAST_PRESENCE and _near(first[person], crop):
-            again.append((person, crop))
-    sure = [
-        (person, presence, found)
-        for person, presence, found in _seen(image, again, networks.face)
-        if presence >= LEAST_PRESENCE and _near(first[person], face_crop(found[:, :2], EYES_478))
-    ]
-    sure = _each_once(sure, first)
-    if not sure:
-        return []
-    stacked = torch.from_numpy(np.stack([found for _, _, found in sure])).float()
-    actions = networks.actions(stacked.to(_device(networks.actions))).float().cpu().numpy()
-    return [FoundFace(*seen, acted) for seen, acted in zip(sure, actions, strict=True)]
+    seen = _seen(image, first, first, networks)
+    seen = _seen(image, {face.person: face.crop for face in seen}, first, networks)
+    kept: list[FoundFace] = []
+    for face in sorted(seen, key=lambda face: face.away):
+        distances = (np.linalg.norm(face.crop.center - other.crop.center) for other in kept)
+        if all(distance > SAME_FACE * face.crop.side for distance in distances):
+            kept.append(face)
+    return kept
 
 
 def first_crop(points: np.ndarray, humans: Humans) -> TurnedCrop | None:
@@ -173,53 +159,42 @@ def face_crop(points: np.ndarray, eyes: Sequence[int], forehead: float = 0.0) ->
     return TurnedCrop(turn @ ((low + high) / 2), side, up, CROP_SIDE)
 
 
-def with_expressions(humans: Humans, body: FaceBody, found: Sequence[FoundFace]) -> np.ndarray:
-    """(N, E) expressions of people, those of found faces as they were read."""
+@torch.inference_mode()
+def with_expressions(
+    humans: Humans, body: FaceBody, found: Sequence[FoundFace], networks: LandmarkNetworks
+) -> np.ndarray:
+    """(N, E) expressions of people, those of found faces as they are read from their points."""
     expression = np.array(humans.expression)
-    for face in found:
-        expression[face.person, body.written] = face.actions[body.read]
+    points = torch.tensor(np.stack([face.points for face in found]), dtype=torch.float32)
+    actions = networks.actions(points.to(_device(networks.actions))).cpu().numpy()
+    expression[np.ix_([face.person for face in found], body.written)] = actions[:, body.read]
     return expression
 
 
-def turned_heads(
-    humans: Humans, body: FaceBody, found: Sequence[FoundFace], vertices: np.ndarray
-) -> np.ndarray:
-    """(N, R, 3, 3) the pose of people with the heads of found faces turned towards their points.
+def with_heads(
+    humans: Humans, body: FaceBody, found: Sequence[FoundFace], points: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pose (N, R, 3, 3) and translation (N, 3) of people whose heads are turned and moved to found faces.
 
     Args:
         humans: the people.
         body: theirs.
-        found: faces.
-        vertices: (N, V, 3) of the people with the expressions of these faces [m].
+        found: F faces.
+        points: (F, 68, 3) of the mesh with the expressions of these faces, in the camera frame [m].
     """
-    pose = np.array(humans.pose)
-    for face in found:
-        points = body.points(vertices[face.person][None])[0, list(SAME_68)].astype(np.float64)
-        turn = head_turn(points, face.points[list(SAME_478), :2], humans.K)
+    pose, translation = np.array(humans.pose), np.array(humans.translation)
+    for face, own in zip(found, points[:, SAME_68].astype(np.float64), strict=True):
+        seen = face.points[list(SAME_478)]
+        turn = _share(head_turn(own, seen, humans.K))
         above = np.eye(3)
         for joint in body.above:
             above = above @ pose[face.person, joint]
-        pose[face.person, body.head] = above.T @ _share(turn) @ above @ pose[face.person, body.head]
-    return pose
-
-
-def moved_people(
-    humans: Humans, body: FaceBody, found: Sequence[FoundFace], vertices: np.ndarray
-) -> np.ndarray:
-    """(N, 3) places of people, nearer to where their faces are seen.
-
-    Args:
-        humans: the people.
-        body: theirs.
-        found: faces.
-        vertices: (N, V, 3) of the people with their heads turned to these faces [m].
-    """
-    translation = np.array(humans.translation)
-    for face in found:
-        points = body.points(vertices[face.person][None])[0, list(SAME_68)].astype(np.float64)
-        way = face_place(points, face.points[list(SAME_478), :2], humans.K) - points.mean(0)
-        translation[face.person] += (MOVE_SHARE * way).astype(translation.dtype)
-    return translation
+        pose[face.person, body.head] = above.T @ turn @ above @ pose[face.person, body.head]
+        joint = humans.joints[face.person, body.joint]
+        turned = joint + (own - joint) @ turn.T
+        way = face_place(turned, seen, humans.K) - turned.mean(0)
+        translation[face.person] += MOVE_SHARE * way
+    return pose, translation
 
 
 def face_place(points: np.ndarray, seen: np.ndarray, K: np.ndarray) -> np.ndarray:
@@ -264,61 +239,45 @@ def head_turn(points: np.ndarray, seen: np.ndarray, K: np.ndarray) -> np.ndarray
         step = np.linalg.solve(
             normal + DAMPING * np.diag(np.diag(normal)), jacobian.T @ (aim - scale * turned[:, :2]).ravel()
         )
-        turn = _rotation(step[:3]) @ turn
+        turn = rotvec_to_rotmat(step[:3]) @ turn
     return ray @ turn
-
-
-def _rotation(vector: np.ndarray) -> np.ndarray:
-    """(3, 3) of a rotation vector [rad]."""
-    import roma  # brings torch._dynamo, which takes as long to import as torch
-
-    return roma.rotvec_to_rotmat(torch.from_numpy(vector)).numpy()
 
 
 def _share(turn: np.ndarray) -> np.ndarray:
     """`TURN_SHARE` of a rotation, by `MOST_TURN` at most."""
-    import roma
-
-    vector = roma.rotmat_to_rotvec(torch.from_numpy(turn)).numpy()
+    vector = rotmat_to_rotvec(turn)
     angle = float(np.linalg.norm(vector))
-    return _rotation(vector * min(TURN_SHARE, MOST_TURN / max(angle, 1e-9)))
-
-
-def _near(first: TurnedCrop, crop: TurnedCrop) -> bool:
-    away = np.linalg.norm(crop.center - first.center) / first.side
-    return bool(away <= FARTHEST and 0.5 <= crop.side / first.side <= 2)
-
-
-def _each_once(
-    seen: Sequence[tuple[int, float, np.ndarray]], first: dict[int, TurnedCrop]
-) -> list[tuple[int, float, np.ndarray]]:
-    """Of faces at one place only that which is nearest to its head."""
-    crops = [face_crop(found[:, :2], EYES_478) for _, _, found in seen]
-    away = [
-        float(np.linalg.norm(crop.center - first[person].center)) / first[person].side
-        for crop, (person, _, _) in zip(crops, seen, strict=True)
-    ]
-    kept: list[int] = []
-    for i in np.argsort(away, kind="stable").tolist():
-        if all(np.linalg.norm(crops[i].center - crops[k].center) > 0.3 * crops[k].side for k in kept):
-            kept.append(i)
-    return [seen[i] for i in sorted(kept)]
+    return rotvec_to_rotmat(vector * min(TURN_SHARE, MOST_TURN / max(angle, 1e-9)))
 
 
 def _seen(
-    image: LoadedImage, looks: Sequence[tuple[int, TurnedCrop]], network: FaceLandmarks
-) -> list[tuple[int, float, np.ndarray]]:
-    """Person, presence and points (478, 3) in pixels of the image of each crop; all are one batch."""
-    if not looks:
+    image: LoadedImage,
+    crops: Mapping[int, TurnedCrop],
+    first: Mapping[int, TurnedCrop],
+    networks: LandmarkNetworks,
+) -> list[FoundFace]:
+    """The faces in these crops that may be those of the meshes; all crops are one batch.
+
+    Args:
+        image: that is cropped.
+        crops: person -> crop.
+        first: person -> crop around the face of the mesh.
+        networks: that see the crops.
+    """
+    if not crops:
         return []
-    pixels = torch.from_numpy(np.stack([crop.cut(image.pixels) for _, crop in looks]))
-    output = network(pixels.permute(0, 3, 1, 2).float().to(_device(network)) / 255)
-    points = output.points_N4783.float().cpu().numpy().astype(np.float64)
-    result = []
-    for (person, crop), presence, found in zip(looks, output.presence_N.tolist(), points, strict=True):
-        depth = found[:, 2:] * (crop.side / crop.size)
-        result.append((person, presence, np.concatenate([crop.to_image(found[:, :2]), depth], axis=1)))
-    return result
+    pixels = torch.from_numpy(np.stack([crop.cut(image.pixels) for crop in crops.values()]))
+    output = networks.face(pixels.permute(0, 3, 1, 2).float().to(_device(networks.face)) / 255)
+    points = output.points_N4783[..., :2].cpu().numpy().astype(np.float64)
+    found = []
+    for (person, crop), presence, xy in zip(crops.items(), output.presence_N.tolist(), points, strict=True):
+        xy, start = crop.to_image(xy), first[person]
+        around = face_crop(xy, EYES_478)
+        away = float(np.linalg.norm(around.center - start.center)) / start.side
+        likely = 1 / MOST_LARGER <= around.side / start.side <= MOST_LARGER and away <= FARTHEST
+        if likely and presence >= LEAST_PRESENCE:
+            found.append(FoundFace(person, presence, xy, around, away))
+    return found
 
 
 def _device(network: torch.nn.Module) -> torch.device:

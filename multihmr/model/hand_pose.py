@@ -19,6 +19,7 @@ from ..bodies.anny import Anny
 from ..bodies.base import Body
 from ..fitting.point_sets import FINGERS, find_points
 from ..fitting.prior import load_prior
+from ..humans.rotations import cross_matrices, rotvec_to_rotmat
 
 SIDES = ("left", "right")
 STEPS = 5
@@ -139,13 +140,10 @@ def _side(body: Body, name: str) -> Side:
     """The hand on a side, "left" or "right", of Anny."""
     names, parents, letter = body.topology.joint_names, body.topology.parents, name[0].upper()
     wrist = names.index(f"wrist.{letter}")
-    above = [parents[wrist]]
-    while parents[above[0]] >= 0:
-        above.insert(0, parents[above[0]])
     bones, mean, basis = load_prior().hand(letter)
     fingers = np.array([names.index(bone) for bone in bones]).reshape(5, 3)
     palms = np.array([parents[first] for first in fingers[:, 0]])
-    return Side(wrist, tuple(above), palms, fingers, mean, basis)
+    return Side(wrist, body.topology.path(parents[wrist]), palms, fingers, mean, basis)
 
 
 def fit_hands(
@@ -170,7 +168,7 @@ def fit_hands(
         residual = (placed + shift[:, None] - points) / sigma
         moved = scale[:, None, None, None] * (turns[:, None] @ ways)
         eye = np.broadcast_to(np.eye(3), (*placed.shape, 3))
-        columns = [moved, -_cross_matrices(placed), placed[..., None], eye]
+        columns = [moved, -cross_matrices(placed), placed[..., None], eye]
         J = (np.concatenate(columns, -1) / sigma[:, None]).reshape(count, 63, -1)
         normal = J.mT @ J + DAMPING * np.eye(J.shape[-1])
         gradient = (J.mT @ residual.reshape(count, 63, 1))[..., 0]
@@ -179,7 +177,7 @@ def fit_hands(
         gradient[:, :width] += c
         change = -np.linalg.solve(normal, gradient[..., None])[..., 0]
         c = np.clip(c + change[:, :width], -most, most)
-        turns = _rotations(change[:, width : width + 3]) @ turns
+        turns = rotvec_to_rotmat(change[:, width : width + 3]) @ turns
         scale = scale * np.exp(np.clip(change[:, width + 3], -0.5, 0.5))
         shift = shift + change[:, width + 4 :]
         posed, ways = _posed_points(side, bones, c)
@@ -188,7 +186,7 @@ def fit_hands(
     errors = np.sqrt(((placed - points) ** 2).sum(-1).mean(-1)) / palm
     vectors = _vectors(side, c)
     angles = np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-9)
-    return HandFit(turns, _rotations(vectors * np.minimum(1, MOST_BENT / angles)), errors)
+    return HandFit(turns, rotvec_to_rotmat(vectors * np.minimum(1, MOST_BENT / angles)), errors)
 
 
 def fit_hands_either_way(side: Side, bones: HandBones, points: np.ndarray) -> HandFit:
@@ -214,7 +212,7 @@ def _posed_points(side: Side, bones: HandBones, c: np.ndarray) -> tuple[np.ndarr
     """The 21 points (H, 21, 3) before the hand turns, and their derivatives by c (H, 21, 3, F)."""
     count, width = c.shape
     vectors = _vectors(side, c)
-    local, axes = _rotations(vectors), _left_jacobians(vectors)
+    local, axes = rotvec_to_rotmat(vectors), _left_jacobians(vectors)
     turn, start = bones.palms, bones.starts
     starts, by_joint = [start], []
     basis = side.basis.reshape(width, 5, 3, 3)
@@ -226,7 +224,7 @@ def _posed_points(side: Side, bones: HandBones, c: np.ndarray) -> tuple[np.ndarr
     ways = np.zeros((count, 5, 4, 3, width))
     for k in range(3):
         for point in range(k + 1, 4):
-            arms = _cross_matrices(starts[point] - starts[k])
+            arms = cross_matrices(starts[point] - starts[k])
             ways[:, :, point] -= arms @ by_joint[k]
     points = np.zeros((count, 21, 3))
     points[:, 1:] = np.stack(starts, 2).reshape(count, 20, 3)
@@ -250,23 +248,9 @@ def _aligned(source: np.ndarray, goal: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return turns, scale, goal_mean - scale[:, None] * (turns @ mean[..., None])[..., 0]
 
 
-def _rotations(vectors: np.ndarray) -> np.ndarray:
-    """(..., 3) rotation vectors [rad] -> (..., 3, 3)."""
-    angle = np.linalg.norm(vectors, axis=-1)[..., None, None]
-    K = _cross_matrices(vectors)
-    safe = np.maximum(angle, 1e-9)
-    return np.eye(3) + np.sinc(angle / np.pi) * K + (1 - np.cos(safe)) / safe**2 * (K @ K)
-
-
 def _left_jacobians(vectors: np.ndarray) -> np.ndarray:
     """(..., 3, 3) L of rotation vectors v: rotation(v + d) = rotation(L d) rotation(v) for small d."""
     angle = np.maximum(np.linalg.norm(vectors, axis=-1), 1e-4)[..., None, None]
-    K = _cross_matrices(vectors)
+    K = cross_matrices(vectors)
     half = (1 - np.cos(angle)) / angle**2
     return np.eye(3) + half * K + (angle - np.sin(angle)) / angle**3 * (K @ K)
-
-
-def _cross_matrices(v: np.ndarray) -> np.ndarray:
-    x, y, z = np.moveaxis(v, -1, 0)
-    zero = np.zeros_like(x)
-    return np.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).reshape(*v.shape, 3)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -16,17 +16,20 @@ from torch import Tensor
 
 from ..bodies.base import Body, posed
 from ..bodies.swing_twist import shortest_rotation, swing_twist, twist_rotation
-from ..humans import Humans, project
+from ..humans import Humans, project, rotmat_to_rotvec, rotvec_to_rotmat
 from ..networks.landmarks.hand import HandOutput
 from ..postprocessing.to_humans import people_of
 from ..preprocessing.image import LoadedImage
 from ..preprocessing.turned_crops import CROP_SCALE, TurnedCrop, hand_crop
 from ..runtime.network_handle import NetworkHandle
-from .faces import FaceBody, FoundFace, find_faces, moved_people, turned_heads, with_expressions
+from .faces import FaceBody, FoundFace, find_faces, with_expressions, with_heads
 from .hand_pose import HandBody, HandBones, Side, fit_hands_either_way
 from .options import Camera
 from .undistortion import Predict
 from .whole_image import assemble_humans
+
+if TYPE_CHECKING:
+    from ..hub.landmarks import LandmarkNetworks
 
 LEAST_SIDE = 40.0  # [pixels] of a crop; hands in smaller ones are left alone
 LEAST_PRESENCE = 0.5
@@ -110,7 +113,7 @@ class DetailRefinement:
         self.networks = load_landmark_networks(str(model.device))
 
     def after(self, predict: Predict) -> Predict:
-        """What predicts images, and then refines the hands of the people whom it found."""
+        """What predicts images, and then refines hands and faces of the people whom it found."""
 
         def both(
             images: Sequence[LoadedImage], cameras: Sequence[Camera], boxes: Sequence[Any]
@@ -130,7 +133,7 @@ class DetailRefinement:
 
     def _refined(self, image: LoadedImage, humans: Humans) -> Humans:
         faces = find_faces(image, humans, self.faces, self.networks)
-        humans = with_faces(self.model, image, humans, self.faces, faces)
+        humans = with_faces(self.model, image, humans, self.faces, faces, self.networks)
         hands = find_hands(image, humans, self.hands, self._network)
         moved = with_hands(self.model, image, humans, self.hands, hands)
         fixed = _without_hands(humans.unpredicted, self.model.body, self.hands.sides)
@@ -147,17 +150,23 @@ def _found(count: int, faces: Sequence[FoundFace], hands: Sequence[FoundHand]) -
 
 
 def with_faces(
-    model: NetworkHandle, image: LoadedImage, humans: Humans, body: FaceBody, found: Sequence[FoundFace]
+    model: NetworkHandle,
+    image: LoadedImage,
+    humans: Humans,
+    body: FaceBody,
+    found: Sequence[FoundFace],
+    networks: LandmarkNetworks,
 ) -> Humans:
     """The people with their facial actions, and their heads turned and moved, as found."""
     if not found:
         return humans
     rows = [face.person for face in found]
-    acting = _reposed(model, image, humans, rows, expression=with_expressions(humans, body, found))
-    pose = turned_heads(humans, body, found, acting.vertices)
-    turned = _reposed(model, image, acting, rows, pose=pose)
-    moved = moved_people(humans, body, found, turned.vertices)
-    return _reposed(model, image, turned, rows, translation=moved)
+    expression = with_expressions(humans, body, found, networks)
+    acting, _ = posed(
+        model.body, humans.pose[rows], humans.shape[rows], expression[rows], humans.translation[rows]
+    )
+    pose, translation = with_heads(humans, body, found, body.points(acting))
+    return _reposed(model, image, humans, rows, pose=pose, translation=translation, expression=expression)
 
 
 def _reposed(
@@ -327,8 +336,6 @@ def _turned_wrists(pose: np.ndarray, side: Side, turns: np.ndarray, forearm: np.
 
 def _limited(swing: Tensor) -> Tensor:
     """(H, 3, 3) rotations, those by more than `MOST_SWING` only so far."""
-    import roma  # brings torch._dynamo, which takes as long to import as torch
-
-    vectors = roma.rotmat_to_rotvec(swing)
-    angle = vectors.norm(dim=-1, keepdim=True).clamp(min=1e-9)
-    return roma.rotvec_to_rotmat(vectors * (angle.clamp(max=MOST_SWING) / angle))
+    vectors = rotmat_to_rotvec(swing.numpy())
+    angle = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return torch.from_numpy(rotvec_to_rotmat(vectors * np.minimum(1, MOST_SWING / np.maximum(angle, 1e-9))))

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..humans.distortion import Distortion
+from ..humans.rotations import rotvec_to_rotmat
 from .distortion import opencv_intrinsics
 
 UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001}
@@ -229,23 +230,13 @@ def _extrinsics(name: str, entry: Mapping[str, Any], scale: float) -> np.ndarray
         rotation = entry["Rot"] if entry.get("Rot") is not None else turn
         R = _array(rotation, f"R of camera {name}")
         t = _array(shift, f"t of camera {name}").ravel()
-        R = _from_rotvec(R.ravel()) if R.size == 3 else R
+        R = rotvec_to_rotmat(R.ravel()) if R.size == 3 else R
         if R.size != 9 or t.size != 3:
             raise ValueError(f"camera {name}: R must have 9 or 3 numbers and t 3, got {R.size} and {t.size}")
         R = R.reshape(3, 3)
     if np.abs(R @ R.T - np.eye(3)).max() > 1e-3 or np.linalg.det(R) < 0:
         raise ValueError(f"R of camera {name} is no rotation")
     return np.concatenate([R, scale * t[:, None]], 1)
-
-
-def _from_rotvec(rotvec: np.ndarray) -> np.ndarray:
-    """(3,) axis times angle [rad] -> (3, 3), Rodrigues' formula."""
-    angle = float(np.linalg.norm(rotvec))
-    if angle < 1e-12:
-        return np.eye(3)
-    x, y, z = rotvec / angle
-    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
 
 
 def _array(value: Any, name: str) -> np.ndarray:

@@ -385,12 +385,8 @@ def _two_bones(
 def _global(track: Track, pose: np.ndarray, name: str) -> np.ndarray:
     """(T, 3, 3) rotation of a joint in the camera frame."""
     topology = track.topology
-    joint, chain = topology.joint_names.index(name), []
-    while joint >= 0:
-        chain.append(joint)
-        joint = topology.parents[joint]
     rotation = np.broadcast_to(np.eye(3), (len(pose), 3, 3))
-    for joint in reversed(chain):
+    for joint in topology.path(topology.joint_names.index(name)):
         if joint in topology.pose_joints:
             rotation = rotation @ pose[:, topology.pose_joints.index(joint)]
     return rotation

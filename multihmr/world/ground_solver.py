@@ -19,11 +19,8 @@ LOOSE = 1.6  # times that of one who does not
 CAMERA_ROLL, CAMERA_PITCH = 2.0, 40.0  # [degrees] of cameras
 CAMERA_HEIGHT, CAMERA_HEIGHT_STD = 1.5, 0.25  # [m], and of its logarithm; where the feet tell the height
 CONTACT = 0.05  # [m] of the lowest points of feet
-LEGS = (
-    0.03,
-    0.05,
-    0.06,
-)  # of the feet's way below the camera: standing, ankles in the image, only hips in it
+# Of the feet's way below the camera: standing, ankles in the image, only hips in it
+LEGS = (0.03, 0.05, 0.06)
 SCALE = 0.06  # relative error of sizes and distances, which lifts or lowers feet
 CAUCHY = 1.0  # residual, in standard deviations, that counts by 1 / 2
 

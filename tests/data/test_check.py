@@ -14,8 +14,8 @@ from multihmr.evaluation.visualize_ground_truth import Bodies, draw_truth
 @pytest.fixture
 def ehf(tmp_path):
     """Twelve black pictures in which all vertices are at one point before the camera."""
-    from multihmr.data.dataset import rotvec_to_rotmat
     from multihmr.data.datasets.ehf import ROTATION, TRANSLATION
+    from multihmr.humans import rotvec_to_rotmat
 
     point = rotvec_to_rotmat(np.array(ROTATION)).T @ (np.array([0, 0, 3]) - TRANSLATION)
     for number in range(1, 13):

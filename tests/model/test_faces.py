@@ -16,8 +16,8 @@ from multihmr.bodies.base import posed
 from multihmr.bodies.loading import load_body
 from multihmr.hub.landmarks import load_landmark_networks
 from multihmr.model import faces
-from multihmr.model.faces import SAME_68, SAME_478, FaceBody, FoundFace, face_crop, first_crop
-from multihmr.networks.landmarks.face import ACTIONS, FACE_POINTS
+from multihmr.model.faces import EYES_478, SAME_68, SAME_478, FaceBody, FoundFace, face_crop, first_crop
+from multihmr.networks.landmarks.face import FACE_POINTS
 
 IMAGES = Path(__file__).parents[2] / "examples" / "images"
 Picture = namedtuple("Picture", "pixels")
@@ -55,9 +55,14 @@ def found_face(points, camera):
     pixels = camera @ (middle / middle[2])
     ray = faces.shortest_rotation(torch.tensor([0.0, 0.0, 1.0]).double(), torch.from_numpy(middle)).numpy()
     local = (points - middle) @ ray * camera[0, 0] / np.linalg.norm(middle)
-    seen = np.zeros((FACE_POINTS, 3))
-    seen[list(SAME_478)] = local + [*pixels[:2], 0]
-    return FoundFace(0, 1.0, seen, np.zeros(len(ACTIONS)))
+    return face_at(local[:, :2] + pixels[:2])
+
+
+def face_at(xy):
+    """A face of the first person, seen at these pixels (13, 2) of `SAME_478`."""
+    seen = np.zeros((FACE_POINTS, 2))
+    seen[list(SAME_478)] = xy
+    return FoundFace(0, 1.0, seen, face_crop(seen, EYES_478), 0.0)
 
 
 @pytest.mark.parametrize("axis", [(0, 1, 0), (1, 0, 0), (0.3, -0.2, 1)])
@@ -66,12 +71,13 @@ def test_a_head_turns_to_where_its_points_are_seen(body, astronaut, axis, degree
     _, humans = astronaut
     face = FaceBody.of(body)
     away = replace(humans, translation=np.array([[1.0, -0.5, 2.0]], np.float32))
-    start, _ = posed(body, away.pose, away.shape, away.expression, away.translation)
+    start, joints = posed(body, away.pose, away.shape, away.expression, away.translation)
+    away = replace(away, joints=joints, K=K)
     turned = away.pose.astype(np.float64)
     turned[0, face.head] = turned[0, face.head] @ rotation(axis, degrees)
     aim, _ = posed(body, turned.astype(np.float32), away.shape, away.expression, away.translation)
     points = face.points(np.asarray(aim))[0, list(SAME_68)].astype(np.float64)
-    pose = faces.turned_heads(replace(away, K=K), face, [found_face(points, K)], np.asarray(start))
+    pose, _ = faces.with_heads(away, face, [found_face(points, K)], face.points(np.asarray(start)))
     whole = rotation(axis, degrees)
     np.testing.assert_allclose(pose[0, face.head], away.pose[0, face.head] @ part(whole), atol=0.02)
     others = np.delete(np.arange(pose.shape[1]), face.head)
@@ -84,21 +90,18 @@ def test_people_move_half_of_the_way_to_where_their_faces_are_seen(body, astrona
     there = replace(humans, translation=humans.translation.astype(np.float64), K=K)
     aim = np.array([[0.03, -0.02, 0.08]])
     points = face.points(humans.vertices + aim)[0, list(SAME_68)]
-    seen = np.zeros((FACE_POINTS, 3))
-    seen[list(SAME_478), :2] = faces.project(points, K)
-    found = [FoundFace(0, 1.0, seen, np.zeros(len(ACTIONS)))]
-    moved = faces.moved_people(there, face, found, humans.vertices)
+    seen, start = faces.project(points, K), face.points(humans.vertices)
+    _, moved = faces.with_heads(there, face, [face_at(seen)], start)
     np.testing.assert_allclose(moved - humans.translation, aim / 2, atol=0.003)
-    seen[:, :2] *= 1e-3  # a face of no size moves people by a bounded factor
-    far = faces.moved_people(there, face, found, humans.vertices) - humans.translation
-    depth = face.points(humans.vertices)[0, list(SAME_68), 2].mean()
-    assert far[0, 2] == pytest.approx(0.5 * 0.3 * depth, rel=1e-6)
+    # A face of no size moves people by a bounded factor.
+    own = start[0, list(SAME_68)].astype(np.float64)
+    assert faces.face_place(own, 1e-3 * seen, K)[2] == pytest.approx(1.3 * own[:, 2].mean(), rel=1e-6)
 
 
 def test_heads_turn_by_45_degrees_at_most(body, astronaut):
     _, humans = astronaut
     points = FaceBody.of(body).points(humans.vertices)[0, list(SAME_68)].astype(np.float64)
-    seen = found_face(points @ rotation((0, 1, 0), 70).T, K).points[list(SAME_478), :2]
+    seen = found_face(points @ rotation((0, 1, 0), 70).T, K).points[list(SAME_478)]
     turn = faces._share(faces.head_turn(points, seen, K))
     assert np.degrees(np.arccos((np.trace(turn) - 1) / 2)) == pytest.approx(45, abs=1e-3)
 
@@ -122,12 +125,12 @@ def test_a_smile_is_read_from_a_photograph(body, astronaut):
     found = faces.find_faces(Picture(pixels), humans, face, load_landmark_networks())
     assert [one.person for one in found] == [0]
     assert found[0].presence > 0.99
-    expression = faces.with_expressions(humans, face, found)[0]
+    expression = faces.with_expressions(humans, face, found, load_landmark_networks())[0]
     seen = dict(zip(body.topology.expression_names, expression, strict=True))
     assert min(seen["mouthSmileLeft"], seen["mouthSmileRight"]) > 0.7
     assert max(seen["jawOpen"], seen["eyeBlinkLeft"], seen["eyeBlinkRight"]) < 0.3
     assert seen["tongueOut"] == humans.expression[0][list(body.topology.expression_names).index("tongueOut")]
-    eyes = found[0].points[[159, 386], :2]
+    eyes = found[0].points[[159, 386]]
     np.testing.assert_allclose(eyes, [[203, 100], [248, 101]], atol=5)
 
 
@@ -171,7 +174,7 @@ def test_predict_with_the_option_smiles_and_keeps_the_rest(body, astronaut):
     off = [
         np.linalg.norm(
             faces.project(face.points(people.vertices)[0, list(SAME_68)], people.K)
-            - seen.points[list(SAME_478), :2],
+            - seen.points[list(SAME_478)],
             axis=1,
         ).mean()
         for people in (humans, moved)

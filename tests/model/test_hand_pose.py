@@ -9,7 +9,8 @@ import pytest
 
 from multihmr.bodies.loading import load_body
 from multihmr.fitting.prior import load_prior
-from multihmr.model.hand_pose import HandBody, _rotations, fit_hands, fit_hands_either_way
+from multihmr.humans import rotvec_to_rotmat
+from multihmr.model.hand_pose import HandBody, fit_hands, fit_hands_either_way
 
 EXACT = (0.001, 0.001, 0.001)
 
@@ -21,9 +22,9 @@ def posed_people(body: HandBody, count: int = 6) -> tuple[np.ndarray, np.ndarray
     for side, letter in zip(body.sides, "LR", strict=True):
         _, mean, basis = load_prior().hand(letter)
         vectors = mean + rng.normal(size=(count, len(basis))).clip(-2, 2) @ basis
-        pose[:, side.fingers] = _rotations(vectors.reshape(count, 5, 3, 3))
+        pose[:, side.fingers] = rotvec_to_rotmat(vectors.reshape(count, 5, 3, 3))
         turned = (*side.above, side.wrist)
-        pose[:, turned] = _rotations(rng.normal(scale=0.5, size=(count, len(turned), 3)))
+        pose[:, turned] = rotvec_to_rotmat(rng.normal(scale=0.5, size=(count, len(turned), 3)))
     shape = rng.uniform(0.3, 0.7, (count, body.tips.shape_count)).astype(np.float32)
     return pose, shape
 

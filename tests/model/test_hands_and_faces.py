@@ -14,10 +14,10 @@ from multihmr import Humans, load_model
 from multihmr.cli import evaluate, predict, video
 from multihmr.evaluation.runner import Protocol
 from multihmr.hub import landmarks
-from multihmr.humans import project
+from multihmr.humans import project, rotvec_to_rotmat
 from multihmr.model import hands_and_faces as closer
 from multihmr.model.base import Model
-from multihmr.model.hand_pose import HandBody, _rotations
+from multihmr.model.hand_pose import HandBody
 from multihmr.model.hands_and_faces import Arms, DetailRefinement, find_hands, first_crops, with_hands
 from multihmr.networks.landmarks.hand import HandOutput
 from multihmr.preprocessing.image import LoadedImage, load_image
@@ -99,8 +99,8 @@ def bent(model: Model, humans: Humans, image: LoadedImage) -> Humans:
     body = HandBody.of(model.body)
     pose = humans.pose.copy()
     for side, sign in zip(body.sides, (1, -1), strict=True):
-        pose[:, side.wrist] = _rotations(np.array([0.3, 0.1 * sign, 0.2 * sign]))
-        pose[:, side.fingers] = _rotations((side.mean + 1.5 * side.basis[0]).reshape(5, 3, 3))
+        pose[:, side.wrist] = rotvec_to_rotmat(np.array([0.3, 0.1 * sign, 0.2 * sign]))
+        pose[:, side.fingers] = rotvec_to_rotmat((side.mean + 1.5 * side.basis[0]).reshape(5, 3, 3))
     people = closer.people_of(humans) | {"pose": pose}
     people["vertices"], people["joints"] = closer.posed(
         model.body, pose, people["shape"], people["expression"], people["translation"]

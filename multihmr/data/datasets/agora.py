@@ -30,9 +30,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ...humans import rotmat_to_rotvec
+from ...humans import rotmat_to_rotvec, rotvec_to_rotmat
 from ..annotations import MEAN_HANDS, read_mean_hands, read_pickle
-from ..dataset import GENDERS, DatasetInfo, PoseDataset, rotvec_to_rotmat, smplx_fields
+from ..dataset import GENDERS, DatasetInfo, PoseDataset, smplx_fields
 from ..index import Fields, Record
 
 SIZES = ("1280x720", "3840x2160")

@@ -22,7 +22,8 @@ from typing import ClassVar
 import numpy as np
 
 from ...bodies.smplx_reader import VERTICES
-from ..dataset import DatasetInfo, PoseDataset, rotvec_to_rotmat
+from ...humans import rotvec_to_rotmat
+from ..dataset import DatasetInfo, PoseDataset
 from ..index import Fields, Record
 
 # EHF_camera.txt: from the scanner's frame to the camera's

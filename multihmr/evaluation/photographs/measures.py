@@ -60,9 +60,9 @@ class Detections:
     def __len__(self) -> int:
         return len(self.scores)
 
-    def by_score(self) -> Detections:
-        """The same people, the surest first."""
-        order = np.argsort(-self.scores, kind="stable")
+    def surest(self, count: int | None = None) -> Detections:
+        """The people with the highest scores, in that order: `count` of them, or all."""
+        order = np.argsort(-self.scores, kind="stable")[:count]
         return Detections(self.xy[order], self.boxes[order], self.scores[order])
 
 
@@ -89,7 +89,7 @@ def match_photograph(detections: Detections, people: Sequence[LabelledPerson]) -
     Each takes, of the people left for whom it is right, the one with the highest OKS (or half the IoU, if
     that is more). A detection of a person who need not be found is not false.
     """
-    detections = detections.by_score()
+    detections = detections.surest()
     fit = oks(detections, people)
     overlap = box_iou(detections.boxes, _boxes(people))
     right = (np.nan_to_num(fit) >= RIGHT_OKS) | (overlap >= RIGHT_IOU)
@@ -168,8 +168,7 @@ def average_precision(
     tables = []
     people_count = 0
     for found, people in photographs:
-        order = np.argsort(-found.scores, kind="stable")[:AP_DETECTIONS]
-        detections = Detections(found.xy[order], found.boxes[order], found.scores[order])
+        detections = found.surest(AP_DETECTIONS)
         counted = [person for person in people if not person.ignored]
         people_count += len(counted)
         tables.append((detections.scores, oks(detections, counted), on_ignored(detections, people)))

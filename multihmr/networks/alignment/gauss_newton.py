@@ -85,7 +85,7 @@ class Alignment(nn.Module):
         turned_by = {joint: r for r, joint in enumerate(body.topology.pose_joints)}
         self.rotations = [turned_by[joint] for joint in turning]
         self.paths = [
-            [turned_by[above] for above in _path(body.topology.parents, body.topology.parents[joint])]
+            [turned_by[above] for above in body.topology.path(body.topology.parents[joint])]
             for joint in turning
         ]
         moves_KB = torch.zeros(len(CARRIERS), len(BONES))
@@ -261,15 +261,6 @@ def _bone_chain() -> dict[str, Tensor]:
     for number, bone in enumerate(BONES[1:], 1):
         ancestry_BB[number] += ancestry_BB[bone.parent]
     return {"jumps": torch.stack(jumps), "ancestry_BB": ancestry_BB}
-
-
-def _path(parents: Sequence[int], joint: int) -> list[int]:
-    """The joints from the root to this one; empty for the root's parent."""
-    path: list[int] = []
-    while joint >= 0:
-        path.insert(0, joint)
-        joint = parents[joint]
-    return path
 
 
 def solved(J_PMN: Tensor, precision_PN: Tensor, wanted_PN: Tensor) -> Tensor:

@@ -59,19 +59,32 @@ class Pose(NamedTuple):
 
 
 class Inverted(nn.Module):
-    """Inverted residual of MobileNetV2: 1x1 expansion by 6, depthwise convolution, 1x1 projection."""
+    """Inverted residual of MobileNetV2: 1x1 expansion, depthwise convolution, 1x1 projection.
 
-    def __init__(self, in_width: int, out_width: int, stride: int, expansion: int) -> None:
+    Args:
+        in_width: channels of the input.
+        out_width: of the output; 0 leaves the projection away.
+        stride: of the depthwise convolution.
+        expansion: channels between the 1x1 convolutions over those of the input.
+        kernel: side of the depthwise convolution.
+    """
+
+    def __init__(
+        self, in_width: int, out_width: int, stride: int, expansion: int = 6, kernel: int = 3
+    ) -> None:
         super().__init__()
         wide = in_width * expansion
         self.expand = Conv(in_width, wide, 1) if expansion > 1 else None
-        self.depthwise = Conv(wide, wide, 3, stride=stride, groups=wide)
-        self.project = Conv(wide, out_width, 1)
+        self.depthwise = Conv(wide, wide, kernel, stride=stride, groups=wide)
+        self.project = Conv(wide, out_width, 1) if out_width else None
         self.stays = stride == 1 and in_width == out_width
 
     def forward(self, x: Tensor) -> Tensor:
         y = x if self.expand is None else F.relu6(self.expand(x), inplace=True)
-        y = self.project(F.relu6(self.depthwise(y), inplace=True))
+        y = F.relu6(self.depthwise(y), inplace=True)
+        if self.project is None:
+            return y
+        y = self.project(y)
         return x + y if self.stays else y
 
 

@@ -15,26 +15,25 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..backbones.hybrid import Conv
+from ..backbones.movenet import Inverted
 
 HAND_POINTS = 21  # in the order of Simon et al., CVPR 2017: the wrist, then four points of each finger
 STEM_WIDTH, FIRST_WIDTH, OUT_WIDTH = 24, 16, 1152
 
 
 class Step(NamedTuple):
-    """Inverted residual: width between its 1x1 convolutions, kernel and stride of the depthwise one, output
-    width (0: there is no second 1x1 convolution)."""
+    """Inverted residual: output width (0: without the projection to it), kernel, stride, expansion."""
 
-    expanded: int
+    width: int
     kernel: int
     stride: int
-    out_width: int
+    expansion: int = 6
 
 
 STEPS = (
-    Step(64, 3, 2, 24), Step(144, 3, 1, 24), Step(144, 5, 2, 40), Step(240, 5, 1, 40), Step(240, 3, 2, 80),
-    Step(480, 3, 1, 80), Step(480, 3, 1, 80), Step(480, 5, 1, 112),
-    Step(672, 5, 1, 112), Step(672, 5, 1, 112), Step(672, 5, 2, 192),
-    Step(1152, 5, 1, 192), Step(1152, 5, 1, 192), Step(1152, 5, 1, 192), Step(1152, 3, 1, 0),
+    Step(24, 3, 2, 4), Step(24, 3, 1), Step(40, 5, 2), Step(40, 5, 1), Step(80, 3, 2), Step(80, 3, 1),
+    Step(80, 3, 1), Step(112, 5, 1), Step(112, 5, 1), Step(112, 5, 1), Step(192, 5, 2), Step(192, 5, 1),
+    Step(192, 5, 1), Step(192, 5, 1), Step(0, 3, 1),
 )  # fmt: skip
 
 
@@ -55,8 +54,11 @@ class HandLandmarks(nn.Module):
         self.conv_stem = Conv(3, STEM_WIDTH, 3, stride=2)
         self.depthwise = Conv(STEM_WIDTH, STEM_WIDTH, 3, groups=STEM_WIDTH)
         self.project = Conv(STEM_WIDTH, FIRST_WIDTH, 1)
-        widths = [FIRST_WIDTH, *(step.out_width for step in STEPS)]
-        self.steps = nn.ModuleList(map(InvertedResidual, widths, STEPS))
+        widths = [FIRST_WIDTH, *(step.width for step in STEPS)]
+        self.steps = nn.ModuleList(
+            Inverted(width, step.width, step.stride, step.expansion, step.kernel)
+            for width, step in zip(widths, STEPS, strict=False)
+        )
         self.to_right = nn.Linear(OUT_WIDTH, 1)
         self.to_presence = nn.Linear(OUT_WIDTH, 1)
         self.to_points = nn.Linear(OUT_WIDTH, 3 * HAND_POINTS)
@@ -76,22 +78,3 @@ class HandLandmarks(nn.Module):
             self.to_right(x_ND)[:, 0].sigmoid(),
             self.to_world(x_ND).unflatten(1, (-1, 3)),
         )
-
-
-class InvertedResidual(nn.Module):
-    """Inverted residual: 1x1 expansion, depthwise convolution, 1x1 projection (Sandler et al., CVPR 2018)."""
-
-    def __init__(self, in_width: int, step: Step) -> None:
-        super().__init__()
-        wide = step.expanded
-        self.expand = Conv(in_width, wide, 1)
-        self.depthwise = Conv(wide, wide, step.kernel, stride=step.stride, groups=wide)
-        self.project = Conv(wide, step.out_width, 1) if step.out_width else None
-        self.stays = step.stride == 1 and in_width == step.out_width
-
-    def forward(self, x: Tensor) -> Tensor:
-        new = F.relu6(self.depthwise(F.relu6(self.expand(x))))
-        if self.project is None:
-            return new
-        new = self.project(new)
-        return x + new if self.stays else new
