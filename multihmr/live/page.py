@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import json
 import threading
@@ -11,9 +10,9 @@ from typing import Any
 
 from PIL import Image
 
-from ..storage.paths import plain_reason
 from ..visualization.annotate import annotate
 from ..visualization.draw import draw
+from .ports import listening_error
 from .run import LiveFrame
 
 SIDE = 960  # pixels of the longer side of the picture, at most
@@ -50,9 +49,7 @@ class LivePage:
         try:
             self._server = ThreadingHTTPServer((host, port), _handler(self))
         except OSError as error:
-            taken = error.errno == errno.EADDRINUSE
-            reason = "it is taken; choose another" if taken else plain_reason(error)
-            raise OSError(f"the page cannot listen on port {port}: {reason}") from error
+            raise listening_error("page", port, error) from error
         self._server.daemon_threads = True
         self.address = f"http://{host}:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True, name="live page")

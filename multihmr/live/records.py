@@ -9,7 +9,6 @@ People are as in the .json files of pictures (`humans_to_json`); metres, camera 
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import re
 import sys
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ..io.records import person_record
-from ..storage.paths import plain_reason
+from .ports import listening_error
 from .run import LiveFrame
 
 FORMAT = "multihmr-live-1"
@@ -82,9 +81,7 @@ class WebSocketOutput:
         try:
             self._server = serve(self._serve_client, host, port, origins=[None, _LOCAL_PAGES])
         except OSError as error:
-            taken = error.errno == errno.EADDRINUSE
-            reason = "it is taken; choose another" if taken else plain_reason(error)
-            raise OSError(f"the WebSocket cannot listen on port {port}: {reason}") from error
+            raise listening_error("WebSocket", port, error) from error
         self.port: int = self._server.socket.getsockname()[1]
         self.address = f"ws://{host}:{self.port}"
         threading.Thread(target=self._server.serve_forever, daemon=True, name="websocket").start()
