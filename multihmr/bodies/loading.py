@@ -89,8 +89,9 @@ def find_smplx(path: str | os.PathLike[str] | None = None) -> Path:
         if (folder / SMPLX_FILE).is_file():
             return folder / SMPLX_FILE
     searched = [str((folder / SMPLX_FILE).absolute()) for folder in folders]
+    missing = "" if given is None or given.exists() else f"{given} does not exist. "
     raise FileNotFoundError(
-        "SMPL-X is licensed by its authors and cannot be fetched for you: register at "
+        f"{missing}SMPL-X is licensed by its authors and cannot be fetched for you: register at "
         f"https://smpl-x.is.tue.mpg.de, download 'SMPL-X v1.1 (NPZ+PKL)' and put its {SMPLX_FILE} in "
         f"{cache_folder() / 'smplx'}, or give its path: load_model(..., smplx='path/to/{SMPLX_FILE}'), "
         "to_body('smplx', file=...), or --smplx on the command line. "

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 import sys
 import types
 import typing
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from ..storage.paths import user_path
 
 if TYPE_CHECKING:
     from ..bodies.base import Body
@@ -20,7 +23,7 @@ def file_path(text: str) -> Path:
     """A path; an empty name, which would be the current folder, is refused."""
     if not text.strip():
         raise argparse.ArgumentTypeError("an empty name is no path; it may be an empty shell variable")
-    return Path(text)
+    return user_path(text)
 
 
 def model_flag(parser: argparse.ArgumentParser) -> None:
@@ -268,7 +271,7 @@ def world_flags(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--camera-{name}", type=float, metavar="DEG", help=text)
     parser.add_argument(
         "--camera-height",
-        type=float,
+        type=camera_height,
         metavar="M",
         help="of the camera over the floor, in metres (default: estimated; implies --world)",
     )
@@ -285,31 +288,49 @@ def ground_options(args: argparse.Namespace) -> dict[str, float | None]:
     return {option: getattr(args, name) for option, name in names.items()}
 
 
+def camera_height(text: str) -> float:
+    """Metres of the camera over the floor."""
+    try:
+        height = float(text)
+    except ValueError:
+        height = math.nan
+    if not 0 < height < 1000:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected metres over the floor, above 0")
+    return height
+
+
 def ground_text(ground: Any) -> str:
     """A line about a `Ground`."""
     if ground.up is None:
-        return f"camera frame: {ground.reason}"
+        reason = ground.reason.replace("camera_pitch", "--camera-pitch").replace(
+            "camera_roll", "--camera-roll"
+        )
+        return f"camera frame: {reason}"
     way = "down" if ground.camera_pitch >= 0 else "up"
     text = f"the camera looks {abs(ground.camera_pitch):.0f} degrees {way}"
     if ground.camera_height is None:
-        return f"{text}; {ground.reason}"
+        return f"{text}; {ground.reason.replace('give floor', 'give --camera-height')}"
     return f"{text}, {ground.camera_height:.2f} m over the floor"
 
 
 def known_heights(text: str) -> float | dict[int, float]:
     """1.80, or 1=1.80,3=1.65: number of a person and height in metres."""
+    from ..world.heights import SHORTEST, TALLEST
+
     try:
-        if "=" not in text:
-            return float(text)
-        pairs = [part.split("=") for part in text.split(",")]
+        pairs = [part.split("=") for part in text.split(",")] if "=" in text else [["0", text]]
         heights = {int(number): float(height) for number, height in pairs}
-        if len(heights) < len(pairs):
-            raise argparse.ArgumentTypeError(f"got {text!r}, which names a person twice")
-        return heights
     except ValueError:
         raise argparse.ArgumentTypeError(
             f"got {text!r}, expected a height in metres, or 1=1.80,2=1.65 by person"
         ) from None
+    if len(heights) < len(pairs):
+        raise argparse.ArgumentTypeError(f"got {text!r}, which names a person twice")
+    if not all(SHORTEST <= height <= TALLEST for height in heights.values()):
+        raise argparse.ArgumentTypeError(
+            f"got {text!r}, but heights are in metres, from {SHORTEST} to {TALLEST}"
+        )
+    return heights if "=" in text else heights[0]
 
 
 def draw_flags(parser: argparse.ArgumentParser) -> None:
@@ -409,7 +430,7 @@ def formats(known: Collection[str]) -> Callable[[str], list[str]]:
     """A parser of names from `known`, joined by commas."""
 
     def parse(text: str) -> list[str]:
-        names = [name.strip() for name in text.split(",") if name.strip()]
+        names = [name.strip().lower() for name in text.split(",") if name.strip()]
         if not names or not set(names) <= set(known):
             raise argparse.ArgumentTypeError(f"got {text!r}, expected some of {','.join(known)}")
         return list(dict.fromkeys(names))
@@ -479,6 +500,10 @@ def intrinsics(text: str) -> list[list[float]]:
         fx, fy, cx, cy = map(float, text.split(","))
     except ValueError:
         raise argparse.ArgumentTypeError(f"got {text!r}, expected four numbers: fx,fy,cx,cy") from None
+    if not all(map(math.isfinite, (fx, fy, cx, cy))) or min(fx, fy) <= 0:
+        raise argparse.ArgumentTypeError(
+            f"got {text!r}, but focal lengths are pixels above 0, all four finite"
+        )
     return [[fx, 0, cx], [0, fy, cy], [0, 0, 1]]
 
 

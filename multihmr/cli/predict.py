@@ -171,7 +171,9 @@ def run(args: argparse.Namespace) -> int:
         print(f"{', '.join(numbers)}: in the camera frame, also with --world", file=sys.stderr)
     viewer = open_rerun(args)
     index = ResultIndex(args.out)
-    found = image_files.find_images(args.paths, recursive=not args.no_recursive, skip=index.outputs())
+    found = image_files.find_images(
+        args.paths, recursive=not args.no_recursive, skip=[*index.outputs(), index.path]
+    )
     asked = len(found.images) + len(found.bad)
     run = _Run(args, index, bad=list(found.bad), viewer=viewer)
     run.body_out = body_out(args)
@@ -333,7 +335,7 @@ class _Run:
         new = self.done - self.skipped
         if not self.done:  # what went wrong follows
             return
-        parts = [f"{plural(new, 'picture')} with {people_text(self.people)}"]
+        parts = [f"{plural(new, 'picture')} with {people_text(self.people)}"] if new else []
         if self.empty and self.people:
             parts.append(f"{self.empty} of them without people")
         if self.skipped:

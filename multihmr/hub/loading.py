@@ -25,7 +25,7 @@ from ..bodies.loading import find_smplx, float32_on_cpu, load_body
 from ..networks.base import Network
 from ..networks.registry import FAMILIES
 from ..storage.download import download, locked
-from ..storage.paths import bundled_file, cache_folder
+from ..storage.paths import bundled_file, cache_folder, user_path
 from .checkpoint import (
     PICKLE_STARTS,
     PICKLE_SUFFIXES,
@@ -93,8 +93,12 @@ def save_network(
 
 def _source(name: str | os.PathLike[str]) -> Release | Path:
     """What `load_model`'s argument means: a release, or a file that exists."""
+    if not isinstance(name, (str, os.PathLike)):
+        raise ValueError(f"a model is the name of a release or a path, got {type(name).__name__}")
+    if not str(name).strip():
+        raise ValueError(f"an empty name is no model, got {name!r}; load_model() loads the bundled one")
     if not isinstance(name, str):
-        return existing(Path(name))
+        return existing(user_path(name))
     bare = name.removeprefix("release:")
     release = find_release(bare)
     if release is not None:
@@ -106,7 +110,7 @@ def _source(name: str | os.PathLike[str]) -> Release | Path:
     suffix = Path(name).suffix.lower()
     looks_like_path = "/" in name or os.sep in name or suffix in {".safetensors", *PICKLE_SUFFIXES}
     if bare == name and (looks_like_path or Path(name).exists()):
-        return existing(Path(name))
+        return existing(user_path(name))
     raise ValueError(unknown_release(bare))
 
 

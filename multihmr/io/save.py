@@ -29,6 +29,7 @@ from ..humans import Humans, rotmat_to_rotvec
 from ..humans.distortion import distortion_arrays, stored_distortion
 from ..storage.atomic import write_bytes
 from ..storage.npz import read_npz
+from ..storage.paths import user_path
 from ..video.level import level_track
 from ..video.tracks import Track, amass_arrays
 from ..world.ground import Ground
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from ..bodies.base import Body
 
 RIGGED = (".glb", ".bvh", ".fbx")
+IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".heic", ".tif", ".tiff", ".bmp", ".gif")
 NPZ_FORMAT = "multihmr-humans-1"
 
 # Arguments of the package smplx, in the order of its poses, with how many numbers each has.
@@ -103,7 +105,7 @@ def save(
         >>> save(humans, "rigged.glb", rigged=True, bones="mixamo", rest="t-pose").name
         'rigged.glb'
     """
-    path = Path(path)
+    path = user_path(path)
     suffix = _suffix(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"cannot save {path.name!r}: there is no folder {path.parent}; make it first")
@@ -149,7 +151,14 @@ def _suffix(path: Path) -> str:
     for suffix in known:
         if path.name.lower().endswith(suffix):
             return suffix
-    raise ValueError(f"cannot save {path.name!r}: its suffix must be one of {', '.join(sorted(known))}")
+    elsewhere = {
+        ".rrd": "; humans.to_rerun().save(path) writes recordings",
+        **dict.fromkeys(IMAGES, "; Image.fromarray(humans.draw(image)).save(path) writes an overlay"),
+    }
+    raise ValueError(
+        f"cannot save {path.name!r}: its suffix must be one of {', '.join(sorted(known))}"
+        f"{elsewhere.get(path.suffix.lower(), '')}"
+    )
 
 
 def _rigged(
@@ -214,7 +223,7 @@ def load(path: str | os.PathLike[str], body: Body | None = None) -> Humans:
     from ..bodies.base import posed  # here, because writing does without torch
 
     required = {*_PARAMETERS, "K", "K_source", "image_size", "body", "unpredicted"}
-    stored = _read(Path(path), required)
+    stored = _read(user_path(path), required)
     name = str(stored.pop("body"))
     body = body or _load_body(name, stored["shape"].shape[1])
     if body.name != name:
@@ -246,17 +255,7 @@ def _read(path: Path, required: set[str]) -> dict[str, np.ndarray]:
         raise ValueError(
             f"{path.name} cannot be read back: only .npz files hold every parameter; save the people as .npz"
         )
-    if path.is_file() and suffix in (
-        ".jpg",
-        ".jpeg",
-        ".png",
-        ".webp",
-        ".heic",
-        ".tif",
-        ".tiff",
-        ".bmp",
-        ".gif",
-    ):
+    if path.is_file() and suffix in IMAGES:
         raise ValueError(f"{path.name} is an image: load_model().predict(path) finds the people in it")
     return read_npz(path, NPZ_FORMAT, required)
 

@@ -17,7 +17,7 @@ from ..humans.distortion import Distortion
 from ..networks.base import Network, Predictions
 from ..preprocessing.distortion import DistortionLike
 from ..preprocessing.image import LoadedImage, load_image
-from ..preprocessing.options import check_options, one_each, several_images
+from ..preprocessing.options import check_options, entries_of, in_turn, one_each, several_images
 from ..runtime.devices import dtype_of_half
 from ..runtime.eager import EagerRuntime, Runtime
 from ..runtime.network_handle import NetworkHandle
@@ -344,13 +344,12 @@ class Model(NetworkHandle):
         found: list[Humans] = []
         rest = iter(images)
         lens = None if distortion is None else Distortion.of(distortion)
-        while batch := [load_image(image, channels=channels) for image in islice(rest, batch_size)]:
-            part = slice(len(found), len(found) + len(batch))
-            cameras = [
-                image.camera(K, fov=fov)
-                for image, K in zip(batch, Ks[part] if Ks else [None] * len(batch), strict=True)
-            ]
-            tables = boxes[part] if boxes else [None] * len(batch)
+        while some := list(islice(rest, batch_size)):
+            at, several = len(found), len(found) + len(some) > 1
+            batch = in_turn(lambda image: load_image(image, channels=channels), some, start=at, told=several)
+            pairs = zip(batch, entries_of("Ks", Ks, at, len(batch)), strict=True)
+            cameras = in_turn(lambda pair: pair[0].camera(pair[1], fov=fov), pairs, start=at, told=several)
+            tables = entries_of("boxes", boxes, at, len(batch))
             predict: Predict = partial(self._predict_loaded, options=options)
             if refinement is not None:
                 predict = refinement.after(predict)

@@ -55,11 +55,13 @@ def over_white(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
 
 def _array_cures(image: np.ndarray) -> list[str]:
     shape, cures = image.shape, []
-    if np.issubdtype(image.dtype, np.floating):
+    if image.dtype.kind in "USO" and image.ndim == 1:
+        return ["give paths one by one, or to predict_batch as a list"]
+    if image.dtype == bool or (image.dtype.kind == "f" and image.size and not image.max() > 1):
         cures.append("multiply by 255")
     elif image.dtype == np.uint16:
         cures.append("divide by 257")
-    if image.dtype != np.uint8:
+    if image.dtype != np.uint8 and image.dtype.kind in "biufO":
         cures.append("convert with .astype(np.uint8)")
     if image.ndim == 3 and shape[0] == 3:
         cures.append("move channels last")
@@ -72,18 +74,20 @@ def tensor_to_pixels(image: Tensor, channels: ChannelOrder = "rgb") -> np.ndarra
     """Pixels of a tensor.
 
     Args:
-        image: (3, H, W), uint8 or float in [0, 1], on any device.
-        channels: their order.
+        image: (3, H, W), (4, H, W) with alpha last, (1, H, W) or (H, W) grey, as `torchvision.io` reads
+            them; uint8 or float in [0, 1], on any device.
+        channels: the order of the first three.
 
     Returns:
-        (H, W, 3) uint8 RGB.
+        (H, W, 3) uint8 RGB; transparency over white.
 
     Raises:
         ValueError: it has another type, shape or range; the message tells how to convert it.
     """
     shape = tuple(image.shape)
     float_or_byte = image.is_floating_point() or image.dtype == torch.uint8
-    if image.ndim != 3 or shape[0] != 3 or not float_or_byte:
+    fits = image.ndim == 2 or (image.ndim == 3 and shape[0] in (1, 3, 4))
+    if not fits or not float_or_byte:
         cures = [] if float_or_byte else ["convert to uint8"]
         if image.ndim == 3 and shape[2] == 3:
             cures.append("move channels first with .permute(2, 0, 1)")
@@ -93,7 +97,9 @@ def tensor_to_pixels(image: Tensor, channels: ChannelOrder = "rgb") -> np.ndarra
         raise ValueError(_wrong_form("(3, H, W), uint8 or float in [0, 1], as a tensor", dtype, shape, cures))
     if 0 in shape:
         raise ValueError(f"image has no pixels, got {shape}")
-    image = image.detach().cpu()
+    if image.is_meta:
+        raise ValueError("image is a tensor without data, on the device meta")
+    image = image.detach().to_dense().cpu()
     if image.is_floating_point():
         image = image.float()
         if not image.isfinite().all():
@@ -105,9 +111,8 @@ def tensor_to_pixels(image: Tensor, channels: ChannelOrder = "rgb") -> np.ndarra
                 "or undo the normalisation"
             )
         image = image.clamp(0, 1).mul(255).round().to(torch.uint8)
-    if channels == "bgr":
-        image = image.flip(0)
-    return np.ascontiguousarray(image.permute(1, 2, 0).numpy())
+    pixels = image.numpy() if image.ndim == 2 else image.permute(1, 2, 0).numpy()
+    return np.ascontiguousarray(array_to_pixels(pixels, channels))
 
 
 def _wrong_form(expected: str, dtype: object, shape: tuple[int, ...], cures: list[str]) -> str:

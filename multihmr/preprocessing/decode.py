@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, features
 
 from .color import coded_color_space, convert_primaries, tagged_color_space, to_srgb
+from .file_kinds import HEAD_BYTES, kind_of_file
 
 MAX_MEGAPIXELS = 178  # Pillow's own limit; checked before pixels are allocated
 
@@ -72,8 +73,14 @@ def decode_file(file: BinaryIO, name: str) -> DecodedImage:
                 f"{name} has more than {MAX_MEGAPIXELS} megapixels, which are not read; make it smaller first"
             ) from None
         except Exception as error:  # a parser may stumble over a broken file in any way
-            raise ValueError(f"{name} is no picture of a known format") from error
+            raise ValueError(f"{name} is no picture of a known format{_what_it_is(file)}") from error
     return decode_pil(image, name)
+
+
+def _what_it_is(file: BinaryIO) -> str:
+    file.seek(0)
+    kind = kind_of_file(file.read(HEAD_BYTES))
+    return f": it is {kind}" if kind else ""
 
 
 def decode_pil(image: Image.Image, name: str) -> DecodedImage:

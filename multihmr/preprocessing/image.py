@@ -9,7 +9,7 @@ import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -19,7 +19,7 @@ from .arrays import array_to_pixels, check_channels, tensor_to_pixels
 from .camera import exif_focal, resolve_camera
 from .decode import MAX_MEGAPIXELS, DecodedImage, decode_file, decode_pil
 from .image_files import VIDEO_SUFFIXES
-from .sources import as_url, image_of_text, is_elsewhere, read_url, shorten
+from .sources import MAX_BYTES, as_url, image_of_text, is_elsewhere, path_of, read_url, shorten
 from .types import ChannelOrder, ImageLike, IntrinsicsLike
 
 _LONGEST_PATH = 4096
@@ -66,11 +66,13 @@ def load_image(image: ImageLike, *, channels: ChannelOrder = "rgb") -> LoadedIma
     Args:
         image: any of
 
-            - a path (str or Path); an http or https address; a data URI; base64 text of an image file;
+            - a path (str or Path), also with "~"; an http, https or file address; a data URI; base64 text
+              of an image file;
             - the bytes of an image file, or a binary file object;
             - a PIL image;
             - a numpy array (H, W, 3), (H, W, 4) or (H, W), uint8;
-            - a torch tensor (3, H, W), uint8 or float in [0, 1], on any device;
+            - a torch tensor (3, H, W), (4, H, W), (1, H, W) or (H, W), uint8 or float in [0, 1], on any
+              device;
             - a LoadedImage, given back as it is.
         channels: "bgr" for arrays and tensors in OpenCV's order; files and PIL images know theirs.
 
@@ -91,7 +93,7 @@ def load_image(image: ImageLike, *, channels: ChannelOrder = "rgb") -> LoadedIma
         return _load_text(image)
     if isinstance(image, os.PathLike):
         url = as_url(image)
-        return _load_path(Path(image)) if url is None else _load_url(url)
+        return _load_path(path_of(os.fspath(image))) if url is None else _load_url(url)
     if isinstance(image, (bytes, bytearray, memoryview)):
         return _loaded(decode_file(io.BytesIO(image), "the image"))
     if isinstance(image, Image.Image):
@@ -106,6 +108,8 @@ def load_image(image: ImageLike, *, channels: ChannelOrder = "rgb") -> LoadedIma
         if not isinstance(data, bytes):
             raise ValueError("image is a file opened as text; open it with mode 'rb'")
         path = _filename(image)
+        if not data and hasattr(image, "tell") and image.tell() > 0:
+            raise ValueError(f"{path or 'the image'} has been read to its end; go back with .seek(0)")
         return _loaded(decode_file(io.BytesIO(data), path or "the image"), Path(path).name)
     raise ValueError(
         "image must be a path, bytes, a PIL image, a (H, W, 3) uint8 array or a (3, H, W) tensor, "
@@ -127,9 +131,11 @@ def _load_text(text: str) -> LoadedImage:
     url = as_url(text)
     if url is not None:
         return _load_url(url)
+    if not text.strip():
+        raise ValueError(f"an empty name is no image, got {text!r}")
     data = image_of_text(text)
     if data is None:
-        return _load_path(Path(text))
+        return _load_path(path_of(text))
     try:
         return _loaded(decode_file(io.BytesIO(data), f"the image in {shorten(text, 40)}"))
     except ValueError:
@@ -150,7 +156,8 @@ def _load_path(path: Path) -> LoadedImage:
         if path.is_dir():
             raise IsADirectoryError(f"{path} is a folder; predict_many({str(path)!r}) predicts what is in it")
         if not path.exists():
-            raise FileNotFoundError(f"{shorten(str(path))} does not exist")
+            leads = f": it is a link to {os.readlink(path)}" if path.is_symlink() else ""
+            raise FileNotFoundError(f"{shorten(str(path))} does not exist{leads}")
     except ValueError as error:  # a null character
         raise FileNotFoundError(f"{shorten(str(path))!r} is no path: {error}") from None
     except OSError as error:
@@ -159,7 +166,7 @@ def _load_path(path: Path) -> LoadedImage:
         raise FileNotFoundError(
             f"{shorten(str(path))} is neither a path nor the base64 text of an image"
         ) from None
-    with path.open("rb") as file:
+    with _seekable(path) as file:
         try:
             return _loaded(decode_file(file, str(path)), path.name)
         except ValueError as error:
@@ -167,6 +174,17 @@ def _load_path(path: Path) -> LoadedImage:
                 reason = f"{path} is a video; predict_video({str(path)!r}) predicts its frames"
                 raise ValueError(reason) from error
             raise
+
+
+def _seekable(path: Path) -> BinaryIO:
+    """The open file; a pipe, as of `<(...)` in a shell, is read whole."""
+    if path.is_file():
+        return path.open("rb")
+    with path.open("rb") as pipe:
+        data = pipe.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise ValueError(f"{path} has more than {MAX_BYTES / 2**20:g} MB, which are not read")
+    return io.BytesIO(data)
 
 
 def _loaded(decoded: DecodedImage, name: str = "") -> LoadedImage:

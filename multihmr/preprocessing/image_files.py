@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .sources import is_elsewhere, read_list, shorten
+from .sources import is_elsewhere, path_of, read_list, shorten
 
 # what counts as an image in a folder; files that are named are read whatever their suffix
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"} | {
@@ -75,7 +75,11 @@ def _matches(
     if not text.strip():
         found.bad.append((repr(text), "an empty name is no image; it may be an empty shell variable"))
         return []
-    path = Path(text)
+    try:
+        path = path_of(text)
+    except ValueError as error:
+        found.bad.append((text, str(error)))
+        return []
     matches: list[tuple[Path | str, Path | None]]
     if path.is_dir():
         matches = [(image, path) for image in _in_folder(path, recursive, skipped, found.passed_over)]

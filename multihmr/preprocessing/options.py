@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 import numpy as np
 
 from .image import LoadedImage
 
+Made = TypeVar("Made")
+_PLAIN_ERRORS = (  # that are made of a sentence
+    ValueError, OSError, FileNotFoundError, IsADirectoryError, PermissionError, ConnectionError, TimeoutError,
+    ImportError,
+)  # fmt: skip
 MOST_TILES = 8  # along the longer side of an image
 
 
@@ -27,6 +32,8 @@ def check_options(
         raise ValueError(f"threshold is a score between 0 and 1, got {threshold}")
     if max_people is not None and _whole("max_people", max_people) < 0:
         raise ValueError(f"max_people must not be negative, got {max_people}")
+    if isinstance(tiles, str) and tiles != "auto":
+        raise ValueError(f"tiles must be a whole number or 'auto', got {tiles!r}")
     if tiles != "auto" and not 1 <= _whole("tiles", tiles) <= MOST_TILES:
         raise ValueError(
             f"tiles is how many parts lie along a picture, 1 to {MOST_TILES}, or 'auto', got {tiles}"
@@ -66,10 +73,40 @@ def several_images(images: Any) -> Any:
     return images
 
 
-def one_each(name: str, given: Sequence[Any] | None, images: Any) -> Sequence[Any] | None:
-    """`given`, if it holds one entry per image."""
-    if given is not None and hasattr(images, "__len__") and len(given) != len(images):
+def one_each(name: str, given: Iterable[Any] | None, images: Any) -> list[Any] | None:
+    """`given` as a list, if it holds one entry per image."""
+    if given is None:
+        return None
+    if isinstance(given, (str, bytes)) or not hasattr(given, "__iter__"):
+        raise ValueError(f"{name} must be a list with one entry (or None) per image, got {given!r}")
+    entries = list(given)
+    if name == "Ks" and np.shape(entries[0] if entries else None) == (3,):  # rows of one K
+        raise ValueError("Ks must hold one K (or None) per image; for one camera give [K] * len(images)")
+    if hasattr(images, "__len__") and len(entries) != len(images):
         raise ValueError(
-            f"{name} must hold one entry (or None) per image: got {len(given)} for {len(images)} images"
+            f"{name} must hold one entry (or None) per image: got {len(entries)} for {len(images)} images"
         )
-    return given
+    return entries
+
+
+def entries_of(name: str, given: list[Any] | None, start: int, count: int) -> list[Any]:
+    """The entries of the images from `start` on, None for each where none are given."""
+    if given is None:
+        return [None] * count
+    entries = given[start : start + count]
+    if len(entries) < count:
+        raise ValueError(f"{name} must hold one entry (or None) per image: got {len(given)}, too few")
+    return entries
+
+
+def in_turn(make: Callable[[Any], Made], values: Iterable[Any], *, start: int, told: bool) -> list[Made]:
+    """`make` of each value of a batch that begins at image `start`; errors name the image if `told`."""
+    made = []
+    for number, value in enumerate(values, start):
+        try:
+            made.append(make(value))
+        except (ValueError, OSError, ImportError) as error:
+            if not told or type(error) not in _PLAIN_ERRORS:
+                raise
+            raise type(error)(f"images[{number}]: {error}") from error
+    return made

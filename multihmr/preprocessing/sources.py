@@ -6,6 +6,7 @@ import base64
 import binascii
 import http.client
 import ipaddress
+import os
 import re
 import socket
 import ssl
@@ -17,13 +18,14 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from ..storage.paths import plain_reason
+from ..storage.paths import plain_reason, user_path
 
 STDIN = "-"
 MAX_BYTES = 256 * 2**20  # of one image, wherever it comes from
 TIMEOUT_S = 30.0  # for a whole download
 _CHUNK = 1 << 16
 _URL = re.compile(r"^(https?):/{1,2}(?=[^/])", re.IGNORECASE)
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/{1,3}(?=[^/])")  # of two letters or more: C:/ is a drive
 _BASE64 = re.compile(r"[A-Za-z0-9+/_\s-]+={0,2}\s*")
 _SHORTEST_BASE64 = 64  # characters; shorter text is a path
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
@@ -41,6 +43,23 @@ def as_url(source: object) -> str | None:
 def is_elsewhere(text: str) -> bool:
     """Whether a text names an image that is no file: a web address, a data URI, or - for standard input."""
     return text == STDIN or as_url(text) is not None or text[:5].lower() == "data:"
+
+
+def path_of(source: str | os.PathLike[str]) -> Path:
+    """The path that a text or path names: as it is, with "~" for the home folder, or as a file:// address.
+
+    Raises:
+        ValueError: it is an address of another kind, as s3:// or ftp://.
+    """
+    text = os.fspath(source)
+    match = _SCHEME.match(text)
+    if match is None or os.path.exists(text.partition("\0")[0]):
+        return user_path(source)
+    scheme, rest = match[1].lower(), text[match.end() :]
+    if scheme != "file":
+        whole = shorten(f"{scheme}://{rest}")
+        raise ValueError(f"{whole} cannot be read: addresses may be http, https and file; download it first")
+    return Path(urllib.request.url2pathname("/" + rest.removeprefix("localhost/")))
 
 
 def stem_of(text: str) -> str:

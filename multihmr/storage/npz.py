@@ -21,6 +21,8 @@ def read_npz(
         ValueError: it is damaged, no .npz, of another format, or lacks required entries.
     """
     path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; give a file in it")
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     try:

@@ -56,6 +56,17 @@ def _decoded(name: str) -> str:
         return name
 
 
+def user_path(path: str | os.PathLike[str]) -> Path:
+    """A path; "~" in front, which shells leave alone within `--out=~/x` and quotes, is the home folder."""
+    given = Path(path)
+    if not given.parts or not given.parts[0].startswith("~") or given.exists():
+        return given
+    try:
+        return given.expanduser()
+    except RuntimeError:  # there is no such user
+        return given
+
+
 def cache_folder() -> Path:
     """Where downloads lie: $MULTIHMR_HOME, else $XDG_CACHE_HOME/multihmr, else ~/.cache/multihmr."""
     home = os.environ.get("MULTIHMR_HOME")

@@ -79,6 +79,8 @@ def _readers(source: Any, on_error: OnError) -> Iterator[tuple[Any, Callable[[],
         return
     if not isinstance(source, Iterable):
         raise ValueError(f"expected a path or an iterable of images, got {type(source).__name__}")
+    if isinstance(source, (bytes, bytearray)) or getattr(source, "ndim", 4) < 4:
+        raise ValueError(f"expected several images, got one as {type(source).__name__}; use predict for it")
     for number, image in enumerate(source):
         name = image if isinstance(image, (str, os.PathLike)) else number
         yield name, partial(load_image, image)

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from ..preprocessing.image import LoadedImage, load_image
+from ..storage.paths import user_path
 from .ffmpeg import (
     DEFAULT_FPS,
     FrameStamps,
@@ -85,7 +86,9 @@ def open_video(source: VideoSource, *, fps: float | None = None) -> Video:
     if isinstance(source, str) and is_address(source):
         return open_stream(source, fps)
     if isinstance(source, (str, os.PathLike)):
-        path = Path(source)
+        if not str(source).strip():
+            raise ValueError(f"an empty name is no video, got {source!r}")
+        path = user_path(source)
         if path.is_dir():
             return _open_folder(path, fps or DEFAULT_FPS)
         if not path.exists():

@@ -81,8 +81,8 @@ def draw(
         >>> picture.dtype, picture.ndim
         (dtype('uint8'), 3)
     """
-    if not 0 <= opacity <= 1:
-        raise ValueError(f"opacity must be between 0 and 1, got {opacity}")
+    if isinstance(opacity, (str, bytes)) or not 0 <= opacity <= 1:
+        raise ValueError(f"opacity must be between 0 and 1, got {opacity!r}")
     pixels = _photo(humans, image)
     scale = _overlay_scale(humans.image_size, side_views, max_side)
     height, width = (max(1, round(side * scale)) for side in humans.image_size)

@@ -161,7 +161,11 @@ def wanted_heights(humans: Humans, known: KnownHeights) -> np.ndarray:
             rows = np.flatnonzero(humans.numbers == number)
             if not len(rows):
                 numbers = ", ".join(map(str, humans.numbers.tolist())) or "none"
-                raise ValueError(f"known_heights names person {number}; there are {numbers}")
+                raise ValueError(
+                    f"known_heights names person {number!r}; the numbers of the people are {numbers}"
+                )
+            if not isinstance(height, (int, float, np.number)) or np.isnan(height):
+                raise ValueError(f"the height of person {number} must be a number of metres, got {height!r}")
             wanted[rows] = height
     else:
         values = np.asarray(known, np.float64)

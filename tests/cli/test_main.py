@@ -143,13 +143,27 @@ def test_ctrl_c_says_what_is_done(
 
 
 @pytest.mark.parametrize(
-    "wrong", [["--K", "1,2,3"], ["--fov", "wide"], ["--format", "gif"], ["--K", "1,1,1,1", "--fov", "60"], []]
+    "wrong",
+    [
+        ["--K", "1,2,3"],
+        ["--K", "nan,600,256,256"],
+        ["--K=-600,600,256,256"],
+        ["--fov", "wide"],
+        ["--format", "gif"],
+        ["--K", "1,1,1,1", "--fov", "60"],
+        ["--camera-height", "-1"],
+        ["--known-heights", "180"],
+        ["--known-heights", "1=nan"],
+        [],
+    ],
 )
 def test_wrong_flags(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     out = ["--out", "out"] if wrong else []
     with pytest.raises(SystemExit, match="2"):
         cli.run(["predict", "a.jpg", *out, *wrong])
-    assert "error: " in capsys.readouterr().err
+    said = capsys.readouterr().err.splitlines()
+    assert said[0].startswith("multihmr predict: error: ")
+    assert said[1:] == ["multihmr predict --help lists all flags"]
 
 
 def test_an_expected_error_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

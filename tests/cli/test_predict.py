@@ -127,11 +127,12 @@ def test_folders_are_read_with_their_subfolders(command: Command, tmp_path, caps
     assert len(command(tmp_path / "in", "--no-recursive", "--overwrite")[1].sizes) == 1
 
 
-def test_its_own_overlays_are_no_inputs(command: Command, tmp_path):
+def test_its_own_overlays_are_no_inputs(command: Command, tmp_path, capsys):
     write(tmp_path / "out" / "a.png", tmp_path / "out" / "sub" / "b.png")
     for expected in (2, 0):
         code, model = command(tmp_path / "out", form="overlay,json")
         assert (code, len(model.sizes)) == (0, expected)
+    assert "passed over: 2 overlays, 3 results" in capsys.readouterr().out  # of which one is the index
     (tmp_path / "out" / "index.jsonl").unlink()  # without the index, too
     assert len(command(tmp_path / "out", form="overlay,json")[1].sizes) == 2
 
@@ -145,7 +146,7 @@ def test_what_is_done_with_the_same_model_and_options_is_skipped(command: Comman
     assert predicted() == 2
     capsys.readouterr()
     assert predicted() == 0
-    assert "2 done before (--overwrite predicts them anew)" in capsys.readouterr().out
+    assert capsys.readouterr().out.startswith("2 done before (--overwrite predicts them anew); files in ")
     assert predicted("--overwrite") == 2
     assert predicted(form="npz") == 2  # a format that is not there
     assert predicted(form="json,npz") == 0  # both are

@@ -454,6 +454,8 @@ def test_places_of_smplx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert find_smplx().resolve() == tmp_path / "weights" / "smplx" / name
     assert find_smplx("given") == find_smplx(Path("given", name)) == Path("given", name)
     assert find_smplx("above") == Path("above", "smplx", name)
+    with pytest.raises(FileNotFoundError, match=r"^nothing\.npz does not exist\. SMPL-X is licensed"):
+        find_smplx("nothing.npz")
 
 
 @pytest.mark.slow
@@ -598,3 +600,16 @@ def test_a_model_is_printed_in_ten_lines(saved: Path) -> None:
     text = "\n".join(lines)
     for expected in ("multihmr, ", "hybrid_lite0, float32, on cpu", "64 pixels", "toy, 3 joints", "CC0-1.0"):
         assert expected in text
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("", "an empty name is no model"),
+        (3, "the name of a release or a path, got int"),
+        (torch.nn.Linear(2, 2), "the name of a release or a path, got Linear"),
+    ],
+)
+def test_what_is_no_name_of_a_model(name: Any, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        load_model(name)

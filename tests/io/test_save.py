@@ -381,3 +381,25 @@ def test_load_of_a_track_names_what_reads_it(tmp_path):
     path = save_track(collect([people])[0], tmp_path / "track.npz")
     with pytest.raises(ValueError, match=r"person of a video: read it with multihmr\.video\.load_track"):
         load(path, ToyBody())
+
+
+def test_what_save_cannot_write_names_what_does(make_humans, tmp_path):
+    humans = make_humans((0, 0, 2))
+    for name, sentence in {
+        "people.rrd": r"; humans\.to_rerun\(\)\.save\(path\) writes recordings$",
+        "people.PNG": r"; Image\.fromarray\(humans\.draw\(image\)\)\.save\(path\) writes an overlay$",
+        "people.xyz": r"\.usdz$",
+    }.items():
+        with pytest.raises(
+            ValueError, match=rf"cannot save '{name}': its suffix must be one of .*{sentence}"
+        ):
+            humans.save(tmp_path / name)
+    with pytest.raises(IsADirectoryError, match="is a folder; give a file in it"):
+        load(tmp_path)
+
+
+def test_a_tilde_is_the_home_folder(make_humans, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert make_humans((0, 0, 2)).save("~/people.json") == tmp_path / "people.json"
+    assert (tmp_path / "people.json").is_file()

@@ -1,87 +1,185 @@
-"""Optional packages report nothing when they are used through ours: no id files, no questions to hosts."""
+"""No package of any extra reports that it is used: no id in a fresh home folder, no question to others."""
 
 from __future__ import annotations
 
+import configparser
 import importlib.util
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from fresh_home import ROOT, own_network, run_in_fresh_home
 
-ROOT = Path(__file__).parents[2]
-_REFUSE = """
-import os, socket
-def refuse(*args, **kwargs):
-    open(os.path.join(os.environ["HOME"], "asked"), "a").write(repr(args) + "\\n")
-    raise OSError("no network in this test")
-inner = socket.getaddrinfo
-def getaddrinfo(host, *args, **kwargs):
-    return inner(host, *args, **kwargs) if host in ("localhost", "127.0.0.1", None) else refuse(host)
-socket.getaddrinfo = getaddrinfo
+PEOPLE = """
+import os
+from pathlib import Path
+import numpy as np
+from multihmr import load_model
+humans = load_model(device="cpu").predict(IMAGES / "astronaut.jpg")
 """
-# extra -> a package that it needs, and what uses it
-USES = {
-    "export": ("openvino", "from multihmr.runtime.optional_imports import needed\nneeded('openvino').Core()"),
-    "onnxruntime": (
-        "onnxruntime",
-        "from multihmr.runtime.optional_imports import needed\nneeded('onnxruntime')",
-    ),
-    "int8": ("nncf", "from multihmr.runtime.optional_imports import needed\nneeded('nncf')"),
-    "demo": (
-        "gradio",
-        "import multihmr.demo.app, gradio as gr, time\nwith gr.Blocks() as page:\n    gr.Markdown('x')\n"
-        "page.launch(prevent_thread_lock=True, quiet=True, server_name='127.0.0.1')\n"
-        "time.sleep(1)\npage.close()",
-    ),
-    "cluster": (
-        "ray",
-        "import multihmr.cluster\nimport os\nassert os.environ['RAY_USAGE_STATS_ENABLED'] == '0'",
-    ),
-    "rerun": (
-        "rerun",
-        "import os\nfrom pathlib import Path\nfrom multihmr.visualization.rerun_recording import record\n"
-        "with record(Path(os.environ['HOME']) / 'people.rrd'):\n    pass",
-    ),
-    "live": (
-        "websockets",
-        "from multihmr.live.records import WebSocketOutput\nWebSocketOutput(0).close()",
-    ),
-    "hub": (
-        "huggingface_hub",
-        "from multihmr.hub.huggingface import disable_telemetry as off\noff()\n"
+COMMAND = """
+import os
+from pathlib import Path
+from multihmr.cli.main import run
+"""
+TOY = """
+import sys
+sys.path.insert(0, str(ROOT / "tests"))
+import numpy as np
+from pathlib import Path
+from PIL import Image
+from toys import tiny_model
+model = tiny_model()
+"""
+# extra -> (packages that its case needs, its main path); a new extra needs one
+CASES = {
+    "timm": (
+        ("timm",),
+        "from multihmr.networks.backbones.timm_backbones import HRNet\nHRNet('hrnet_w32')\n"
         "from huggingface_hub import constants\nassert constants.HF_HUB_DISABLE_TELEMETRY",
     ),
+    "synthetic": (
+        ("warp", "skimage"),
+        COMMAND
+        + "assert run(['generate', '--count', '1', '--size', '64', '--out', 'out', '--workers', '1']) == 0",
+    ),
+    "train": (
+        ("tensorboard", "warp", "skimage"),
+        "from pathlib import Path\nfrom multihmr.training.logger import _summary_writer\n"
+        "with _summary_writer(Path('runs')) as log:\n    log.add_scalar('loss', 1.0, 0)",
+    ),
+    "datasets": (
+        ("scipy",),
+        COMMAND + "import multihmr.data.datasets.mupots, scipy.io\nassert run(['data', 'list']) == 0",
+    ),
+    "video": (
+        ("av", "scipy"),
+        COMMAND + "assert run(['video', str(IMAGES / 'walk.mp4'), '--count', '2', '--out', 'out']) == 0",
+    ),
+    "anny": (("anny",), "import anny\nanny.Anny()"),
+    "smplx": (
+        ("smplx",),
+        TOY + "from parity.weights import fake_smplx\nnp.savez('SMPLX_NEUTRAL.npz', **fake_smplx())\n"
+        "from multihmr.bodies import load_body\nload_body('smplx', smplx='SMPLX_NEUTRAL.npz')",
+    ),
+    "demo": (
+        ("gradio", "av", "scipy"),
+        "import time, urllib.request\nfrom multihmr.demo.server import running\n"
+        "from multihmr.demo.sessions import Models\n"
+        "with running(Models(device='cpu')) as url:\n    time.sleep(1)\n"
+        "    assert urllib.request.urlopen(url).status == 200",
+    ),
+    "cluster": (
+        ("ray", "pyarrow"),
+        COMMAND
+        + "assert run(['cluster', str(IMAGES / 'astronaut.jpg'), '--out', 'out', '--workers', '1']) == 0",
+    ),
+    "export": (
+        ("onnx", "onnxscript", "onnxruntime"),
+        PEOPLE + "load_model(device='cpu', backend='onnxruntime').predict(IMAGES / 'astronaut.jpg')",
+    ),
+    "usd": (("pxr",), PEOPLE + "humans.save('people.usdz')"),
+    "supervision": (
+        ("supervision",),
+        PEOPLE + "import supervision\nfound = humans.to_supervision()\n"
+        "supervision.VertexAnnotator().annotate(np.zeros((512, 512, 3), np.uint8), found)",
+    ),
+    "fbx": (("bpy",), PEOPLE + "humans.save('people.fbx')"),
+    "rerun": (("rerun",), PEOPLE + "humans.to_rerun(IMAGES / 'astronaut.jpg')\nhumans.save('people.rrd')"),
+    "live": (
+        ("av", "scipy", "pythonosc", "websockets"),
+        COMMAND + "assert run(['live', str(IMAGES / 'walk.mp4'), '--seconds', '3', '--port', '0', "
+        "'--websocket', '0', '--osc', '127.0.0.1:9000', '--jsonl', 'people.jsonl']) == 0",
+    ),
+    "xformers": (
+        ("xformers",),
+        "from multihmr import load_model\n"
+        "try:\n    load_model(device='cpu', attention='xformers')\n"
+        "except ValueError as error:\n    assert 'no attention kernel' in str(error)",
+    ),
+    "tables": (("pandas",), PEOPLE + "humans.to_pandas().to_csv('people.csv')"),
+    "notebooks": (
+        ("ipykernel", "matplotlib"),
+        PEOPLE + "import matplotlib\nmatplotlib.use('agg')\nfrom matplotlib import pyplot\n"
+        "from ipykernel.inprocess.manager import InProcessKernelManager\n"
+        "pyplot.imsave('people.png', humans.draw(IMAGES / 'astronaut.jpg'))\nhumans._repr_html_()",
+    ),
+    "docs": (
+        ("zensical", "mkdocstrings"),
+        "import subprocess, sys, shutil\nfrom pathlib import Path\n"
+        "Path('docs').mkdir()\nshutil.copy(ROOT / 'docs/coordinates.md', 'docs/index.md')\n"
+        "Path('mkdocs.yml').write_text('site_name: x\\n', encoding='utf-8')\n"
+        "subprocess.run([sys.executable, '-m', 'zensical', 'build'], check=True)",
+    ),
+    "test": (
+        ("hypothesis", "pytest"),
+        "import pytest\n"
+        "assert pytest.main(['-q', '-p', 'no:cacheprovider', str(ROOT / 'tests/test_geometry.py')]) == 0",
+    ),
 }
+# what extras have beside their main path
+MORE = {
+    "openvino": (("openvino",), PEOPLE + "load_model(backend='openvino').predict(IMAGES / 'astronaut.jpg')"),
+    "nncf": (
+        ("openvino", "nncf", "onnx", "onnxscript"),
+        TOY
+        + "from multihmr.runtime.export import export_model\nfrom multihmr.runtime.int8 import quantized\n"
+        "export_model(model, Path('people.onnx'), format='onnx')\n"
+        "Path('pictures').mkdir()\nImage.effect_noise((64, 64), 50).convert('RGB').save('pictures/a.png')\n"
+        "quantized(Path('people.onnx'), model.network, 'pictures')",
+    ),
+    "hub": (
+        ("huggingface_hub",),
+        "from multihmr.hub.huggingface import disable_telemetry\ndisable_telemetry()\n"
+        "from huggingface_hub import constants\nassert constants.HF_HUB_DISABLE_TELEMETRY",
+    ),
+    "bundled model": ((), PEOPLE + "humans.save('people.glb')"),
+}
+# caches, without an id of this machine or user
+ALLOWED = (".cache/multihmr/", ".cache/warp/", ".cache/matplotlib/", ".config/matplotlib/", ".cache/torch/")
+ALLOWED += (".cache/fontconfig/", ".config/blender/", ".cache/mesa_shader_cache")
+
+
+def extras() -> list[str]:
+    """Names of the extras that the package has."""
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg", encoding="utf-8")
+    return list(settings["options.extras_require"])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("extra", USES)
-def test_a_fresh_home_gets_no_id_and_no_host_is_asked(tmp_path: Path, extra: str) -> None:
-    package, use = USES[extra]
-    if importlib.util.find_spec(package) is None:
-        pytest.skip(f"{package} is not installed")
-    switches = ("CI", "DO_NOT_TRACK", "GRADIO_ANALYTICS_ENABLED", "HF_HUB_DISABLE_TELEMETRY", "TF_BUILD")
-    switches += ("ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME")
-    kept = {name: value for name, value in os.environ.items() if name not in switches}
-    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    environment = {**kept, "HOME": str(tmp_path), "PYTHONPATH": paths, "XDG_CONFIG_HOME": str(tmp_path / "c")}
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", _REFUSE + use],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-        encoding="utf-8",
+@pytest.mark.parametrize("extra", [*extras(), *MORE])
+def test_a_fresh_home_gets_no_id_and_no_other_machine_is_asked(tmp_path: Path, extra: str) -> None:
+    assert extra in CASES | MORE, f"the extra {extra} needs a case here: its main path in a few lines"
+    packages, code = (CASES | MORE)[extra]
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed")
+    names = f"from pathlib import Path\nROOT = Path({str(ROOT)!r})\nIMAGES = ROOT / 'examples/images'\n"
+    left = run_in_fresh_home(names + code, tmp_path / "home")
+    assert left.hosts == []
+    assert [name for name in left.files if not name.startswith(ALLOWED)] == []
+
+
+@pytest.mark.slow
+def test_what_is_looked_for_would_be_seen(tmp_path: Path) -> None:
+    """An id, a name that is looked up, and in a network of its own an address."""
+    code = (
+        "import os, socket\nfrom pathlib import Path\n"
+        "(Path.home() / '.config').mkdir()\n(Path.home() / '.config/id').touch()\n"
+        "for host in ('reports.example.org', '192.0.2.1'):\n"
+        "    try:\n        socket.create_connection((host, 80), timeout=5)\n"
+        "    except OSError:\n        pass\n"
     )
-    assert done.returncode == 0, done.stderr[-2000:]
-    files = [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()]
-    words = ("telemetry", "cid", "intel", "id", "microsoft")
-    suspicious = [name for name in files if any(word in name.lower() for word in words)]
-    assert not suspicious
-    assert not (tmp_path / "asked").exists(), (tmp_path / "asked").read_text(encoding="utf-8")
+    left = run_in_fresh_home(code, tmp_path / "home")
+    assert left.files == [".config/id"]
+    assert any("reports.example.org" in host for host in left.hosts)
+    assert any("192.0.2.1" in host for host in left.hosts)
+    if own_network():  # native code is seen, too
+        left = run_in_fresh_home(
+            "import os\nos.system('getent hosts native.example.org')", tmp_path / "native"
+        )
+        assert any("native.example.org" in host for host in left.hosts)
 
 
 def test_what_the_user_has_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from clips import StandIn, picture, write_film
 from PIL import Image
 
@@ -71,6 +73,9 @@ def test_what_cannot_be_read_says_so(folder):
         list(predict_many(Model(), str(folder / "*.gif")))
     with pytest.raises(ValueError, match="expected a path or an iterable of images, got int"):
         list(predict_many(Model(), 3))
+    for one in (np.zeros((8, 8, 3), np.uint8), torch.zeros(3, 8, 8), b"\xff\xd8"):
+        with pytest.raises(ValueError, match=r"expected several images, got one as .*; use predict for it"):
+            list(predict_many(Model(), one))
     with pytest.raises(ValueError, match="batch_size must be at least 1"):
         list(predict_many(Model(), folder, batch_size=0))
 

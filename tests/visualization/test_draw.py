@@ -201,6 +201,8 @@ def test_the_default_lets_the_person_be_seen_through(make_humans):
     assert np.abs(np.diff(opaque, axis=0)).max() < 20
     with pytest.raises(ValueError, match=r"opacity must be between 0 and 1, got 1\.5"):
         draw(make_humans((0, 0, 2)), image, opacity=1.5)
+    with pytest.raises(ValueError, match=r"opacity must be between 0 and 1, got 'half'"):
+        draw(make_humans((0, 0, 2)), image, opacity="half")  # type: ignore[arg-type]
 
 
 def test_boxes_have_the_colour_and_the_place_of_the_person(make_humans):

@@ -64,8 +64,13 @@ def test_a_known_height_fixes_size_and_distance(body: Anny, humans: Humans) -> N
 
 
 def test_heights_that_cannot_be(body: Anny, humans: Humans) -> None:
-    with pytest.raises(ValueError, match="known_heights names person 7; there are 1, 2, 3"):
+    with pytest.raises(ValueError, match="names person 7; the numbers of the people are 1, 2, 3"):
         with_heights(humans, {7: 1.8}, body=body)
+    with pytest.raises(ValueError, match="names person '1'; the numbers of the people are 1, 2, 3"):
+        with_heights(humans, {"1": 1.8}, body=body)  # type: ignore[dict-item]
+    for height in (float("nan"), "1.8", None):
+        with pytest.raises(ValueError, match="height of person 1 must be a number of metres, got "):
+            with_heights(humans, {1: height}, body=body)  # type: ignore[dict-item]
     with pytest.raises(ValueError, match=r"heights are in metres, from 0.3 to 2.8, got 180"):
         with_heights(humans, 180, body=body)
     with pytest.raises(ValueError, match="one for each of the 3 people"):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
+from ...storage.telemetry import disable_telemetry
 from .features import Content as Content
 from .features import Features as Features
 
@@ -87,6 +88,7 @@ class Backbone(nn.Module):
 
 def needed_timm(what: str) -> Any:
     """The package timm, which `what` needs; ImportError with what to install where it is missing."""
+    disable_telemetry()  # of huggingface_hub, which timm imports
     try:
         return importlib.import_module("timm")
     except ImportError as error:
