@@ -171,7 +171,7 @@ def _ray(address: str | None) -> Iterator[None]:
         os.environ.setdefault(name, value)
     here: dict[str, Any] = {} if address else {"include_dashboard": False}
     try:
-        with _without_stderr():
+        with _without_stderr(), _without_dashboard_process():
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **here)
     except Exception as error:  # Ray also raises plain Exception
         where = f"no Ray cluster at {address}" if address else "Ray does not start here"
@@ -180,6 +180,26 @@ def _ray(address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def _without_dashboard_process() -> Iterator[None]:
+    """Context in which Ray starts no dashboard process here.
+
+    With include_dashboard=False that process has nothing but the usage statistics, and asks the metadata
+    services of three clouds where it runs even where those are off.
+    """
+    from ray._private import services
+
+    start = getattr(services, "start_api_server", None)
+    if start is None:
+        yield
+        return
+    services.start_api_server = lambda *_, **__: (None, None)  # as where it cannot be started
+    try:
+        yield
+    finally:
+        services.start_api_server = start
 
 
 @contextlib.contextmanager

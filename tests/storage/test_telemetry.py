@@ -22,15 +22,6 @@ import os
 from pathlib import Path
 from multihmr.cli.main import run
 """
-TOY = """
-import sys
-sys.path.insert(0, str(ROOT / "tests"))
-import numpy as np
-from pathlib import Path
-from PIL import Image
-from toys import tiny_model
-model = tiny_model()
-"""
 # extra -> (packages that its case needs, its main path); a new extra needs one
 CASES = {
     "timm": (
@@ -59,8 +50,9 @@ CASES = {
     "anny": (("anny",), "import anny\nanny.Anny()"),
     "smplx": (
         ("smplx",),
-        TOY + "from parity.weights import fake_smplx\nnp.savez('SMPLX_NEUTRAL.npz', **fake_smplx())\n"
-        "from multihmr.bodies import load_body\nload_body('smplx', smplx='SMPLX_NEUTRAL.npz')",
+        "import sys\nsys.path.insert(0, str(ROOT / 'tests'))\nimport numpy as np\n"
+        "from parity.weights import fake_smplx\nnp.savez('SMPLX_NEUTRAL.npz', **fake_smplx())\n"
+        "from multihmr.bodies.loading import load_body\nload_body('smplx', smplx='SMPLX_NEUTRAL.npz')",
     ),
     "demo": (
         ("gradio", "av", "scipy"),
@@ -81,11 +73,14 @@ CASES = {
     "usd": (("pxr",), PEOPLE + "humans.save('people.usdz')"),
     "supervision": (
         ("supervision",),
-        PEOPLE + "import supervision\nfound = humans.to_supervision()\n"
+        PEOPLE + "import supervision\n_, found = humans.to_supervision()\n"
         "supervision.VertexAnnotator().annotate(np.zeros((512, 512, 3), np.uint8), found)",
     ),
     "fbx": (("bpy",), PEOPLE + "humans.save('people.fbx')"),
-    "rerun": (("rerun",), PEOPLE + "humans.to_rerun(IMAGES / 'astronaut.jpg')\nhumans.save('people.rrd')"),
+    "rerun": (
+        ("rerun",),
+        PEOPLE + "humans.to_rerun(IMAGES / 'astronaut.jpg')\nhumans.to_rerun().save('people.rrd')",
+    ),
     "live": (
         ("av", "scipy", "pythonosc", "websockets"),
         COMMAND + "assert run(['live', str(IMAGES / 'walk.mp4'), '--seconds', '3', '--port', '0', "
@@ -102,7 +97,7 @@ CASES = {
         ("ipykernel", "matplotlib"),
         PEOPLE + "import matplotlib\nmatplotlib.use('agg')\nfrom matplotlib import pyplot\n"
         "from ipykernel.inprocess.manager import InProcessKernelManager\n"
-        "pyplot.imsave('people.png', humans.draw(IMAGES / 'astronaut.jpg'))\nhumans._repr_html_()",
+        "pyplot.imsave('people.png', humans.draw(IMAGES / 'astronaut.jpg'))\nhumans.show()._repr_html_()",
     ),
     "docs": (
         ("zensical", "mkdocstrings"),
@@ -121,12 +116,14 @@ CASES = {
 MORE = {
     "openvino": (("openvino",), PEOPLE + "load_model(backend='openvino').predict(IMAGES / 'astronaut.jpg')"),
     "nncf": (
-        ("openvino", "nncf", "onnx", "onnxscript"),
-        TOY
-        + "from multihmr.runtime.export import export_model\nfrom multihmr.runtime.int8 import quantized\n"
-        "export_model(model, Path('people.onnx'), format='onnx')\n"
-        "Path('pictures').mkdir()\nImage.effect_noise((64, 64), 50).convert('RGB').save('pictures/a.png')\n"
-        "quantized(Path('people.onnx'), model.network, 'pictures')",
+        ("openvino", "nncf"),
+        "import numpy as np\nfrom multihmr.runtime.int8 import _keep_to_ourselves\n"
+        "from multihmr.runtime.optional_imports import needed\n"
+        "openvino, nncf = needed('openvino'), needed('nncf')\n_keep_to_ourselves(nncf)\n"
+        "from openvino import opset13 as ops\n"
+        "x, weights = ops.parameter([1, 3, 8, 8], np.float32), np.ones((4, 3, 3, 3), np.float32)\n"
+        "y = ops.convolution(x, ops.constant(weights), [1, 1], [0, 0], [0, 0], [1, 1])\n"
+        "nncf.quantize(openvino.Model([y], [x]), nncf.Dataset([np.ones((1, 3, 8, 8), np.float32)]))",
     ),
     "hub": (
         ("huggingface_hub",),
@@ -136,8 +133,9 @@ MORE = {
     "bundled model": ((), PEOPLE + "humans.save('people.glb')"),
 }
 # caches, without an id of this machine or user
-ALLOWED = (".cache/multihmr/", ".cache/warp/", ".cache/matplotlib/", ".config/matplotlib/", ".cache/torch/")
-ALLOWED += (".cache/fontconfig/", ".config/blender/", ".cache/mesa_shader_cache")
+ALLOWED = (".cache/anny/", ".cache/fontconfig/", ".cache/matplotlib/", ".cache/mesa_shader_cache")
+ALLOWED += (".cache/multihmr/", ".cache/torch/", ".cache/warp/", ".config/blender/", ".config/matplotlib/")
+ALLOWED += (".ray/auth_token",)  # a password that protects a cluster, which only its own processes are sent
 
 
 def extras() -> list[str]:
