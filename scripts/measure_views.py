@@ -1,6 +1,6 @@
 """Does a photograph say the same in a mirror, and when it is turned? For a folder of photographs.
 
-    python scripts/measure_views.py FOLDER [--list development.txt] [--any-rotation] [--flip-test]
+    python scripts/measure_views.py FOLDER [--list development.txt] [--[no-]any-rotation] [--flip-test]
 
 Mirrored: the median over people of the relative difference of the two distances of the head. Turned by 90,
 180 and 270 degrees: the share of those found upright who are found there.
@@ -30,7 +30,10 @@ def main() -> None:
     parser.add_argument("--flip-test", action="store_true", help="predict with flip_test=True")
     parser.add_argument("--starting", default="", help="only files whose path starts so")
     parser.add_argument(
-        "--any-rotation", action="store_true", help="turned photographs with predict(any_rotation=True)"
+        "--any-rotation",
+        action=argparse.BooleanOptionalAction,
+        default="auto",
+        help="of predict for turned photographs (default: %(default)s)",
     )
     args = parser.parse_args()
     model = load_model(args.model, device="cpu")

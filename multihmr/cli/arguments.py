@@ -197,9 +197,11 @@ def closeups_flag(parser: argparse.ArgumentParser) -> None:
 def any_rotation_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--any-rotation",
-        action="store_true",
+        action=argparse.BooleanOptionalAction,
+        default="auto",
         help="also predict each image turned by 90, 180 and 270 degrees and take the best of the four, for "
-        "images that lie on their side; four times the time (default: off)",
+        "images that lie on their side, in four times the time; --no-any-rotation predicts none of them "
+        "(default: %(default)s, one of them where the people found lie on their side or upside down)",
     )
 
 
@@ -419,8 +421,9 @@ def rerun_flags(parser: argparse.ArgumentParser, file: str) -> None:
 def prediction_options(args: argparse.Namespace) -> dict[str, Any]:
     """The flags that `Model.predict_batch` and `predict_video` take."""
     options = {name: getattr(args, name) for name in ("K", "fov", "threshold", "tiles")}
-    switches = ("flip_test", "any_rotation", "hands_and_faces")
-    options |= {name: True for name in switches if getattr(args, name, False)}
+    options |= {name: True for name in ("flip_test", "hands_and_faces") if getattr(args, name, False)}
+    if getattr(args, "any_rotation", "auto") != "auto":
+        options["any_rotation"] = args.any_rotation
     if getattr(args, "distortion", None) is not None:
         options["distortion"] = args.distortion
     return options | ({"closeups": False} if getattr(args, "no_closeups", False) else {})

@@ -305,7 +305,7 @@ class _Run:
                 return text
             return f"{text}, as {humans.body} within {', '.join(f'{e:.1f}' for e in errors)} mm"
         tiles = "" if self.args.tiles != 1 else "--tiles 2 or auto for small people, "
-        turned = "" if self.args.any_rotation else "--any-rotation if the picture lies on its side, "
+        turned = "" if self.args.any_rotation is True else "--any-rotation if the picture lies on its side, "
         return (
             f"{people_text(0)}; try {tiles}{turned}--threshold 0.15 for uncertain ones, or --fov for an "
             "unusual lens"

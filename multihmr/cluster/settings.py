@@ -12,7 +12,7 @@ def _setting(default: Any, text: str) -> Any:
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of a run. Only fov, threshold, max_people, tiles and hands_and_faces change the result."""
+    """Settings of a run. Those of `of_predict` change the result."""
 
     fov: float | None = _setting(None, "field of view over the longer side, in degrees")
     threshold: float | None = _setting(None, "minimum score of a person, 0 to 1")
@@ -20,6 +20,9 @@ class Settings:
     tiles: int = _setting(1, "tiles per side for small people; 1 is the whole picture alone")
     hands_and_faces: bool = _setting(
         False, "look once more at each hand and face, in the pixels of the image"
+    )
+    any_rotation: bool | None = _setting(
+        None, "look at every quarter turn of each picture; None: where people lie on their side"
     )
     column: str | None = _setting(None, "column of tables that has the bytes of pictures")
     address: str | None = _setting(None, "address of a Ray cluster, HOST:6379; by default this machine")
@@ -33,4 +36,5 @@ class Settings:
     def of_predict(self) -> dict[str, Any]:
         """The options that change the result, by their names in Model.predict."""
         names = ("fov", "threshold", "max_people", "tiles", "hands_and_faces")
-        return {name: getattr(self, name) for name in names}
+        any_rotation = "auto" if self.any_rotation is None else self.any_rotation
+        return {name: getattr(self, name) for name in names} | {"any_rotation": any_rotation}

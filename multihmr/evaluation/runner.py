@@ -78,15 +78,16 @@ class Protocol:
     batch_size: int = 8
     flip_test: bool = False
     hands_and_faces: bool = False
-    any_rotation: bool = False
+    any_rotation: bool | Literal["auto"] = "auto"
     closeups: bool = True
 
     @property
     def predict_options(self) -> dict[str, Any]:
         """Keyword arguments of `Model.predict_batch` beside the cameras."""
         options = {"threshold": self.threshold, "tiles": self.tiles}
-        switches = ("flip_test", "hands_and_faces", "any_rotation")
-        options |= {name: True for name in switches if getattr(self, name)}
+        options |= {name: True for name in ("flip_test", "hands_and_faces") if getattr(self, name)}
+        if self.any_rotation != "auto":
+            options["any_rotation"] = self.any_rotation
         return options if self.closeups else options | {"closeups": False}
 
     @property

@@ -211,7 +211,7 @@ class Model(NetworkHandle):
         threshold: float | None = None,
         max_people: int | None = None,
         tiles: int | Literal["auto"] = 1,
-        any_rotation: bool = False,
+        any_rotation: bool | Literal["auto"] = "auto",
         flip_test: bool = False,
         closeups: bool = True,
         hands_and_faces: bool = False,
@@ -235,9 +235,11 @@ class Model(NetworkHandle):
             tiles: 2 predicts the image again in parts, two along its longer side (3: three, up to 8), for
                 people who are small in it; with 2 the network runs three to five times instead of once.
                 "auto" does so with 2 where no people are found otherwise. Without effect with boxes.
-            any_rotation: predict the image turned by 90, 180 and 270 degrees as well, and take the turn
-                whose people have the largest sum of scores: for pictures that lie on their side and people
-                who lie or hang. Four times the time. Without effect with boxes.
+            any_rotation: True predicts the image turned by 90, 180 and 270 degrees as well, and takes the
+                turn whose people have the largest sum of scores: for pictures that lie on their side and
+                people who lie or hang. Four times the time. "auto" predicts one of the three, and only where
+                the people found lie on their side or upside down; where none are found, one more pass
+                for people of half the least score tells. Without effect with boxes.
             flip_test: predict the mirror image as well, and average both: pose, shape, place and predicted
                 camera. Twice the time; a mirrored image then gets the mirrored people.
             closeups: with models that are trained for it, as the bundled one is, predict an image without
@@ -294,7 +296,7 @@ class Model(NetworkHandle):
         max_people: int | None = None,
         tiles: int | Literal["auto"] = 1,
         batch_size: int = 8,
-        any_rotation: bool = False,
+        any_rotation: bool | Literal["auto"] = "auto",
         flip_test: bool = False,
         closeups: bool = True,
         hands_and_faces: bool = False,

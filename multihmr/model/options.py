@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from ..preprocessing.options import check_options, check_switches
+from ..preprocessing.options import check_any_rotation, check_options, check_switches
 
 Camera = tuple[Tensor | None, str]  # (3, 3) intrinsics in pixels of an image, or None, and their K_source
 
@@ -24,12 +24,13 @@ class PredictOptions:
     max_people: int | None
     tiles: int | Literal["auto"]
     batch_size: int
-    any_rotation: bool = False
+    any_rotation: bool | Literal["auto"] = "auto"
     flip_test: bool = False
     closeups: bool = True
     hands_and_faces: bool = False
 
     def __post_init__(self) -> None:
         check_options(None, self.threshold, self.max_people, self.tiles, self.batch_size)
-        switches = ("any_rotation", "flip_test", "closeups", "hands_and_faces")
+        check_any_rotation(self.any_rotation)
+        switches = ("flip_test", "closeups", "hands_and_faces")
         check_switches(**{name: getattr(self, name) for name in switches})

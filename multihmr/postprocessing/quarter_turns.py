@@ -13,6 +13,8 @@ from ..humans import Humans
 from ..preprocessing.image import LoadedImage
 from .to_humans import people_of
 
+UPRIGHT_DEG = 45.0  # from the vertical of the image up to which people are upright
+
 
 class QuarterTurns(NamedTuple):
     """`number` counterclockwise quarter turns of an image about its middle.
@@ -55,3 +57,28 @@ class QuarterTurns(NamedTuple):
             people[name] = people[name] @ self.camera  # of row vectors, by the inverse
         people["pose"][:, 0] = self.camera.T @ people["pose"][:, 0]
         return people
+
+
+def body_roll(humans: Humans) -> tuple[np.ndarray, np.ndarray]:
+    """Direction from root to head of each person in the image, and how far it lies in the image.
+
+    Returns:
+        (N,) degrees clockwise from upwards, in [-180, 180], and (N,) from 0, along the optical axis, to 1.
+    """
+    up = humans.translation - humans.joints[:, 0]
+    length = np.linalg.norm(up, axis=1)
+    inside = np.hypot(up[:, 0], up[:, 1])
+    return np.degrees(np.arctan2(up[:, 0], -up[:, 1])), inside / np.maximum(length, 1e-6)
+
+
+def turns_to_upright(humans: Humans) -> int:
+    """Number of counterclockwise quarter turns after which most people, weighted by scores, are upright."""
+    roll, inside = body_roll(humans)
+    votes = np.zeros(4)
+    np.add.at(votes, np.round(roll / 90).astype(int) % 4, humans.scores * inside)
+    return int(votes.argmax())
+
+
+def upright_score(humans: Humans) -> float:
+    """Sum of the scores of the people who are upright in the image."""
+    return float(humans.scores[np.abs(body_roll(humans)[0]) <= UPRIGHT_DEG].sum())

@@ -49,6 +49,12 @@ def check_switches(**values: Any) -> None:
             raise ValueError(f"{name} must be True or False, got {value!r}")
 
 
+def check_any_rotation(value: Any) -> None:
+    """Raises ValueError if `any_rotation` is none of its values."""
+    if not (isinstance(value, (bool, np.bool_)) or (isinstance(value, str) and value == "auto")):
+        raise ValueError(f"any_rotation must be True, False or 'auto', got {value!r}")
+
+
 def _number(name: str, value: Any) -> float:
     if isinstance(value, (str, bytes, bool)) or not hasattr(value, "__float__"):
         raise ValueError(f"{name} must be a number, got {value!r}")

@@ -47,6 +47,7 @@ class Predictor(Protocol):
         flip_test: bool = False,
         hands_and_faces: bool = False,
         distortion: DistortionLike | None = None,
+        any_rotation: bool | Literal["auto"] = "auto",
     ) -> list[Humans]:
         """The people of each image."""
         ...
@@ -161,6 +162,9 @@ def predict_frames(
         def predict(images: list[LoadedImage] = images) -> list[Humans]:
             Ks = [K if K is not None else held.get(image.pixels.shape[:2]) for image in images]
             options: dict[str, Any] = {"fov": fov, "threshold": threshold, "tiles": tiles}
+            # Cameras are held upright and films say how they are turned; one frame may not lie otherwise
+            # than the next because a person bends down.
+            options["any_rotation"] = False
             if flip_test:  # other predictors need not know it
                 options["flip_test"] = True
             if hands_and_faces:

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from multihmr.cli import main as cli
-from multihmr.cli.arguments import chosen_load_options, load_options, loading_flags
+from multihmr.cli.arguments import chosen_load_options, load_options, loading_flags, prediction_options
 from multihmr.cli.main import COMMANDS, command_module
 
 LOADING = {"--model", "--device", "--smplx", "--backend", "--calibrate", "--image-size", "--padding"}
@@ -188,3 +188,18 @@ def test_calibrate_without_8_bits_is_refused() -> None:
 
     with pytest.raises(ValueError, match="openvino-int8"):
         load_model(calibrate="pictures", device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("flags", "options"),
+    [
+        ([], {}),  # predict's own default, "auto"
+        (["--any-rotation"], {"any_rotation": True}),
+        (["--no-any-rotation"], {"any_rotation": False}),
+    ],
+)
+def test_any_rotation_is_on_off_or_automatic(flags: list[str], options: dict[str, bool]) -> None:
+    parser = argparse.ArgumentParser()
+    command_module("predict").add_flags(parser)
+    chosen = prediction_options(parser.parse_args(["street.jpg", "--out", "out", *flags]))
+    assert {name: value for name, value in chosen.items() if name == "any_rotation"} == options

@@ -66,7 +66,7 @@ def test_who_is_too_near_to_fit_is_found_with_a_margin_in_the_same_camera(model,
     nobody, near, far = (standing(model, depth) for depth in (None, 0.5, 6.0))
     image = np.zeros((150, 240, 3), np.uint8)
     seen = passes_over([nobody], [near])
-    found = model.predict(image)
+    found = model.predict(image, any_rotation=False)
     assert [[size for size, _ in one] for one in seen] == [[(150, 240)], [(226, 360)]]
     moved = seen[1][0][1][0].numpy()
     np.testing.assert_allclose(moved - K, [[0, 0, 60], [0, 0, 38], [0, 0, 0]])
@@ -79,7 +79,7 @@ def test_who_is_too_near_to_fit_is_found_with_a_margin_in_the_same_camera(model,
 
     seen.clear()
     passes_over([nobody], [far])
-    assert len(model.predict(image)) == 0  # who fits into the image was not found there
+    assert len(model.predict(image, any_rotation=False)) == 0  # who fits into the image was not found there
 
 
 @pytest.mark.slow
@@ -87,7 +87,7 @@ def test_very_large_images_are_shrunk_before_they_get_a_margin(model, passes_ove
     nobody, near = (standing(model, depth) for depth in (None, 0.5))
     seen = passes_over([nobody], [near])
     large_K = K * np.float32([[10], [10], [1]])
-    found = model.predict(np.zeros((1500, 2400, 3), np.uint8), large_K)
+    found = model.predict(np.zeros((1500, 2400, 3), np.uint8), large_K, any_rotation=False)
     assert [[size for size, _ in one] for one in seen] == [[(1500, 2400)], [(750, 1200)]]  # a third, + 0.5
     small_K = large_K / np.float32([[3], [3], [1]]) + [[0, 0, 200], [0, 0, 125], [0, 0, 0]]
     np.testing.assert_allclose(seen[1][0][1][0].numpy(), small_K, rtol=1e-5)
@@ -110,7 +110,7 @@ def test_there_is_no_second_pass(model, passes_over, monkeypatch, how):
         "off": {"closeups": False},
         "only the camera": {"max_people": 0, "any_rotation": True, "tiles": "auto"},
     }.get(how, {})
-    found = model.predict(np.zeros((150, 240, 3), np.uint8), **options)
+    found = model.predict(np.zeros((150, 240, 3), np.uint8), **{"any_rotation": False} | options)
     assert (len(found), len(seen)) == (how == "found", 1)
 
 

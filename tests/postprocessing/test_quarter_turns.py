@@ -9,7 +9,7 @@ import pytest
 import multihmr
 from multihmr.humans import project
 from multihmr.model import passes
-from multihmr.postprocessing.quarter_turns import QuarterTurns
+from multihmr.postprocessing.quarter_turns import QuarterTurns, body_roll, turns_to_upright, upright_score
 from multihmr.preprocessing.image import load_image
 
 GROUP = Path(__file__).parents[2] / "examples/images/group.jpg"
@@ -62,7 +62,7 @@ def test_who_is_found_upright_is_found_in_a_turned_picture(model, monkeypatch, c
         ]
 
     monkeypatch.setattr(passes, "predict_whole_images", predict_once)
-    assert len(model.predict(turned, turned_K)) == 0
+    assert len(model.predict(turned, turned_K, any_rotation=False)) == 0
     found = model.predict(turned, turned_K, any_rotation=True, closeups=False)
     assert (len(found), found.K_source) == (3, expected.K_source)
     np.testing.assert_allclose(found.vertices, expected.vertices @ turn.camera.T, atol=1e-4)
@@ -105,3 +105,85 @@ def test_the_turn_with_the_largest_sum_of_scores_is_taken(model, monkeypatch, sc
     found = model.predict(PIXELS, K, any_rotation=True, closeups=False)
     assert len(calls) == 4
     np.testing.assert_allclose(found.scores, scores[best])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("name", ["group.jpg", "astronaut.jpg"])
+def test_people_of_turned_pictures_are_found_without_options(model, name, count):
+    """Issue 22, line 11: 0 of 3 at 90 and 270 degrees, 2 of 3 at 180, and no portrait beyond 30."""
+    pixels = load_image(GROUP.parent / name).pixels
+    expected = model.predict(pixels)
+    assert len(expected) == {"group.jpg": 3, "astronaut.jpg": 1}[name]
+    found = model.predict(np.ascontiguousarray(np.rot90(pixels, count)))
+    turn = QuarterTurns.of(count, *pixels.shape[:2])
+    np.testing.assert_allclose(found.vertices, expected.vertices @ turn.camera.T, atol=1e-3)
+    np.testing.assert_allclose(found.scores, expected.scores, atol=1e-3)
+
+
+def leaning(people, *degrees):
+    """The first of these people, each turned clockwise in the image from upright by so much."""
+    chosen = people[: len(degrees)]
+    joints, heads = chosen.joints.copy(), chosen.translation.copy()
+    for i, angle in enumerate(np.radians(degrees)):
+        heads[i] = joints[i, 0] + np.float32([np.sin(angle), -np.cos(angle), 0.0])
+    return dataclasses.replace(chosen, joints=joints, translation=heads)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("degrees", "scores", "turns", "upright"),
+    [
+        ((0, 30, -40), (0.5, 0.5, 0.5), 0, 1.5),
+        ((85, 95, 0), (0.5, 0.5, 0.9), 1, 0.9),  # most of the sum, not the best
+        ((85, 95, 0), (0.3, 0.3, 0.9), 0, 0.9),
+        ((170, -170, 160), (0.5, 0.5, 0.5), 2, 0.0),
+        ((-100, -60, 50), (0.5, 0.5, 0.5), 3, 0.0),
+    ],
+)
+def test_the_turn_after_which_most_people_are_upright(model, degrees, scores, turns, upright):
+    people = dataclasses.replace(leaning(model.predict(PIXELS, K), *degrees), scores=np.float32(scores))
+    np.testing.assert_allclose(body_roll(people)[0], degrees, atol=1e-3)
+    np.testing.assert_allclose(body_roll(people)[1], 1, atol=1e-6)
+    assert turns_to_upright(people) == turns
+    assert upright_score(people) == pytest.approx(upright)
+    assert turns_to_upright(people[:0]) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("found", "looks", "best"),
+    [
+        # Of each pass: degrees and scores. The last that is listed is the turned one, if it is predicted.
+        ([((0,), (0.9,))], 1, 0),
+        ([((90, 80), (0.5, 0.5)), ((0, 0), (0.7, 0.7))], 2, 1),
+        ([((90, 80), (0.5, 0.5)), ((0,), (0.9,))], 2, 0),  # two found worse count more than one
+        ([((90, 80), (0.5, 0.5)), ((90, 0), (0.9, 0.9))], 2, 0),  # who lies there does not count
+        ([((), ()), ((), ())], 2, 0),  # nobody, and no hint
+        ([((), ()), ((0,), (0.3,))], 2, 0),  # a hint that the picture is upright
+        ([((), ()), ((180,), (0.3,)), ((0,), (0.6,))], 3, 1),
+        ([((), ()), ((180,), (0.3,)), ((), ())], 3, 0),
+    ],
+)
+def test_a_turned_picture_is_predicted_where_people_lie(model, monkeypatch, found, looks, best):
+    some, seen = model.predict(PIXELS, K), []
+
+    def predict_once(model, images, cameras, options):
+        seen.append((images[0].pixels.shape[:2], options.threshold))
+        degrees, scores = found[len(seen) - 1]
+        people = leaning(some, *degrees)
+        return [dataclasses.replace(people, scores=np.float32(scores))]
+
+    monkeypatch.setattr(passes, "predict_whole_images", predict_once)
+    people = model.predict(PIXELS, K, closeups=False)
+    assert len(seen) == looks
+    assert people.scores.tolist() == pytest.approx(found[-1 if best else 0][1])
+    if not found[0][1]:
+        assert seen[1] == ((HEIGHT, WIDTH), pytest.approx(passes.HINT_SCORE * model.threshold))
+    if len(found) == looks and found[-1][0] and looks == 3:
+        assert seen[2][0] == (HEIGHT, WIDTH)  # upside down
+
+
+def test_values_of_any_rotation(model):
+    with pytest.raises(ValueError, match="any_rotation must be True, False or 'auto', got 'always'"):
+        model.predict(PIXELS, any_rotation="always")

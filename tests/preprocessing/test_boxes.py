@@ -52,6 +52,6 @@ def test_boxes_around_points_end_at_the_image():
 def test_switches_are_true_or_false(value):
     from multihmr.preprocessing.options import check_switches
 
-    check_switches(flip_test=True, any_rotation=np.bool_(False))
+    check_switches(flip_test=True, closeups=np.bool_(False))
     with pytest.raises(ValueError, match="flip_test must be True or False, got"):
         check_switches(flip_test=value)

@@ -352,3 +352,17 @@ def test_another_video_does_not_overwrite_the_first(command, tmp_path, capsys):
     other = write_film(tmp_path / "other.mp4", [picture()] * 3)
     assert command("--format", "mot", source=other)[0] == 1
     assert "holds predictions with video fingerprint" in capsys.readouterr().err
+
+
+def test_frames_are_predicted_as_they_are(film):
+    """A film says how it is turned; single frames are not turned because a person bends down."""
+    model, asked = StandIn(), []
+    predict = model.predict_batch
+
+    def predict_batch(photos, Ks, **options):
+        asked.append(options["any_rotation"])
+        return predict(photos, Ks, **options)
+
+    model.predict_batch = predict_batch
+    list(predict_video(model, film))
+    assert set(asked) == {False}
