@@ -8,6 +8,7 @@ from __future__ import annotations
 import html
 import logging
 import os
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -44,6 +45,9 @@ _VIEW = 420  # pixels, height of the overlay and of the 3D view
 _VIEW_HTML = f"""<div class="view3d" style="height: {_VIEW}px"><span>3D, drag to turn</span>
 <canvas tabindex="0" role="img" aria-label="People in 3D; drag or press arrow keys to turn"></canvas></div>"""
 _VIEW_JS = ("view3d.js", "app.js")
+_FOR_PROGRAMMERS = re.compile(
+    r"; (`multihmr|give np\.|predict_video).*"
+)  # advice that a visitor cannot follow
 _EMPTY = "Drop pictures or a video, use the webcam, or try an example."
 
 
@@ -210,7 +214,7 @@ class Page:
             event(
                 begin,
                 None,
-                [self.results, self.cancel_button, self.table],
+                [self.status, self.results, self.cancel_button, self.table],
                 queue=False,
                 show_progress="hidden",
                 api_visibility="private",
@@ -232,15 +236,15 @@ class Page:
     def begin_new(self, request: gr.Request) -> Update:
         """Another file is about to be predicted: hide the results of the last one."""
         self.sessions.of(_key(request)).allow()
-        hidden = {self.results: gr.update(visible=False), self.table: ""}
+        hidden = {self.status: _status(""), self.results: gr.update(visible=False), self.table: ""}
         return hidden | {self.cancel_button: gr.update(visible=True, value="Cancel", interactive=True)}
 
     def begin_update(self, request: gr.Request) -> Update:
         """The same file is about to be predicted with other settings."""
         session = self.sessions.of(_key(request))
         session.allow()
-        visible = session.has_video
-        return {self.cancel_button: gr.update(visible=visible, value="Cancel", interactive=True)}
+        button = gr.update(visible=session.has_video, value="Cancel", interactive=True)
+        return {self.status: _status(""), self.cancel_button: button}
 
     def cancel(self, request: gr.Request) -> Any:
         """Cancel the visitor's running prediction: a video at its next frame."""
@@ -391,7 +395,7 @@ def _for_visitors(error: Exception, session: Session) -> str:
         return (
             f"This page cannot read {kind}: a package is missing on its server, whose owner can install it."
         )
-    text = str(error)
+    text = _FOR_PROGRAMMERS.sub("", str(error))
     for path in session.pictures:
         text = text.replace(f"{path.parent}{os.sep}", "")
     named = any(text.startswith(path.name) for path in session.pictures)

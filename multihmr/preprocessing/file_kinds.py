@@ -5,7 +5,7 @@ from __future__ import annotations
 HEAD_BYTES = 512  # that are looked at
 
 _RAW = "camera raw data, which is not read; convert it to JPEG or a TIFF of 8 or 16 bits"
-_VIDEO = "a video; predict_video and `multihmr video` read those"
+_VIDEO = "a video; `multihmr video` and predict_video read those"
 _ARCHIVE = "an archive or compressed; unpack it first"
 _KINDS = (  # (offset, bytes there, what it is); the first that fits
     (0, b"version https://git-lfs", "a pointer of Git LFS; `git lfs pull` fetches the picture"),

@@ -56,7 +56,7 @@ FILES = {
     "other TIFF": (b"MM\0*" + bytes(99), "TIFF of an unknown kind, as camera raw or colours of 32 bits"),
     "archive": (b"PK\3\4" + bytes(99), "an archive or compressed; unpack it first"),
     "array": (b"\x93NUMPY\1\0", r"a NumPy array; give np\.load\(path\)"),
-    "video": (b"\0\0\0\x20ftypisom\0\0\2\0isomiso2", "a video; predict_video and `multihmr video` read"),
+    "video": (b"\0\0\0\x20ftypisom\0\0\2\0isomiso2", "a video; `multihmr video` and predict_video read"),
     "zeros": (bytes(5000), "full of zeros, as after a copy that was cut short"),
     "eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "is no picture of a known format"),
 }

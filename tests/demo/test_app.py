@@ -309,6 +309,10 @@ def test_visitors_get_sentences_without_folders_and_without_advice_for_the_owner
     damaged = ValueError(f"{picture} is cut short")
     assert _for_visitors(damaged, session) == "street.png is cut short"  # names keep their case
     assert _for_visitors(ValueError("there is no picture"), session) == "There is no picture"
+    video = ValueError(
+        f"{picture} is no picture: it is a video; `multihmr video` and predict_video read those"
+    )
+    assert _for_visitors(video, session) == "street.png is no picture: it is a video"
     missing = ImportError("videos need PyAV: pip install 'multihmr[video]'")
     assert "pip" not in _for_visitors(missing, session)
     assert "whose owner can install" in _for_visitors(missing, session)

@@ -266,6 +266,7 @@ def test_a_running_video_can_be_cancelled(session: Callable[..., Any], tmp_path:
     page.wait_for_selector("table.people td")
     give(page, tmp_path / "long.mp4")
     page.wait_for_selector("#status :text-matches('frame [0-9]+ of 200')")
+    assert "found" not in page.inner_text("#status")  # what was said before lies not under the progress
     assert not page.locator("#results").is_visible()
     page.click("#cancel")
     page.wait_for_selector("#status :text('Cancelled.')")
