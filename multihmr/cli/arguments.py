@@ -114,9 +114,13 @@ def chosen_load_options(args: argparse.Namespace) -> dict[str, Any]:
 
 def load_chosen(args: argparse.Namespace) -> Model:
     """The model that the flags of `loading_flags` choose."""
+    from ..humans.keypoints import check_keypoint_set
     from ..model import load_model
 
-    return load_model(args.model, **load_options(args))
+    model = load_model(args.model, **load_options(args))
+    if getattr(args, "keypoints", None) is not None and getattr(args, "body_out", None) is None:
+        check_keypoint_set(args.keypoints, model.body.topology)  # before any work
+    return model
 
 
 def precision_options(args: argparse.Namespace) -> dict[str, Any]:

@@ -94,11 +94,15 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Fit the people of each picture and write its files; what is left out is counted by reason."""
+    from ..bodies.loading import load_body
     from ..fitting.keypoint_files import read_keypoints
+    from ..humans.keypoints import check_keypoint_set
     from ..preprocessing.options import check_options
 
     check_options(args.fov, None, None)
     draw_options(args)
+    if args.keypoints is not None:
+        check_keypoint_set(args.keypoints, load_body("anny").topology)
     check_format_packages(args.format)
     found = read_keypoints(args.points_path, least=args.least)
     found_images, bad = find_images(args.pictures)

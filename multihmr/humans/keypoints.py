@@ -46,9 +46,14 @@ def named_keypoints(
     Raises:
         ValueError: the body has no such set; the message lists those there are.
     """
+    check_keypoint_set(name, topology)
     sets = topology.keypoint_sets
-    if name not in sets:
-        known = ", ".join(sorted(sets)) or "none"
-        raise ValueError(f"no keypoint set {name!r} for body {topology.name!r}; known: {known}")
     xyz = sets[name].points(vertices, joints)
     return Keypoints(sets[name].names, to_pixels(xyz), xyz, sets[name].edges)
+
+
+def check_keypoint_set(name: str, topology: Topology) -> None:
+    """Raises ValueError if the body has no keypoint set of that name; the message lists those there are."""
+    if name not in topology.keypoint_sets:
+        known = ", ".join(sorted(topology.keypoint_sets)) or "none"
+        raise ValueError(f"no keypoint set {name!r} for body {topology.name!r}; known: {known}")

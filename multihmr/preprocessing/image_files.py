@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -86,7 +87,7 @@ def _matches(
         reason = f"{text} is a folder without pictures"
     elif path.exists() or not glob.has_magic(text):
         if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file():
-            found.bad.append((text, f"{text} is a video: multihmr video {text} --out DIR"))
+            found.bad.append((text, f"{text} is a video: multihmr video {shlex.quote(text)} --out DIR"))
             return []
         # a path that does not exist fails when it is read, like any bad file
         return [(path, None)]

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..bodies.base import Body
 from ..humans import Humans
+from ..preprocessing.camera import check_intrinsics
 from ..preprocessing.distortion import DistortionLike
 from ..preprocessing.image import LoadedImage
 from .frame import Frame, Video
@@ -158,6 +159,9 @@ def predict_frames(
     held = {} if held is None else held
     for batch in _batches(frames, batch_size):
         images = [frame.image for frame in batch]
+        if K is not None:
+            for image in images:
+                check_intrinsics(K, *image.pixels.shape[:2])
 
         def predict(images: list[LoadedImage] = images) -> list[Humans]:
             Ks = [K if K is not None else held.get(image.pixels.shape[:2]) for image in images]

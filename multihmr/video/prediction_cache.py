@@ -99,7 +99,7 @@ class PredictionCache:
             shutil.rmtree(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._note = self.folder / "source.json"
-        stored = self._read_note()
+        stored = self._read_note() if (self.folder / f"{0:06}.npz").is_file() else {}  # nothing is kept
         self.complete = bool(stored.get("complete"))
         self._check(stored)
         self._waiting: list[tuple[float, Humans]] = []

@@ -33,7 +33,7 @@ class Stub:
 
     def __init__(self, weights: int = 0, people: int = 2) -> None:
         self.config, self.threshold = SimpleNamespace(weights=weights), 0.3
-        self.people, self.sizes = people, []
+        self.people, self.sizes, self.body = people, [], ToyBody()
 
     def predict(self, image: LoadedImage, K: object = None, **_: Any) -> Humans:
         height, width = load_image(image).pixels.shape[:2]
@@ -170,9 +170,10 @@ def test_options_are_checked_once_before_anything_is_loaded(tmp_path, monkeypatc
 
 
 def test_a_video_names_the_command_for_it(command: Command, tmp_path, capsys):
-    (tmp_path / "walk.mp4").write_bytes(b"film")
-    assert command(tmp_path / "walk.mp4")[0] == 1
-    assert f"multihmr video {tmp_path / 'walk.mp4'} --out DIR" in capsys.readouterr().err
+    for name, quoted in (("walk.mp4", "{}"), ("a walk.mp4", "'{}'")):
+        (tmp_path / name).write_bytes(b"film")
+        assert command(tmp_path / name)[0] == 1
+        assert f"multihmr video {quoted.format(tmp_path / name)} --out DIR" in capsys.readouterr().err
 
 
 def test_nobody_names_what_else_can_be_tried(command: Command, tmp_path, capsys):
@@ -251,7 +252,7 @@ def test_drawing_flags_change_the_overlay_and_are_options_of_the_result(
 
     monkeypatch.setattr(Humans, "draw", draw)
     write(tmp_path / "a.png")
-    flags = ["--opacity", "0.3", "--boxes", "--ids", "--scores", "--wireframe", "--keypoints"]
+    flags = ["--opacity", "0.3", "--boxes", "--ids", "--scores", "--wireframe", "--keypoints", "top"]
     assert command(tmp_path / "a.png", form="overlay")[0] == 0
     assert command(tmp_path / "a.png", *flags, form="overlay")[0] == 0  # not "done before"
     named = {
@@ -260,7 +261,7 @@ def test_drawing_flags_change_the_overlay_and_are_options_of_the_result(
         "ids": True,
         "scores": True,
         "wireframe": True,
-        "keypoints": "coco17",
+        "keypoints": "top",
     }
     assert [{k: v for k, v in options.items() if k != "ground"} for options in drawn] == [{}, named]
     assert rows(tmp_path)[-1]["options"]["draw"] == named

@@ -119,6 +119,21 @@ def test_options_are_checked_before_anything_is_loaded(film, tmp_path, monkeypat
     assert not out.exists()
 
 
+def test_a_keypoint_set_that_is_none_is_told_before_frames_are_predicted(command: Command, film, capsys):
+    code, model = command(film, "--keypoints", "coco")
+    assert (code, model.sizes) == (1, [])
+    assert "no keypoint set 'coco' for body" in capsys.readouterr().err
+
+
+def test_a_run_that_predicted_nothing_does_not_bind_the_next(command: Command, film, tmp_path, capsys):
+    out = ["--out", str(tmp_path / "out"), "--format", "mot"]
+    command(film, out="other")  # sets the model
+    assert run(["video", str(film), "--K", "600,600,5000,5000", *out]) == 1
+    said = capsys.readouterr().err
+    assert "multihmr: K has its principal point (5000, 5000) outside the" in said
+    assert command(film)[0] == 0
+
+
 @pytest.mark.parametrize(
     "flags", [["--count", "0"], ["--count", "²"], ["--batch-size", "-1"], ["--format", "x"]]
 )

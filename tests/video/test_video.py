@@ -220,9 +220,9 @@ def test_people_of_a_video_have_ids_and_one_shape(film):
 
 def test_prediction_is_a_stream(film):
     model = StandIn()
-    stream = predict_video(
-        model, itertools.repeat(picture()), K=np.eye(3), batch_size=4, tracking=Tracking(8, 2)
-    )
+    height, width = picture().shape[:2]
+    K = [[width, 0, width / 2], [0, width, height / 2], [0, 0, 1]]
+    stream = predict_video(model, itertools.repeat(picture()), K=K, batch_size=4, tracking=Tracking(8, 2))
     next(stream)
     assert len(model.sizes) == 12  # batches of 4 until 8 frames are looked ahead
 
