@@ -114,7 +114,7 @@ class Worker:
         self.retries, self.options = retries, options
         self.readers = ThreadPoolExecutor(pool.threads)
         blank = self._warm_up()  # a machine that cannot predict fails now, before a picture is blamed
-        self.schema = people_schema(self.model.body, blank.unpredicted)
+        self.schema = people_schema(self.model.body, blank.unpredicted, refined=blank.refined is not None)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         start = time.perf_counter()

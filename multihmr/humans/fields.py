@@ -16,6 +16,7 @@ PER_PERSON: dict[str, tuple[type, tuple[int, ...]]] = {
     "filled": (np.bool_, ()),
     "refined": (np.bool_, (3,)),
 }
+REFINED = ("left_hand", "right_hand", "face")  # the columns of `Humans.refined`
 
 # Trailing shape of every per-person array; a letter is any length, the same wherever it appears.
 SHAPES: dict[str, tuple[str | int, ...]] = {

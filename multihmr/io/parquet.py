@@ -5,7 +5,8 @@ A folder, on a disk or at a URL such as s3://bucket/folder, holds four tables, e
     pictures/  one row per picture that was predicted, also of those without people: picture, shard, people,
                height, width, K (9 numbers), K_source
     people/    one row per person, nearest first: picture, person (1, 2, ...), score, box, translation, pose
-               (an axis-angle triple a rotation), shape, expression; no meshes, `read_people` makes them
+               (an axis-angle triple a rotation), shape, expression, and where hands and faces were looked for
+               refined (left hand, right hand, face found); no meshes, `read_people` makes them
     bad/       one row per input that could not be used: picture, shard, reason
     shards/    one row per shard or table that was read to its end: shard, pictures
 
@@ -31,6 +32,7 @@ import pyarrow.fs
 import pyarrow.parquet as pq
 
 from ..humans import Humans, project, rotmat_to_rotvec
+from ..humans.fields import REFINED
 
 if TYPE_CHECKING:
     from ..bodies.base import Body
@@ -58,8 +60,14 @@ Found = tuple[str, "str | None", Humans]
 """Name of the picture, shard that holds it, people in it."""
 
 
-def people_schema(body: Body, unpredicted: Sequence[str] = ()) -> pa.Schema:
-    """The columns of people of this body; the metadata has what a reader must know of it."""
+def people_schema(body: Body, unpredicted: Sequence[str] = (), *, refined: bool = False) -> pa.Schema:
+    """The columns of people of this body; the metadata has what a reader must know of it.
+
+    Args:
+        body: of the people.
+        unpredicted: names of the parts that their model never moves.
+        refined: whether there is a column for which hands and faces were found.
+    """
     lists = {
         "box": 4,
         "translation": 3,
@@ -69,6 +77,8 @@ def people_schema(body: Body, unpredicted: Sequence[str] = ()) -> pa.Schema:
     }
     fields = [("picture", pa.string()), ("person", pa.int32()), ("score", pa.float32())]
     fields += [(name, pa.list_(pa.float32(), size)) for name, size in lists.items()]
+    if refined:
+        fields.append(("refined", pa.list_(pa.bool_(), len(REFINED))))
     about = {"format": FORMAT, "body": body.name, "unpredicted": list(unpredicted)}
     return pa.schema(fields, metadata={"multihmr": json.dumps(about)})
 
@@ -88,7 +98,13 @@ def people_table(found: Sequence[Found], schema: pa.Schema) -> pa.Table:
         "shape": _stacked([h.shape for h in humans]),
         "expression": np.round(_stacked([h.expression for h in humans]) * GRID) / GRID,
     }
+    if "refined" in schema.names:
+        columns["refined"] = _stacked([_found_parts(h) for h in humans])
     return pa.table([_column(columns[field.name], field.type) for field in schema], schema=schema)
+
+
+def _found_parts(humans: Humans) -> np.ndarray:
+    return np.zeros((len(humans), len(REFINED)), bool) if humans.refined is None else humans.refined
 
 
 def pictures_table(found: Sequence[Found]) -> pa.Table:
@@ -198,6 +214,7 @@ def _posed(rows: dict[str, np.ndarray], body: Body) -> dict[str, np.ndarray]:
         "pose": pose,
         "shape": rows["shape"],
         "expression": rows["expression"],
+        **({"refined": rows["refined"]} if "refined" in rows else {}),
     }
 
 
@@ -227,9 +244,14 @@ def _stacked(arrays: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate(arrays) if arrays else np.zeros(0, np.float32)
 
 
+def _is_list_of_numbers(kind: pa.DataType) -> bool:
+    return pa.types.is_fixed_size_list(kind) and kind.value_type == pa.float32()
+
+
 def _column(values: np.ndarray, kind: pa.DataType) -> pa.Array:
     if pa.types.is_fixed_size_list(kind):
-        flat = pa.array(np.ascontiguousarray(values, np.float32).reshape(-1))
+        dtype = bool if kind.value_type == pa.bool_() else np.float32
+        flat = pa.array(np.ascontiguousarray(values, dtype).reshape(-1))
         if kind.list_size == 0:  # Arrow cannot infer how many empty lists an empty array holds
             return pa.array([[]] * len(values), kind)
         return pa.FixedSizeListArray.from_arrays(flat, kind.list_size)
@@ -274,7 +296,7 @@ class Parts:
         folder, _, name = path.rpartition("/")
         unfinished = f"{folder}/.{name}.unfinished"
         self.files.create_dir(folder)
-        lists = [f"{f.name}.list.element" for f in table.schema if pa.types.is_fixed_size_list(f.type)]
+        lists = [f"{f.name}.list.element" for f in table.schema if _is_list_of_numbers(f.type)]
         words = [f.name for f in table.schema if pa.types.is_string(f.type)]
         try:
             with self.files.open_output_stream(unfinished) as file:

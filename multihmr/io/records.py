@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..humans import Humans, rotmat_to_rotvec
+from ..humans.fields import REFINED
 
 JSON_FORMAT = "multihmr-humans-json-1"
 FRAME = "camera: x right, y down, z forward; pixels: x right, y down, centre of the first (0.5, 0.5)"
@@ -62,6 +63,9 @@ def person_record(human: Humans) -> dict[str, Any]:
     person: dict[str, Any] = {
         "score": _rounded(human.scores[0], 4),
         "track_id": None if human.track_ids is None else int(human.track_ids[0]),
+        "refined": None
+        if human.refined is None
+        else dict(zip(REFINED, human.refined[0].tolist(), strict=True)),
         "box": _rounded(human.boxes[0], 2),
         "translation": _rounded(human.translation[0], 4),
         "pelvis": _rounded(human.pelvis[0], 4),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..humans import Humans
+from ..humans.fields import REFINED
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -26,6 +27,8 @@ def humans_to_columns(humans: Humans, keypoints: str | None = "coco17") -> dict[
     }
     if humans.filled is not None:
         columns["filled"] = humans.filled
+    if humans.refined is not None:
+        columns |= {f"refined_{name}": humans.refined[:, i] for i, name in enumerate(REFINED)}
     for i, name in enumerate(humans.topology.shape_names):
         columns[f"shape_{name}"] = humans.shape[:, i]
     if keypoints is not None and (keypoints != "coco17" or keypoints in humans.topology.keypoint_sets):

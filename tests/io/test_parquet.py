@@ -1,5 +1,6 @@
 """People as rows: what goes in comes out, and half a part is none."""
 
+import dataclasses
 import errno
 
 import numpy as np
@@ -41,6 +42,22 @@ def test_people_come_back_as_they_went_in(tmp_path, found, scheme):
         for field in ("vertices", "joints", "pelvis", "translation", "pose", "scores", "boxes", "K"):
             np.testing.assert_allclose(getattr(humans, field), getattr(before, field), atol=5e-4)
         np.testing.assert_allclose(humans.joints_2d, before.joints_2d, atol=0.05)
+
+
+def test_which_hands_and_faces_were_found_comes_back(tmp_path, found):
+    """Also beside pictures without people; files without the column say that they were not looked for."""
+    refined = [[[True, False, True], [False, False, False]], np.zeros((0, 3)), [[False, True, False]]]
+    looked = [
+        (name, shard, dataclasses.replace(humans, refined=np.array(which, bool)))
+        for (name, shard, humans), which in zip(found, refined, strict=True)
+    ]
+    parts = Parts(tmp_path / "out")
+    table = people_table(looked, people_schema(Kite(), refined=True))
+    parts.write(0, {"people": table, "pictures": pictures_table(looked)})
+    for (_, humans), which in zip(read_people(tmp_path / "out", body=Kite()), refined, strict=True):
+        np.testing.assert_array_equal(humans.refined, np.array(which, bool))
+    store(tmp_path / "before", found)
+    assert {humans.refined is None for _, humans in read_people(tmp_path / "before", body=Kite())} == {True}
 
 
 @pytest.mark.slow

@@ -232,6 +232,20 @@ def test_json_names_every_number(make_humans, tmp_path):
     )
     assert content["camera"] == {"K": [[100, 0, 80], [0, 100, 60], [0, 0, 1]], "source": "given"}
     assert content["image"] == {"width": 160, "height": 120}
+    assert person["refined"] is None
+
+
+def test_json_and_csv_say_which_hands_and_faces_were_found(make_humans, tmp_path):
+    humans = make_humans(*PLACES)
+    refined = np.zeros((len(humans), 3), bool)
+    refined[1] = [True, False, True]
+    humans = dataclasses.replace(humans, refined=refined)
+    content = json.loads(save(humans, tmp_path / "people.json").read_text(encoding="utf-8"))
+    assert content["people"][1]["refined"] == {"left_hand": True, "right_hand": False, "face": True}
+    header, _, second = save(humans, tmp_path / "people.csv").read_text(encoding="utf-8").splitlines()[:3]
+    row = dict(zip(header.split(","), second.split(","), strict=True))
+    sides = ("left_hand", "right_hand", "face")
+    assert [row[f"refined_{name}"].lower() for name in sides] == ["true", "false", "true"]
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
