@@ -409,6 +409,7 @@ def _assembled(
         unpredicted=unpredicted,
         filled=humans.filled,
         refined=humans.refined,
+        moved=humans.moved,
         distortion=humans.distortion,
         errors_mm=np.nanmean(errors, 1) if len(errors) else np.zeros(0, np.float32),
         vertex_errors_mm=errors,

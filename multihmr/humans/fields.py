@@ -15,6 +15,7 @@ PER_PERSON: dict[str, tuple[type, tuple[int, ...]]] = {
     "track_ids": (np.int64, ()),
     "filled": (np.bool_, ()),
     "refined": (np.bool_, (3,)),
+    "moved": (np.float32, (3,)),
 }
 REFINED = ("left_hand", "right_hand", "face")  # the columns of `Humans.refined`
 
@@ -96,14 +97,14 @@ def concatenated_arrays(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         parts: arrays by the names of `SHAPES` and `PER_PERSON`; parts of length 0 may lack the latter.
 
     Raises:
-        ValueError: only some parts have an array of `PER_PERSON`. It may be `refined`: where hands and faces
-            were not looked for, none were found.
+        ValueError: only some parts have an array of `PER_PERSON`. It may be `refined` or `moved`: where hands
+            and faces were not looked for, none were found.
     """
     arrays: dict[str, Any] = {name: np.concatenate([part[name] for part in parts]) for name in SHAPES}
     for name, (dtype, trailing) in PER_PERSON.items():
         counted = [part for i, part in enumerate(parts) if len(part["scores"]) or i == 0]
         values = [part[name] for part in counted]
-        if name == "refined" and any(value is not None for value in values):
+        if name in ("refined", "moved") and any(value is not None for value in values):
             nothing: list[np.ndarray] = [
                 np.zeros((len(part["scores"]), *trailing), dtype) for part in counted
             ]

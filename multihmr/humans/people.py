@@ -62,6 +62,7 @@ class Humans:
         filled: (N,) bool or None; True for a person of a video who was interpolated, not detected, here.
         refined: (N, 3) bool or None; with `hands_and_faces=True`, whether left hand, right hand and face were
             found and are as they were seen there.
+        moved: (N, 3) or None; likewise, by how many metres each person was moved to where the face was found.
         distortion: of the lens, as given to predict, or None; pixels are those that the lens shows.
 
     Raises:
@@ -97,6 +98,7 @@ class Humans:
     filled: np.ndarray | None = None
     distortion: Distortion | None = None
     refined: np.ndarray | None = None
+    moved: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         for name, array in checked_arrays({**self._arrays(), "K": self.K}, self.topology).items():
@@ -156,8 +158,8 @@ class Humans:
         """The people of several Humans of one image as one, in the order given.
 
         Camera, image size, body and the rest of what is not per person are those of the first. `track_ids`,
-        `filled` and `refined` are kept where all parts have them; they are None where no part has them. Of
-        people without `refined` beside others with it nothing counts as found.
+        `filled`, `refined` and `moved` are kept where all parts have them; they are None where no part has
+        them. Of people without `refined` beside others with it nothing counts as found.
 
         Args:
             parts: at least one; all of the same body.

@@ -244,6 +244,7 @@ def load(path: str | os.PathLike[str], body: Body | None = None) -> Humans:
         unpredicted=tuple(map(str, stored["unpredicted"])),
         filled=stored.get("filled"),
         refined=stored.get("refined"),
+        moved=stored.get("moved"),
         distortion=stored_distortion(stored),
     )
 
@@ -262,7 +263,7 @@ def _read(path: Path, required: set[str]) -> dict[str, np.ndarray]:
 
 def _npz(humans: Humans) -> bytes:
     arrays: dict[str, Any] = {name: getattr(humans, name) for name in _PARAMETERS} | _amass(humans)
-    for name in ("track_ids", "filled", "refined", "errors_mm", "converted_from"):
+    for name in ("track_ids", "filled", "refined", "moved", "errors_mm", "converted_from"):
         if getattr(humans, name, None) is not None:
             arrays[name] = getattr(humans, name)
     buffer = io.BytesIO()

@@ -133,11 +133,13 @@ class DetailRefinement:
 
     def _refined(self, image: LoadedImage, humans: Humans) -> Humans:
         faces = find_faces(image, humans, self.faces, self.networks)
+        before = humans.translation
         humans = with_faces(self.model, image, humans, self.faces, faces, self.networks)
+        way = humans.translation - before
         hands = find_hands(image, humans, self.hands, self._network)
         moved = with_hands(self.model, image, humans, self.hands, hands)
         fixed = _without_hands(humans.unpredicted, self.model.body, self.hands.sides)
-        return replace(moved, refined=_found(len(humans), faces, hands), unpredicted=fixed)
+        return replace(moved, refined=_found(len(humans), faces, hands), moved=way, unpredicted=fixed)
 
 
 def _found(count: int, faces: Sequence[FoundFace], hands: Sequence[FoundHand]) -> np.ndarray:

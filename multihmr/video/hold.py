@@ -21,11 +21,41 @@ PARTS = ("left_hand", "right_hand", "head")  # the columns of `Humans.refined`
 
 
 class _Seen(NamedTuple):
-    """A part that was found: rotations (P, 3, 3), expression (E,) or (0,)."""
+    """A part that was found: rotations (P, 3, 3); of a face also expression (E,) and the way to it (3,)."""
 
     time: float
     turns: np.ndarray
     expression: np.ndarray
+    moved: np.ndarray
+
+
+class _State(NamedTuple):
+    """What is changed in place of the people of a frame."""
+
+    pose: np.ndarray
+    expression: np.ndarray
+    translation: np.ndarray
+    moved: np.ndarray
+
+    @classmethod
+    def of(cls, humans: Humans) -> _State:
+        moved = np.zeros((len(humans), 3), np.float32) if humans.moved is None else humans.moved
+        return cls(*map(np.array, (humans.pose, humans.expression, humans.translation, moved)))
+
+    def mix(self, person: int, topology: Topology, part: int, seen: _Seen, weight: float) -> None:
+        """Move a part of a person towards a seen one, and the person with the face."""
+        rows = _rotations(topology, part)
+        self.pose[person, rows] = between(self.pose[person, rows], seen.turns, weight)
+        if PARTS[part] == "head":
+            self.expression[person] += weight * (seen.expression - self.expression[person])
+            way = weight * (seen.moved - self.moved[person])
+            self.moved[person] += way
+            self.translation[person] += way
+
+    def put(self, humans: Humans) -> Humans:
+        """The people with these."""
+        moved = None if humans.moved is None else self.moved
+        return dataclasses.replace(humans, **(self._asdict() | {"moved": moved}))
 
 
 class DetailHolder:
@@ -33,6 +63,7 @@ class DetailHolder:
 
     A part that is found at two times of at most `LONGEST_GAP` is interpolated between them; else it is held
     for `HELD` seconds and then becomes the predicted one within `FADE`. Only people with `refined` change.
+    Who was moved to where the face is stays moved while the face is held.
     """
 
     def __init__(self) -> None:
@@ -49,12 +80,12 @@ class DetailHolder:
         if humans.refined is None:
             return humans
         self._last = {key: seen for key, seen in self._last.items() if time - seen.time < LONGEST_GAP}
-        pose, expression = np.array(humans.pose), np.array(humans.expression)
+        state = _State.of(humans)
         for person, part in np.argwhere(~humans.refined).tolist():
             last = self._last.get((int(numbers[person]), part))
             if last is not None:
-                _mix(pose[person], expression[person], humans.topology, part, last, _weight(time - last.time))
-        return dataclasses.replace(humans, pose=pose, expression=expression)
+                state.mix(person, humans.topology, part, last, _weight(time - last.time))
+        return state.put(humans)
 
     def backwards(
         self,
@@ -96,13 +127,12 @@ def _filled(
     weight = _weight(seen.time - time)
     if not between_two and not weight:
         return people
-    pose, expression = np.array(people.pose), np.array(people.expression)
-    target = pose[rows[0]], expression[rows[0]]
+    state = _State.of(people)
     if between_two and last is not None:
-        _mix(*target, people.topology, part, last, 1.0)
+        state.mix(rows[0], people.topology, part, last, 1.0)
         weight = (time - last.time) / max(seen.time - last.time, 1e-6)
-    _mix(*target, people.topology, part, seen, weight)
-    return dataclasses.replace(people, pose=pose, expression=expression)
+    state.mix(rows[0], people.topology, part, seen, weight)
+    return state.put(people)
 
 
 def _weight(seconds: float) -> float:
@@ -111,18 +141,8 @@ def _weight(seconds: float) -> float:
 
 def _part(humans: Humans, person: int, part: int, time: float) -> _Seen:
     rows = _rotations(humans.topology, part)
-    is_face = PARTS[part] == "head"
-    return _Seen(time, humans.pose[person, rows], humans.expression[person] if is_face else np.zeros(0))
-
-
-def _mix(
-    pose: np.ndarray, expression: np.ndarray, topology: Topology, part: int, seen: _Seen, weight: float
-) -> None:
-    """Move a part in a pose (R, 3, 3) and an expression (E,), in place, towards a seen one."""
-    rows = _rotations(topology, part)
-    pose[rows] = between(pose[rows], seen.turns, weight)
-    if len(seen.expression):
-        expression += weight * (seen.expression - expression)
+    moved = np.zeros(3, np.float32) if humans.moved is None else humans.moved[person]
+    return _Seen(time, humans.pose[person, rows], humans.expression[person], moved)
 
 
 @lru_cache(maxsize=8)

@@ -196,9 +196,13 @@ def _packed(frames: list[tuple[float, Humans]]) -> bytes:
 
 
 def _refined(people: list[Humans]) -> dict[str, Any]:
-    """Which hands and faces were found, if they were looked for."""
-    found = [humans.refined for humans in people if humans.refined is not None]
-    return {"refined": np.concatenate(found)} if len(found) == len(people) else {}
+    """Which hands and faces were found, and how far people moved for it, if they were looked for."""
+    arrays: dict[str, Any] = {}
+    for name in ("refined", "moved"):
+        found = [value for humans in people if (value := getattr(humans, name)) is not None]
+        if len(found) == len(people):
+            arrays[name] = np.concatenate(found)
+    return arrays
 
 
 def _unpacked(stored: dict[str, Any], topology: Topology) -> Iterator[tuple[float, Humans]]:
@@ -217,7 +221,7 @@ def _unpacked(stored: dict[str, Any], topology: Topology) -> Iterator[tuple[floa
             topology=without_faces(topology),
             unpredicted=tuple(map(str, stored["unpredicted"])),
             distortion=stored_distortion(stored),
-            refined=stored["refined"][end - count : end] if "refined" in stored else None,
+            **{n: stored[n][end - count : end] for n in ("refined", "moved") if n in stored},
         )
         joints_2d = humans.project(humans.joints)
         yield float(stored["times"][i]), replace(humans, joints_2d=joints_2d)

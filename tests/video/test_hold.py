@@ -111,6 +111,28 @@ def test_a_face_keeps_its_expression_and_its_turn(person):
     assert np.stack([humans.expression[0] for humans in result]) == pytest.approx(0.5)
 
 
+def moving(person: Humans, found: dict[int, float], count: int) -> list[Humans]:
+    """The person, who is moved away by so many metres in the frames in which the face is found."""
+    result = []
+    for i, humans in enumerate(frames(person, dict.fromkeys(found, 10.0), count, part=2)):
+        moved = np.float32([[0, 0, found.get(i, 0.0)]])
+        result.append(dataclasses.replace(humans, moved=moved, translation=humans.translation + moved))
+    return result
+
+
+def test_who_was_moved_to_a_face_stays_there_while_it_is_held(person):
+    """The distance went to and fro by the way to the face, in frames in which it was found and was not."""
+    result = list(follow(timed(moving(person, {0: 0.2, 4: 0.4}, 5)), STILL))
+    depths = [float(humans.translation[0, 2]) for humans in result]
+    assert depths == pytest.approx([3.2, 3.25, 3.3, 3.35, 3.4], abs=1e-5)
+    assert [float(humans.moved[0, 2]) for humans in result] == pytest.approx([0.2, 0.25, 0.3, 0.35, 0.4])
+    after = [float(h.translation[0, 2]) for h in follow(timed(moving(person, {0: 0.2}, 12)), STILL)]
+    assert after == pytest.approx([3.2] * 4 + [3.16, 3.12, 3.08, 3.04, 3.0, 3.0, 3.0, 3.0], abs=1e-5)
+    live = dataclasses.replace(LIVE, smoothing=None)
+    now = [float(h.translation[0, 2]) for h in follow(timed(moving(person, {1: 0.2, 3: 0.2}, 5)), live)]
+    assert now == pytest.approx([3.0, 3.2, 3.2, 3.2, 3.2], abs=1e-5)
+
+
 def test_people_are_not_mixed_up_and_without_a_closer_look_nothing_changes(person):
     holder = DetailHolder()
     first, _, third = frames(person, {0: 40}, 3)
@@ -122,9 +144,10 @@ def test_people_are_not_mixed_up_and_without_a_closer_look_nothing_changes(perso
 
 def test_the_cache_keeps_what_was_found(person, tmp_path):
     cache = PredictionCache(tmp_path, {"model": "x"})
-    given = frames(person, {1: 40}, 3)
+    given = moving(person, {1: 0.2}, 3)
     for time, humans in timed(given):
         cache.add(time, humans)
     cache.finish()
     again = [humans for _, humans in cache.read(person.topology)]
     assert [humans.refined.tolist() for humans in again] == [humans.refined.tolist() for humans in given]
+    assert [humans.moved.tolist() for humans in again] == [humans.moved.tolist() for humans in given]
