@@ -33,6 +33,7 @@ from .eager import EagerRuntime, ExternalBackbone, Runtime, with_backbone
 from .export import write_onnx
 from .int8 import check_int8, quantized
 from .openvino_cache import compiled_graph, digest_of_files
+from .openvino_graph import fuse_wide_layers
 from .optional_imports import needed
 from .trace import trace_backbone, trace_blocks, trace_stem
 
@@ -187,7 +188,9 @@ def _openvino_run(half: torch.dtype | None, source: Callable[[], Path], folder: 
     if half not in PRECISIONS:
         raise ValueError(f"OpenVINO computes in float32 or bfloat16 on a CPU, got dtype={half}")
     settings = {"INFERENCE_PRECISION_HINT": PRECISIONS[half], "PERFORMANCE_HINT": "LATENCY"}
-    compiled = compiled_graph(source, folder, name, settings, threads=torch.get_num_threads())
+    change = fuse_wide_layers if half is None else None
+    threads = torch.get_num_threads()
+    compiled = compiled_graph(source, folder, name, settings, threads=threads, change=change)
     return lambda arrays: list(compiled(list(arrays), share_inputs=True).values())
 
 

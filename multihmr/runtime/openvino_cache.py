@@ -21,7 +21,13 @@ _DIGEST_BYTES = 32  # of the content, before it: OpenVINO itself does not notice
 
 
 def compiled_graph(
-    source: Callable[[], Path], folder: Path, name: str, settings: Mapping[str, Any], *, threads: int
+    source: Callable[[], Path],
+    folder: Path,
+    name: str,
+    settings: Mapping[str, Any],
+    *,
+    threads: int,
+    change: Callable[[Any], object] | None = None,
 ) -> Any:
     """An `openvino.CompiledModel` of the graph `source()`, from `folder` where it has been compiled before.
 
@@ -35,6 +41,7 @@ def compiled_graph(
         name: of the graph: changes with everything that the graph depends on.
         settings: how to compile, in OpenVINO's words; what changes the result.
         threads: how many compute; not part of what is compiled.
+        change: done to the graph, an `openvino.Model`, before it is compiled.
     """
     core = needed("openvino").Core()
     file = folder / f"{name}-{_key(core, settings)}.blob"
@@ -42,7 +49,9 @@ def compiled_graph(
     compiled = _imported(core, file, run_with)
     if compiled is not None:
         return compiled
-    graph = str(source())
+    graph = core.read_model(str(source()))
+    if change is not None:
+        change(graph)
     try:
         with locked(file):
             compiled = _imported(core, file, run_with)  # another process was first
