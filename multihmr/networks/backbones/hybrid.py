@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from .base import Backbone, Features
+from .fused_layers import convolve, linear
 
 
 class Stage(NamedTuple):
@@ -91,8 +92,8 @@ class Hybrid(Backbone):
     def extract(self, images_B3HW: Tensor) -> Features:
         x8, x16, x32 = self._stages(images_B3HW.contiguous(memory_format=torch.channels_last))
         height, width = x16.shape[-2:]
-        x32 = F.interpolate(self.from32(x32), size=(height, width), mode="bilinear")
-        grid = self.from8(x8) + self.from16(x16) + x32
+        x32 = F.interpolate(convolve(self.from32, x32), size=(height, width), mode="bilinear")
+        grid = convolve(self.from8, x8) + convolve(self.from16, x16) + x32
         tokens_BND = rearrange(grid, "b d h w -> b (h w) d")
         tokens_BND = tokens_BND + sine_positions(height, width, self.width, grid.device)
         tokens_BND = torch.cat([self.global_token.expand(tokens_BND.shape[0], -1, -1), tokens_BND], dim=1)
@@ -140,7 +141,7 @@ class Lite(nn.Module):
 
     def first(self, x: Tensor) -> Tensor:
         """The first convolution, at stride 2."""
-        return F.relu6(self.conv_stem(x), inplace=True)
+        return convolve(self.conv_stem, x, "relu6")
 
 
 class Conv(nn.Conv2d):
@@ -162,9 +163,13 @@ class Conv(nn.Conv2d):
         self.behind = kernel - 2 - self.before
 
     def forward(self, x: Tensor) -> Tensor:
+        return super().forward(self.padded(x))
+
+    def padded(self, x: Tensor) -> Tensor:
+        """The input with what `padding` cannot say."""
         if self.stride[0] > 1:
-            x = F.pad(x, (self.before, self.behind, self.before, self.behind))
-        return super().forward(x)
+            return F.pad(x, (self.before, self.behind, self.before, self.behind))
+        return x
 
 
 class DepthwiseSeparableConv(nn.Module):
@@ -174,10 +179,9 @@ class DepthwiseSeparableConv(nn.Module):
         super().__init__()
         self.conv_dw = Conv(in_width, in_width, kernel, stride=stride, groups=in_width)
         self.conv_pw = Conv(in_width, out_width, 1)
-        self.act = nn.ReLU6(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv_pw(self.act(self.conv_dw(x)))
+        return convolve(self.conv_pw, convolve(self.conv_dw, x, "relu6"))
 
 
 class InvertedResidual(nn.Module):
@@ -189,11 +193,11 @@ class InvertedResidual(nn.Module):
         self.conv_pw = Conv(in_width, wide, 1)
         self.conv_dw = Conv(wide, wide, kernel, stride=stride, groups=wide)
         self.conv_pwl = Conv(wide, out_width, 1)
-        self.act = nn.ReLU6(inplace=True)
         self.stays = stride == 1 and in_width == out_width
 
     def forward(self, x: Tensor) -> Tensor:
-        new = self.conv_pwl(self.act(self.conv_dw(self.act(self.conv_pw(x)))))
+        new = convolve(self.conv_dw, convolve(self.conv_pw, x, "relu6"), "relu6")
+        new = convolve(self.conv_pwl, new)
         return x + new if self.stays else new
 
 
@@ -206,6 +210,7 @@ class Block(nn.Module):
         self.attn = SelfAttention(width, head_count)
         self.norm2 = nn.LayerNorm(width, eps=1e-6)
         self.mlp = Mlp(width)
+        self.attn.fused = self.mlp.fused = True
 
     def forward(self, x_BND: Tensor) -> Tensor:
         x = x_BND + self.attn(self.norm1(x_BND))
@@ -213,7 +218,12 @@ class Block(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention among all tokens."""
+    """Multi-head self-attention among all tokens.
+
+    fused: whether linear layers are those of fused_layers.py, whose sums have another order.
+    """
+
+    fused = False
 
     def __init__(self, width: int, head_count: int) -> None:
         super().__init__()
@@ -223,11 +233,11 @@ class SelfAttention(nn.Module):
 
     def forward(self, x_BND: Tensor, bias_N: Tensor | None = None) -> Tensor:
         """bias_N: added to the logits with which tokens attend to each token."""
-        q, k, v = rearrange(
-            self.qkv(x_BND), "b n (qkv heads d) -> qkv b heads n d", qkv=3, heads=self.head_count
-        )
+        qkv = linear(self.qkv, x_BND) if self.fused else self.qkv(x_BND)
+        q, k, v = rearrange(qkv, "b n (qkv heads d) -> qkv b heads n d", qkv=3, heads=self.head_count)
         out = self.attend(q, k, v) if bias_N is None else attention(q, k, v, bias_N)
-        return self.proj(rearrange(out, "b heads n d -> b n (heads d)"))
+        out = rearrange(out, "b heads n d -> b n (heads d)")
+        return linear(self.proj, out) if self.fused else self.proj(out)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """`attention`, unless `attention_kernels.set_attention` put other kernels in its place."""
@@ -235,7 +245,9 @@ class SelfAttention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """MLP of a ViT block: 4 times the width, GELU."""
+    """MLP of a ViT block: 4 times the width, GELU. fused: as in `SelfAttention`."""
+
+    fused = False
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -244,6 +256,8 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(4 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.fused:
+            return linear(self.fc2, linear(self.fc1, x, "gelu"))
         return self.fc2(self.act(self.fc1(x)))
 
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from ..configs import MOVENETS as MOVENETS
 from .base import Backbone, Features
+from .fused_layers import convolve
 from .hybrid import Block, Conv, sine_positions
 
 KEYPOINTS = 17  # COCO's, in its order
@@ -80,11 +81,11 @@ class Inverted(nn.Module):
         self.stays = stride == 1 and in_width == out_width
 
     def forward(self, x: Tensor) -> Tensor:
-        y = x if self.expand is None else F.relu6(self.expand(x), inplace=True)
-        y = F.relu6(self.depthwise(y), inplace=True)
+        y = x if self.expand is None else convolve(self.expand, x, "relu6")
+        y = convolve(self.depthwise, y, "relu6")
         if self.project is None:
             return y
-        y = self.project(y)
+        y = convolve(self.project, y)
         return x + y if self.stays else y
 
 
@@ -106,7 +107,7 @@ class Separable(nn.Module):
         self.pointwise = conv(in_width, out_width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.pointwise(self.depthwise(x)))
+        return convolve(self.pointwise, convolve(self.depthwise, x), "relu")
 
 
 class Head(nn.Module):
@@ -118,7 +119,7 @@ class Head(nn.Module):
         self.out = Exact(96, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.out(self.inner(x))
+        return convolve(self.out, self.inner(x))
 
 
 class MoveNet(nn.Module):
@@ -151,7 +152,7 @@ class MoveNet(nn.Module):
 
     def forward(self, x_B3HW: Tensor) -> tuple[Tensor, ...]:
         """The trunk's maps at strides 4, 8, 16 and 32, then the pyramid's at 16, 8 and 4."""
-        maps = self.trunk(F.relu6(self.conv1(x_B3HW), inplace=True), self.blocks)
+        maps = self.trunk(convolve(self.conv1, x_B3HW, "relu6"), self.blocks)
         p16 = self.top(maps[X32], maps[P16])
         return maps[X4], maps[X8], maps[X16], maps[X32], p16, *self.finer(p16, maps[X8], maps[X4])
 
@@ -166,13 +167,13 @@ class MoveNet(nn.Module):
 
     def top(self, x32: Tensor, x16: Tensor) -> Tensor:
         """The pyramid's map at stride 16."""
-        p16 = twice(self.lateral32(F.relu6(self.last(x32), inplace=True)))
-        return self.up16(p16 + self.lateral16(x16))
+        p16 = twice(convolve(self.lateral32, convolve(self.last, x32, "relu6")))
+        return self.up16(p16 + convolve(self.lateral16, x16))
 
     def finer(self, p16: Tensor, x8: Tensor, x4: Tensor) -> tuple[Tensor, Tensor]:
         """The pyramid's maps at strides 8 and 4."""
-        p8 = self.up8(twice(p16) + self.lateral8(x8))
-        return p8, self.up4(twice(p8) + self.lateral4(x4))
+        p8 = self.up8(twice(p16) + convolve(self.lateral8, x8))
+        return p8, self.up4(twice(p8) + convolve(self.lateral4, x4))
 
     def head_outputs(self, p4_BDhw: Tensor) -> Tensor:
         """(B, HEAD_WIDTH, h, w): concatenated head outputs, in the order of HEADS."""
@@ -267,10 +268,11 @@ class HybridMoveNet(Backbone):
                 pose = Pose.of(answers)
                 votes = head_votes(pose)
         x8, x16 = torch.cat([x8, p8], dim=1), torch.cat([x16, p16], dim=1)
-        x32 = F.interpolate(self.from32(x32), size=x16.shape[-2:], mode="bilinear")
-        grid = self.from4(p4) + self.from8(x8) + self.from16(x16) + x32
+        x32 = F.interpolate(convolve(self.from32, x32), size=x16.shape[-2:], mode="bilinear")
+        grid = convolve(self.from4, p4) + convolve(self.from8, x8) + convolve(self.from16, x16) + x32
         seen = torch.cat([pose.center_B1hw, pose.heatmap_BKhw], dim=1).sigmoid()
-        return grid + self.from_answers(seen) + self.from_votes(votes), x8, answers
+        tokens = grid + convolve(self.from_answers, seen) + convolve(self.from_votes, votes)
+        return tokens, x8, answers
 
     def _learning_maps(self, images_B3HW: Tensor) -> tuple[Tensor, ...]:
         """The stem's maps with a graph through its thawed blocks; sets `drift_B`.
@@ -280,7 +282,7 @@ class HybridMoveNet(Backbone):
         """
         stem, first = self.stem, self.first_thawed
         with torch.no_grad():
-            x = F.relu6(stem.conv1(images_B3HW.contiguous(memory_format=torch.channels_last)), inplace=True)
+            x = convolve(stem.conv1, images_B3HW.contiguous(memory_format=torch.channels_last), "relu6")
             fixed = stem.trunk(x, stem.blocks[:first])
             before = self.teacher[0].to(images_B3HW.device)
             aim = stem.top(stem.trunk(fixed[-1], before)[-1], fixed[P16]).float()

@@ -1,0 +1,126 @@
+"""Layers of inference on a CPU: with their activation one operation of oneDNN, on weights reordered once.
+
+Torch's own operations reorder the weights of a convolution in each call, compute 1 x 1 convolutions on one
+thread in another way than on several, which changes the last bits of results, and write the numbers before
+the activation to memory. Here the number of threads changes no bit, and there are fewer operations after
+which threads wait for each other. The operations are those that torch.compile calls. Where gradients are
+computed, in training mode, in other precisions and while a graph is traced, layers are torch's.
+"""
+
+from __future__ import annotations
+
+import weakref
+from functools import cache
+from typing import Any, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils._python_dispatch import _get_current_dispatch_mode
+
+Activation = Literal["none", "relu", "relu6", "gelu"]
+# activation -> name, numbers and algorithm, as oneDNN's operations in torch take them
+_FUSED: dict[Activation, tuple[str, list[float], str]] = {
+    "none": ("none", [], ""),
+    "relu": ("relu", [], ""),
+    "relu6": ("hardtanh", [0.0, 6.0], ""),
+    "gelu": ("gelu", [], "none"),
+}
+
+
+class _Packed(NamedTuple):
+    """Weights in oneDNN's order, and which weights they were made of."""
+
+    source: weakref.ref[Tensor]
+    version: int
+    address: int
+    tensor: Tensor
+
+
+_packed: dict[int, _Packed] = {}  # by the id of the weights
+
+
+def convolve(layer: nn.Conv2d, x: Tensor, activation: Activation = "none") -> Tensor:
+    """The convolution of `layer`, then the activation; as `layer.padded` pads, where it has that method."""
+    if not _fusible(layer, x):
+        return _activated(layer(x), activation)
+    padded: Any = getattr(layer, "padded", None)
+    if padded is not None:
+        x = padded(x)
+    where = layer.padding, layer.stride, layer.dilation, layer.groups
+    known = _packed.get(id(layer.weight))
+    if known is None or not _current(known, layer.weight):
+        known = _pack(
+            layer.weight, torch.ops.mkldnn._reorder_convolution_weight(layer.weight, *where, x.shape)
+        )
+    y: Tensor = torch.ops.mkldnn._convolution_pointwise.default(
+        x, known.tensor, layer.bias, *where, *_FUSED[activation]
+    )
+    return y
+
+
+def linear(layer: nn.Linear, x: Tensor, activation: Activation = "none") -> Tensor:
+    """The linear layer, then the activation."""
+    if not _fusible(layer, x):
+        return _activated(layer(x), activation)
+    known = _packed.get(id(layer.weight))
+    if known is None or not _current(known, layer.weight):
+        rows = x.numel() // x.shape[-1]
+        known = _pack(layer.weight, torch.ops.mkldnn._reorder_linear_weight(layer.weight, rows))
+    y: Tensor = torch.ops.mkldnn._linear_pointwise.default(x, known.tensor, layer.bias, *_FUSED[activation])
+    return y
+
+
+def _fusible(layer: nn.Conv2d | nn.Linear, x: Tensor) -> bool:
+    """Whether it is inference in float32 on a CPU. This is asked a hundred times in each prediction."""
+    weight = layer.weight
+    return (
+        not (layer.training or torch.is_grad_enabled())
+        and x.is_cpu
+        and weight.is_cpu
+        and x.dtype is torch.float32
+        and weight.dtype is torch.float32
+        and x.numel() > 0
+        and not torch.is_autocast_enabled("cpu")
+        and not (torch.compiler.is_compiling() or torch.jit.is_tracing())
+        and _get_current_dispatch_mode() is None  # what counts or replaces operations knows torch's
+        and _has_onednn()
+    )
+
+
+@cache
+def _has_onednn() -> bool:
+    """Whether torch has these operations, on a processor for which they were measured."""
+    names = "convolution_pointwise", "reorder_convolution_weight", "linear_pointwise", "reorder_linear_weight"
+    return (
+        torch.backends.mkldnn.is_available()
+        and torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
+        and all(hasattr(torch.ops.mkldnn, f"_{name}") for name in names)
+    )
+
+
+def _current(known: _Packed, weight: Tensor) -> bool:
+    """Whether the weights are those that were packed, unchanged."""
+    return (
+        known.source() is weight and known.address == weight.data_ptr() and known.version == _version(weight)
+    )
+
+
+def _pack(weight: Tensor, tensor: Tensor) -> _Packed:
+    """Keep the reordered weights until the weights themselves are gone."""
+    key = id(weight)
+    source = weakref.ref(weight, lambda _: _packed.pop(key, None))
+    _packed[key] = _Packed(source, _version(weight), weight.data_ptr(), tensor)
+    return _packed[key]
+
+
+def _version(weight: Tensor) -> int:
+    return -1 if weight.is_inference() else weight._version
+
+
+def _activated(x: Tensor, activation: Activation) -> Tensor:
+    if activation == "relu6":
+        return F.relu6(x, inplace=True)
+    if activation == "relu":
+        return F.relu(x)
+    return F.gelu(x) if activation == "gelu" else x
