@@ -76,7 +76,7 @@ def loading_flags(parser: argparse.ArgumentParser) -> None:
         "--threads",
         type=positive,
         metavar="N",
-        help="that compute on the CPU; 1 on machines that others keep busy (default: all cores)",
+        help="that compute on the CPU (default: all cores)",
     )
 
 
@@ -94,8 +94,8 @@ def padding_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--padding",
         default="whole",
-        help="of networks on DINOv2: whole, or thin, which is faster and moves vertices by some millimetres "
-        "(default: %(default)s)",
+        help="of networks on DINOv2: whole, or thin, which is faster and moves vertices by some millimetres, "
+        "as measured on random weights (default: %(default)s)",
     )
 
 

@@ -58,10 +58,11 @@ def load_model(
             people; smaller is faster and moves people away (docs/guides/small_people.md).
         padding: of networks on DINOv2, which see a picture in a square. "whole" computes all of the padding,
             as they were trained; "thin" a sixteenth of it with sixteen times the weight, which for a picture
-            of 16:9 takes about 0.55 of the time and moves vertices by some millimetres (docs/speed.md).
+            of 16:9 takes about 0.6 of the time and moves vertices by some millimetres, measured on random
+            weights (docs/speed.md).
         threads: of this process that compute on the CPU, in torch and the backend: torch.set_num_threads.
-            None leaves torch's own choice, which is all cores; on a machine that others keep busy, one thread
-            waits for no other (docs/speed.md).
+            None leaves torch's own choice, which is all cores, mostly the fastest on a busy machine as well
+            (docs/speed.md).
         half: deprecated, as `dtype`; True: float16, on a CPU bfloat16; False: float32.
 
     Returns:

@@ -31,7 +31,7 @@ class Backbone(nn.Module):
     scale_widths: tuple[int, ...] = ()
     exact: tuple[str, ...] = ()  # beginnings of names of weights that a small checkpoint keeps as they are
     half_dtype: torch.dtype | None = None
-    padding: Literal["whole", "thin"] = "whole"  # "thin": one token for four of padding alone
+    padding: Literal["whole", "thin"] = "whole"  # "thin": one token for sixteen of padding
     thins: bool = False  # whether it can do that
     splits: bool = False  # whether `stem_tokens` and `features_of` exist, whose precisions can differ
     half_stem: bool = True  # of those that split: whether `half_dtype` holds for the stem too
