@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 import multihmr
+from multihmr.hub import landmarks
 from multihmr.networks.configs import MultiHMRConfig
 from multihmr.storage.fingerprint import fingerprint
 
@@ -144,6 +145,10 @@ def test_defaults_of_the_host_program_do_not_disturb(foreign_defaults, astronaut
     with_fov, tiled = model.predict(astronaut, fov=60.0), model.predict(astronaut, tiles=2)
     assert (with_fov.K.dtype, len(tiled)) == (np.float32, 1)
     assert len(model.predict(np.zeros((64, 64, 3), np.uint8))) == 0
+    landmarks.load_landmark_networks.cache_clear()
+    everything = model.predict(np.rot90(astronaut), flip_test=True, hands_and_faces=True)
+    assert (len(everything), everything.refined.any()) == (1, True)
+    assert len(multihmr.load_model(device="cpu", image_size=320).predict(astronaut)) == 1
     again = multihmr.load_humans(humans.save(tmp_path / "people.npz"))
     np.testing.assert_allclose(again.vertices, humans.vertices, atol=1e-5)
     assert humans.save(tmp_path / "people.glb", rigged=True).stat().st_size > 100_000

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ..bodies.loading import float32_on_cpu
 from ..networks.landmarks.face import FaceLandmarks, FacialActions
 from ..networks.landmarks.hand import HandLandmarks
 from ..storage.atomic import atomic_path
@@ -32,6 +33,7 @@ class LandmarkNetworks(NamedTuple):
 
 
 @cache
+@float32_on_cpu()
 def load_landmark_networks(device: str = "cpu") -> LandmarkNetworks:
     """The networks of MediaPipe in the package, in eval mode; loaded once per device.
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..bodies.base import Body, posed
+from ..bodies.loading import float32_on_cpu
 from ..bodies.swing_twist import shortest_rotation, swing_twist, twist_rotation
 from ..humans import Humans, project, rotmat_to_rotvec, rotvec_to_rotmat
 from ..networks.landmarks.hand import HandOutput
@@ -128,7 +129,7 @@ class DetailRefinement:
 
     def __call__(self, image: LoadedImage, humans: Humans) -> Humans:
         """The people of an image; whose hands or face is not seen well keeps them as they were predicted."""
-        with torch.autocast(torch.device(self.model.device).type, enabled=False):
+        with float32_on_cpu(), torch.autocast(torch.device(self.model.device).type, enabled=False):
             return self._refined(image, humans)
 
     def _refined(self, image: LoadedImage, humans: Humans) -> Humans:

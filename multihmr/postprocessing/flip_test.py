@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..bodies.base import Body, posed
 from ..bodies.keypoint_sets import mirror
+from ..bodies.loading import float32_on_cpu
 from ..geometry import same_place
 from ..humans import Humans
 from ..networks.base import OF_PEOPLE
@@ -62,7 +63,8 @@ def average(first: People, second: People, body: Body) -> People:
     import roma  # brings torch._dynamo, which takes as long to import as torch
 
     matrices = torch.from_numpy(first["pose"] + second["pose"])
-    pose = roma.special_procrustes(matrices).numpy() if matrices.numel() else first["pose"]
+    with float32_on_cpu():  # roma makes tensors without naming their device
+        pose = roma.special_procrustes(matrices).numpy() if matrices.numel() else first["pose"]
     mean = {name: (first[name] + second[name]) / 2 for name in ("scores", "shape", "expression")}
     depth = np.sqrt(first["translation"][:, 2:] * second["translation"][:, 2:])
     rays = sum(people["translation"][:, :2] / people["translation"][:, 2:] for people in (first, second)) / 2

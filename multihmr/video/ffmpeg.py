@@ -9,6 +9,9 @@ from .frame_times import MAX_JUMP, FrameClock
 
 DEFAULT_FPS = 30.0  # of pictures that come without times
 MAX_FPS = 240.0  # a higher rate in a header is a time base, not a frame rate
+# Raw MPEG-1 and MPEG-2: FFmpeg says 25 frames a second whatever the pictures say, and its presentation
+# timestamps leave one out where frames are reordered.
+_RAW_MPEG = "mpegvideo"
 _TIMESTAMPS_MAY_JUMP = 0x200  # AVFMT_TS_DISCONT of libavformat
 # A film whose rate is so many times that of its average has pauses; FFmpeg's guess is none above the second.
 PAUSES, MAX_BASE_RATE = 4, 120
@@ -19,10 +22,15 @@ def frame_rate(stream: Any) -> float:
 
     Of films that stand still for long (surveillance, slides) it is the rate between the pauses.
     """
-    rate, base = float(stream.average_rate or stream.guessed_rate or 0), float(stream.base_rate or 0)
+    average = stream.guessed_rate if _is_raw_mpeg(stream) else stream.average_rate
+    rate, base = float(average or stream.guessed_rate or 0), float(stream.base_rate or 0)
     if 0 < PAUSES * rate < base <= MAX_BASE_RATE or _counts_fields(stream):
         rate = base
     return rate if 0 < rate < 10_000 else DEFAULT_FPS
+
+
+def _is_raw_mpeg(stream: Any) -> bool:
+    return bool(stream.container.format.name == _RAW_MPEG)
 
 
 def _counts_fields(stream: Any) -> bool:
@@ -54,6 +62,7 @@ class FrameStamps:
 
     def __init__(self, stream: Any) -> None:
         self.time_base = stream.time_base
+        self._raw = _is_raw_mpeg(stream)
         self._with = self._without = 0  # packets with and without a presentation timestamp
 
     def read(self, packet: Any) -> None:
@@ -63,7 +72,7 @@ class FrameStamps:
 
     def of(self, frame: Any) -> float | None:
         """Timestamp [s] of a decoded frame; None where it has none."""
-        if self._without > self._with:
+        if self._raw or self._without > self._with:
             return None if frame.dts is None else float(frame.dts * self.time_base)
         return None if frame.time is None else float(frame.time)
 

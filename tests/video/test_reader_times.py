@@ -55,6 +55,16 @@ def test_a_raw_stream_has_the_rate_that_ffmpeg_assumes(tmp_path):
     assert times[-1] == pytest.approx(1.16)
 
 
+@pytest.mark.parametrize(("codec", "suffix"), [("mpeg1video", "m1v"), ("mpeg2video", "m2v")])
+def test_raw_mpeg_has_the_rate_of_its_pictures(tmp_path, codec, suffix):
+    """FFmpeg says 25 frames a second, and left out a timestamp where the first frames are reordered."""
+    film = encode(tmp_path / "walk.mp4", 30, fps=30)
+    raw = remux(film, tmp_path / f"walk.{suffix}", codec="-c:v", name=codec)
+    video = open_video(raw)
+    np.testing.assert_allclose([frame.time for frame in video], np.arange(30) / 30, atol=1e-6)
+    assert video.fps == 30
+
+
 def test_fps_replaces_the_times_of_a_file(tmp_path):
     raw = encode(tmp_path / "walk.h264", 30, format="h264")
     for path in (raw, encode(tmp_path / "walk.mp4", 30)):
