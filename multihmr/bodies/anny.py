@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .anny_base import PhenotypeBody, read_asset
+from .anny_base import Latest, PhenotypeBody, read_asset
 
 ASSET = Path(__file__).with_name("anny.safetensors")
 
@@ -57,12 +57,17 @@ class Anny(PhenotypeBody):
             _reference_J33=tensors["reference_orientations"],
             _typical_J33=tensors["typical_orientations"],
         )
+        self._rest_orientations = Latest()
 
     def _turn_bones(self, pose_PR33: Tensor, coefficients_PC: Tensor) -> tuple[Tensor, Tensor]:
-        covariances = torch.addmm(self._covariance_mean, coefficients_PC, self._covariance_directions)
-        rest_PJ33 = nearest_rotation(covariances.unflatten(1, (-1, 3, 3)), self._typical_J33)
+        rest_PJ33 = self._rest_orientations.of(coefficients_PC, self._orientations)
         turns_PJ33 = self._chained(pose_PR33)
         return turns_PJ33, turns_PJ33 @ (self._reference_J33 @ rest_PJ33.mT)
+
+    def _orientations(self, coefficients_PC: Tensor) -> Tensor:
+        """(P, J, 3, 3) rest orientations of the bones."""
+        covariances = torch.addmm(self._covariance_mean, coefficients_PC, self._covariance_directions)
+        return nearest_rotation(covariances.unflatten(1, (-1, 3, 3)), self._typical_J33)
 
 
 def nearest_rotation(matrices: Tensor, start: Tensor, steps: int = PROCRUSTES_STEPS) -> Tensor:

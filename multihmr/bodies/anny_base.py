@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import json
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -72,6 +72,7 @@ class PhenotypeBody(Body):
         mean_V3 = tensors["vertex_mean"].unflatten(0, (-1, 3))
         weights_VJ = _skin_weights(tensors, len(joints))
         self._patches = cut(mean_V3, basis_KV3, weights_VJ, kept)
+        self._coefficients = Latest()
 
     def _register(self, **buffers: Tensor) -> None:
         for name, tensor in buffers.items():
@@ -170,6 +171,9 @@ class PhenotypeBody(Body):
 
     def _shape_coefficients(self, shape_PS: Tensor) -> Tensor:
         """(P, C) weights of the directions: the shape is a mix of the corners around it, multilinearly."""
+        return self._coefficients.of(shape_PS, self._mixed)
+
+    def _mixed(self, shape_PS: Tensor) -> Tensor:
         weights_PC = shape_PS.new_ones(shape_PS.shape[0], 1)
         effective_P6 = shape_PS[:, : len(self._anchors)]
         for column, anchors in zip(effective_P6.unbind(1), self._anchors, strict=True):
@@ -192,6 +196,33 @@ class PhenotypeBody(Body):
         joints_PJ3 = self._ancestry @ (carrying_PJ33 @ offsets_PJ3[..., None]).squeeze(-1)
         translation = joints_PJ3[..., None] - linear_PJ33 @ heads_PJ3[..., None]
         return torch.cat([linear_PJ33, translation], -1), joints_PJ3
+
+
+class Latest:
+    """Keeps the latest result of a function of one tensor, as a body may be posed several times in one shape.
+
+    Only without gradients and on a CPU, where a comparison costs microseconds; copies of a body share it.
+    """
+
+    def __init__(self) -> None:
+        self._known: tuple[Tensor, Tensor] | None = None
+
+    def of(self, x: Tensor, compute: Callable[[Tensor], Tensor]) -> Tensor:
+        """`compute(x)`, which the caller must not change in place."""
+        if torch.is_grad_enabled() or type(x) is not Tensor or not x.is_cpu or torch.compiler.is_compiling():
+            return compute(x)
+        known = self._known
+        if known is not None and known[0].dtype is x.dtype and torch.equal(known[0], x):
+            return known[1]
+        result = compute(x)
+        self._known = x.clone(), result
+        return result
+
+    def __deepcopy__(self, _: object) -> Latest:
+        return Latest()
+
+    def __reduce__(self) -> tuple[type[Latest], tuple[()]]:
+        return Latest, ()
 
 
 def _interpolation(value_P: Tensor, anchors: Sequence[float]) -> Tensor:

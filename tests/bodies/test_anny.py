@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import sys
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ import roma
 import torch
 from safetensors.torch import save_file
 
+from multihmr.bodies import anny
 from multihmr.bodies.anny import ASSET, Anny, nearest_rotation
 from multihmr.bodies.anny_base import (
     ADULT_AGE,
@@ -18,6 +20,7 @@ from multihmr.bodies.anny_base import (
     restore_directions,
 )
 from multihmr.bodies.base import Body, place
+from multihmr.geometry import rot6d_to_rotmat
 
 sys.path.insert(0, str(Path(__file__).parent))
 from bake_golden import GOLDEN, kept, package_output, random_people
@@ -290,3 +293,34 @@ def test_gpu_equals_cpu_and_is_quick(body):
         torch.cuda.synchronize()
         times.append(time.perf_counter() - start)
     assert min(times) < 5e-3
+
+
+def test_what_follows_from_the_shape_is_computed_once_for_several_poses(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    body = Anny()
+    few = body.with_vertices([0, 7])
+    shape_PS, expression_PE = torch.rand(2, body.shape_count), torch.zeros(2, body.expression_count)
+    poses = [rot6d_to_rotmat(torch.randn(2, body.rotation_count, 6)) for _ in range(2)]
+    searches = []
+
+    def counted(*arguments: torch.Tensor) -> torch.Tensor:
+        searches.append(arguments)
+        return nearest_rotation(*arguments)
+
+    monkeypatch.setattr(anny, "nearest_rotation", counted)
+    wanted = [body(pose_PR33, shape_PS, expression_PE) for pose_PR33 in poses]  # with gradients: each time
+    assert len(searches) == 2
+    with torch.no_grad():
+        for pose_PR33, one in zip(poses, wanted, strict=True):
+            assert torch.equal(
+                body(pose_PR33, shape_PS.clone(), expression_PE).vertices_PV3, one.vertices_PV3
+            )
+            assert torch.equal(few(pose_PR33, shape_PS, expression_PE).joints_PJ3, one.joints_PJ3)
+        assert len(searches) == 3
+        shape_PS += 0.1
+        changed = body(poses[0], shape_PS, expression_PE)
+        assert len(searches) == 4
+        assert (changed.vertices_PV3 - wanted[0].vertices_PV3).abs().max() > 0.001
+        copy.deepcopy(body)(poses[0], shape_PS, expression_PE)
+        assert len(searches) == 5

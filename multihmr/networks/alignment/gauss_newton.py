@@ -83,9 +83,11 @@ class Alignment(nn.Module):
         self.skeleton: Body = cast(Any, body).with_vertices(kept)
         turning = [joints[bone.joint] for bone in BONES]
         turned_by = {joint: r for r, joint in enumerate(body.topology.pose_joints)}
-        self.rotations = [turned_by[joint] for joint in turning]
+        rotations_B = torch.tensor([turned_by[joint] for joint in turning])
+        order_R = torch.arange(len(turned_by))  # of all rotations, with those of the bones behind them
+        order_R[rotations_B] = len(order_R) + torch.arange(len(rotations_B))
         self.paths = [
-            [turned_by[above] for above in body.topology.path(body.topology.parents[joint])]
+            tuple(turned_by[above] for above in body.topology.path(body.topology.parents[joint]))
             for joint in turning
         ]
         moves_KB = torch.zeros(len(CARRIERS), len(BONES))
@@ -103,6 +105,8 @@ class Alignment(nn.Module):
             parents=torch.tensor([bone.parent for bone in BONES[1:]]),
             **_bone_chain(),
             carriers_K=torch.tensor(CARRIERS),
+            rotations_B=rotations_B,
+            order_R=order_R,
         )
 
     table_KV: Tensor
@@ -111,6 +115,8 @@ class Alignment(nn.Module):
     place_3: Tensor
     joints_B: Tensor
     carriers_K: Tensor
+    rotations_B: Tensor
+    order_R: Tensor
     eye_33: Tensor
     parents: Tensor
     jumps: Tensor
@@ -178,6 +184,7 @@ class Alignment(nn.Module):
         """(P, B, 3, 3) rotation of each bone, before those of its ancestors, and (P, 3) translation [m]."""
         people, bones = joints_PB3.shape[:2]
         turns_PB33 = self.eye_33.expand(people, bones, 3, 3)
+        vectors_PB3 = torch.zeros_like(joints_PB3)  # of these rotations
         shift_P3 = torch.zeros_like(points_PK3[:, 0])
         place_P3 = (self.place_3 * heads_P3[:, 2:].clamp(min=LEAST_DEPTH)).pow(-2)
         precision_PN = torch.cat([place_P3, self.precision_B.repeat_interleave(3).expand(people, -1)], dim=1)
@@ -204,13 +211,12 @@ class Alignment(nn.Module):
             of_turns_PKN = rearrange(rows_PKB23, "p k b xy xyz -> p (k xy) (b xyz)")
             J_PMN = torch.cat([jacobian_PK23.flatten(1, 2), of_turns_PKN], dim=-1)
             missed_PM1 = (missed_PK2 * scale_PK[..., None]).flatten(1)[..., None]
-            past_PN = torch.cat([shift_P3, rotation_vectors(turns_PB33).flatten(1)], dim=1)
+            past_PN = torch.cat([shift_P3, vectors_PB3.flatten(1)], dim=1)
             wanted_PN = (J_PMN.mT @ missed_PM1)[..., 0] - precision_PN * past_PN
             step_PN = solved(J_PMN, precision_PN, wanted_PN)
             turn_PB3 = _shortened(step_PN[:, 3:].unflatten(1, (-1, 3)), LONGEST_STEP)
-            turns_PB33 = rotations(
-                _shortened(rotation_vectors(rotations(turn_PB3) @ turns_PB33), LONGEST_TURN)
-            )
+            vectors_PB3 = _shortened(rotation_vectors(rotations(turn_PB3) @ turns_PB33), LONGEST_TURN)
+            turns_PB33 = rotations(vectors_PB3)
             shift_P3 = shift_P3 + step_PN[:, :3]
         return turns_PB33, shift_P3
 
@@ -237,16 +243,18 @@ class Alignment(nn.Module):
 
     def _turned(self, pose_PR33: Tensor, turns_PB33: Tensor) -> Tensor:
         """The pose after the rotations of the bones, each in the axes of its parent."""
-        changed = list(pose_PR33.unbind(1))
-        for number, (rotation, path) in enumerate(zip(self.rotations, self.paths, strict=True)):
-            turn_P33 = turns_PB33[:, number]
-            if path:
-                carrying_P33 = pose_PR33[:, path[0]]
-                for above in path[1:]:
-                    carrying_P33 = carrying_P33 @ pose_PR33[:, above]
-                turn_P33 = carrying_P33.mT @ turn_P33 @ carrying_P33
-            changed[rotation] = turn_P33 @ pose_PR33[:, rotation]
-        return torch.stack(changed, dim=1)
+        # By paths, which share beginnings.
+        products: dict[tuple[int, ...], Tensor] = {(): self.eye_33.expand(pose_PR33.shape[0], 3, 3)}
+
+        def along(path: tuple[int, ...]) -> Tensor:
+            if path not in products:
+                products[path] = along(path[:-1]) @ pose_PR33[:, path[-1]]
+            return products[path]
+
+        carrying_PB33 = torch.stack([along(path) for path in self.paths], dim=1)
+        before_PB33 = pose_PR33.index_select(1, self.rotations_B)
+        turned_PB33 = carrying_PB33.mT @ turns_PB33 @ carrying_PB33 @ before_PB33
+        return torch.cat([pose_PR33, turned_PB33], dim=1).index_select(1, self.order_R)
 
 
 def _bone_chain() -> dict[str, Tensor]:
@@ -304,12 +312,10 @@ def rotations(vectors: Tensor) -> Tensor:
 
 def rotation_vectors(matrices: Tensor) -> Tensor:
     """(..., 3, 3) -> (..., 3) rotation vectors [rad] of turns of less than half a circle."""
-    R = matrices
-    axis = torch.stack(
-        [R[..., 2, 1] - R[..., 1, 2], R[..., 0, 2] - R[..., 2, 0], R[..., 1, 0] - R[..., 0, 1]], dim=-1
-    )
+    skew = (matrices - matrices.mT).flatten(-2)
+    axis = torch.stack([skew[..., 7], skew[..., 2], skew[..., 3]], dim=-1)
     sine = (axis.square().sum(-1) / 4 + 1e-12).sqrt()
-    cosine = (R[..., 0, 0] + R[..., 1, 1] + R[..., 2, 2] - 1) / 2
+    cosine = (matrices.flatten(-2)[..., ::4].sum(-1) - 1) / 2  # every fourth is on the diagonal
     return axis / 2 * (torch.atan2(sine, cosine) / sine)[..., None]
 
 

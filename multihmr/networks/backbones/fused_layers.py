@@ -40,28 +40,54 @@ class _Packed(NamedTuple):
 _packed: dict[int, _Packed] = {}  # by the id of the weights
 
 
-def convolve(layer: nn.Conv2d, x: Tensor, activation: Activation = "none") -> Tensor:
-    """The convolution of `layer`, then the activation; as `layer.padded` pads, where it has that method."""
-    if not _fusible(layer, x):
-        return _activated(layer(x), activation)
+def convolve(
+    layer: nn.Conv2d, x: Tensor, activation: Activation = "none", *, plus: Tensor | None = None
+) -> Tensor:
+    """The convolution of `layer`, then the activation or the sum with `plus`.
+
+    The layer pads its input as its method `padded` does, where it has one.
+    """
+    if not fusible(layer, x):
+        y = _activated(layer(x), activation)
+        return y if plus is None else plus + y
     padded: Any = getattr(layer, "padded", None)
-    if padded is not None:
-        x = padded(x)
+    return _convolved(layer, x if padded is None else padded(x), activation, plus)
+
+
+def expand_and_convolve(expand: nn.Conv2d, depthwise: Any, x: Tensor) -> Tensor:
+    """A 1 x 1 convolution to many channels and a depthwise convolution, each with ReLU6.
+
+    Where the second pads its input, the few channels are padded instead of the many. depthwise: has `padded`
+    and `clear_padding`.
+    """
+    if depthwise.stride[0] == 1 or not fusible(expand, x):
+        return convolve(depthwise, convolve(expand, x, "relu6"), "relu6")
+    y = _convolved(expand, depthwise.padded(x), "relu6")
+    depthwise.clear_padding(y)
+    return _convolved(depthwise, y, "relu6")
+
+
+def _convolved(
+    layer: nn.Conv2d, x: Tensor, activation: Activation = "none", plus: Tensor | None = None
+) -> Tensor:
     where = layer.padding, layer.stride, layer.dilation, layer.groups
+    operations: Any = torch.ops.mkldnn
     known = _packed.get(id(layer.weight))
     if known is None or not _current(known, layer.weight):
-        known = _pack(
-            layer.weight, torch.ops.mkldnn._reorder_convolution_weight(layer.weight, *where, x.shape)
-        )
-    y: Tensor = torch.ops.mkldnn._convolution_pointwise.default(
-        x, known.tensor, layer.bias, *where, *_FUSED[activation]
-    )
+        known = _pack(layer.weight, operations._reorder_convolution_weight(layer.weight, *where, x.shape))
+    rest = known.tensor, layer.bias, *where
+    y: Tensor
+    if plus is not None:
+        assert activation == "none"
+        y = operations._convolution_pointwise.binary(x, plus, *rest, "add", None, None, [], None)
+    else:
+        y = operations._convolution_pointwise.default(x, *rest, *_FUSED[activation])
     return y
 
 
 def linear(layer: nn.Linear, x: Tensor, activation: Activation = "none") -> Tensor:
     """The linear layer, then the activation."""
-    if not _fusible(layer, x):
+    if not fusible(layer, x):
         return _activated(layer(x), activation)
     known = _packed.get(id(layer.weight))
     if known is None or not _current(known, layer.weight):
@@ -71,7 +97,7 @@ def linear(layer: nn.Linear, x: Tensor, activation: Activation = "none") -> Tens
     return y
 
 
-def _fusible(layer: nn.Conv2d | nn.Linear, x: Tensor) -> bool:
+def fusible(layer: nn.Conv2d | nn.Linear, x: Tensor) -> bool:
     """Whether it is inference in float32 on a CPU. This is asked a hundred times in each prediction."""
     weight = layer.weight
     return (

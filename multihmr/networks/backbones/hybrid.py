@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from .base import Backbone, Features
-from .fused_layers import convolve, linear
+from .fused_layers import convolve, expand_and_convolve, linear
 
 
 class Stage(NamedTuple):
@@ -171,6 +171,14 @@ class Conv(nn.Conv2d):
             return F.pad(x, (self.before, self.behind, self.before, self.behind))
         return x
 
+    def clear_padding(self, x: Tensor) -> None:
+        """Zeros where `padded` put some, in place."""
+        for side in (x, x.transpose(-1, -2)):
+            if self.before:
+                side[..., : self.before] = 0
+            if self.behind:
+                side[..., -self.behind :] = 0
+
 
 class DepthwiseSeparableConv(nn.Module):
     """Depthwise convolution, then pointwise (1x1) convolution."""
@@ -196,9 +204,8 @@ class InvertedResidual(nn.Module):
         self.stays = stride == 1 and in_width == out_width
 
     def forward(self, x: Tensor) -> Tensor:
-        new = convolve(self.conv_dw, convolve(self.conv_pw, x, "relu6"), "relu6")
-        new = convolve(self.conv_pwl, new)
-        return x + new if self.stays else new
+        y = expand_and_convolve(self.conv_pw, self.conv_dw, x)
+        return convolve(self.conv_pwl, y, plus=x if self.stays else None)
 
 
 class Block(nn.Module):

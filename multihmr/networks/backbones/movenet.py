@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from ..configs import MOVENETS as MOVENETS
 from .base import Backbone, Features
-from .fused_layers import convolve
+from .fused_layers import convolve, expand_and_convolve
 from .hybrid import Block, Conv, sine_positions
 
 KEYPOINTS = 17  # COCO's, in its order
@@ -81,12 +81,13 @@ class Inverted(nn.Module):
         self.stays = stride == 1 and in_width == out_width
 
     def forward(self, x: Tensor) -> Tensor:
-        y = x if self.expand is None else convolve(self.expand, x, "relu6")
-        y = convolve(self.depthwise, y, "relu6")
+        if self.expand is None:
+            y = convolve(self.depthwise, x, "relu6")
+        else:
+            y = expand_and_convolve(self.expand, self.depthwise, x)
         if self.project is None:
             return y
-        y = convolve(self.project, y)
-        return x + y if self.stays else y
+        return convolve(self.project, y, plus=x if self.stays else None)
 
 
 class Exact(nn.Conv2d):

@@ -16,6 +16,7 @@ from multihmr.evaluation.speed.machine import threads
 from multihmr.networks.backbones import fused_layers
 from multihmr.networks.backbones.fused_layers import convolve, linear
 from multihmr.networks.backbones.hybrid import Conv
+from multihmr.networks.backbones.movenet import Inverted
 from multihmr.networks.backbones.timm_backbones import create_backbone
 
 pytestmark = pytest.mark.skipif(
@@ -45,6 +46,23 @@ def test_convolutions_and_linear_layers_say_what_those_of_torch_say(activation: 
         torch.testing.assert_close(
             linear(layer, rows, activation), wanted[:, : rows.shape[1]], rtol=1e-5, atol=1e-5
         )
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("kernel", [3, 5])
+@torch.inference_mode()
+def test_inverted_residuals_say_what_separate_layers_say(stride: int, kernel: int) -> None:
+    torch.manual_seed(0)
+    block = Inverted(24, 24, stride, kernel=kernel).eval().to(memory_format=torch.channels_last)
+    assert block.expand is not None
+    assert block.project is not None
+    block.expand.bias.fill_(3)  # so that padding is no zero behind this layer
+    x = torch.randn(2, 24, 18, 22).contiguous(memory_format=torch.channels_last)
+    wanted = block.project(F.relu6(block.depthwise(F.relu6(block.expand(x)))))
+    wanted = x + wanted if stride == 1 else wanted
+    before = x.clone()
+    torch.testing.assert_close(block(x), wanted, rtol=1e-5, atol=1e-5)
+    assert torch.equal(x, before)
 
 
 @torch.no_grad()
