@@ -8,6 +8,7 @@ from typing import Literal
 
 import torch
 
+from ..bodies.loading import float32_on_cpu
 from ..networks.backbones.attention_kernels import set_attention
 from ..networks.base import Network
 from ..runtime.devices import (
@@ -72,7 +73,8 @@ def prepare_network(
     network, licence = load_network(name, smplx=smplx)
     if image_size is not None and image_size != network.config.image_size:
         check_image_size(network, image_size)
-        network = at_image_size(network, image_size)
+        with float32_on_cpu():
+            network = at_image_size(network, image_size)
     network.backbone.half_dtype = precision
     if dtype == "fast":
         set_fast(network.backbone, target, backend)

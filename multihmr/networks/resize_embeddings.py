@@ -9,7 +9,6 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..bodies.loading import float32_on_cpu
 from .backbones.dinov2 import resized_positions
 from .base import Network
 
@@ -39,7 +38,6 @@ def check_image_size(network: Network, image_size: int) -> None:
         )
 
 
-@float32_on_cpu()
 def at_image_size(network: Network, image_size: int) -> Network:
     """The network for windows of another size: the same weights, with resized embeddings of positions.
 

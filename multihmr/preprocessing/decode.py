@@ -28,6 +28,7 @@ _TIFF_PHOTOMETRIC, _YCBCR = 262, 6
 _OF_SEVERAL = ("AVIF", "GIF", "PNG", "TIFF", "WEBP")  # formats of animations and pages
 _HEAD_BYTES = 1 << 20  # in which colour tags lie
 _GREY_BITS = (8, 10, 12, 14, 16)  # that sensors give
+DEFECTIVE = 1e-4  # share of pixels that may be brighter than the bits in use
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -166,9 +167,15 @@ def _grey_by_bits_in_use(image: Image.Image, name: str) -> Image.Image:
     values = np.asarray(image).astype(np.int64)
     if values.min() < 0 or values.max() > 65535:
         raise ValueError(f"{name} has 32-bit pixels, whose range is unknown; save it with 8 or 16 bits")
-    bits = next(bits for bits in _GREY_BITS if values.max() < 1 << bits)
+    return _by_bits_in_use(values)
+
+
+def _by_bits_in_use(values: np.ndarray) -> Image.Image:
+    """Pixels of 16 bits -> 8 bits; defective pixels of a sensor, which are at its end, do not count."""
+    few = DEFECTIVE * values.size
+    bits = next(bits for bits in _GREY_BITS if bits == 16 or np.count_nonzero(values >= 1 << bits) <= few)
     full = (1 << bits) - 1
-    return Image.fromarray(((values * 255 + full // 2) // full).astype(np.uint8))
+    return Image.fromarray(((np.minimum(values, full) * 255 + full // 2) // full).astype(np.uint8))
 
 
 def _bytes_of_deep_color(image: Image.Image) -> bytes | None:
@@ -228,8 +235,8 @@ def _stretched_by_bits_in_use(image: Image.Image, content: bytes, name: str) -> 
 
     PyAV reads the 16 bits; ValueError without it.
     """
-    highest = max(high for _, high in image.convert("RGB").getextrema())  # type: ignore[misc,union-attr]
-    if not 0 < highest < 1 << (_GREY_BITS[-2] - 8):
+    counts = np.array(image.convert("RGB").histogram()).reshape(3, 256).sum(0)  # by the upper 8 bits
+    if counts[1:].sum() == 0 or counts[1 << (_GREY_BITS[-2] - 8) :].sum() > DEFECTIVE * counts.sum():
         return image
     try:
         import av
@@ -243,9 +250,7 @@ def _stretched_by_bits_in_use(image: Image.Image, content: bytes, name: str) -> 
         ) from None
     except Exception:  # kinds of TIFF that FFmpeg does not know
         return image
-    bits = next(bits for bits in _GREY_BITS if values.max() < 1 << bits)
-    full = (1 << bits) - 1
-    return Image.fromarray(((values * 255 + full // 2) // full).astype(np.uint8))
+    return _by_bits_in_use(values)
 
 
 def _interoperability(image: Image.Image) -> Any:

@@ -266,6 +266,15 @@ def test_grey_of_a_sensor_uses_the_whole_range(bits: int) -> None:
         assert shown[0, 0, 0] == 255
 
 
+def test_defective_pixels_do_not_darken_the_others() -> None:
+    grey = np.asarray(Image.fromarray(picture()).convert("L").resize((200, 150)))
+    values = np.round(grey / 255 * 1023).astype(np.uint16)
+    values[0, :2] = 65535
+    shown = read_image(saved(Image.fromarray(values), "PNG"))
+    assert np.abs(shown[1:, :, 0].astype(int) - grey[1:]).max() <= 1
+    assert (shown[0, :2] == 255).all()
+
+
 @pytest.mark.parametrize("compression", [None, "tiff_lzw", "tiff_deflate", "packbits", "jpeg"])
 def test_tiff_in_ycbcr(compression: str | None) -> None:
     smooth = Image.fromarray(picture(96, 128))
