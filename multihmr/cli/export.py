@@ -43,6 +43,7 @@ def run(args: argparse.Namespace) -> int:
     format = format_of(args.out, args.format)
     if args.int8 != (args.calibrate is not None):
         raise ValueError("--int8 and --calibrate DIR go together: give both or neither")
+    args.out.parent.mkdir(parents=True, exist_ok=True)  # as every command does for --out
     model = load_model(args.model, device="cpu", smplx=args.smplx, image_size=args.image_size)
     path = export_model(
         model,

@@ -31,7 +31,8 @@ class FoundImages:
         images: paths, and texts of web addresses, data URIs and standard input; each once.
         bad: (path, reason) of what names no image.
         roots: the folder in which an image was found, if a folder was named.
-        passed_over: number of other files in the folders, by kind: "video", "overlay", "other file".
+        passed_over: number of other files in the folders, by kind: "video", "overlay", "other file", and of
+            links to folders, which are not followed.
     """
 
     images: list[Path | str] = field(default_factory=list)
@@ -106,6 +107,9 @@ def _in_folder(folder: Path, recursive: bool, skipped: set[Path], passed_over: C
     broken = sum(1 for p in everything if p.is_symlink() and not p.exists())
     if broken:
         passed_over["broken link"] += broken
+    linked = sum(1 for p in everything if recursive and p.is_symlink() and p.is_dir())
+    if linked:  # they may lead in a circle
+        passed_over["linked folder"] += linked
     visible = [p for p in files if not any(part.startswith(".") for part in p.relative_to(folder).parts)]
     stems = {(p.parent, p.stem) for p in visible if is_image(p)}
     images = []

@@ -121,9 +121,11 @@ def test_folders_are_read_with_their_subfolders(command: Command, tmp_path, caps
     )
     (tmp_path / "in" / "walk.mp4").write_bytes(b"film")
     (tmp_path / "in" / "notes.txt").write_text("x", encoding="utf-8")
+    (tmp_path / "in" / "linked").symlink_to(tmp_path)  # in a circle
     assert command(tmp_path / "in")[0] == 0
     assert files(tmp_path) == ["a.json", "deep/er/a.json", "index.jsonl"]
-    assert "passed over: 1 other file, 1 video; multihmr video reads videos" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "passed over: 1 linked folder, 1 other file, 1 video; multihmr video reads videos" in said
     assert len(command(tmp_path / "in", "--no-recursive", "--overwrite")[1].sizes) == 1
 
 

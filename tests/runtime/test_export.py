@@ -258,6 +258,19 @@ def test_8_bits_are_for_networks_on_dinov2():
         check_int8(load_model(device="cpu").network)
 
 
+def test_the_command_makes_the_folder_before_it_loads_the_model(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr("multihmr.model.load_model", lambda *_, **__: seen.append(True) or tiny_model())
+    monkeypatch.setattr("multihmr.runtime.export.export_model", lambda _, path, **__: path)
+    assert cli.run(["export", "--out", str(tmp_path / "deep/er/people.onnx")]) == 0
+    assert seen
+    assert (tmp_path / "deep/er").is_dir()
+    (tmp_path / "file").touch()
+    seen.clear()
+    assert cli.run(["export", "--out", str(tmp_path / "file/people.onnx")]) == 1
+    assert not seen
+
+
 def test_the_command_line_says_what_it_wants(capsys, tmp_path):
     assert cli.run(["export", "--out", str(tmp_path / "a.txt")]) == 1
     assert "must end in" in capsys.readouterr().err
