@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 
 SMPLX_FILE = "SMPLX_NEUTRAL.npz"
+_used_files: dict[str, Path] = {}  # name of a licensed body -> the user's file that this process used last
 
 
 @contextmanager
@@ -67,8 +68,29 @@ def load_body(
         file = find_smplx(smplx)
         from ..bodies.smplx import SMPLX
 
+        remember_file(name, file)
         return SMPLX(file, shape_count=10 if shape_count is None else shape_count)
     raise ValueError(f"no body {name!r}; this version has: anny, anny-163, smplx")
+
+
+def remember_file(name: str, file: str | os.PathLike[str]) -> None:
+    """Let `load_body_of_people` find the user's file of a licensed body again."""
+    _used_files[name] = Path(file).absolute()
+
+
+def load_body_of_people(name: str, *, shape_count: int | None = None) -> Body:
+    """The body of people who were made already: as `load_body`, from the file that this process used last.
+
+    Raises ValueError for a body that is unknown, or licensed and not used in this process; FileNotFoundError
+    without an SMPL-X file.
+    """
+    file = _used_files.get(name)
+    if name == "smpl" and file is not None and file.is_file():
+        from .smpl import SMPL
+
+        return SMPL(file)
+    count = shape_count if name == "smplx" else None
+    return load_body(name, shape_count=count, smplx=file if file is not None and file.is_file() else None)
 
 
 def find_smplx(path: str | os.PathLike[str] | None = None) -> Path:

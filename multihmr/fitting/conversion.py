@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from multihmr.bodies.base import Body, posed
-from multihmr.bodies.loading import float32_on_cpu, load_body
+from multihmr.bodies.loading import float32_on_cpu, load_body, load_body_of_people, remember_file
 from multihmr.bodies.topology import Topology
 from multihmr.fitting.body_solver import BodySolver, BodyState, Priors, joints_of_rotations, nearest_rotations
 from multihmr.fitting.surface_match import (
@@ -83,7 +83,11 @@ def to_body(
     """The same people as parameters of another body; see `Humans.to_body`."""
     target = body if isinstance(body, Body) else load_target(body, file)
     if source is None:
-        source = target if humans.body == target.name else load_target(humans.body, file)
+        source = (
+            target
+            if humans.body == target.name
+            else source_body(humans.body, humans.shape.shape[1], target, file)
+        )
     if source.name != humans.body:
         raise ValueError(f"the people are of body {humans.body!r}, got source {source.name!r}")
     if target.name == "anny-163":
@@ -299,6 +303,13 @@ def _unpredicted(humans: Humans, source: Topology, target: Body) -> tuple[str, .
     return (*lost, *(target.topology.expression_names if no_face else ()))
 
 
+def source_body(name: str, shape_count: int, target: Body, file: str | Path | None) -> Body:
+    """The body of the people; `file` is of the target if that is licensed, else of this one."""
+    if name not in BODIES or (file is not None and target.name not in ("smplx", "smpl")):
+        return load_target(name, file)
+    return load_body_of_people(name, shape_count=shape_count)
+
+
 def load_target(name: str, file: str | Path | None = None) -> Body:
     """The body of a name of `BODIES`, from the user's file if it is licensed; errors as `Humans.to_body`."""
     if name not in (*BODIES, "anny-163"):
@@ -325,6 +336,7 @@ def _licensed(name: str, file: str | None) -> Body:
             f"{SITE}, take its SMPL for Python and give the file: "
             "humans.to_body('smpl', file='SMPL_NEUTRAL.pkl'), or --smpl SMPL_NEUTRAL.pkl on the command line"
         )
+    remember_file("smpl", file)
     return SMPL(file)
 
 

@@ -15,7 +15,7 @@ import torch
 from ..bodies.base import Body, posed
 from ..bodies.loading import float32_on_cpu
 from ..video.tracks import Track
-from .conversion import AT_ONCE, Conversion, conversion_of, load_target, to_body
+from .conversion import AT_ONCE, Conversion, conversion_of, load_target, source_body, to_body
 
 SHAPE_FRAMES = 8  # of a track, evenly spread, that its shape is fitted to
 
@@ -53,7 +53,7 @@ def track_to_body(
     """The same person as parameters of another body; see `track_to_body`."""
     path = None if file is None else Path(file)
     target = body if isinstance(body, Body) else load_target(body, path)
-    source = source or load_target(track.body, path)
+    source = source or source_body(track.body, len(track.shape), target, path)
     if source.name != track.body:
         raise ValueError(f"the track is of body {track.body!r}, got source {source.name!r}")
     if not len(track):

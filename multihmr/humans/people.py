@@ -359,10 +359,14 @@ class Humans:
             >>> bool(np.allclose(measured.height, 1.75))
             True
         """
-        from ..bodies.loading import load_body
+        from ..bodies.loading import load_body_of_people
         from ..bodies.measurements import measure
 
-        return measure(load_body(self.body) if body is None else body, self.shape, height=height)
+        return measure(
+            load_body_of_people(self.body, shape_count=self.shape.shape[1]) if body is None else body,
+            self.shape,
+            height=height,
+        )
 
     @cached_property
     def height_m(self) -> np.ndarray:

@@ -161,11 +161,11 @@ def _body_of(about: Mapping[str, Any], schema: pa.Schema, body: Body | None) -> 
     if about.get("format") != FORMAT:
         raise ValueError(f"people must have the format {FORMAT!r}, got {about.get('format')!r}")
     if body is None:
-        from ..bodies.loading import load_body
+        from ..bodies.loading import load_body_of_people
 
         name = about["body"]
         betas = schema.field("shape").type.list_size
-        return load_body(name, shape_count=betas if name == "smplx" else None)
+        return load_body_of_people(name, shape_count=betas)
     if body.name != about["body"]:
         raise ValueError(f"these are people of body {about['body']!r}, got body {body.name!r}")
     return body

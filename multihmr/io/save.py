@@ -199,9 +199,9 @@ def _rigged(
 
 
 def _load_body(name: str, shape_count: int) -> Any:
-    from ..bodies.loading import load_body
+    from ..bodies.loading import load_body_of_people
 
-    return load_body(name, shape_count=shape_count if name == "smplx" else None)
+    return load_body_of_people(name, shape_count=shape_count)
 
 
 def load(path: str | os.PathLike[str], body: Body | None = None) -> Humans:

@@ -352,9 +352,9 @@ def load_track(path: str | os.PathLike[str], body: Any = None) -> Track:
     stored = read_npz(path, NPZ_FORMAT)
     name = str(stored["body"])
     if body is None:
-        from ..bodies.loading import load_body
+        from ..bodies.loading import load_body_of_people
 
-        body = load_body(name, shape_count=len(stored["shape"]) if name == "smplx" else None)
+        body = load_body_of_people(name, shape_count=len(stored["shape"]))
     if body.name != name:
         raise ValueError(f"{path} holds a person of body {name!r}, got body {body.name!r}")
     return Track(

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ..bodies.base import Body, posed
-from ..bodies.loading import load_body
+from ..bodies.loading import load_body_of_people
 from ..humans import Humans
 
 SHORTEST, TALLEST = 0.3, 2.8  # [m] that a given height may be
@@ -185,7 +185,7 @@ def wanted_heights(humans: Humans, known: KnownHeights) -> np.ndarray:
 
 def _body(humans: Humans, body: Any) -> Body:
     if body is None:
-        body = _load(humans.body, humans.shape.shape[1] if humans.body == "smplx" else None)
+        body = _load(humans.body, humans.shape.shape[1])
     if body.name != humans.body:
         raise ValueError(
             f"the people are of body {humans.body!r}, got body {body.name!r}; give the one they were "
@@ -197,4 +197,4 @@ def _body(humans: Humans, body: Any) -> Body:
 @lru_cache(maxsize=2)
 def _load(name: str, shape_count: int | None) -> Body:
     """A body takes about half a second to load."""
-    return load_body(name, shape_count=shape_count)
+    return load_body_of_people(name, shape_count=shape_count)

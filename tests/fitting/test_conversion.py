@@ -237,6 +237,23 @@ def test_people_side_by_side_are_as_alone(people: Humans, converted: Any, smplx_
     assert np.abs(alone.vertices - converted[1].vertices).max() < 5e-3
 
 
+def test_converted_people_need_their_file_once(
+    people: Humans, smplx_body: SMPLX, smpl_path: Path, tmp_path: Path
+) -> None:
+    """Heights, files that are read back, and the way to a third body know which file the process used."""
+    np.savez(tmp_path / "SMPLX_NEUTRAL.npz", **smplx_arrays())
+    one = people[:1]
+    smplx = one.to_body("smplx", file=tmp_path / "SMPLX_NEUTRAL.npz")
+    smpl = one.to_body("smpl", file=smpl_path)
+    for converted in (smplx, smpl):
+        assert converted.height_m == pytest.approx(one.height_m, abs=0.03)
+        again = load(converted.save(tmp_path / f"{converted.body}.npz"))
+        np.testing.assert_allclose(again.vertices, converted.vertices, atol=1e-4)
+    third = smpl.to_body("smplx", file=tmp_path / "SMPLX_NEUTRAL.npz")
+    assert third.errors_mm.max() < 15
+    assert smplx.to_body("anny").errors_mm.max() < 8
+
+
 def test_what_cannot_be_converted_is_refused(people: Humans, smplx_body: SMPLX, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no body 'mano' to convert people to; known are smplx, smpl, anny"):
         people.to_body("mano")
