@@ -83,8 +83,8 @@ def _nearest(heads: np.ndarray, people: np.ndarray) -> np.ndarray:
         return np.zeros((len(heads), 0), dtype=bool)
     scale = APART[0] / APART[1]
     a, b = (np.column_stack([p[:, :2] / p[:, 2:], scale * np.log(p[:, 2])]) for p in (heads, people))
-    apart = np.linalg.norm(a[:, None] - b, axis=2)
-    return np.arange(len(people)) == apart.argmin(1)[:, None]  # type: ignore[no-any-return]
+    distances = np.linalg.norm(a[:, None] - b, axis=2)
+    return np.arange(len(people)) == distances.argmin(1)[:, None]  # type: ignore[no-any-return]
 
 
 def behind(heads: np.ndarray, humans: Humans) -> np.ndarray:
