@@ -426,7 +426,7 @@ def prediction_options(args: argparse.Namespace) -> dict[str, Any]:
     """The flags that `Model.predict_batch` and `predict_video` take."""
     options = {name: getattr(args, name) for name in ("K", "fov", "threshold", "tiles")}
     options |= {name: True for name in ("flip_test", "hands_and_faces") if getattr(args, name, False)}
-    if getattr(args, "any_rotation", "auto") != "auto":
+    if hasattr(args, "any_rotation"):  # also where it is the default, which was another in version 0.4
         options["any_rotation"] = args.any_rotation
     if getattr(args, "distortion", None) is not None:
         options["distortion"] = args.distortion

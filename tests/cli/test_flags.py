@@ -193,12 +193,12 @@ def test_calibrate_without_8_bits_is_refused() -> None:
 @pytest.mark.parametrize(
     ("flags", "options"),
     [
-        ([], {}),  # predict's own default, "auto"
+        ([], {"any_rotation": "auto"}),
         (["--any-rotation"], {"any_rotation": True}),
         (["--no-any-rotation"], {"any_rotation": False}),
     ],
 )
-def test_any_rotation_is_on_off_or_automatic(flags: list[str], options: dict[str, bool]) -> None:
+def test_any_rotation_is_on_off_or_automatic(flags: list[str], options: dict[str, object]) -> None:
     parser = argparse.ArgumentParser()
     command_module("predict").add_flags(parser)
     chosen = prediction_options(parser.parse_args(["street.jpg", "--out", "out", *flags]))

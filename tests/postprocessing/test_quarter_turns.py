@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import multihmr
 from multihmr.humans import project
@@ -119,6 +120,16 @@ def test_people_of_turned_pictures_are_found_without_options(model, name, count)
     turn = QuarterTurns.of(count, *pixels.shape[:2])
     np.testing.assert_allclose(found.vertices, expected.vertices @ turn.camera.T, atol=1e-3)
     np.testing.assert_allclose(found.scores, expected.scores, atol=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "count"), [("group.jpg", 3), ("astronaut.jpg", 1)])
+def test_people_are_found_at_any_roll(model, name, count):
+    """Issue 22, line 11: the group to 60 degrees, the portrait not beyond 30."""
+    image = Image.fromarray(load_image(GROUP.parent / name).pixels)
+    for degrees in (30, 60, 120, 150, 210, 240, 300, 330):
+        turned = image.rotate(degrees, Image.Resampling.BILINEAR, expand=True, fillcolor=(128, 128, 128))
+        assert len(model.predict(np.asarray(turned))) == count, degrees
 
 
 def leaning(people, *degrees):
