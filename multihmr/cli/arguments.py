@@ -522,6 +522,13 @@ def ints(text: str) -> list[int]:
         raise argparse.ArgumentTypeError(f"got {text!r}, expected whole numbers: 1,10") from None
 
 
+def port(text: str) -> int:
+    """A port to listen on; 0 takes a free one."""
+    if not (text.isascii() and text.isdecimal() and int(text) < 65536):
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a port, 0 to 65535")
+    return int(text)
+
+
 def positive(text: str) -> int:
     """A whole number of at least 1."""
     if not (text.isascii() and text.isdecimal() and int(text) > 0):

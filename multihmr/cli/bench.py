@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from .arguments import ints, model_flags, words
+from .arguments import ints, model_flags, positive, words
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +33,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--calibrate", metavar="FOLDER", help="of images, for --backend openvino-int8")
     parser.add_argument(
-        "--rounds", type=int, default=20, help="how often each is timed (default: %(default)s)"
+        "--rounds", type=positive, default=20, help="how often each is timed (default: %(default)s)"
     )
     parser.add_argument("--threads", type=int, help="of torch (default: as torch chooses)")
     parser.add_argument("--image", metavar="PATH", help="image to predict (default: noise of 640x480)")

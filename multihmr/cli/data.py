@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .arguments import file_path
+from .arguments import file_path, positive
 from .main import clean, fail, people_text, plural
 
 
@@ -21,7 +21,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     check.add_argument("root", type=file_path, metavar="ROOT", help="folder with its files")
     check.add_argument("--split", help="split (default: the first of the data set)")
     check.add_argument(
-        "--count", type=int, default=10, help="number of samples to draw (default: %(default)s)"
+        "--count", type=positive, default=10, help="number of samples to draw (default: %(default)s)"
     )
     check.add_argument("--out", type=file_path, metavar="DIR", help="output folder (default: NAME-check)")
     check.add_argument(

@@ -8,7 +8,7 @@ import signal
 import threading
 from typing import Any
 
-from .arguments import load_options, loading_flags
+from .arguments import load_options, loading_flags, port
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -17,7 +17,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         default="127.0.0.1",
         help="address to listen on; 0.0.0.0 for the whole network (default: %(default)s, this machine only)",
     )
-    parser.add_argument("--port", type=int, help="port (default: the first free one from 7860)")
+    parser.add_argument("--port", type=port, help="port (default: the first free one from 7860)")
     parser.add_argument(
         "--max-upload",
         type=int,

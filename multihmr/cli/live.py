@@ -16,6 +16,7 @@ from .arguments import (
     hands_and_faces_flag,
     load_chosen,
     loading_flags,
+    port,
     positive,
     tiles_flag,
 )
@@ -61,7 +62,7 @@ def _output_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-page", action="store_true", help="serve no page for the browser (default: serve one)"
     )
-    parser.add_argument("--port", type=int, default=PORT, help="of the page (default: %(default)s)")
+    parser.add_argument("--port", type=port, default=PORT, help="of the page (default: %(default)s)")
     parser.add_argument(
         "--jsonl",
         metavar="FILE",
@@ -69,7 +70,7 @@ def _output_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--websocket",
-        type=int,
+        type=port,
         metavar="PORT",
         help="serve the same lines to WebSocket clients on this machine (default: none)",
     )

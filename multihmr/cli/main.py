@@ -7,6 +7,7 @@ Only the chosen one is imported, so that `multihmr models` is quick and needs no
 from __future__ import annotations
 
 import argparse
+import difflib
 import importlib
 import os
 import re
@@ -103,7 +104,13 @@ def run(argv: Sequence[str]) -> int:
             if name == chosen:  # the flags of train need torch: not for the others
                 command_module(name).add_flags(command)
                 argv = current_flags(argv, getattr(command_module(name), "RENAMED_FLAGS", {}))
-        args = parser.parse_args(argv)
+        args, unknown = parser.parse_known_args(argv)
+        if unknown:
+            named = commands.choices[args.command]
+            known = [flag for action in named._actions for flag in action.option_strings]
+            near = difflib.get_close_matches(unknown[0].partition("=")[0], known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            named.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
         return command_module(args.command).run(args)
     except KeyboardInterrupt as stop:
         return fail(str(stop) or "stopped", code=130)

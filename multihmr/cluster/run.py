@@ -27,6 +27,7 @@ from ..io.parquet import Parts
 from ..runtime.backends import check_backend
 from ..runtime.devices import CPU_BACKENDS
 from ..storage.fingerprint import fingerprint
+from ..storage.silence import without_stderr  # Ray tells that its log level is set
 from .datasource import Inputs, PictureSource, find_inputs
 from .settings import Settings
 from .worker import Pool, RetryTracker, Worker
@@ -172,7 +173,7 @@ def _ray(address: str | None) -> Iterator[None]:
         os.environ.setdefault(name, value)
     here: dict[str, Any] = {} if address else {"include_dashboard": False}
     try:
-        with _without_stderr(), _without_dashboard_process():
+        with without_stderr(), _without_dashboard_process():
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **here)
     except Exception as error:  # Ray also raises plain Exception
         where = f"no Ray cluster at {address}" if address else "Ray does not start here"
@@ -201,23 +202,6 @@ def _without_dashboard_process() -> Iterator[None]:
         yield
     finally:
         services.start_api_server = start
-
-
-@contextlib.contextmanager
-def _without_stderr() -> Iterator[None]:
-    """Context in which libraries print no notes: Ray's C++ code tells that its log level is set."""
-    try:
-        saved = os.dup(2)
-    except OSError:  # there is none
-        yield
-        return
-    try:
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
 
 
 def _check_reachable(address: str | None) -> None:

@@ -73,6 +73,8 @@ def _open(name: str, root: Path, joints: bool) -> Sequence[Sample]:
         from .synthetic.generate import GenerationConfig, RenderedDataset  # which needs the renderer
 
         return RenderedDataset(GenerationConfig(int(folder)))
+    if words in ("synthetic", "synth"):
+        raise ValueError(f"{name!r} must be synthetic@SEED with a whole number, as synthetic@1")
     if words in ("background", "nobody") and folder:
         return BackgroundImages(folder)
     # The longest match: "coco-wholebody" is not a split of "coco".

@@ -75,8 +75,9 @@ class LiveStatistics:
 
     def __str__(self) -> str:
         rate = self.frames / self.seconds if self.seconds else 0.0
+        frames = "1 frame" if self.frames == 1 else f"{self.frames} frames"
         return (
-            f"{self.frames} frames ({rate:.1f} a second), {self.dropped} dropped; latency "
+            f"{frames} ({rate:.1f} a second), {self.dropped} dropped; latency "
             f"{self.latency():.2f} s, of 5 % of the frames more than {self.latency(95):.2f} s"
         )
 

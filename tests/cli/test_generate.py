@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -79,3 +82,12 @@ def test_what_is_left_out_is_counted_in_the_singular_too() -> None:
         "1 entry with broken keypoints",
     ]
     assert cli.counted(2, "pictures that are not there") == "2 pictures that are not there"
+
+
+@pytest.mark.slow
+def test_the_renderer_says_nothing_of_itself() -> None:
+    """Warp notes a missing CUDA driver."""
+    pytest.importorskip("warp", reason="it renders")
+    command = [sys.executable, "-c", "import multihmr.data.synthetic.kernels"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

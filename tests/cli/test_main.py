@@ -166,6 +166,32 @@ def test_wrong_flags(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> No
     assert said[1:] == ["multihmr predict --help lists all flags"]
 
 
+def test_unknown_flags_name_the_nearest_and_the_help_of_their_command(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for words, said in (
+        (
+            ["bench", "--nothing-like-it", "3"],
+            "multihmr bench: error: unrecognized arguments: --nothing-like-it 3",
+        ),
+        (["predict", "a.jpg", "--out", "x", "--treshold=0.5"], "--treshold=0.5; did you mean --threshold?"),
+        (["models", "--nope"], "multihmr models: error: unrecognized arguments: --nope"),
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            cli.run(words)
+        lines = capsys.readouterr().err.splitlines()
+        assert lines[0].endswith(said)
+        assert lines[1] == f"multihmr {words[0]} --help lists all flags"
+
+
+@pytest.mark.parametrize("words", [["live", "--port"], ["live", "--websocket"], ["demo", "--port"]])
+@pytest.mark.parametrize("number", ["99999", "-1", "x"])
+def test_ports_that_are_none(words: list[str], number: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        cli.run([words[0], f"{words[1]}={number}"])
+    assert f"argument {words[1]}: got '{number}', expected a port, 0 to 65535" in capsys.readouterr().err
+
+
 def test_an_expected_error_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(tmp_path / "a.jpg")
     command = ["predict", str(tmp_path / "a.jpg"), "--out", str(tmp_path), "--model", "nobody"]
