@@ -88,6 +88,8 @@ def test_what_is_left_out_is_counted_in_the_singular_too() -> None:
 def test_the_renderer_says_nothing_of_itself() -> None:
     """Warp notes a missing CUDA driver."""
     pytest.importorskip("warp", reason="it renders")
-    command = [sys.executable, "-c", "import multihmr.data.synthetic.kernels"]
+    code = "from multihmr.data.synthetic import renderer, textures\n"
+    code += "renderer.RayTracer(textures.TextureBuffer())"
+    command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

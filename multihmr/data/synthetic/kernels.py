@@ -12,11 +12,7 @@ try:
 except ImportError as error:
     raise ImportError("rendering synthetic scenes needs warp: pip install 'multihmr[synthetic]'") from error
 
-from ...storage.silence import without_stderr
-
 wp.config.log_level = wp.LOG_ERROR
-with without_stderr():  # its native part notes that there is no CUDA driver
-    wp.init()
 wp.set_module_options({"enable_backward": False, "fast_math": True})
 
 NO_PERSON = -1

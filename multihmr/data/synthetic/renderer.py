@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ...storage.silence import without_stderr
 from .backgrounds import Light
 from .kernels import (
     MATERIAL_DTYPE,
@@ -30,6 +31,8 @@ class RayTracer:
     """Ray tracer of one scene at a time; it keeps the textures of all scenes on its device."""
 
     def __init__(self, textures: TextureBuffer, device: str = "cpu") -> None:
+        with without_stderr():  # warp's native part notes that there is no CUDA driver
+            wp.init()
         self.textures, self.device = textures, device
         self._texels: Any = None
         self._uploaded = -1
