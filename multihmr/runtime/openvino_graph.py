@@ -2,7 +2,7 @@
 
 OpenVINO computes a linear layer in float32 with MLAS where no operation follows that could be fused with it,
 and with oneDNN otherwise. oneDNN is faster for wide layers: by 12 % from 3072 to 768 channels, 10 % from 1024
-to 3072, 1 to 5 % from 384 to 1152, not from 256 (2305 and 1025 tokens, OpenVINO 2026.4, Zen 4). So wide layers
+to 3072, 1 to 5 % from 384 to 1152, not from 256 (1025 and 2305 tokens, version 2026.4, Zen 4). So wide layers
 get an operation to fuse that changes nothing: a clamp to the range of float32.
 """
 
