@@ -49,7 +49,6 @@ def merge_tiles(whole: Humans, parts: Sequence[Humans], tiles: Sequence[Tile]) -
     Indices count the people of the whole image first, then those of the tiles. Of duplicates the best-scored
     is kept; tiles, which show people in more pixels, are preferred unless the score in the whole image is
     higher by more than `PREFERENCE`; people who are cut off by the edge of a tile are not taken from it. A
-    detection in a tile replaces one person of the whole image at most: no tile loses people of a crowd. A
     limb that fills a tile can look like a small person: a detection is dropped if the whole image has the
     person at another depth, or if its head would be occluded by a person of the whole image.
     parts: in the pixels of their tiles; all have one camera.
@@ -68,23 +67,13 @@ def merge_tiles(whole: Humans, parts: Sequence[Humans], tiles: Sequence[Tile]) -
     agrees = abs(np.log(translation[:, 2:] / whole.translation[:, 2])) < math.log(1 + AGREED)
     doubted = (known & ~agrees).any(1) | behind(translation, whole)
     rank[doubted & ~(known & agrees).any(1)] = -np.inf
-    same[:, : len(whole)] = known & agrees & _nearest(translation, whole.translation)
+    same[:, : len(whole)] = known & agrees
     same[: len(whole)] = same[:, : len(whole)].T
     kept: list[int] = []
     for person in (-rank).argsort(kind="stable").tolist():
         if np.isfinite(rank[person]) and not same[person, kept].any():
             kept.append(person)
     return np.array(kept, dtype=np.intp)
-
-
-def _nearest(heads: np.ndarray, people: np.ndarray) -> np.ndarray:
-    """(N, M) which of the people (M, 3) each head (N, 3) is nearest to, in direction more than in depth."""
-    if not len(people):
-        return np.zeros((len(heads), 0), dtype=bool)
-    scale = APART[0] / APART[1]
-    a, b = (np.column_stack([p[:, :2] / p[:, 2:], scale * np.log(p[:, 2])]) for p in (heads, people))
-    distances = np.linalg.norm(a[:, None] - b, axis=2)
-    return np.arange(len(people)) == distances.argmin(1)[:, None]  # type: ignore[no-any-return]
 
 
 def behind(heads: np.ndarray, humans: Humans) -> np.ndarray:

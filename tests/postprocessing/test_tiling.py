@@ -95,17 +95,6 @@ def test_who_stands_close_behind_another_stays(once):
     assert sorted(once([nearer, farther], [(0, 0, 5.1)], [])) == [(0, 1), (1, 0)]
 
 
-def test_a_part_replaces_one_person_of_a_crowd(once):
-    """In a photograph of eleven people three were lost with three tiles."""
-    left, right = (-0.2, 0, 5), (0.2, 0, 5.1)  # near enough to be one person, but of one picture
-    between = (0.04, 0, 5.05)  # near to both, nearer to the right one
-    crowd = [left, right]
-    assert sorted(once(crowd, [], [])) == [(0, 0), (0, 1)]
-    assert sorted(once(crowd, [between], [], scores=([0.7, 0.7], [0.9], None))) == [(0, 0), (1, 0)]
-    scores = ([0.7, 0.7], [0.9], [0.8])
-    assert sorted(once(crowd, [between], [between], scores=scores)) == [(0, 0), (1, 0)]
-
-
 def test_who_is_cut_off_by_a_part_is_left_to_the_others(once):
     """Of these balls the head is in the middle of the picture, the root ten pixels below."""
     upper, lower = (0, 0, 160, 65), (0, 40, 160, 120)
