@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 from tqdm import tqdm
 
 from .._version import __version__
+from ..storage.paths import plain_reason
 from .arguments import current_flags
 
 # name -> its help; a new command is a line here and a module in this folder
@@ -132,8 +133,8 @@ def format_error(error: BaseException) -> str:
     """The message of an error on one line, with the install command if a package is missing."""
     if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
         return f"this needs {error.name}: pip install 'multihmr[{EXTRAS[error.name]}]'"
-    if isinstance(error, OSError) and error.filename and str(error).startswith(("[Errno", "[WinError")):
-        return _os_error(error)
+    if isinstance(error, OSError) and str(error).startswith(("[Errno", "[WinError")):
+        return _os_error(error) if error.filename else plain_reason(error)
     return " ".join(str(error).split()) or type(error).__name__
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import os
 import sys
 import time
@@ -87,6 +88,7 @@ FORMATS = {
     "usdz": ".usdz",
     "rrd": ".rrd",
 }
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)  # which the next image would meet, too
 DEFAULT_FORMATS = "overlay,glb,npz,json"
 
 
@@ -251,6 +253,9 @@ class _Run:
             try:
                 self._predict_one(model, path, names[path], row)
             except EXPECTED as error:
+                if getattr(error, "errno", None) in DISK_FULL:
+                    left = f"{self.done} done; the same command goes on with the rest"
+                    raise OSError(f"{format_error(error)} in {self.args.out} ({left})") from error
                 self.bad.append((shorten(str(path)), format_error(error)))
                 self.index.add({"input": row["source"], "error": format_error(error)})
 

@@ -83,7 +83,8 @@ def test_flags_reach_the_model(model: StubModel, tmp_path: Path) -> None:
         == 0
     )
     K = [[50, 0, 20], [0, 60, 15], [0, 0, 1]]
-    assert model.asked == [{"K": K, "fov": None, "threshold": 0.2, "max_people": 3, "tiles": 2}]
+    asked = {"K": K, "fov": None, "threshold": 0.2, "max_people": 3, "tiles": 2, "any_rotation": "auto"}
+    assert model.asked == [asked]
 
 
 def test_bad_pictures_are_listed_and_the_rest_is_done(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import errno
 import io
 import json
 import subprocess
@@ -358,6 +359,25 @@ def test_an_output_that_must_not_be_written(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(Path, "mkdir", refuse)
     assert run(["predict", str(tmp_path / "a.png"), "--out", str(tmp_path / "out")]) == 1
     assert "no permission to read or write" in capsys.readouterr().err
+
+
+def test_a_full_disk_ends_the_run_in_one_sentence(command: Command, tmp_path, monkeypatch, capsys):
+    def full(self: Humans, path: Path, **_: Any) -> None:
+        if "b.json" in str(path):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        Path(path).write_text("{}", encoding="utf-8")
+
+    write(*(tmp_path / "in" / f"{name}.jpg" for name in "abc"))
+    with monkeypatch.context() as patch:
+        patch.setattr(Humans, "save", full)
+        code, model = command(tmp_path / "in")
+    assert (code, len(model.sizes)) == (1, 2)
+    said = capsys.readouterr().err.splitlines()
+    out = tmp_path / "out"
+    assert said[-1] == (
+        f"multihmr: no space left on device in {out} (1 done; the same command goes on with the rest)"
+    )
+    assert command(tmp_path / "in")[0] == 0  # the rest
 
 
 def test_known_heights_name_nobody_twice():
