@@ -13,7 +13,7 @@ from torch import Tensor
 
 from multihmr.bodies.anny import Anny
 from multihmr.bodies.loading import float32_on_cpu
-from multihmr.fitting.initialization import Candidates, has_parallax, triangulate
+from multihmr.fitting.initialization import Candidates, has_parallax, triangulate, turned_hand
 from multihmr.fitting.inputs import FEWEST_POINTS, Inputs, read_inputs
 from multihmr.fitting.point_sets import FACE_NAMES, FINGERS, find_points
 from multihmr.fitting.prior import PosePrior, load_prior
@@ -27,7 +27,13 @@ from multihmr.humans import Humans, rotmat_to_rotvec
 # An adult of average build; how far people differ from that, in units of the phenotypes.
 SHAPE_MEAN = {"gender": 0.5, "age": 0.68, "muscle": 0.5, "weight": 0.5, "height": 0.42, "proportions": 0.5}
 SHAPE_SIGMA = {"gender": 0.4, "age": 0.18, "muscle": 0.2, "weight": 0.2, "height": 0.12, "proportions": 0.25}
-STARTS, FINALISTS = 12, 4  # hypotheses that are tried, and that are fitted to the end
+# Children: their age, and how many people they are. From one view they differ from adults by their
+# proportions alone.
+CHILD_AGE, CHILD_AGE_SIGMA, CHILDREN = 0.3, 0.12, 0.17
+# Hypotheses that are tried of each kind, adults and children; those that are fitted to the end, and as many
+# where points of hands or faces make each one dear.
+STARTS = (12, 6)
+FINALISTS, DEAR_FINALISTS = (6, 2), (3, 1)
 ROBUST_SCALES = ((1e3, 6), (10.0, 6))  # of the first stage, with the number of steps
 # Of the last stage with points of faces, which lie so close together that a head beside its place has none
 # nearby.
@@ -54,7 +60,7 @@ class Fitter:
     skeleton: PointSkeleton
     model: PoseModel
     shape_prior: ShapePrior
-    candidates: Candidates
+    candidates: tuple[Candidates, ...]  # one for each kind of shapes
     names: tuple[str, ...]
     kept: np.ndarray
 
@@ -74,6 +80,7 @@ def fit(
     image_size: tuple[int, int] | None = None,
     sigma: Any = None,
     sigma_3d: Any = None,
+    height: Any = None,
     fps: float | None = None,
     progress: Progress | None = None,
 ) -> FittedHumans:
@@ -102,6 +109,8 @@ def fit(
         sigma: how far off the points are [pixels], one standard deviation, or one (N, V) for each person and
             view; None takes 0.75 % of a person's extent in the picture.
         sigma_3d: the same of points in space [m], one or (N,); None takes 5 mm.
+        height: how tall people are [m], from the soles to the top of the head, one or (N,), NaN where it is
+            not known. From one view it tells the distance, and children from adults.
         fps: the rows are not several people but one person at so many frames a second: the shape is the same
             in all, the motion smooth, and frames may have no points.
         progress: is called with the number of people that are done, and of all.
@@ -129,6 +138,7 @@ def fit(
         sigma=sigma,
         sigma_3d=sigma_3d,
         image_size=image_size,
+        height=height,
         sequence=_check_fps(fps),
     )
     people = len(inputs.seen.xyz_PM3)
@@ -174,26 +184,70 @@ def _fit_people(
     """(P * C) best states of each person, and their energies (P, C); face: its actions are unknowns."""
     people = len(seen.xyz_PM3)
     upright = bool(seen.weight_PVM.shape[1] == 1) and not bool((seen.weight_PM > 0).any())
-    state = begin if begin is not None else _starts(fitter, seen)
+    starts = [begin] if begin is not None else _starts(fitter, seen)
+    wanted = DEAR_FINALISTS if face or fitter.model.hands else FINALISTS
+    kinds = [_finalists(fitter, seen, s, n, upright=upright) for s, n in zip(starts, wanted, strict=False)]
+    owners = [torch.arange(people).repeat_interleave(len(s.pelvis_P3) // people) for s in kinds]
+    owner, order = torch.cat(owners).sort(stable=True)
+    state = _joined(kinds).rows(order)
+    energy = Energy(fitter.skeleton, fitter.model, fitter.shape_prior, seen.rows(owner), upright=upright)
+    energy.face = face and bool(fitter.skeleton.actions)
+    state, _ = _last_stage(energy, state)
+    evidence = energy.evidence(state).view(people, -1)
+    if fitter.model.hands:
+        best = evidence.argmin(1) + torch.arange(people) * evidence.shape[1]
+        state = state.replaced(best, _with_turned_hands(energy.rows(best), state.rows(best)))
+        energy.expand(state.shape_PS.float())
+        evidence = energy.evidence(state).view(people, -1)
+    return state, evidence
+
+
+def _with_turned_hands(energy: Energy, state: State) -> State:
+    """The states, or those with a palm turned over where the points then fit better.
+
+    Seen from one side, the back of a hand and its palm look alike; which it is, no small step finds out.
+    """
+    scales = _last_scales(energy)
+    energy.robust = scales[-1]
+    energy.expand(state.shape_PS.float())
+    values = energy(state).energy_P
+    for side in energy.model.hands:
+        for mirrored in (True, False):
+            energy.expand(state.shape_PS.float())
+            trial, found = _last_stage(energy, turned_hand(energy, state, side, mirrored=mirrored))
+            better = found < values - 1e-3
+            state, values = state.where(better, trial), torch.where(better, found, values)
+    return state
+
+
+def _finalists(fitter: Fitter, seen: Observations, state: State, wanted: int, *, upright: bool) -> State:
+    """(P * F) the best of each person's states after the first stage, F as many as wanted or all."""
+    people = len(seen.xyz_PM3)
     count = len(state.pelvis_P3) // people
     owner = torch.arange(people).repeat_interleave(count)
     energy = Energy(fitter.skeleton, fitter.model, fitter.shape_prior, seen.rows(owner), upright=upright)
     energy.face = False  # which pose it is does not hang on the face
-    energy.expand((state.shape_PS if begin is not None else state.shape_PS[:1]).float())
+    same = bool((state.shape_PS == state.shape_PS[:1]).all())
+    energy.expand((state.shape_PS[:1] if same else state.shape_PS).float())
     for scale, steps in ROBUST_SCALES:
         energy.robust = scale
         state, values = minimise(energy, state, steps=steps)
-    finalists = min(FINALISTS, count)
-    best = values.view(people, count).topk(finalists, largest=False).indices
-    chosen = (torch.arange(people)[:, None] * count + best).flatten()
-    state = state.rows(chosen)
-    energy = energy.rows(chosen)
-    energy.face = face and bool(fitter.skeleton.actions)
-    for scale in FACE_ROBUST_SCALES if energy.face else LAST_ROBUST_SCALES:
+    best = values.view(people, count).topk(min(wanted, count), largest=False).indices
+    return state.rows((torch.arange(people)[:, None] * count + best).flatten())
+
+
+def _last_stage(energy: Energy, state: State) -> tuple[State, Tensor]:
+    """States of less energy, and that energy (P,), with what the first stage leaves out."""
+    values = torch.zeros(0)
+    for scale in _last_scales(energy):
         energy.robust = scale
         energy.expand(state.shape_PS.float())
         state, values = minimise(energy, state, steps=ROUND_STEPS, switch=True)
-    return state, values.view(people, finalists)
+    return state, values
+
+
+def _last_scales(energy: Energy) -> tuple[float, ...]:
+    return FACE_ROBUST_SCALES if energy.face else LAST_ROBUST_SCALES
 
 
 @torch.no_grad()
@@ -213,8 +267,7 @@ def _in_sequence(
     every = torch.arange(len(seen.xyz_PM3))
     state = state.rows((every[:, None] - rows).abs().argmin(1))
     energy = Energy(fitter.skeleton, fitter.model, fitter.shape_prior, seen, upright=upright)
-    energy.robust = ROBUST_SCALE
-    return smooth(energy, state, 1 / fps)
+    return smooth(energy, state, 1 / fps, _last_scales(energy), steps=ROUND_STEPS)
 
 
 def _enough_points(seen: Observations) -> Tensor:
@@ -227,8 +280,8 @@ def _joined(states: Sequence[State]) -> State:
     return State(*(torch.cat([getattr(s, name) for s in states]) for name in _FIELDS))
 
 
-def _starts(fitter: Fitter, seen: Observations) -> State:
-    """STARTS states a person: from points in space if there are enough of them, else from the best view."""
+def _starts(fitter: Fitter, seen: Observations) -> list[State]:
+    """STARTS states a person of each kind: from points in space if there are enough, else from one view."""
     share_M = torch.from_numpy(np.where(np.isin(fitter.names, FACE_NAMES), FACE_IN_START, 1.0))
     seen = replace(seen, weight_PVM=seen.weight_PVM * share_M, weight_PM=seen.weight_PM * share_M)
     xyz, weight = seen.xyz_PM3, seen.weight_PM
@@ -238,16 +291,19 @@ def _starts(fitter: Fitter, seen: Observations) -> State:
         xyz = torch.where(weight[..., None] > 0, xyz, seen_twice)
         weight = torch.where(weight > 0, weight, weight_twice)
     enough = (weight > 0).sum(1) >= 4
-    found: list[State] = []
-    for i in range(len(xyz)):
-        row = torch.tensor([i])
-        if enough[i]:
-            one = replace(seen.rows(row), xyz_PM3=xyz[row], weight_PM=weight[row])
-            found.append(fitter.candidates.from_space(one, STARTS))
-        else:
-            view = (seen.weight_PVM[i] > 0).sum(1).argmax()[None]
-            found.append(fitter.candidates.from_view(seen.rows(row), view, STARTS))
-    return _joined(found)
+    kinds: list[State] = []
+    for candidates, count in zip(fitter.candidates, STARTS, strict=True):
+        found: list[State] = []
+        for i in range(len(xyz)):
+            row = torch.tensor([i])
+            if enough[i]:
+                one = replace(seen.rows(row), xyz_PM3=xyz[row], weight_PM=weight[row])
+                found.append(candidates.from_space(one, count))
+            else:
+                view = (seen.weight_PVM[i] > 0).sum(1).argmax()[None]
+                found.append(candidates.from_view(seen.rows(row), view, count))
+        kinds.append(_joined(found))
+    return kinds
 
 
 _FIELDS = ("root_P33", "pelvis_P3", "pose_PD", "face_PE", "shape_PS", "component_P")
@@ -407,11 +463,7 @@ def _fitter(body: Anny, keypoint_set: str, names: tuple[str, ...] | None) -> Fit
     has_face = not {*points.names}.isdisjoint(FACE_NAMES)
     skeleton = PointSkeleton(body, points, {*prior.bones, *fingers}, face=has_face)
     model = _pose_model(prior, skeleton, hands)
-    numbers = body.topology.shape_names
-    shape_prior = ShapePrior(
-        torch.tensor([SHAPE_MEAN[name] for name in numbers], dtype=torch.float64),
-        torch.tensor([SHAPE_SIGMA[name] for name in numbers], dtype=torch.float64),
-    )
+    shape_prior = _shape_prior(body.topology.shape_names)
     exemplars = torch.from_numpy(prior.exemplars)
     exemplars = torch.cat(
         [exemplars, exemplars.new_zeros(len(exemplars), model.coordinates - exemplars.shape[1])], 1
@@ -419,14 +471,26 @@ def _fitter(body: Anny, keypoint_set: str, names: tuple[str, ...] | None) -> Fit
     vectors = (model.mean_3J + exemplars @ model.basis_D3J).unflatten(1, (-1, 3))
     eye = torch.eye(3, dtype=torch.float64).expand(len(vectors), 1, 3, 3)
     turns = skeleton.chain(torch.cat([eye, rotation_matrix(vectors)], 1))
-    rest = skeleton.rest(shape_prior.mean_S[None].float())
-    many = RestPose(
-        rest.offsets_PJ3.expand(len(vectors), -1, -1), rest.arms_PMJ3.expand(len(vectors), -1, -1, -1)
-    )
-    candidates = Candidates(
-        skeleton.pose(turns, many).points_PM3, exemplars, model, shape_prior.mean_S, len(skeleton.actions)
-    )
-    return Fitter(body, skeleton, model, shape_prior, candidates, points.names, kept)
+    candidates = []
+    for shape_S in shape_prior.mean_KS:
+        rest = skeleton.rest(shape_S[None].float())
+        many = RestPose(
+            rest.offsets_PJ3.expand(len(vectors), -1, -1), rest.arms_PMJ3.expand(len(vectors), -1, -1, -1)
+        )
+        posed = skeleton.pose(turns, many).points_PM3
+        candidates.append(Candidates(posed, exemplars, model, shape_S, len(skeleton.actions)))
+    return Fitter(body, skeleton, model, shape_prior, tuple(candidates), points.names, kept)
+
+
+def _shape_prior(numbers: Sequence[str]) -> ShapePrior:
+    """Adults, then children; `numbers` are the names of the phenotypes."""
+    child_mean, child_sigma = SHAPE_MEAN | {"age": CHILD_AGE}, SHAPE_SIGMA | {"age": CHILD_AGE_SIGMA}
+    mean_KS = torch.tensor([[mean[n] for n in numbers] for mean in (SHAPE_MEAN, child_mean)])
+    sigma_KS = torch.tensor([[sigma[n] for n in numbers] for sigma in (SHAPE_SIGMA, child_sigma)])
+    weights = torch.tensor([1 - CHILDREN, CHILDREN], dtype=torch.float64)
+    sigma_KS = sigma_KS.double()
+    constants = 2 * (sigma_KS / sigma_KS[0]).log().sum(1) - 2 * weights.log()
+    return ShapePrior(mean_KS.double(), sigma_KS, constants)
 
 
 def _hands_in(names: Sequence[str]) -> tuple[str, ...]:

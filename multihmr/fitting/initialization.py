@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from multihmr.fitting.solver import PoseModel
+from multihmr.fitting.skeleton import PosedPoints, rotation_matrix
+from multihmr.fitting.solver import Energy, PoseModel
 from multihmr.fitting.state import Observations, State
+from multihmr.humans import rotmat_to_rotvec
 
 LEAST_PARALLAX = math.radians(0.3)  # between two rays to one point
 YAWS, PITCHES_DEG = 24, (-30.0, 0.0, 30.0)
@@ -18,7 +21,7 @@ PER_POSE = 2  # candidates of one pose at most
 
 
 class Candidates:
-    """E poses of the average shape as points (E, M, 3), the root upright in the origin [m]."""
+    """E poses of one shape as points (E, M, 3), the root upright in the origin [m]."""
 
     def __init__(
         self, points_EM3: Tensor, pose_ED: Tensor, model: PoseModel, shape_S: Tensor, actions: int = 0
@@ -106,6 +109,57 @@ class Candidates:
             self.shape_S.expand(len(best), -1).clone(),
             self.component_E[best],
         )
+
+
+def turned_hand(energy: Energy, state: State, side: str, *, mirrored: bool) -> State:
+    """The states with a hand, "L" or "R", turned about its forearm.
+
+    mirrored: its palm mirrored in the plane of the picture, as an orthographic view cannot tell; else turned
+    over by half a turn. The forearm takes half of the turn, as far as the coordinates of poses allow.
+    """
+    posed, local = energy.posed(state)
+    bone = {name: j for j, name in enumerate(energy.skeleton.bones)}
+    elbow, forearm, wrist = (bone[f"{name}.{side}"] for name in ("lowerarm01", "lowerarm02", "wrist"))
+    joints = posed.joints_PJ3
+    axis = torch.nn.functional.normalize(joints[:, wrist] - joints[:, elbow], dim=-1)
+    fingers = [joints[:, bone[f"finger{k}-1.{side}"]] - joints[:, wrist] for k in (2, 5)]
+    palm = torch.linalg.cross(*fingers)
+    angle = torch.full_like(palm[:, 0], math.pi)
+    if mirrored:
+        ray = torch.nn.functional.normalize(joints[:, wrist] + state.pelvis_P3, dim=-1)
+        reflected = 2 * (palm * ray).sum(1, keepdim=True) * ray - palm
+        across = torch.linalg.cross(axis, palm)
+        along = palm - (palm * axis).sum(1, keepdim=True) * axis
+        angle = torch.atan2((reflected * across).sum(1), (reflected * along).sum(1))
+    both = [
+        _turned_forearm(energy, state, posed, local, (elbow, forearm, wrist), axis, a)
+        for a in (angle, angle - 2 * math.pi * torch.sign(angle))
+    ]
+    beyond = [energy.beyond_limits(trial).square().sum(1) for trial in both]
+    return both[0].where(beyond[1] < beyond[0], both[1])
+
+
+def _turned_forearm(
+    energy: Energy,
+    state: State,
+    posed: PosedPoints,
+    local: Tensor,
+    bones: tuple[int, int, int],
+    axis_P3: Tensor,
+    angle_P: Tensor,
+) -> State:
+    elbow, forearm, wrist = bones
+    half, whole = (rotation_matrix(share * angle_P[:, None] * axis_P3) for share in (0.5, 1.0))
+    turned = half @ posed.turns_PJ33[:, forearm]
+    own = posed.turns_PJ33[:, elbow].mT @ turned, turned.mT @ whole @ posed.turns_PJ33[:, wrist]
+    model, known = energy.model, energy.model.prior_coordinates
+    change = torch.zeros(len(local), len(local[0]) - 1, 3, dtype=local.dtype)
+    for j, new in zip((forearm, wrist), own, strict=True):
+        both = rotmat_to_rotvec(torch.stack([local[:, j], new]).numpy())
+        change[:, j - 1] = torch.from_numpy(both[1] - both[0]).to(local.dtype)
+    pose_PD = state.pose_PD.clone()
+    pose_PD[:, :known] += change.flatten(1) @ model.basis_D3J[:known].T
+    return replace(state, pose_PD=pose_PD, component_P=model.components(pose_PD))
 
 
 def has_parallax(seen: Observations) -> Tensor:

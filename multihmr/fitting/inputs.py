@@ -15,6 +15,7 @@ from multihmr.fitting.point_sets import CONTOUR_NAMES, FACE_NAMES
 from multihmr.fitting.state import Observations
 from multihmr.geometry import default_intrinsics
 from multihmr.preprocessing.camera import check_intrinsics
+from multihmr.world.heights import SHORTEST, TALLEST
 
 SIGMA_SHARE, SIGMA_LEAST = (
     0.0075,
@@ -56,6 +57,7 @@ def read_inputs(
     sigma: Any,
     sigma_3d: float | None,
     image_size: tuple[int, int] | None,
+    height: Any = None,
     sequence: bool = False,
 ) -> Inputs:
     """names: of the points that are used; kept: their places among those given. See `fit` for the rest."""
@@ -102,6 +104,7 @@ def read_inputs(
         xyz_PM3=_doubles(np.where(weight_3d[:, 0, :, None] > 0, xyz[:, 0], 0)),
         weight_PM=_doubles(weight_3d[:, 0]),
         sigma_PM=_doubles(face.spreads_in_space(sigma_3d, people)),
+        height_P=_doubles(_heights(height, people)),
     )
     return Inputs(seen, K_V33[0].astype(np.float32), source, size)
 
@@ -250,6 +253,20 @@ def _sigmas(sigma: Any, shape: tuple[int, ...]) -> np.ndarray:
         return np.broadcast_to(array, shape)
     except ValueError:
         raise ValueError(f"sigma must be one number or {shape}, got {array.shape}") from None
+
+
+def _heights(height: Any, people: int) -> np.ndarray:
+    """(N,) known heights [m], NaN where unknown."""
+    if height is None:
+        return np.full(people, np.nan)
+    array = _numbers(height, "height")
+    if array.ndim > 1 or (array.ndim == 1 and len(array) != people):
+        raise ValueError(f"height must be one number or one for each of {people} people, got {array.shape}")
+    wrong = ~np.isnan(array) & ~((array >= SHORTEST) & (array <= TALLEST))
+    if wrong.any():
+        bad = float(np.atleast_1d(array)[np.atleast_1d(wrong)][0])
+        raise ValueError(f"heights are in metres, from {SHORTEST} to {TALLEST}, got {bad:g}")
+    return np.broadcast_to(array, people)
 
 
 class Face:

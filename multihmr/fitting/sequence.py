@@ -7,6 +7,7 @@ which all frames share, is eliminated last (Schur complement).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -18,7 +19,6 @@ from multihmr.fitting.state import State
 ACCELERATION = 10.0  # of the points, one standard deviation [m/s^2]
 POSE_SPEED = 6.0  # of pose coordinates, one standard deviation in a second
 SPEED = 3.0  # of points between two frames, by which one of several poses is chosen [m/s]
-STEPS = 12
 
 
 def best_path(points_TCM3: Tensor, energy_TC: Tensor, seconds: float) -> Tensor:
@@ -35,22 +35,26 @@ def best_path(points_TCM3: Tensor, energy_TC: Tensor, seconds: float) -> Tensor:
     return torch.stack(path[::-1])
 
 
-def smooth(energy: Energy, state: State, seconds: float, *, steps: int = STEPS) -> State:
-    """The states of T frames that are likely together; they share the shape of the mean.
+def smooth(
+    energy: Energy, state: State, seconds: float, robust_scales: Sequence[float], *, steps: int
+) -> State:
+    """The states of T frames that are likely together; they share one shape.
 
-    energy: of T people, who are one person at T times, `seconds` apart.
+    energy: of T people, who are one person at T times, `seconds` apart. robust_scales: one for each round of
+    so many steps; points are linear in the shape, and poses of one Gaussian of the prior, within a round.
     """
     frames = len(state.pelvis_P3)
     state = replace(state, shape_PS=state.shape_PS.mean(0, keepdim=True).expand(frames, -1))
     wide = replace(
-        energy.shape_prior, sigma_S=energy.shape_prior.sigma_S * frames**0.5
+        energy.shape_prior, sigma_KS=energy.shape_prior.sigma_KS * frames**0.5
     )  # counted once, not T times
     energy.shape_prior = wide
-    damping = 1e-3
-    for round_steps in (steps // 2, steps - steps // 2):
+    for scale in robust_scales:
+        energy.robust, damping = scale, 1e-3
+        state = replace(state, component_P=energy.model.components(state.pose_PD))
         energy.expand(state.shape_PS[:1].float())
         current, band = _terms(energy, state, seconds)
-        for _ in range(round_steps):
+        for _ in range(steps):
             step = _solve(current, band, damping, state)
             trial = state.moved(step)
             found, found_band = _terms(energy, trial, seconds)

@@ -60,7 +60,7 @@ class PointSkeleton:
 
         face: facial actions move points.
         """
-        self._body = body
+        self.body = body
         names, parents = body.topology.joint_names, body.topology.parents
         used = np.unique(points.vertex_indices[points.vertex_weights != 0])
         few = body.with_vertices(used if len(used) else [0])
@@ -118,7 +118,7 @@ class PointSkeleton:
 
     def action_arms(self, shape_PS: Tensor) -> Tensor:
         """(P, E, M', J', 3) what full actions add to arms [m], of the points and bones that they move."""
-        _, linear_PB33, _ = _rest_bones(self._body, shape_PS)
+        _, linear_PB33, _ = _rest_bones(self.body, shape_PS)
         linear = linear_PB33[:, self._used[self._face_bones]]
         turned = torch.einsum("puab,emub->pemua", linear, self._face_actions)
         return torch.einsum("pemua,uj->pemja", turned, self._face_owner_UJ)
@@ -142,7 +142,7 @@ class PointSkeleton:
 
         given_M (M,): which points those are.
         """
-        names, parents = self._body.topology.joint_names, self._body.topology.parents
+        names, parents = self.body.topology.joint_names, self.body.topology.parents
         below_BB = _descendants(parents)
         carried_B = (given_M.double() @ self._weights_MB.abs()) @ below_BB.T > CARRIED
         turning_B = self._owner_BJ @ moved_J.double() > 0
@@ -150,7 +150,7 @@ class PointSkeleton:
 
     def rest(self, shape_PS: Tensor) -> RestPose:
         """The numbers of P shapes."""
-        heads_PB3, linear_PB33, coefficients_PC = _rest_bones(self._body, shape_PS)
+        heads_PB3, linear_PB33, coefficients_PC = _rest_bones(self.body, shape_PS)
         used = self._used
         arms = self._arm_mean + torch.tensordot(coefficients_PC, self._arm_directions, 1)
         arms = arms - self._skin_MB[:, used, None] * heads_PB3[:, None, used]

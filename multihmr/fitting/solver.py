@@ -8,6 +8,7 @@ non-convexity", Blake and Zisserman 1987).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
@@ -15,30 +16,44 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from multihmr.bodies.anny import Anny
 from multihmr.fitting.prior import PosePrior
 from multihmr.fitting.skeleton import (
     PointSkeleton,
+    PosedPoints,
     RestPose,
     cross_matrix,
     left_jacobian,
     rotation_matrix,
 )
 from multihmr.fitting.state import Observations, State
+from multihmr.world.heights import heights_of_shapes
 
 FACE_SIGMA = 0.3  # of the strength of a facial action
 HELD = 1e12  # curvature that keeps a number at its limit
 ROBUST_SCALE = 4.0  # standard deviations at which an error counts half as much as it should
 NEAREST = 0.1  # points nearer to a camera than this [m] are taken to lie there
 LIMIT_SIGMA = 0.1  # rad by which a joint may pass its limit
+HEIGHT_SIGMA = 0.01  # of a height that is known [m]
+HEIGHT_STEP = 0.01  # of a phenotype, to see how the height follows it
 UPRIGHT_SIGMA = 0.5  # of the difference between the body's and the picture's "up", as unit vectors
 
 
 @dataclass(frozen=True)
 class ShapePrior:
-    """A Gaussian over the six phenotypes, and a height that is known."""
+    """A mixture of K Gaussians over the six phenotypes: adults and children.
 
-    mean_S: Tensor
-    sigma_S: Tensor
+    constants_K: minus twice the logarithm of each one's weight and density at its mean, up to one constant.
+    """
+
+    mean_KS: Tensor
+    sigma_KS: Tensor
+    constants_K: Tensor
+
+    def kinds(self, shape_PS: Tensor) -> Tensor:
+        """(P,) the Gaussian that holds each shape most likely."""
+        scaled = (shape_PS[:, None] - self.mean_KS) / self.sigma_KS
+        return (scaled.square().sum(-1) + self.constants_K).argmin(1)
 
 
 @dataclass(frozen=True)
@@ -117,6 +132,9 @@ class Energy:
         self._around_PS = shape_PS.clone()
         self._rest, self._by_shape = self.skeleton.rest_derivative(shape_PS)
         self._by_face = self.skeleton.action_arms(shape_PS) if self.face else None
+        self._height = None
+        if bool(self.seen.height_P.isfinite().any()):
+            self._height = height_derivative(self.skeleton.body, shape_PS)
 
     def rest(self, shape_PS: Tensor) -> RestPose:
         assert self._around_PS is not None
@@ -125,13 +143,16 @@ class Energy:
         arms = self._rest.arms_PMJ3 + (change_SP[..., None, None, None] * self._by_shape.arms_PMJ3).sum(0)
         return RestPose(offsets, arms)
 
+    def posed(self, state: State) -> tuple[PosedPoints, Tensor]:
+        """The skeletons, roots in the origin, and each bone's own turn (P, J, 3, 3)."""
+        vectors = (self.model.mean_3J + state.pose_PD @ self.model.basis_D3J).unflatten(1, (-1, 3))
+        local = torch.cat([state.root_P33[:, None], rotation_matrix(vectors)], 1)
+        return self.skeleton.pose(self.skeleton.chain(local), self.rest(state.shape_PS)), local
+
     def points(self, state: State) -> tuple[Tensor, Tensor]:
         """(P, M, 3) points in the world [m] and their derivatives (P, M, 3, N)."""
-        vectors = self.model.mean_3J + state.pose_PD @ self.model.basis_D3J
-        vectors = vectors.unflatten(1, (-1, 3))
-        local = torch.cat([state.root_P33[:, None], rotation_matrix(vectors)], 1)
-        turns = self.skeleton.chain(local)
-        posed = self.skeleton.pose(turns, self.rest(state.shape_PS))
+        vectors = (self.model.mean_3J + state.pose_PD @ self.model.basis_D3J).unflatten(1, (-1, 3))
+        posed, _ = self.posed(state)
         if self._by_face is not None:
             by_face, posed = self.skeleton.with_actions(posed, self._by_face, state.face_PE)
         levers = cross_matrix(-self.skeleton.turn_derivative(posed))
@@ -214,23 +235,64 @@ class Energy:
         if count > known:
             scale = 1 / model.extra_sigma
             terms.append((state.pose_PD[:, known:] * scale, wide(torch.diag(scale), 6 + known), zero))
-        vectors = model.mean_3J + state.pose_PD @ model.basis_D3J
-        beyond = (vectors - model.upper_3J).clamp(min=0) + (vectors - model.lower_3J).clamp(max=0)
-        outside = (beyond != 0).to(vectors.dtype)[..., None] * model.basis_D3J.T / LIMIT_SIGMA
+        beyond = self.beyond_limits(state)
+        outside = (beyond != 0).to(beyond.dtype)[..., None] * model.basis_D3J.T / LIMIT_SIGMA
         terms.append((beyond / LIMIT_SIGMA, wide(outside, 6), zero))
-        shapes = unknowns - len(self.shape_prior.mean_S)  # where those of the shape begin
-        scale = 1 / self.shape_prior.sigma_S
-        terms.append(
-            ((state.shape_PS - self.shape_prior.mean_S) * scale, wide(torch.diag(scale), shapes), zero)
-        )
+        shapes = unknowns - self.shape_prior.mean_KS.shape[1]  # where those of the shape begin
+        prior = self.shape_prior
+        kind_P = prior.kinds(state.shape_PS)
+        scale = 1 / prior.sigma_KS[kind_P]
+        residual = (state.shape_PS - prior.mean_KS[kind_P]) * scale
+        terms.append((residual, wide(torch.diag_embed(scale), shapes), prior.constants_K[kind_P]))
+        if self._height is not None:
+            terms.append((*self._height_term(state, wide, shapes), zero))
         if self.face:
-            eye = torch.eye(len(self.skeleton.actions), dtype=scale.dtype) / FACE_SIGMA
+            eye = torch.eye(len(self.skeleton.actions), dtype=zero.dtype) / FACE_SIGMA
             terms.append((state.face_PE / FACE_SIGMA, wide(eye, 6 + count), zero))
         if self.upright:
             up = state.root_P33[..., 2]
             wanted = torch.tensor([0.0, -1.0, 0.0], dtype=up.dtype)
             terms.append(((up - wanted) / UPRIGHT_SIGMA, wide(-cross_matrix(up) / UPRIGHT_SIGMA, 0), zero))
         return terms
+
+    def beyond_limits(self, state: State) -> Tensor:
+        """(P, 3 J) how far the turns of joints are beyond their limits [rad]."""
+        vectors = self.model.mean_3J + state.pose_PD @ self.model.basis_D3J
+        return (vectors - self.model.upper_3J).clamp(min=0) + (vectors - self.model.lower_3J).clamp(max=0)
+
+    def _height_term(
+        self, state: State, wide: Callable[[Tensor, int], Tensor], shapes: int
+    ) -> tuple[Tensor, Tensor]:
+        """Residual (P, 1) of a known height and its derivative (P, 1, N), 0 where none is known."""
+        assert self._height is not None
+        assert self._around_PS is not None
+        height_P, slope_PS = self._height
+        known = self.seen.height_P.isfinite()
+        change = ((state.shape_PS - self._around_PS) * slope_PS).sum(1)
+        error = (height_P + change - self.seen.height_P.nan_to_num()) / HEIGHT_SIGMA
+        slope = slope_PS.expand(len(known), -1) * (known / HEIGHT_SIGMA)[:, None]
+        return torch.where(known, error, 0.0)[:, None], wide(slope[:, None], shapes)
+
+    def evidence(self, state: State) -> Tensor:
+        """(P,) minus twice the logarithm of how likely the points are around each state, up to a constant.
+
+        Laplace's approximation: a state from which all others near it are far worse weighs less than one
+        with many alike. The place counts relative to the distance, so that it prefers none.
+        """
+        terms = self(state)
+        eye = torch.eye(terms.hessian_PNN.shape[1], dtype=terms.energy_P.dtype)
+        spread = torch.linalg.slogdet(terms.hessian_PNN + 1e-6 * eye)[1]
+        return terms.energy_P + spread + 6 * state.pelvis_P3.norm(dim=1).clamp(min=NEAREST).log()
+
+
+def height_derivative(body: Anny, shape_PS: Tensor) -> tuple[Tensor, Tensor]:
+    """Heights (P,) of these shapes [m] and how they follow the phenotypes (P, S)."""
+    people, numbers = shape_PS.shape
+    steps_PS = torch.where(shape_PS + HEIGHT_STEP <= 1, HEIGHT_STEP, -HEIGHT_STEP)
+    moved = shape_PS[:, None] + torch.diag_embed(steps_PS)
+    every = torch.cat([shape_PS[:, None], moved], 1).flatten(0, 1)
+    found = torch.from_numpy(heights_of_shapes(body, every.numpy())).double().view(people, 1 + numbers)
+    return found[:, 0], (found[:, 1:] - found[:, :1]) / steps_PS.double()
 
 
 def held_at_limits(state: State, gradient_PN: Tensor) -> Tensor:

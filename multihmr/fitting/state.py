@@ -45,6 +45,14 @@ class State(_Rows):
     shape_PS: Tensor
     component_P: Tensor
 
+    def replaced(self, index: Tensor, other: State) -> State:
+        """With the rows of `other` in the places `index`."""
+        values = {}
+        for field in fields(self):
+            values[field.name] = getattr(self, field.name).clone()
+            values[field.name][index] = getattr(other, field.name)
+        return State(**values)
+
     def moved(self, step_PN: Tensor) -> State:
         """By (P, 3 + 3 + D + E + S) increments: turn of the root in the world's axes, pelvis, pose, face and
         shape.
@@ -73,6 +81,7 @@ class Observations(_Rows):
     sigma_PVM               how far off points are [pixels]
     xyz_PM3, weight_PM      metres in the frame of the world
     sigma_PM                how far off these are [m]
+    height_P                how tall people are [m]; NaN where that is not known
     """
 
     K_PV33: Tensor
@@ -84,3 +93,4 @@ class Observations(_Rows):
     xyz_PM3: Tensor
     weight_PM: Tensor
     sigma_PM: Tensor
+    height_P: Tensor

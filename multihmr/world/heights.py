@@ -37,6 +37,11 @@ def heights(humans: Humans, *, body: Any = None) -> np.ndarray:
     return _heights(_ends(_body(humans, body)), humans.shape)
 
 
+def heights_of_shapes(body: Body, shape: np.ndarray) -> np.ndarray:
+    """(N,) heights [m] of people of these shapes (N, S), as `heights`."""
+    return _heights(_ends(body), shape)
+
+
 def with_heights(humans: Humans, known: KnownHeights, *, body: Any = None) -> Humans:
     """People of known height: shape, distance and mesh change, the place in the image stays.
 

@@ -116,7 +116,7 @@ def test_derivatives_by_facial_actions_are_those_of_the_energy(body: Anny) -> No
         project(points, K), K, None, None, None,
         names=fitter.names, kept=fitter.kept, sigma=None, sigma_3d=None, image_size=SIZE,
     ).seen  # fmt: skip
-    state = _starts(fitter, seen).rows(torch.tensor([0]))
+    state = _starts(fitter, seen)[0].rows(torch.tensor([0]))
     state.face_PE[:] = 0.3
     energy = Energy(fitter.skeleton, fitter.model, fitter.shape_prior, seen, upright=True)
     energy.robust = 1e6

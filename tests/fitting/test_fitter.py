@@ -261,7 +261,7 @@ def test_derivatives_are_those_of_the_energy(body: Anny, truth: Truth) -> None:
         truth.pixels()[:1], K, None, None, None,
         names=fitter.names, kept=fitter.kept, sigma=None, sigma_3d=None, image_size=SIZE,
     ).seen  # fmt: skip
-    state = _starts(fitter, seen).rows(torch.tensor([0]))
+    state = _starts(fitter, seen)[0].rows(torch.tensor([0]))
     energy = Energy(fitter.skeleton, fitter.model, fitter.shape_prior, seen, upright=True)
     energy.robust = 1e6
     energy.expand(state.shape_PS.float())
