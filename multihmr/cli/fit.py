@@ -86,6 +86,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="mean distance of points, in shares of a person's extent, up to which a person is kept "
         "(default: %(default)s)",
     )
+    parser.add_argument(
+        "--height",
+        type=float,
+        metavar="M",
+        help="how tall all people of the file are, in metres, which fixes their distance (default: unknown)",
+    )
     draw_flags(parser)
     parser.add_argument(
         "--quiet", action="store_true", help="print errors only (default: progress and a summary)"
@@ -95,11 +101,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Fit the people of each picture and write its files; what is left out is counted by reason."""
     from ..bodies.loading import load_body
+    from ..fitting.inputs import read_heights
     from ..fitting.keypoint_files import read_keypoints
     from ..humans.keypoints import check_keypoint_set
     from ..preprocessing.options import check_options
 
     check_options(args.fov, None, None)
+    read_heights(args.height, 1)
     draw_options(args)
     if args.keypoints is not None:
         check_keypoint_set(args.keypoints, load_body("anny").topology)
@@ -108,6 +116,7 @@ def run(args: argparse.Namespace) -> int:
     found_images, bad = find_images(args.pictures)
     images = [path for path in found_images if isinstance(path, Path)]
     bad += [(shorten(str(path)), "fit reads files alone") for path in found_images if path not in images]
+    bad += [(shorten(str(path)), "does not exist") for path in images if not path.exists()]
     skipped = Counter(found.skipped)
     work = list(_matched(found.pictures, images, skipped))
     args.out.mkdir(parents=True, exist_ok=True)
@@ -211,7 +220,9 @@ def _fit_one(
     K, source = photo.camera(args.K, fov=args.fov)
     if K is None:
         K, source = default_intrinsics(*size), "assumed"
-    people = fit(entry.xy, K, confidence=entry.confidence, names=entry.names, image_size=(size[0], size[1]))
+    people = fit(
+        entry.xy, K, confidence=entry.confidence, names=entry.names, image_size=size, height=args.height
+    )
     people = dataclasses.replace(people, K_source=source)
     kept = _near_enough(people, entry, args.max_error)
     if not kept.all():

@@ -79,14 +79,8 @@ def read_inputs(
     _check_values(xyz, weight_3d, "keypoints_3d", names)
     _check_counts(weight, weight_3d, people, sequence)
     _check_places(xy, weight, xyz, weight_3d)
-    behind = (weight_3d[:, 0] > 0) & ~(xyz[:, 0, :, 2] > 0) & (len(cameras) == 1)
-    if behind.any():
-        person, point = np.argwhere(behind)[0]
-        raise ValueError(
-            f"keypoints_3d has {names[point]!r} of person {person} behind the camera, at z = "
-            f"{xyz[person, 0, point, 2]:.3g} m; points must be in the camera's frame: x right, y down, "
-            "z forward"
-        )
+    if len(cameras) == 1:
+        _check_in_front(xyz[:, 0], weight_3d[:, 0], names)
     K_V33, source, size = _intrinsics(K, views, image_size)
     face = Face(names)
     weight = face.faded(xy, _without_outliers(xy, weight))
@@ -104,7 +98,7 @@ def read_inputs(
         xyz_PM3=_doubles(np.where(weight_3d[:, 0, :, None] > 0, xyz[:, 0], 0)),
         weight_PM=_doubles(weight_3d[:, 0]),
         sigma_PM=_doubles(face.spreads_in_space(sigma_3d, people)),
-        height_P=_doubles(_heights(height, people)),
+        height_P=_doubles(read_heights(height, people)),
     )
     return Inputs(seen, K_V33[0].astype(np.float32), source, size)
 
@@ -185,6 +179,16 @@ def _check_places(xy: np.ndarray, weight: np.ndarray, xyz: np.ndarray, weight_3d
         raise ValueError(f"all points of person {person} lie in one place; a fit needs points of a body")
 
 
+def _check_in_front(xyz: np.ndarray, weight: np.ndarray, names: tuple[str, ...]) -> None:
+    behind = (weight > 0) & ~(xyz[..., 2] > 0)
+    if behind.any():
+        person, point = np.argwhere(behind)[0]
+        raise ValueError(
+            f"keypoints_3d has {names[point]!r} of person {person} behind the camera, at z = "
+            f"{xyz[person, point, 2]:.3g} m; points must be in the camera's frame: x right, y down, z forward"
+        )
+
+
 def _check_counts(weight: np.ndarray, weight_3d: np.ndarray, people: int, sequence: bool) -> None:
     known = (weight > 0).any(1).sum(1) if weight.shape[1] else np.zeros(people, int)
     known = np.maximum(known, (weight_3d[:, 0] > 0).sum(1))
@@ -255,7 +259,7 @@ def _sigmas(sigma: Any, shape: tuple[int, ...]) -> np.ndarray:
         raise ValueError(f"sigma must be one number or {shape}, got {array.shape}") from None
 
 
-def _heights(height: Any, people: int) -> np.ndarray:
+def read_heights(height: Any, people: int) -> np.ndarray:
     """(N,) known heights [m], NaN where unknown."""
     if height is None:
         return np.full(people, np.nan)

@@ -80,3 +80,8 @@ def test_nothing_to_fit_is_a_failure(tmp_path: Path, capsys: pytest.CaptureFixtu
     Image.new("RGB", (64, 64)).save(tmp_path / "a.jpg")
     assert cli.run(["fit", str(file), str(tmp_path / "a.jpg"), "--out", str(tmp_path / "out")]) == 1
     assert "nothing was fitted" in capsys.readouterr().err
+    assert cli.run(["fit", str(file), str(tmp_path / "none"), "--out", str(tmp_path / "out")]) == 1
+    assert "none: does not exist" in capsys.readouterr().err
+    command = ["fit", str(file), str(tmp_path / "a.jpg"), "--out", str(tmp_path / "out"), "--height", "175"]
+    assert cli.run(command) == 1
+    assert "heights are in metres, from 0.3 to 2.8, got 175" in capsys.readouterr().err

@@ -13,6 +13,7 @@ from multihmr.fitting import FittedHumans, fit
 from multihmr.fitting import fitter as fitter_module
 from multihmr.fitting.prior import load_prior
 from multihmr.fitting.skeleton import rotation_matrix
+from multihmr.world.heights import heights
 
 
 @pytest.fixture(scope="module")
@@ -391,3 +392,58 @@ def test_defaults_of_the_host_program_do_not_disturb(device: str, fitted: Fitted
             cache.cache_clear()
     np.testing.assert_allclose(humans.joints, fitted[:2].joints, atol=2e-3)
     assert (height > 1).all()
+
+
+@torch.no_grad()
+def children(body: Anny, count: int, seed: int) -> Truth:
+    """Small children before the camera of `people`, 0.9 to 1.6 m away."""
+    rng = np.random.default_rng(seed)
+    prior, names = load_prior(), list(body.topology.pose_names)
+    z = prior.exemplars[rng.choice(len(prior.exemplars), count, replace=False)]
+    pose = body.mean_pose_R33.repeat(count, 1, 1, 1)
+    vectors = torch.from_numpy(prior.rotation_vectors(z))
+    pose[:, [names.index(bone) for bone in prior.bones]] = rotation_matrix(vectors).float()
+    shape = body.mean_shape_S.repeat(count, 1)
+    shape[:, body.topology.shape_names.index("age")] = torch.from_numpy(rng.uniform(0.15, 0.3, count)).float()
+    output = body(pose, shape, torch.zeros(count, body.expression_count))
+    place = np.stack([np.zeros(count), np.full(count, 0.1), rng.uniform(0.9, 1.6, count)], 1)[:, None]
+    joints = output.joints_PJ3.numpy() + place
+    points = body.topology.keypoint_sets["coco17"].points(output.vertices_PV3.numpy() + place, joints)
+    own = [names.index(name) for name in body_joints(body.topology)]
+    return Truth(points, joints[:, own], [np.eye(3, 4)])
+
+
+@pytest.mark.slow
+def test_near_children_are_not_fitted_as_adults(body: Anny, fitted: FittedHumans) -> None:
+    """From one view without legs; adults stay adults."""
+    truth = children(body, 8, 0)
+    confidence = np.ones((8, 17))
+    confidence[:, 13:] = 0
+    humans = fit(truth.pixels(), K, confidence=confidence, body=body, image_size=SIZE)
+    age = humans.topology.shape_names.index("age")
+    distances = np.linalg.norm(humans.pelvis - truth.joints[:, 0], axis=1)
+    assert np.median(distances) < 0.15
+    assert (humans.shape[:, age] < 0.5).mean() >= 0.75
+    assert (fitted.shape[:, age] > 0.5).mean() >= 0.75
+    extent = np.ptp(truth.pixels()[:, :13], axis=1).max(1)
+    assert (humans.errors_px < 0.01 * extent).mean() >= 0.85  # the arms of one reach out of the picture
+
+
+@pytest.mark.slow
+def test_a_known_height_tells_the_distance(body: Anny, truth: Truth) -> None:
+    true = heights(fit(None, K, keypoints_3d=truth.points, body=body), body=body)
+    wanted = np.where(np.arange(len(true)) == 1, np.nan, true)
+    humans = fit(truth.pixels(), K, height=wanted, body=body, image_size=SIZE)
+    known = np.isfinite(wanted)
+    np.testing.assert_allclose(heights(humans, body=body)[known], true[known], atol=0.02)
+    distances = np.linalg.norm(humans.pelvis - truth.joints[:, 0], axis=1)
+    assert np.median(distances[known]) < 0.1
+    other = fit(truth.pixels(), K, height=1.2 * true.mean(), body=body, image_size=SIZE)
+    assert (other.pelvis[:, 2] > humans.pelvis[:, 2]).mean() > 0.8
+    for height, sentence in (
+        (175, "heights are in metres, from 0.3 to 2.8, got 175"),
+        ([1.7, 1.8], "height must be one number or one for each of"),
+        ("tall", "height must be an array of numbers"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            fit(truth.pixels(), K, height=height, body=body)
