@@ -20,7 +20,7 @@ KEPT = ("PATH", "LANG", "LD_LIBRARY_PATH", "TMPDIR", "SYSTEMROOT", "OMP_NUM_THRE
 KEPT += ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 _NETWORK = 'ip link set lo up && ip route add local 0.0.0.0/0 dev lo src 127.0.0.1 && exec "$@"'
 _WATCH = """
-import ipaddress as _ip, os as _os, socket as _socket, threading as _threading
+import atexit as _atexit, ipaddress as _ip, os as _os, socket as _socket, threading as _threading
 
 def _note(what):
     with open(_os.environ["ASKED"], "a", encoding="utf-8") as file:
@@ -37,6 +37,8 @@ def _read(packets):
     here = _socket.gethostname().lower().split(".")[0]
     while True:
         packet = packets.recv(65535)
+        if packet.endswith(b"the last packet"):
+            _all_read.set()
         if packet[0] >> 4 != 4:
             continue
         head, where = (packet[0] & 15) * 4, str(_ip.ip_address(packet[16:20]))
@@ -51,7 +53,14 @@ def _read(packets):
 if _os.environ["OWN_NETWORK"]:
     _packets = _socket.socket(_socket.AF_PACKET, _socket.SOCK_DGRAM, _socket.htons(3))
     _packets.bind(("lo", 0))
+    _all_read = _threading.Event()
     _threading.Thread(target=_read, args=(_packets,), daemon=True).start()
+
+    @_atexit.register
+    def _read_to_the_end():
+        _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM).sendto(b"the last packet", ("127.0.0.1", 9))
+        _all_read.wait(30)
+
 else:
     _lookup, _connect = _socket.getaddrinfo, _socket.socket.connect
     _own = ("localhost", "127.0.0.1", "::1", "0.0.0.0", "", None, _socket.gethostname())
