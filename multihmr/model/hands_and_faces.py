@@ -106,6 +106,7 @@ class DetailRefinement:
     ValueError for a model whose body is not Anny.
     """
 
+    @float32_on_cpu()
     def __init__(self, model: NetworkHandle) -> None:
         from ..hub.landmarks import load_landmark_networks
 
