@@ -193,6 +193,7 @@ def _fit_people(
     energy = Energy(fitter.skeleton, fitter.model, fitter.shape_prior, seen.rows(owner), upright=upright)
     energy.face = face and bool(fitter.skeleton.actions)
     state, _ = _last_stage(energy, state)
+    energy.expand(state.shape_PS.float())  # the shapes may have moved to where the last tables are wrong
     evidence = energy.evidence(state).view(people, -1)
     if fitter.model.hands:
         best = evidence.argmin(1) + torch.arange(people) * evidence.shape[1]
