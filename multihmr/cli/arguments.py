@@ -198,6 +198,15 @@ def closeups_flag(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def limbs_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--no-limbs",
+        action="store_true",
+        help="do not align limbs with keypoints from a crop of each person (default: do, with models that "
+        "find keypoints; about a third of the time of the rest for each person)",
+    )
+
+
 def any_rotation_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--any-rotation",
@@ -430,7 +439,8 @@ def prediction_options(args: argparse.Namespace) -> dict[str, Any]:
         options["any_rotation"] = args.any_rotation
     if getattr(args, "distortion", None) is not None:
         options["distortion"] = args.distortion
-    return options | ({"closeups": False} if getattr(args, "no_closeups", False) else {})
+    switched_off = (name for name in ("closeups", "limbs") if getattr(args, f"no_{name}", False))
+    return options | dict.fromkeys(switched_off, False)
 
 
 def formats(known: Collection[str]) -> Callable[[str], list[str]]:

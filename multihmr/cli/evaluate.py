@@ -12,6 +12,7 @@ from .arguments import (
     file_path,
     flip_test_flag,
     hands_and_faces_flag,
+    limbs_flag,
     loading_flags,
     positive,
     tiles_flag,
@@ -57,6 +58,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     tiles_flag(parser)
     flip_test_flag(parser)
     closeups_flag(parser)
+    limbs_flag(parser)
     any_rotation_flag(parser)
     hands_and_faces_flag(parser)
     parser.add_argument(
@@ -83,6 +85,7 @@ def run(args: argparse.Namespace) -> int:
         hands_and_faces=args.hands_and_faces,
         any_rotation=args.any_rotation,
         closeups=not args.no_closeups,
+        limbs=not args.no_limbs,
     )
     loading = chosen_load_options(args)
     results, failed = [], []

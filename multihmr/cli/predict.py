@@ -36,6 +36,7 @@ from .arguments import (
     ground_text,
     hands_and_faces_flag,
     known_heights,
+    limbs_flag,
     load_chosen,
     loading_flags,
     model_name,
@@ -126,6 +127,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     flip_test_flag(parser)
     hands_and_faces_flag(parser)
     closeups_flag(parser)
+    limbs_flag(parser)
     any_rotation_flag(parser)
     world_flags(parser)
     _size_flags(parser)

@@ -67,6 +67,7 @@ class Protocol:
         hands_and_faces: likewise.
         any_rotation: likewise.
         closeups: likewise.
+        limbs: likewise.
         batch_size: images that go through the network at once.
     """
 
@@ -80,6 +81,7 @@ class Protocol:
     hands_and_faces: bool = False
     any_rotation: bool | Literal["auto"] = "auto"
     closeups: bool = True
+    limbs: bool = True
 
     @property
     def predict_options(self) -> dict[str, Any]:
@@ -88,7 +90,7 @@ class Protocol:
         options |= {name: True for name in ("flip_test", "hands_and_faces") if getattr(self, name)}
         if self.any_rotation != "auto":
             options["any_rotation"] = self.any_rotation
-        return options if self.closeups else options | {"closeups": False}
+        return options | {name: False for name in ("closeups", "limbs") if not getattr(self, name)}
 
     @property
     def rules(self) -> Rules:

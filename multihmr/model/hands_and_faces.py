@@ -19,7 +19,6 @@ from ..bodies.loading import float32_on_cpu
 from ..bodies.swing_twist import shortest_rotation, swing_twist, twist_rotation
 from ..humans import Humans, project, rotmat_to_rotvec, rotvec_to_rotmat
 from ..networks.landmarks.hand import HandOutput
-from ..postprocessing.to_humans import people_of
 from ..preprocessing.image import LoadedImage
 from ..preprocessing.turned_crops import CROP_SCALE, TurnedCrop, hand_crop
 from ..runtime.network_handle import NetworkHandle
@@ -27,7 +26,7 @@ from .faces import FaceBody, FoundFace, find_faces, with_expressions, with_heads
 from .hand_pose import HandBody, HandBones, Side, fit_hands_either_way
 from .options import Camera
 from .undistortion import Predict
-from .whole_image import assemble_humans
+from .whole_image import reposed
 
 if TYPE_CHECKING:
     from ..hub.landmarks import LandmarkNetworks
@@ -170,17 +169,7 @@ def with_faces(
         model.body, humans.pose[rows], humans.shape[rows], expression[rows], humans.translation[rows]
     )
     pose, translation = with_heads(humans, body, found, body.points(acting))
-    return _reposed(model, image, humans, rows, pose=pose, translation=translation, expression=expression)
-
-
-def _reposed(
-    model: NetworkHandle, image: LoadedImage, humans: Humans, rows: Sequence[int], **parameters: np.ndarray
-) -> Humans:
-    """The people with other parameters, which differ from theirs in some rows."""
-    people = people_of(humans) | parameters
-    some = (people[name][rows] for name in ("pose", "shape", "expression", "translation"))
-    people["vertices"][rows], people["joints"][rows] = posed(model.body, *some)
-    return assemble_humans(model, people, image, torch.tensor(humans.K), humans.K_source)
+    return reposed(model, image, humans, rows, pose=pose, translation=translation, expression=expression)
 
 
 @torch.inference_mode()
@@ -272,7 +261,7 @@ def with_hands(
     if not found:
         return humans
     rows = sorted({hand.person for hand in found})
-    return _reposed(model, image, humans, rows, pose=turned_hands(humans, body, found))
+    return reposed(model, image, humans, rows, pose=turned_hands(humans, body, found))
 
 
 def _without_hands(names: tuple[str, ...], body: Body, sides: Sequence[Side]) -> tuple[str, ...]:

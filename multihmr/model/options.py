@@ -28,9 +28,10 @@ class PredictOptions:
     flip_test: bool = False
     closeups: bool = True
     hands_and_faces: bool = False
+    limbs: bool = True
 
     def __post_init__(self) -> None:
         check_options(None, self.threshold, self.max_people, self.tiles, self.batch_size)
         check_any_rotation(self.any_rotation)
-        switches = ("flip_test", "closeups", "hands_and_faces")
+        switches = ("flip_test", "closeups", "hands_and_faces", "limbs")
         check_switches(**{name: getattr(self, name) for name in switches})

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..bodies.base import posed
 from ..humans import Humans
-from ..postprocessing.to_humans import Detections, to_humans
+from ..postprocessing.to_humans import Detections, people_of, to_humans
 from ..preprocessing.image import LoadedImage
 from ..preprocessing.letterbox import Letterbox
 from ..runtime.network_handle import NetworkHandle
@@ -90,3 +91,13 @@ def assemble_humans(
         unpredicted=model.config.unpredicted,
         projected=projected,
     )
+
+
+def reposed(
+    model: NetworkHandle, image: LoadedImage, humans: Humans, rows: Sequence[int], **parameters: np.ndarray
+) -> Humans:
+    """The people with other parameters, which differ from theirs in some rows."""
+    people = people_of(humans) | parameters
+    some = (people[name][rows] for name in ("pose", "shape", "expression", "translation"))
+    people["vertices"][rows], people["joints"][rows] = posed(model.body, *some)
+    return assemble_humans(model, people, image, torch.tensor(humans.K), humans.K_source)

@@ -45,7 +45,9 @@ def guess_of(body, seed=0, turned=0.2):
 
 def points(alignment, guess, heads):
     out = place(alignment.skeleton(*guess[:3]), heads, alignment.skeleton.center_joint)
-    return alignment.table_KV @ out.vertices_PV3
+    joints = out.joints_PJ3[:, alignment.joints_B]
+    bones = alignment._orientations(guess.pose_PR33) @ guess.pose_PR33.index_select(1, alignment.rotations_B)
+    return alignment._labelled(alignment.table_KV @ out.vertices_PV3, joints, bones)
 
 
 def answered(alignment, guess, seen, scores=1.0, sure=1.0):
@@ -79,7 +81,9 @@ def test_bones_turn_as_the_body_turns_them(body, alignment):
     turns = rotations(0.4 * torch.randn(2, len(BONES), 3, generator=torch.Generator().manual_seed(1)))
     before = alignment.skeleton(*guess[:3]).joints_PJ3
     _, places = alignment._chain(turns, before[:, alignment.joints_B])
-    after = alignment.skeleton(alignment._turned(guess.pose_PR33, turns), *guess[1:3]).joints_PJ3
+    after = alignment.skeleton(
+        alignment._turned(guess.pose_PR33, turns, alignment._orientations(guess.pose_PR33)), *guess[1:3]
+    ).joints_PJ3
     moved = after[:, alignment.joints_B]
     torch.testing.assert_close(places - places[:, :1], moved - moved[:, :1], atol=1e-5, rtol=0)
     head = alignment._carried(before, before[:, alignment.joints_B], turns)

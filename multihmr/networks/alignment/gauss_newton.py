@@ -24,6 +24,7 @@ from ..refinement import CoarseParams
 from .keypoints import Keypoints
 
 JOINTS = 22
+PELVIS, NECK = 0, 2  # among BONES
 STEPS = 4
 SOLVER_STEPS = 20  # of conjugate gradients, for some 40 unknowns
 VERTICES_A_POINT = 24  # of each keypoint, a weighted mean of vertices; the others weigh little
@@ -34,6 +35,12 @@ SURENESS = 2  # exponent of the confidence that the keypoints belong to this per
 LONGEST_STEP, LONGEST_TURN = 0.5, 1.6  # [rad]
 PLACE = (0.10, 0.10, 0.10)  # standard deviation of the position (x, y, z), relative to the distance
 LEAST_DEPTH = 0.1  # [m]
+
+
+# Standard deviations of regressed rotations about the axes x, y, z of the camera, relative to those of BONES.
+# Rotations about the line of sight move keypoints across the image, where they are seen well; those about the
+# other two foreshorten limbs, on which the regression is better than the keypoints.
+ABOUT_AXES = (0.6, 0.6, 1.0)
 
 
 class Bone(NamedTuple):
@@ -57,6 +64,22 @@ BONES = (
 )
 # Bone that moves each of COCO's keypoints.
 CARRIERS = (2, 2, 2, 2, 2, 3, 4, 5, 6, 7, 8, 0, 0, 9, 10, 11, 12)
+# Offset of MoveNet's keypoints from the body's, in the axes of their bones in the rest pose (x left, y back,
+# z up) and in distances between neck and pelvis. Joints are labelled where they seem to be from outside: hips
+# further in front than they are. Of the nose and of the points on the left; on the right x is mirrored. Half of
+# the mean offsets of rendered people (scripts/fit_keypoint_offsets.py): with all of it joints of renders are more
+# exact, with none the keypoints of photographs.
+OFFSETS = (
+    (0.0, 0.009, 0.0),  # nose
+    (-0.002, 0.007, -0.002),  # eyes
+    (-0.005, -0.002, -0.002),  # ears
+    (0.004, -0.006, 0.016),  # shoulders
+    (-0.004, 0.007, 0.007),  # elbows
+    (0.002, 0.002, 0.004),  # wrists
+    (0.0, -0.030, 0.019),  # hips
+    (-0.010, -0.010, 0.009),  # knees
+    (0.001, -0.022, 0.0),  # ankles
+)
 
 
 class Alignment(nn.Module):
@@ -98,7 +121,10 @@ class Alignment(nn.Module):
         self._register(
             table_KV=table_KV / table_KV.sum(1, keepdim=True),
             moves_KB=moves_KB,
-            precision_B=torch.tensor([bone.deviation for bone in BONES]).pow(-2),
+            precision_BX=torch.tensor([[bone.deviation] for bone in BONES])
+            .mul(torch.tensor(ABOUT_AXES))
+            .pow(-2),
+            offsets_K3=_offsets(),
             place_3=torch.tensor(PLACE),
             joints_B=torch.tensor(turning),
             eye_33=torch.eye(3),
@@ -111,7 +137,8 @@ class Alignment(nn.Module):
 
     table_KV: Tensor
     moves_KB: Tensor
-    precision_B: Tensor
+    precision_BX: Tensor
+    offsets_K3: Tensor
     place_3: Tensor
     joints_B: Tensor
     carriers_K: Tensor
@@ -142,24 +169,8 @@ class Alignment(nn.Module):
         heads_P3: positions of the heads [m]; K_P33: of the inputs, whose side is `size`, in cells
         of `patch` pixels.
         """
-        with torch.autocast(heads_P3.device.type, enabled=False):
-            no_face_PE = torch.zeros_like(guess.expression_PE)
-            bare = place(
-                self.skeleton(guess.pose_PR33, guess.shape_PS, no_face_PE),
-                heads_P3,
-                self.skeleton.center_joint,
-            )
-            points_PK3, joints_PB3 = self.table_KV @ bare.vertices_PV3, bare.joints_PJ3[:, self.joints_B]
-            scores_PK = ((found.scores_PK - LEAST_SCORE) / (1 - LEAST_SCORE)).clamp(min=0)
-            weights_PK = scores_PK.square() * found.sure_P.pow(SURENESS)[:, None]
-            weights_PK = weights_PK * (points_PK3[..., 2] > LEAST_DEPTH)
-            noise_P = NOISE * found.size_P + 1
-            turns_PB33, shift_P3 = self._fit(
-                points_PK3, joints_PB3, heads_P3, found.xy_PK2, weights_PK, noise_P, found.size_P, K_P33
-            )
-            pose_PR33 = self._turned(guess.pose_PR33, turns_PB33)
-            carried_P3 = self._carried(bare.joints_PJ3, joints_PB3, turns_PB33) + shift_P3
-        depth_P = carried_P3[:, 2].clamp(min=LEAST_DEPTH)
+        pose_PR33, carried_P3 = self.aligned(guess[:3], heads_P3, found, K_P33)
+        depth_P = carried_P3[:, 2]
         cells_P2 = project(carried_P3[:, None], K_P33)[:, 0] / patch
         middle_P2 = torch.stack([centers.col_P, centers.row_P], dim=-1) + 0.5
         return CoarseParams(
@@ -169,6 +180,58 @@ class Alignment(nn.Module):
             depth_to_code(depth_P, K_P33[:, 0, 0], size),
             cells_P2 - middle_P2,
         )
+
+    def aligned(
+        self, parameters: tuple[Tensor, Tensor, Tensor], heads_P3: Tensor, found: Keypoints, K_P33: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The pose of people whose limbs are rotated, and the positions of their heads [m].
+
+        parameters: pose, shape and expression; heads_P3: positions of the heads [m]; K_P33: of the pixels in
+        which the keypoints are given.
+        """
+        pose_PR33, shape_PS, expression_PE = parameters
+        with torch.autocast(heads_P3.device.type, enabled=False):
+            bare = place(
+                self.skeleton(pose_PR33, shape_PS, torch.zeros_like(expression_PE)),
+                heads_P3,
+                self.skeleton.center_joint,
+            )
+            joints_PB3 = bare.joints_PJ3[:, self.joints_B]
+            above_PB33 = self._orientations(pose_PR33)
+            points_PK3 = self._labelled(
+                self.table_KV @ bare.vertices_PV3,
+                joints_PB3,
+                above_PB33 @ pose_PR33.index_select(1, self.rotations_B),
+            )
+            scores_PK = ((found.scores_PK - LEAST_SCORE) / (1 - LEAST_SCORE)).clamp(min=0)
+            weights_PK = scores_PK.square() * found.sure_P.pow(SURENESS)[:, None]
+            weights_PK = weights_PK * (points_PK3[..., 2] > LEAST_DEPTH)
+            noise_P = NOISE * found.size_P + 1
+            turns_PB33, shift_P3 = self._fit(
+                points_PK3, joints_PB3, heads_P3, found.xy_PK2, weights_PK, noise_P, found.size_P, K_P33
+            )
+            turned_PR33 = self._turned(pose_PR33, turns_PB33, above_PB33)
+            carried_P3 = self._carried(bare.joints_PJ3, joints_PB3, turns_PB33) + shift_P3
+        x_P, y_P, depth_P = carried_P3.unbind(-1)
+        return turned_PR33, torch.stack([x_P, y_P, depth_P.clamp(min=LEAST_DEPTH)], dim=-1)
+
+    def _orientations(self, pose_PR33: Tensor) -> Tensor:
+        """(P, B, 3, 3) of the parent of each bone, in the camera frame."""
+        # By paths, which share beginnings.
+        products: dict[tuple[int, ...], Tensor] = {(): self.eye_33.expand(pose_PR33.shape[0], 3, 3)}
+
+        def along(path: tuple[int, ...]) -> Tensor:
+            if path not in products:
+                products[path] = along(path[:-1]) @ pose_PR33[:, path[-1]]
+            return products[path]
+
+        return torch.stack([along(path) for path in self.paths], dim=1)
+
+    def _labelled(self, points_PK3: Tensor, joints_PB3: Tensor, bones_PB33: Tensor) -> Tensor:
+        """The body's keypoints moved to where MoveNet puts them, by OFFSETS."""
+        size_P = (joints_PB3[:, NECK] - joints_PB3[:, PELVIS]).norm(dim=-1)
+        offsets_PK31 = bones_PB33[:, self.carriers_K] @ self.offsets_K3[..., None]
+        return points_PK3 + size_P[:, None, None] * offsets_PK31[..., 0]
 
     def _fit(
         self,
@@ -187,7 +250,7 @@ class Alignment(nn.Module):
         vectors_PB3 = torch.zeros_like(joints_PB3)  # of these rotations
         shift_P3 = torch.zeros_like(points_PK3[:, 0])
         place_P3 = (self.place_3 * heads_P3[:, 2:].clamp(min=LEAST_DEPTH)).pow(-2)
-        precision_PN = torch.cat([place_P3, self.precision_B.repeat_interleave(3).expand(people, -1)], dim=1)
+        precision_PN = torch.cat([place_P3, self.precision_BX.flatten().expand(people, -1)], dim=1)
         focal_P12 = torch.stack([K_P33[:, 0, 0], K_P33[:, 1, 1]], dim=-1)[:, None]
         for _ in range(STEPS):
             above_PB33, at_PB3 = self._chain(turns_PB33, joints_PB3)
@@ -241,20 +304,23 @@ class Alignment(nn.Module):
         way_P31 = (joints_PJ3[:, self.skeleton.center_joint] - joints_PB3[:, neck])[..., None]
         return at_PB3[:, neck] + (above_PB33[:, neck] @ turns_PB33[:, neck] @ way_P31)[..., 0]
 
-    def _turned(self, pose_PR33: Tensor, turns_PB33: Tensor) -> Tensor:
+    def _turned(self, pose_PR33: Tensor, turns_PB33: Tensor, above_PB33: Tensor) -> Tensor:
         """The pose after the rotations of the bones, each in the axes of its parent."""
-        # By paths, which share beginnings.
-        products: dict[tuple[int, ...], Tensor] = {(): self.eye_33.expand(pose_PR33.shape[0], 3, 3)}
-
-        def along(path: tuple[int, ...]) -> Tensor:
-            if path not in products:
-                products[path] = along(path[:-1]) @ pose_PR33[:, path[-1]]
-            return products[path]
-
-        carrying_PB33 = torch.stack([along(path) for path in self.paths], dim=1)
         before_PB33 = pose_PR33.index_select(1, self.rotations_B)
-        turned_PB33 = carrying_PB33.mT @ turns_PB33 @ carrying_PB33 @ before_PB33
+        turned_PB33 = above_PB33.mT @ turns_PB33 @ above_PB33 @ before_PB33
         return torch.cat([pose_PR33, turned_PB33], dim=1).index_select(1, self.order_R)
+
+
+def _offsets() -> Tensor:
+    """(K, 3) OFFSETS of all keypoints."""
+    nose, *pairs = OFFSETS
+    return torch.tensor([nose, *(point for x, y, z in pairs for point in ((x, y, z), (-x, y, z)))])
+
+
+def _offsets() -> Tensor:
+    """(K, 3) OFFSETS of all keypoints."""
+    nose, *pairs = OFFSETS
+    return torch.tensor([nose, *(point for x, y, z in pairs for point in ((x, y, z), (-x, y, z)))])
 
 
 def _bone_chain() -> dict[str, Tensor]:

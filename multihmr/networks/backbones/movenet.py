@@ -257,6 +257,20 @@ class HybridMoveNet(Backbone):
             tokens_BDhw, fine_BDhw, answers = self.stem_tokens(images_B3HW)
         return Features(*self.features_of(tokens_BDhw), fine_BDhw, (answers,))
 
+    @torch.no_grad()
+    def keypoint_maps(self, images_B3HW: Tensor) -> Tensor:
+        """MoveNet's outputs at stride 4, which `alignment.keypoints.find_keypoints` decodes.
+
+        Args:
+            images_B3HW: RGB in [0, 1], sides that are multiples of 32.
+        """
+        x = self.normalized(images_B3HW).contiguous(memory_format=torch.channels_last)
+        half = self.half_dtype is not None and self.half_stem
+        with torch.autocast(x.device.type, dtype=self.half_dtype, enabled=half):
+            p4 = self.stem(x)[-1]
+        with torch.autocast(x.device.type, enabled=False):
+            return self.stem.head_outputs(p4.float())
+
     def stem_tokens(self, images_B3HW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Of the convolutions: tokens before the ViT blocks (B, width, h, w), fine features, heads."""
         learns = self.training and bool(self.teacher) and torch.is_grad_enabled()

@@ -1,0 +1,196 @@
+"""Local refinement of limbs: 2D keypoints from a crop of each person, in the pixels of the original image.
+
+In the window of a whole image people are small. In crops of their own MoveNet, the first part of the bundled
+model's backbone, places keypoints more exactly, and people are aligned with these once more
+(networks/alignment). Top-down keypoint detectors work on crops for the same reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..bodies.body_parts import body_joints
+from ..bodies.loading import float32_on_cpu
+from ..humans import Humans, project
+from ..networks.alignment.gauss_newton import Alignment
+from ..networks.alignment.keypoints import Keypoints, find_keypoints
+from ..networks.backbones.movenet import HybridMoveNet
+from ..networks.detection import Centers
+from ..preprocessing.image import LoadedImage
+from ..preprocessing.turned_crops import TurnedCrop
+from ..runtime.network_handle import NetworkHandle
+from .options import Camera
+from .undistortion import Predict
+from .whole_image import reposed
+
+SIZE, MULTIPLE, LEAST_WIDTH = 256, 32, 128  # longer side of a crop, multiple and least of the sides [pixels]
+MARGIN = 1.3  # side of a crop over that of the box around the joints
+LEAST_SIDE = 32.0  # [pixels of the image] of a crop; smaller ones show nothing more
+LEAST_SURE = 0.2  # confidence that the keypoints belong to this person, below which they are left alone
+LEAST_DEPTH = 0.05  # [m]
+
+
+@dataclass(frozen=True)
+class PersonCrop:
+    """A crop of one person.
+
+    Attributes:
+        person: its row.
+        square: the square of which the crop is the middle.
+        shape: (height, width) of the crop in its own pixels.
+        head: (2,) x, y of the head in pixels of the image.
+    """
+
+    person: int
+    square: TurnedCrop
+    shape: tuple[int, int]
+    head: np.ndarray
+
+    @property
+    def start(self) -> np.ndarray:
+        """(2,) x, y of the crop's corner in the square."""
+        height, width = self.shape
+        return np.array([(SIZE - width) // 2, (SIZE - height) // 2])
+
+    @property
+    def scale(self) -> float:
+        """Pixels of the crop per pixel of the image."""
+        return SIZE / self.square.side
+
+    def cut(self, pixels: np.ndarray) -> np.ndarray:
+        """(height, width, 3) of an image (H, W, 3)."""
+        (x, y), (height, width) = self.start, self.shape
+        return self.square.cut(pixels)[y : y + height, x : x + width]
+
+
+class LimbRefinement:
+    """The pass over crops of people that `predict(limbs=True)` adds, for networks that align with keypoints.
+
+    Args:
+        model: for which `LimbRefinement.fits` holds.
+    """
+
+    def __init__(self, model: NetworkHandle) -> None:
+        network = cast(Any, model.network)
+        self.model = model
+        self.alignment: Alignment = network.alignment
+        self.backbone: HybridMoveNet = network.backbone
+        topology = model.body.topology
+        self.joints = [topology.joint_names.index(name) for name in body_joints(topology)]
+
+    @staticmethod
+    def fits(model: NetworkHandle) -> bool:
+        """Whether the model's network finds keypoints, with which it aligns people."""
+        aligned = getattr(model.network, "alignment", None) is not None
+        return aligned and isinstance(model.network.backbone, HybridMoveNet)
+
+    def after(self, predict: Predict) -> Predict:
+        """What predicts images, and then refines the limbs of the people whom it found."""
+
+        def both(
+            images: Sequence[LoadedImage], cameras: Sequence[Camera], boxes: Sequence[Any]
+        ) -> list[Humans]:
+            found = predict(images, cameras, boxes)
+            return [self(image, humans) for image, humans in zip(images, found, strict=True)]
+
+        return both
+
+    @torch.inference_mode()
+    def __call__(self, image: LoadedImage, humans: Humans) -> Humans:
+        """The people of an image; who is not seen better in a crop stays as they were predicted."""
+        crops = self.crops(humans)
+        if not crops:
+            return humans
+        with float32_on_cpu():
+            found = self._keypoints(image, crops)
+            sure = (found.sure_P >= LEAST_SURE).tolist()
+            kept = [number for number, is_sure in enumerate(sure) if is_sure]
+            if not kept:
+                return humans
+            crops = [crops[number] for number in kept]
+            rows = [crop.person for crop in crops]
+            pose, translation = np.array(humans.pose), np.array(humans.translation)
+            pose[rows], translation[rows] = self._aligned(humans, crops, found.of(torch.tensor(kept)))
+            return reposed(self.model, image, humans, rows, pose=pose, translation=translation)
+
+    def crops(self, humans: Humans) -> list[PersonCrop]:
+        """Crops of the people who are larger in them than in the window of the whole image."""
+        if not len(humans):
+            return []
+        window = self.model.config.image_size / max(humans.image_size)
+        joints = humans.joints[:, self.joints]
+        seen = (joints[..., 2] > LEAST_DEPTH).all(1)
+        points = project(np.maximum(joints, [-np.inf, -np.inf, LEAST_DEPTH]), humans.K)
+        heads = project(humans.translation[:, None], humans.K)[:, 0]
+        crops = []
+        for person in np.flatnonzero(seen).tolist():
+            crop = _crop(person, points[person], heads[person])
+            if crop.square.side >= LEAST_SIDE and crop.square.side * window <= SIZE:
+                crops.append(crop)
+        return crops
+
+    def _keypoints(self, image: LoadedImage, crops: Sequence[PersonCrop]) -> Keypoints:
+        """Keypoints in pixels of the image times the scale of their crop; crops of one shape are a batch."""
+        shapes: dict[tuple[int, int], list[int]] = {}
+        for number, crop in enumerate(crops):
+            shapes.setdefault(crop.shape, []).append(number)
+        parts, order = [], []
+        for numbers in shapes.values():
+            some = [crops[number] for number in numbers]
+            pixels = np.stack([crop.cut(image.pixels) for crop in some])
+            images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
+            maps_PChw = self.backbone.keypoint_maps(images.to(self.model.device)).float().cpu()
+            parts.append(_found(maps_PChw, some))
+            order += numbers
+        back = torch.tensor(order).argsort()
+        return Keypoints(*(torch.cat(field)[back] for field in zip(*parts, strict=True)))
+
+    def _aligned(
+        self, humans: Humans, crops: Sequence[PersonCrop], found: Keypoints
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Pose and translation of the people of these crops."""
+        rows, device = [crop.person for crop in crops], self.model.device
+        scale_P = torch.tensor([crop.scale for crop in crops], dtype=torch.float32)
+        K_P33 = torch.tensor(humans.K, dtype=torch.float32).repeat(len(rows), 1, 1)
+        K_P33[:, :2] *= scale_P[:, None, None]
+        pose, shape, expression, heads = (
+            torch.tensor(array[rows], dtype=torch.float32, device=device)
+            for array in (humans.pose, humans.shape, humans.expression, humans.translation)
+        )
+        there = Keypoints(*(tensor.to(device) for tensor in found))
+        said = self.alignment.aligned((pose, shape, expression), heads, there, K_P33.to(device))
+        return said[0].cpu().numpy(), said[1].cpu().numpy()
+
+
+def _crop(person: int, points: np.ndarray, head: np.ndarray) -> PersonCrop:
+    """The crop around the (22, 2) joints of a person [pixels], turned so that they stand."""
+    low, high = points.min(0), points.max(0)
+    way = points[12] - points[0]  # pelvis to neck
+    along = int(abs(way[1]) < abs(way[0]))  # the axis of the image along which the body lies
+    up = np.zeros(2)
+    up[1 - along] = 1.0 if way[1 - along] > 0 else -1.0
+    longest = float((high - low).max())
+    side = MARGIN * max(longest, 1.0)
+    spans = (high - low + (MARGIN - 1) * longest) * SIZE / side
+    across, upwards = (spans[1], spans[0]) if along else (spans[0], spans[1])
+    height, width = (
+        int(np.clip(MULTIPLE * np.ceil(span / MULTIPLE), LEAST_WIDTH, SIZE)) for span in (upwards, across)
+    )
+    return PersonCrop(person, TurnedCrop((low + high) / 2, side, up, SIZE), (height, width), head)
+
+
+def _found(maps_PChw: Tensor, crops: Sequence[PersonCrop]) -> Keypoints:
+    """Keypoints of the person of each crop, in pixels of the image times the scale of the crop."""
+    number_P = torch.arange(len(crops))
+    heads = np.stack([crop.square.from_image(crop.head) - crop.start for crop in crops])
+    centers = Centers(number_P, number_P, number_P, torch.ones(len(crops)))
+    found = find_keypoints(maps_PChw, centers, torch.from_numpy(heads).float())
+    points = found.xy_PK2.numpy()
+    xy = [crop.square.to_image(points[number] + crop.start) * crop.scale for number, crop in enumerate(crops)]
+    return found._replace(xy_PK2=torch.from_numpy(np.stack(xy)).float())
