@@ -3,8 +3,8 @@
     python scripts/fit_keypoint_offsets.py data/train --count 2000
 
 For each of COCO's keypoints, on both sides alike: the offset in the axes of its bone in the rest pose, in
-distances between neck and pelvis, that brings the true bodies of rendered images nearest to the keypoints found
-in them, by reweighted least squares.
+distances between neck and pelvis, that brings the true bodies of rendered images nearest to the keypoints
+found in them, by reweighted least squares.
 """
 
 from __future__ import annotations

@@ -439,8 +439,9 @@ def prediction_options(args: argparse.Namespace) -> dict[str, Any]:
         options["any_rotation"] = args.any_rotation
     if getattr(args, "distortion", None) is not None:
         options["distortion"] = args.distortion
-    switched_off = (name for name in ("closeups", "limbs") if getattr(args, f"no_{name}", False))
-    return options | dict.fromkeys(switched_off, False)
+    if hasattr(args, "no_limbs"):  # likewise
+        options["limbs"] = not args.no_limbs
+    return options | ({"closeups": False} if getattr(args, "no_closeups", False) else {})
 
 
 def formats(known: Collection[str]) -> Callable[[str], list[str]]:

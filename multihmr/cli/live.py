@@ -14,6 +14,7 @@ from .arguments import (
     distortion_flag,
     file_path,
     hands_and_faces_flag,
+    limbs_flag,
     load_chosen,
     loading_flags,
     port,
@@ -49,6 +50,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     tiles_flag(parser)
     hands_and_faces_flag(parser)
+    limbs_flag(parser)
     parser.add_argument(
         "--no-smoothing", action="store_true", help="keep the motion as predicted (default: smooth)"
     )
@@ -129,7 +131,7 @@ def run(args: argparse.Namespace) -> int:
         smoothing = None if args.no_smoothing else Smoothing()
         tracking = Tracking(lookahead=LIVE.lookahead, fill=LIVE.fill, smoothing=smoothing)
         names = ("K", "fov", "threshold", "tiles", "distortion", "hands_and_faces")
-        options = {name: getattr(args, name) for name in names}
+        options = {name: getattr(args, name) for name in names} | {"limbs": not args.no_limbs}
         results = predict_live(model, video, tracking=tracking, **options)
         bar = stack.enter_context(progress_bar(args, unit="frame", desc="live"))
 

@@ -34,6 +34,7 @@ from .arguments import (
     ground_options,
     ground_text,
     hands_and_faces_flag,
+    limbs_flag,
     load_chosen,
     loading_flags,
     model_name,
@@ -109,6 +110,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     tiles_flag(parser)
     flip_test_flag(parser)
     hands_and_faces_flag(parser)
+    limbs_flag(parser)
     parser.add_argument(
         "--fps",
         type=float,

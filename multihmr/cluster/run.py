@@ -144,7 +144,8 @@ def _same_as_before(parts: Parts, network: Model, settings: Settings) -> None:
     if parts.files.get_file_info(path).type == pyarrow.fs.FileType.File:
         with parts.files.open_input_stream(path) as file:
             # Runs of 0.4 know no such options.
-            before = {"hands_and_faces": False, "any_rotation": False} | json.loads(file.read())
+            unknown = dict.fromkeys(("hands_and_faces", "any_rotation", "limbs"), False)
+            before = unknown | json.loads(file.read())
         other = [
             f"{name} was {before.get(name)}, is now {now[name]}"
             for name in now

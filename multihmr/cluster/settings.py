@@ -21,6 +21,7 @@ class Settings:
     hands_and_faces: bool = _setting(
         False, "look once more at each hand and face, in the pixels of the image"
     )
+    limbs: bool = _setting(True, "align limbs with keypoints from a crop of each person")
     any_rotation: bool | None = _setting(
         None, "look at every quarter turn of each picture; None: where people lie on their side"
     )
@@ -35,6 +36,6 @@ class Settings:
     @property
     def of_predict(self) -> dict[str, Any]:
         """The options that change the result, by their names in Model.predict."""
-        names = ("fov", "threshold", "max_people", "tiles", "hands_and_faces")
+        names = ("fov", "threshold", "max_people", "tiles", "hands_and_faces", "limbs")
         any_rotation = "auto" if self.any_rotation is None else self.any_rotation
         return {name: getattr(self, name) for name in names} | {"any_rotation": any_rotation}

@@ -91,6 +91,7 @@ def predict_live(
     threshold: float | None = None,
     tiles: int | Literal["auto"] = 1,
     hands_and_faces: bool = False,
+    limbs: bool = True,
     distortion: DistortionLike | None = None,
     tracking: Tracking | None = None,
 ) -> Iterator[LiveFrame]:
@@ -104,6 +105,7 @@ def predict_live(
         threshold: least score of a new person.
         tiles: predict tiles, too.
         hands_and_faces: look once more at each hand and face; takes longer.
+        limbs: align limbs with keypoints from a crop of each person; False is faster.
         distortion: of the lens whose camera matrix is K.
         tracking: None tracks without a lookahead, so that no result waits for later frames.
 
@@ -128,7 +130,7 @@ def predict_live(
     shown = dataclasses.replace(video, live=True, frames=newest)
     last = -1
     options: dict[str, Any] = {"fov": fov, "threshold": threshold, "tiles": tiles, "distortion": distortion}
-    options["hands_and_faces"] = hands_and_faces
+    options |= {"hands_and_faces": hands_and_faces, "limbs": limbs}
     for humans in predict_video(model, shown, K, tracking=tracking or LIVE, **options):
         frame = chosen.popleft()
         arrived = arrivals[frame.number]

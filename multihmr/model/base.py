@@ -475,6 +475,7 @@ class Model(NetworkHandle):
             tiles: as in `predict`, for people who are small in the frames.
             flip_test: as in `predict`, for all frames.
             hands_and_faces: as in `predict`, for all frames.
+            limbs: as in `predict`, for all frames.
             distortion: as in `predict`, of the lens whose camera matrix is K; pixels are the original's.
             batch_size: frames that go through the network at once; fewer where frames are very large.
             tracking: a `video.Tracking`: how far to look ahead, which gaps to fill, how much to smooth.
@@ -496,6 +497,7 @@ class Model(NetworkHandle):
 
         options: dict[str, Any] = {"fov": fov, "threshold": threshold, "tiles": tiles}
         options |= {"flip_test": flip_test, "distortion": distortion, "hands_and_faces": hands_and_faces}
+        options["limbs"] = limbs
         return predict_video(self, source, K, batch_size=batch_size, tracking=tracking, **options)
 
     @property

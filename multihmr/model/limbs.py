@@ -107,7 +107,7 @@ class LimbRefinement:
         crops = self.crops(humans)
         if not crops:
             return humans
-        with float32_on_cpu():
+        with float32_on_cpu(), torch.autocast(torch.device(self.model.device).type, enabled=False):
             found = self._keypoints(image, crops)
             sure = (found.sure_P >= LEAST_SURE).tolist()
             kept = [number for number, is_sure in enumerate(sure) if is_sure]

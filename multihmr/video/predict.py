@@ -49,6 +49,7 @@ class Predictor(Protocol):
         hands_and_faces: bool = False,
         distortion: DistortionLike | None = None,
         any_rotation: bool | Literal["auto"] = "auto",
+        limbs: bool = True,
     ) -> list[Humans]:
         """The people of each image."""
         ...
@@ -64,6 +65,7 @@ def predict_video(
     tiles: int | Literal["auto"] = 1,
     flip_test: bool = False,
     hands_and_faces: bool = False,
+    limbs: bool = True,
     distortion: DistortionLike | None = None,
     batch_size: int = 8,
     tracking: Tracking | None = None,
@@ -74,7 +76,7 @@ def predict_video(
     new = model.threshold if threshold is None else threshold
     size = 1 if video.live else batch_size
     options: dict[str, Any] = {"fov": fov, "threshold": new / 2, "tiles": tiles, "flip_test": flip_test}
-    options |= {"hands_and_faces": hands_and_faces, "distortion": distortion}
+    options |= {"hands_and_faces": hands_and_faces, "limbs": limbs, "distortion": distortion}
     predicted = predict_frames(model, video, K, batch_size=size, **options)
     named = follow(((frame.time, humans) for frame, humans in predicted), chosen, new=new)
     return (with_meshes(humans, model.body) for humans in named)
@@ -91,6 +93,7 @@ def predict_into_cache(
     tiles: int | Literal["auto"] = 1,
     flip_test: bool = False,
     hands_and_faces: bool = False,
+    limbs: bool = True,
     distortion: DistortionLike | None = None,
     batch_size: int = 8,
     count: int | None = None,
@@ -114,6 +117,7 @@ def predict_into_cache(
         tiles=tiles,
         flip_test=flip_test,
         hands_and_faces=hands_and_faces,
+        limbs=limbs,
         distortion=distortion,
         batch_size=1 if video.live else batch_size,
         held=_held_cameras(cache, model),
@@ -144,6 +148,7 @@ def predict_frames(
     tiles: int | Literal["auto"] = 1,
     flip_test: bool = False,
     hands_and_faces: bool = False,
+    limbs: bool = True,
     distortion: DistortionLike | None = None,
     batch_size: int = 8,
     held: dict[tuple[int, int], np.ndarray] | None = None,
@@ -173,6 +178,8 @@ def predict_frames(
                 options["flip_test"] = True
             if hands_and_faces:
                 options["hands_and_faces"] = True
+            if not limbs:
+                options["limbs"] = False
             if distortion is not None:
                 options["distortion"] = distortion
             return model.predict_batch(images, Ks, batch_size=len(images), **options)

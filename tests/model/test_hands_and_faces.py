@@ -16,6 +16,7 @@ from multihmr.evaluation.runner import Protocol
 from multihmr.hub import landmarks
 from multihmr.humans import project, rotvec_to_rotmat
 from multihmr.model import hands_and_faces as closer
+from multihmr.model import whole_image
 from multihmr.model.base import Model
 from multihmr.model.hand_pose import HandBody
 from multihmr.model.hands_and_faces import Arms, DetailRefinement, find_hands, first_crops, with_hands
@@ -52,7 +53,7 @@ def large(model: Model) -> tuple[LoadedImage, Humans]:
     )
     image = LoadedImage(np.full((1500, 1200, 3), 128, np.uint8))
     K = torch.tensor([[1500.0, 0, 600], [0, 1500, 750], [0, 0, 1]])
-    return image, closer.assemble_humans(model, people, image, K, "given")
+    return image, whole_image.assemble_humans(model, people, image, K, "given")
 
 
 class Seer:
@@ -105,7 +106,7 @@ def bent(model: Model, humans: Humans, image: LoadedImage) -> Humans:
     people["vertices"], people["joints"] = closer.posed(
         model.body, pose, people["shape"], people["expression"], people["translation"]
     )
-    return closer.assemble_humans(model, people, image, torch.tensor(humans.K), "given")
+    return whole_image.assemble_humans(model, people, image, torch.tensor(humans.K), "given")
 
 
 def test_hands_turn_to_where_they_are_seen(

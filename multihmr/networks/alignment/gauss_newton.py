@@ -66,9 +66,9 @@ BONES = (
 CARRIERS = (2, 2, 2, 2, 2, 3, 4, 5, 6, 7, 8, 0, 0, 9, 10, 11, 12)
 # Offset of MoveNet's keypoints from the body's, in the axes of their bones in the rest pose (x left, y back,
 # z up) and in distances between neck and pelvis. Joints are labelled where they seem to be from outside: hips
-# further in front than they are. Of the nose and of the points on the left; on the right x is mirrored. Half of
-# the mean offsets of rendered people (scripts/fit_keypoint_offsets.py): with all of it joints of renders are more
-# exact, with none the keypoints of photographs.
+# further in front than they are. Of the nose and of the points on the left; the right mirrors x. Half of the
+# mean offsets of rendered people (scripts/fit_keypoint_offsets.py): with all of it joints of renders are
+# more exact, with none the keypoints of photographs.
 OFFSETS = (
     (0.0, 0.009, 0.0),  # nose
     (-0.002, 0.007, -0.002),  # eyes

@@ -1,0 +1,160 @@
+"""predict(limbs=True): people are aligned with keypoints from crops of their own."""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+import pytest
+import torch
+
+from multihmr import Humans, load_model
+from multihmr.bodies.base import posed
+from multihmr.cli import evaluate, live, predict, video
+from multihmr.cli.arguments import prediction_options
+from multihmr.evaluation.runner import Protocol
+from multihmr.humans import project
+from multihmr.model import limbs
+from multihmr.model.base import Model
+from multihmr.model.limbs import SIZE, LimbRefinement
+from multihmr.model.whole_image import assemble_humans
+from multihmr.networks.alignment.gauss_newton import rotations
+from multihmr.networks.alignment.keypoints import Keypoints
+from multihmr.preprocessing.image import LoadedImage
+
+K = torch.tensor([[1500.0, 0, 1000], [0, 1500, 750], [0, 0, 1]])
+IMAGE = LoadedImage(np.full((1500, 2000, 3), 128, np.uint8))
+TURNS = {"standing": 0, "on the left": 90, "upside down": 180, "on the right": 270}
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return load_model(device="cpu")
+
+
+def people(model: Model, *places: tuple[float, float, float], roll: float = 0, bent: float = 0) -> Humans:
+    """Average people at these places [m], rolled about the line of sight [degrees], with bent limbs [rad]."""
+    body, count = model.body, len(places)
+    angle = np.radians(roll)
+    turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
+    pose = np.repeat(body.mean_pose_R33.numpy()[None], count, 0)
+    for name in ("upperarm01.L", "lowerarm01.R", "upperleg01.L", "lowerleg01.R"):
+        joint = list(body.topology.pose_joints).index(body.topology.joint_names.index(name))
+        pose[:, joint] = rotations(torch.tensor([0.0, bent, 0.0])).numpy() @ pose[:, joint]
+    pose[:, 0] = turn.astype(np.float32) @ pose[:, 0]
+    rows = {
+        "scores": np.ones(count, np.float32),
+        "pose": pose.astype(np.float32),
+        "shape": np.repeat(body.mean_shape_S.numpy()[None], count, 0),
+        "expression": np.zeros((count, body.expression_count), np.float32),
+        "translation": np.array(places, np.float32).reshape(-1, 3),
+    }
+    rows["vertices"], rows["joints"] = posed(
+        body, rows["pose"], rows["shape"], rows["expression"], rows["translation"]
+    )
+    return assemble_humans(model, rows, IMAGE, K, "given")
+
+
+@pytest.mark.parametrize("roll", TURNS.values(), ids=TURNS)
+def test_crops_show_people_upright_and_points_come_back(model: Model, roll: float) -> None:
+    humans = people(model, (0.2, -0.1, 5.0), roll=roll)
+    refinement = LimbRefinement(model)
+    (crop,) = refinement.crops(humans)
+    height, width = crop.shape
+    assert height == SIZE
+    assert width % 32 == 0
+    assert width < SIZE
+    inside = crop.square.from_image(project(humans.joints[0], humans.K)) - crop.start
+    assert (inside > 0).all()
+    assert (inside < [width, height]).all()
+    head, pelvis = inside[model.body.center_joint], inside[model.body.pelvis_joint]
+    assert abs(head[0] - pelvis[0]) < 0.2 * (pelvis[1] - head[1])
+    np.testing.assert_allclose(crop.square.to_image(inside + crop.start), project(humans.joints[0], humans.K))
+    # A white square at the head is where `head` says in the crop's own pixels.
+    pixels = np.zeros((1500, 2000, 3), np.uint8)
+    x, y = np.round(crop.head).astype(int)
+    pixels[y - 6 : y + 6, x - 6 : x + 6] = 255
+    shown = crop.cut(pixels)
+    assert shown.shape == (height, width, 3)
+    rows, cols = np.nonzero(shown[..., 0] > 128)
+    expected = crop.square.from_image(crop.head) - crop.start
+    np.testing.assert_allclose([cols.mean() + 0.5, rows.mean() + 0.5], expected, atol=1.0)
+
+
+def test_only_people_whom_a_crop_enlarges_are_cropped(model: Model) -> None:
+    humans = people(model, (0.0, -0.2, 2.0), (0.5, -0.2, 6.0), (0.0, 0.0, 150.0))
+    assert [crop.person for crop in LimbRefinement(model).crops(humans)] == [1]
+
+
+def test_limbs_follow_the_keypoints_of_the_crop(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, goal = people(model, (0.2, -0.1, 5.0)), people(model, (0.22, -0.1, 5.0), bent=0.5)
+    refinement = LimbRefinement(model)
+    coco = goal.keypoints("coco17").xy
+
+    def seen(sure: float) -> None:
+        def keypoints(image: LoadedImage, crops: list[limbs.PersonCrop]) -> Keypoints:
+            xy = torch.tensor(np.stack([coco[crop.person] * crop.scale for crop in crops])).float()
+            ones = torch.ones(len(crops))
+            return Keypoints(xy, torch.ones(xy.shape[:2]), ones * sure, 200 * ones)
+
+        monkeypatch.setattr(refinement, "_keypoints", keypoints)
+
+    def off(humans: Humans) -> float:
+        return float(np.linalg.norm(humans.keypoints("coco17").xy - coco, axis=-1).mean())
+
+    seen(1.0)
+    after = refinement(IMAGE, before)
+    assert off(before) > 20
+    assert off(after) < 0.4 * off(before)
+    np.testing.assert_array_equal(after.shape, before.shape)
+    np.testing.assert_array_equal(after.scores, before.scores)
+    rebuilt, _ = posed(model.body, after.pose, after.shape, after.expression, after.translation)
+    np.testing.assert_allclose(after.vertices, rebuilt, atol=1e-6)
+    seen(0.1)
+    assert refinement(IMAGE, before) is before
+
+
+@pytest.mark.slow
+def test_the_option_reaches_the_people(model: Model) -> None:
+    photo = "examples/images/astronaut.jpg"
+    pixels = np.zeros((1024, 1024, 3), np.uint8)
+    from PIL import Image
+
+    pixels[300:550, 300:550] = np.asarray(Image.open(photo).convert("RGB").resize((250, 250)))
+    with_crops, without = model.predict(pixels), model.predict(pixels, limbs=False)
+    assert len(with_crops) == len(without) == 1
+    np.testing.assert_array_equal(with_crops.scores, without.scores)
+    moved = np.linalg.norm(with_crops.joints - without.joints, axis=-1)
+    assert 0.001 < moved.max() < 0.5
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        again = model.predict(pixels)
+    np.testing.assert_allclose(again.joints, with_crops.joints, atol=0.1)
+
+
+def test_models_without_keypoints_do_without(model: Model) -> None:
+    assert LimbRefinement.fits(model)
+    glnet = load_model("glnet-anny-hybrid", device="cpu")
+    assert not LimbRefinement.fits(glnet)
+    nobody = people(model)
+    assert LimbRefinement(model)(IMAGE, nobody) is nobody
+
+
+def test_the_flag_and_the_option() -> None:
+    for command in (predict, video, evaluate, live):
+        parser = argparse.ArgumentParser()
+        command.add_flags(parser)
+        source = [] if command is evaluate else ["walk.mp4"]
+        source += ["--out", "results"] if command in (predict, video) else []
+        assert parser.parse_args([*source, "--no-limbs"]).no_limbs is True
+        assert parser.parse_args(source).no_limbs is False
+        if command in (predict, video):
+            assert prediction_options(parser.parse_args(source))["limbs"] is True
+            assert prediction_options(parser.parse_args([*source, "--no-limbs"]))["limbs"] is False
+    assert Protocol(limbs=False).predict_options["limbs"] is False
+    assert "limbs" not in Protocol().predict_options
+
+
+@pytest.mark.parametrize("value", [1, "yes", None])
+def test_the_option_is_a_switch(model: Model, value: object) -> None:
+    with pytest.raises(ValueError, match="limbs must be True or False, got"):
+        model.predict(np.zeros((64, 64, 3), np.uint8), limbs=value)  # type: ignore[arg-type]
