@@ -84,6 +84,7 @@ def test_flags_reach_the_model(model: StubModel, tmp_path: Path) -> None:
     )
     K = [[50, 0, 20], [0, 60, 15], [0, 0, 1]]
     asked = {"K": K, "fov": None, "threshold": 0.2, "max_people": 3, "tiles": 2, "any_rotation": "auto"}
+    asked["limbs"] = True
     assert model.asked == [asked]
 
 

@@ -207,7 +207,7 @@ def test_memory_is_measured_in_a_process_of_its_own() -> None:
     ("flags", "sentence"),
     [
         (["--dtype", "int4"], "a precision is one of float32, float16, bfloat16, got int4"),
-        (["--rounds", "0"], "batches, sizes and rounds begin at 1"),
+        (["--batch", "0"], "batches, sizes and rounds begin at 1"),
         (["--people=-1"], "people at 0"),
         (["--size", "225", "--no-vit"], "multiples of 32, got 225"),
         (["--image", "nowhere.jpg"], "nowhere.jpg does not exist"),
