@@ -3,7 +3,8 @@
     git worktree add ../v0.4.0 COMMIT
     python scripts/compare_checkouts.py ../v0.4.0 . ".;backend=openvino;dtype=fast" [--seconds 120]
 
-Each candidate is a folder with the package, and options of `load_model` behind semicolons. Every one gets a
+Each candidate is a folder with the package, and options of `load_model` behind semicolons; `limbs=False` is
+one of `predict`. Every one gets a
 process of its own, with one thread; in each round all predict the image once, in random order. Printed: the
 median CPU time of `predict`, and how many times as fast as the first candidate, median and quartiles over
 the rounds. CPU time and rounds make figures of a machine that others keep busy comparable.
@@ -32,13 +33,14 @@ with Image.open(sys.argv[1]) as file:
     image = np.asarray(file.convert("RGB").resize((1280, 720)))
 options = dict(option.split("=") for option in sys.argv[2:])
 options = {name: int(value) if value.isdecimal() else value for name, value in options.items()}
+of_predict = {"limbs": False} if options.pop("limbs", "True") == "False" else {}
 model = load_model(device="cpu", **options)
 for _ in range(3):
-    found = len(model.predict(image))
+    found = len(model.predict(image, **of_predict))
 print(found, flush=True)
 for _ in sys.stdin:
     start = time.process_time()
-    model.predict(image)
+    model.predict(image, **of_predict)
     print(time.process_time() - start, flush=True)
 """
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import json
 import shutil
 import subprocess
@@ -38,7 +39,7 @@ DOCS, IMAGES = ROOT / "docs", ROOT / "examples/images"
 NOTED = DOCS / "figures.json"
 JPEG = {"quality": 85, "optimize": True, "progressive": True}
 CHROMIUM_FLAGS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
-COLUMNS, CELL = 6, 220  # of the sheet of photographs, pixels
+SHOWN, COLUMNS, CELL = 24, 6, 220  # of the sheet of photographs, pixels
 # Licences that allow changed copies to be shared under another one
 FREE = ("CC BY 2.0", "CC BY 4.0", "MIT", "No known copyright restrictions", "United States Government Work")
 
@@ -101,12 +102,16 @@ def free_photographs(folder: Path) -> tuple[list[str], dict[str, dict[str, str]]
     listed = json.loads((folder / "development.json").read_text(encoding="utf-8"))["photos"]
     with (folder / "ATTRIBUTION.tsv").open(encoding="utf-8", newline="") as file:
         sources = {row["file"]: row for row in csv.DictReader(file, delimiter="\t")}
-    return [photo["file"] for photo in listed if sources[photo["file"]]["licence"] in FREE][:24], sources
+    return [photo["file"] for photo in listed if sources[photo["file"]]["licence"] in FREE][:SHOWN], sources
 
 
 def photographs(args: argparse.Namespace) -> None:
     """The development photographs with the people found in them, and whose photographs they are."""
     chosen, sources = free_photographs(args.photos)
+    count = len(chosen)
+    listed = (args.photos / "development.txt").read_text(encoding="utf-8").split("\n")
+    without = (name for name in listed if name.startswith("nobody/") and sources[name]["licence"] in FREE)
+    chosen = [*chosen, *itertools.islice(without, SHOWN - count)]
     rows = -(-len(chosen) // COLUMNS)
     sheet = Image.new("RGB", (COLUMNS * CELL, rows * CELL), "white")
     model, pen, font = load_model(device="cpu"), ImageDraw.Draw(sheet), ImageFont.load_default(15)
@@ -123,7 +128,7 @@ def photographs(args: argparse.Namespace) -> None:
         lines.append(f"{number + 1}. {who} {source['page']} ({source['licence']})")
     sheet.save(DOCS / "photographs.jpg", **JPEG)
     (DOCS / "photographs.md").write_text(
-        PAGE.format(count=len(chosen), lines="\n".join(lines)), encoding="utf-8"
+        PAGE.format(count=count, shown=len(chosen), lines="\n".join(lines)), encoding="utf-8"
     )
     note("photographs.jpg")
 
@@ -180,10 +185,10 @@ def _three(
 PAGE = """# Photographs
 
 What the bundled default makes of photographs that it was not trained on, one after the other, none left out:
-the development photographs with human labels whose licence allows a changed copy. Its threshold was chosen
-with them in view.
+the {count} development photographs with human labels whose licence allows a changed copy under another one,
+and the first of those without people. Its threshold was chosen with them in view.
 
-![{count} photographs with the people that were found](photographs.jpg)
+![{shown} photographs with the people that were found](photographs.jpg)
 
 The photographs, each made smaller and drawn over:
 
