@@ -10,6 +10,7 @@ computed, in training mode, in other precisions and while a graph is traced, lay
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from functools import cache
 from typing import Any, Literal, NamedTuple
 
@@ -29,15 +30,21 @@ _FUSED: dict[Activation, tuple[str, list[float], str]] = {
 
 
 class _Packed(NamedTuple):
-    """Weights in oneDNN's order, and which weights they were made of."""
+    """Weights in oneDNN's orders, and which weights they were made of.
+
+    The best order depends on the shape of the input: in that of another shape oneDNN would reorder the
+    weights in each call, which takes as long as the layers themselves. Few orders serve all shapes.
+    """
 
     source: weakref.ref[Tensor]
     version: int
     address: int
-    tensor: Tensor
+    by_shape: dict[tuple[int, ...], Tensor]
+    by_order: dict[bytes, Tensor]
 
 
 _packed: dict[int, _Packed] = {}  # by the id of the weights
+MOST_SHAPES = 64  # of inputs, whose orders are remembered for each layer
 
 
 def convolve(
@@ -72,10 +79,10 @@ def _convolved(
 ) -> Tensor:
     where = layer.padding, layer.stride, layer.dilation, layer.groups
     operations: Any = torch.ops.mkldnn
-    known = _packed.get(id(layer.weight))
-    if known is None or not _current(known, layer.weight):
-        known = _pack(layer.weight, operations._reorder_convolution_weight(layer.weight, *where, x.shape))
-    rest = known.tensor, layer.bias, *where
+    weight = _reordered(
+        layer.weight, x.shape, lambda: operations._reorder_convolution_weight(layer.weight, *where, x.shape)
+    )
+    rest = weight, layer.bias, *where
     y: Tensor
     if plus is not None:
         assert activation == "none"
@@ -89,11 +96,11 @@ def linear(layer: nn.Linear, x: Tensor, activation: Activation = "none") -> Tens
     """The linear layer, then the activation."""
     if not fusible(layer, x):
         return _activated(layer(x), activation)
-    known = _packed.get(id(layer.weight))
-    if known is None or not _current(known, layer.weight):
-        rows = x.numel() // x.shape[-1]
-        known = _pack(layer.weight, torch.ops.mkldnn._reorder_linear_weight(layer.weight, rows))
-    y: Tensor = torch.ops.mkldnn._linear_pointwise.default(x, known.tensor, layer.bias, *_FUSED[activation])
+    rows = x.numel() // x.shape[-1]
+    weight = _reordered(
+        layer.weight, (rows,), lambda: torch.ops.mkldnn._reorder_linear_weight(layer.weight, rows)
+    )
+    y: Tensor = torch.ops.mkldnn._linear_pointwise.default(x, weight, layer.bias, *_FUSED[activation])
     return y
 
 
@@ -132,11 +139,32 @@ def _current(known: _Packed, weight: Tensor) -> bool:
     )
 
 
-def _pack(weight: Tensor, tensor: Tensor) -> _Packed:
-    """Keep the reordered weights until the weights themselves are gone."""
+def _reordered(weight: Tensor, shape: tuple[int, ...], reorder: Callable[[], Tensor]) -> Tensor:
+    """The weights in the order for inputs of this shape, which are kept."""
+    known = _packed.get(id(weight))
+    if known is None or not _current(known, weight):
+        known = _pack(weight)
+    found = known.by_shape.get(shape)
+    if found is None:
+        made = reorder()
+        found = known.by_order.setdefault(_order_of(made), made)
+        if len(known.by_shape) >= MOST_SHAPES:
+            known.by_shape.clear()
+        known.by_shape[shape] = found
+    return found
+
+
+def _order_of(reordered: Tensor) -> bytes:
+    """What tells oneDNN's orders apart; the same for all in versions of torch that do not say."""
+    describe = getattr(torch.ops.mkldnn, "_get_mkldnn_serialized_md", None)
+    return b"" if describe is None else bytes(describe(reordered).numpy().tobytes())
+
+
+def _pack(weight: Tensor) -> _Packed:
+    """A place for the reordered weights until the weights themselves are gone."""
     key = id(weight)
     source = weakref.ref(weight, lambda _: _packed.pop(key, None))
-    _packed[key] = _Packed(source, _version(weight), weight.data_ptr(), tensor)
+    _packed[key] = _Packed(source, _version(weight), weight.data_ptr(), {}, {})
     return _packed[key]
 
 

@@ -65,6 +65,29 @@ def test_inverted_residuals_say_what_separate_layers_say(stride: int, kernel: in
     assert torch.equal(x, before)
 
 
+@torch.inference_mode()
+def test_weights_are_reordered_once_for_each_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the order for another shape a layer took twice as long."""
+    layer = Conv(48, 24, 1).eval().to(memory_format=torch.channels_last)
+    images = [torch.randn(1, 48, *size) for size in ((18, 22), (4, 5), (18, 22), (4, 5))]
+    made = []
+    reordered = fused_layers._reordered
+
+    def counted(weight: torch.Tensor, shape: tuple[int, ...], reorder: object) -> torch.Tensor:
+        return reordered(weight, shape, lambda: made.append(shape) or reorder())  # type: ignore[operator]
+
+    monkeypatch.setattr(fused_layers, "_reordered", counted)
+    for x in images:
+        x = x.contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(convolve(layer, x), layer(x), rtol=1e-5, atol=1e-5)
+    assert made == [(1, 48, 18, 22), (1, 48, 4, 5)]
+    known = fused_layers._packed[id(layer.weight)]
+    assert 1 <= len(known.by_order) <= 2
+    monkeypatch.setattr(fused_layers, "MOST_SHAPES", 1)
+    convolve(layer, torch.randn(1, 48, 8, 8).contiguous(memory_format=torch.channels_last))
+    assert len(known.by_shape) == 1
+
+
 @torch.no_grad()
 def test_changed_weights_count_and_are_forgotten_with_the_layer() -> None:
     for change in (
