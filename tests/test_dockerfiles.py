@@ -29,5 +29,5 @@ def test_extras_and_the_entry_point_exist(path: Path) -> None:
 @pytest.mark.skipif(shutil.which("hadolint") is None, reason="hadolint is not installed")
 def test_hadolint_has_nothing_to_say() -> None:
     assert {path.suffix for path in FILES} == {".cpu", ".cuda"}
-    done = subprocess.run(["hadolint", *map(str, FILES)], capture_output=True, text=True, check=False)
+    done = subprocess.run(["hadolint", *map(str, FILES)], capture_output=True, encoding="utf-8", check=False)
     assert (done.returncode, done.stdout) == (0, "")

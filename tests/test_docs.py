@@ -142,7 +142,7 @@ def test_every_page_is_in_the_navigation():
 def test_links_lead_somewhere_and_pictures_are_small(path):
     text = path.read_text(encoding="utf-8")
     links = re.findall(r"\]\((?!http|#)([^)#]+)", text) + re.findall(
-        r"^\[[^\]]+\]: (?!http)(\S+)", text, re.M
+        r"^\[[^\]]+\]: (?!http)([^\s#]+)", text, re.M
     )
     for link in links:
         assert (path.parent / link).exists(), link

@@ -91,5 +91,5 @@ def test_the_renderer_says_nothing_of_itself() -> None:
     code = "from multihmr.data.synthetic import renderer, textures\n"
     code += "renderer.RayTracer(textures.TextureBuffer())"
     command = [sys.executable, "-c", code]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False, env=os.environ)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -102,7 +102,7 @@ def bent(model: Model, humans: Humans, image: LoadedImage) -> Humans:
     for side, sign in zip(body.sides, (1, -1), strict=True):
         pose[:, side.wrist] = rotvec_to_rotmat(np.array([0.3, 0.1 * sign, 0.2 * sign]))
         pose[:, side.fingers] = rotvec_to_rotmat((side.mean + 1.5 * side.basis[0]).reshape(5, 3, 3))
-    people = closer.people_of(humans) | {"pose": pose}
+    people = whole_image.people_of(humans) | {"pose": pose}
     people["vertices"], people["joints"] = closer.posed(
         model.body, pose, people["shape"], people["expression"], people["translation"]
     )
