@@ -317,12 +317,6 @@ def _offsets() -> Tensor:
     return torch.tensor([nose, *(point for x, y, z in pairs for point in ((x, y, z), (-x, y, z)))])
 
 
-def _offsets() -> Tensor:
-    """(K, 3) OFFSETS of all keypoints."""
-    nose, *pairs = OFFSETS
-    return torch.tensor([nose, *(point for x, y, z in pairs for point in ((x, y, z), (-x, y, z)))])
-
-
 def _bone_chain() -> dict[str, Tensor]:
     """The tree of BONES: the ancestor 1, 2 and 4 above each, len(BONES) for none; paths from the root."""
     count = len(BONES)
