@@ -26,6 +26,7 @@ from .limbs import LimbRefinement
 from .options import Camera, PredictOptions
 from .passes import predict_images
 from .preparation import PreparedNetwork, prepare_network
+from .refinement_pass import RefinementPass
 from .summary import summary
 from .undistortion import Predict, predict_undistorted
 
@@ -344,7 +345,7 @@ class Model(NetworkHandle):
         check_options(fov, threshold)
         switches = any_rotation, flip_test, closeups, hands_and_faces, limbs
         options = PredictOptions(threshold, max_people, tiles, batch_size, *switches)
-        refinements: list[LimbRefinement | DetailRefinement] = []
+        refinements: list[RefinementPass] = []
         if limbs and max_people != 0 and LimbRefinement.fits(self):
             refinements.append(LimbRefinement(self))
         if hands_and_faces:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -24,8 +24,7 @@ from ..preprocessing.turned_crops import CROP_SCALE, TurnedCrop, hand_crop
 from ..runtime.network_handle import NetworkHandle
 from .faces import FaceBody, FoundFace, find_faces, with_expressions, with_heads
 from .hand_pose import HandBody, HandBones, Side, fit_hands_either_way
-from .options import Camera
-from .undistortion import Predict
+from .refinement_pass import RefinementPass
 from .whole_image import reposed
 
 if TYPE_CHECKING:
@@ -99,7 +98,7 @@ class Arms:
         )
 
 
-class DetailRefinement:
+class DetailRefinement(RefinementPass):
     """The pass over hands and faces that `predict(hands_and_faces=True)` adds; made once for a call.
 
     ValueError for a model whose body is not Anny.
@@ -112,17 +111,6 @@ class DetailRefinement:
         self.model = model
         self.hands, self.faces = HandBody.of(model.body), FaceBody.of(model.body)
         self.networks = load_landmark_networks(str(model.device))
-
-    def after(self, predict: Predict) -> Predict:
-        """What predicts images, and then refines hands and faces of the people whom it found."""
-
-        def both(
-            images: Sequence[LoadedImage], cameras: Sequence[Camera], boxes: Sequence[Any]
-        ) -> list[Humans]:
-            found = predict(images, cameras, boxes)
-            return [self(image, humans) for image, humans in zip(images, found, strict=True)]
-
-        return both
 
     def _network(self, crops_N3HW: Tensor) -> HandOutput:
         return cast(HandOutput, self.networks.hand(crops_N3HW.to(self.model.device)))

@@ -25,8 +25,7 @@ from ..networks.detection import Centers
 from ..preprocessing.image import LoadedImage
 from ..preprocessing.turned_crops import TurnedCrop
 from ..runtime.network_handle import NetworkHandle
-from .options import Camera
-from .undistortion import Predict
+from .refinement_pass import RefinementPass
 from .whole_image import reposed
 
 SIZE, MULTIPLE, LEAST_WIDTH = 256, 32, 128  # longer side of a crop, multiple and least of the sides [pixels]
@@ -69,7 +68,7 @@ class PersonCrop:
         return self.square.cut(pixels)[y : y + height, x : x + width]
 
 
-class LimbRefinement:
+class LimbRefinement(RefinementPass):
     """The pass over crops of people that `predict(limbs=True)` adds, for networks that align with keypoints.
 
     Args:
@@ -89,17 +88,6 @@ class LimbRefinement:
         """Whether the model's network finds keypoints, with which it aligns people."""
         aligned = getattr(model.network, "alignment", None) is not None
         return aligned and isinstance(model.network.backbone, HybridMoveNet)
-
-    def after(self, predict: Predict) -> Predict:
-        """What predicts images, and then refines the limbs of the people whom it found."""
-
-        def both(
-            images: Sequence[LoadedImage], cameras: Sequence[Camera], boxes: Sequence[Any]
-        ) -> list[Humans]:
-            found = predict(images, cameras, boxes)
-            return [self(image, humans) for image, humans in zip(images, found, strict=True)]
-
-        return both
 
     @torch.inference_mode()
     def __call__(self, image: LoadedImage, humans: Humans) -> Humans:
