@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, cast
 
 import numpy as np
@@ -33,6 +34,7 @@ MARGIN = 1.3  # side of a crop over that of the box around the joints
 LEAST_SIDE = 32.0  # [pixels of the image] of a crop; smaller ones show nothing more
 LEAST_SURE = 0.2  # confidence that the keypoints belong to this person, below which they are left alone
 LEAST_DEPTH = 0.05  # [m]
+MOST_CROPS = 8  # of a batch: each needs some 30 MB
 
 
 @dataclass(frozen=True)
@@ -125,11 +127,14 @@ class LimbRefinement(RefinementPass):
 
     def _keypoints(self, image: LoadedImage, crops: Sequence[PersonCrop]) -> Keypoints:
         """Keypoints in pixels of the image times the scale of their crop; crops of one shape are a batch."""
-        shapes: dict[tuple[int, int], list[int]] = {}
+        batches: dict[tuple[int, int], list[list[int]]] = {}
         for number, crop in enumerate(crops):
-            shapes.setdefault(crop.shape, []).append(number)
+            alike = batches.setdefault(crop.shape, [[]])
+            if len(alike[-1]) == MOST_CROPS:
+                alike.append([])
+            alike[-1].append(number)
         parts, order = [], []
-        for numbers in shapes.values():
+        for numbers in chain.from_iterable(batches.values()):
             some = [crops[number] for number in numbers]
             pixels = np.stack([crop.cut(image.pixels) for crop in some])
             images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255

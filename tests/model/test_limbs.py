@@ -131,6 +131,27 @@ def test_the_option_reaches_the_people(model: Model) -> None:
     np.testing.assert_allclose(again.joints, with_crops.joints, atol=0.1)
 
 
+def test_crowds_are_predicted_in_batches(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    places = [(x, -0.1, 5.0 + x / 4) for x in (-1.5, -0.5, 0.5, 1.5)]
+    humans, refinement = people(model, *places), LimbRefinement(model)
+    image = LoadedImage(np.random.default_rng(0).integers(0, 255, (1500, 2000, 3), np.uint8))
+    crops = refinement.crops(humans)
+    assert len(crops) == 4
+    together = refinement._keypoints(image, crops)
+    counts = []
+    maps = refinement.backbone.keypoint_maps
+
+    def counted(images: torch.Tensor) -> torch.Tensor:
+        counts.append(len(images))
+        return maps(images)
+
+    monkeypatch.setattr(limbs, "MOST_CROPS", 1)
+    monkeypatch.setattr(refinement.backbone, "keypoint_maps", counted)
+    for one, other in zip(refinement._keypoints(image, crops), together, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-2)
+    assert counts == [1, 1, 1, 1]
+
+
 def test_models_without_keypoints_do_without(model: Model) -> None:
     assert LimbRefinement.fits(model)
     glnet = load_model("glnet-anny-hybrid", device="cpu")
