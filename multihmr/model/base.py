@@ -343,8 +343,17 @@ class Model(NetworkHandle):
             [3, 0]
         """
         check_options(fov, threshold)
-        switches = any_rotation, flip_test, closeups, hands_and_faces, limbs
-        options = PredictOptions(threshold, max_people, tiles, batch_size, *switches)
+        options = PredictOptions(
+            threshold=threshold,
+            max_people=max_people,
+            tiles=tiles,
+            batch_size=batch_size,
+            any_rotation=any_rotation,
+            flip_test=flip_test,
+            closeups=closeups,
+            hands_and_faces=hands_and_faces,
+            limbs=limbs,
+        )
         refinements: list[RefinementPass] = []
         if limbs and max_people != 0 and LimbRefinement.fits(self):
             refinements.append(LimbRefinement(self))

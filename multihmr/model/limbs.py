@@ -23,6 +23,7 @@ from ..networks.alignment.gauss_newton import Alignment
 from ..networks.alignment.keypoints import Keypoints, find_keypoints
 from ..networks.backbones.movenet import HybridMoveNet
 from ..networks.detection import Centers
+from ..postprocessing.quarter_turns import quarter_turns
 from ..preprocessing.image import LoadedImage
 from ..preprocessing.turned_crops import TurnedCrop
 from ..runtime.network_handle import NetworkHandle
@@ -34,6 +35,7 @@ MARGIN = 1.3  # side of a crop over that of the box around the joints
 LEAST_SIDE = 32.0  # [pixels of the image] of a crop; smaller ones show nothing more
 LEAST_SURE = 0.2  # confidence that the keypoints belong to this person, below which they are left alone
 LEAST_DEPTH = 0.05  # [m]
+UP = np.array([(0.0, -1.0), (1.0, 0.0), (0.0, 1.0), (-1.0, 0.0)])  # by quarter turns, in the image
 MOST_CROPS = 8  # of a batch: each needs some 30 MB
 
 
@@ -118,9 +120,10 @@ class LimbRefinement(RefinementPass):
         seen = (joints[..., 2] > LEAST_DEPTH).all(1)
         points = project(np.maximum(joints, [-np.inf, -np.inf, LEAST_DEPTH]), humans.K)
         heads = project(humans.translation[:, None], humans.K)[:, 0]
+        turns = quarter_turns(humans)
         crops = []
         for person in np.flatnonzero(seen).tolist():
-            crop = _crop(person, points[person], heads[person])
+            crop = _crop(person, points[person], heads[person], int(turns[person]))
             if crop.square.side >= LEAST_SIDE and crop.square.side * window <= SIZE:
                 crops.append(crop)
         return crops
@@ -161,21 +164,17 @@ class LimbRefinement(RefinementPass):
         return said[0].cpu().numpy(), said[1].cpu().numpy()
 
 
-def _crop(person: int, points: np.ndarray, head: np.ndarray) -> PersonCrop:
-    """The crop around the (22, 2) joints of a person [pixels], turned so that they stand."""
+def _crop(person: int, points: np.ndarray, head: np.ndarray, turns: int) -> PersonCrop:
+    """The crop around the (22, 2) joints of a person [pixels] who stands after so many quarter turns."""
     low, high = points.min(0), points.max(0)
-    way = points[12] - points[0]  # pelvis to neck
-    along = int(abs(way[1]) < abs(way[0]))  # the axis of the image along which the body lies
-    up = np.zeros(2)
-    up[1 - along] = 1.0 if way[1 - along] > 0 else -1.0
     longest = float((high - low).max())
     side = MARGIN * max(longest, 1.0)
     spans = (high - low + (MARGIN - 1) * longest) * SIZE / side
-    across, upwards = (spans[1], spans[0]) if along else (spans[0], spans[1])
+    across, upwards = spans[::-1] if turns % 2 else spans
     height, width = (
         int(np.clip(MULTIPLE * np.ceil(span / MULTIPLE), LEAST_WIDTH, SIZE)) for span in (upwards, across)
     )
-    return PersonCrop(person, TurnedCrop((low + high) / 2, side, up, SIZE), (height, width), head)
+    return PersonCrop(person, TurnedCrop((low + high) / 2, side, UP[turns], SIZE), (height, width), head)
 
 
 def _found(maps_PChw: Tensor, crops: Sequence[PersonCrop]) -> Keypoints:

@@ -20,12 +20,18 @@ class RefinementPass(ABC):
         """The people of an image, refined where the image shows them well enough."""
 
     def after(self, predict: Predict) -> Predict:
-        """What predicts images, and then refines the people whom it found."""
+        """What predicts images, and then refines the people whom it found.
+
+        Refinement moves people, so that another may be the nearest; people of given boxes keep their order.
+        """
 
         def both(
             images: Sequence[LoadedImage], cameras: Sequence[Camera], boxes: Sequence[Any]
         ) -> list[Humans]:
-            found = predict(images, cameras, boxes)
-            return [self(image, humans) for image, humans in zip(images, found, strict=True)]
+            result = []
+            for image, table, humans in zip(images, boxes, predict(images, cameras, boxes), strict=True):
+                refined = self(image, humans)
+                result.append(refined if table is not None else refined.nearest_first())
+            return result
 
         return both

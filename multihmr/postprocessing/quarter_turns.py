@@ -71,11 +71,15 @@ def body_roll(humans: Humans) -> tuple[np.ndarray, np.ndarray]:
     return np.degrees(np.arctan2(up[:, 0], -up[:, 1])), inside / np.maximum(length, 1e-6)
 
 
+def quarter_turns(humans: Humans) -> np.ndarray:
+    """(N,) counterclockwise quarter turns of the image, 0 to 3, after which each person is upright."""
+    return np.round(body_roll(humans)[0] / 90).astype(int) % 4
+
+
 def turns_to_upright(humans: Humans) -> int:
     """Number of counterclockwise quarter turns after which most people, weighted by scores, are upright."""
-    roll, inside = body_roll(humans)
     votes = np.zeros(4)
-    np.add.at(votes, np.round(roll / 90).astype(int) % 4, humans.scores * inside)
+    np.add.at(votes, quarter_turns(humans), humans.scores * body_roll(humans)[1])
     return int(votes.argmax())
 
 

@@ -7,6 +7,7 @@ import argparse
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from multihmr import Humans, load_model
 from multihmr.bodies.base import posed
@@ -17,6 +18,7 @@ from multihmr.humans import project
 from multihmr.model import limbs
 from multihmr.model.base import Model
 from multihmr.model.limbs import SIZE, LimbRefinement
+from multihmr.model.refinement_pass import RefinementPass
 from multihmr.model.whole_image import assemble_humans
 from multihmr.networks.alignment.gauss_newton import rotations
 from multihmr.networks.alignment.keypoints import Keypoints
@@ -118,8 +120,6 @@ def test_limbs_follow_the_keypoints_of_the_crop(model: Model, monkeypatch: pytes
 def test_the_option_reaches_the_people(model: Model) -> None:
     photo = "examples/images/astronaut.jpg"
     pixels = np.zeros((1024, 1024, 3), np.uint8)
-    from PIL import Image
-
     pixels[300:550, 300:550] = np.asarray(Image.open(photo).convert("RGB").resize((250, 250)))
     with_crops, without = model.predict(pixels), model.predict(pixels, limbs=False)
     assert len(with_crops) == len(without) == 1
@@ -129,6 +129,21 @@ def test_the_option_reaches_the_people(model: Model) -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         again = model.predict(pixels)
     np.testing.assert_allclose(again.joints, with_crops.joints, atol=0.1)
+
+
+def test_people_who_are_moved_are_nearest_first_again(model: Model) -> None:
+    class Swapping(RefinementPass):
+        def __call__(self, image: LoadedImage, humans: Humans) -> Humans:
+            return humans[[1, 0]]
+
+    humans = people(model, (0.0, 0.0, 3.0), (1.0, 0.0, 4.0))
+
+    def order(boxes: list[np.ndarray | None]) -> list[float]:
+        (found,) = Swapping().after(lambda *_: [humans])([IMAGE], [(K, "given")], boxes)
+        return found.translation[:, 2].tolist()
+
+    assert order([None]) == [3, 4]
+    assert order([np.zeros((2, 4))]) == [4, 3]
 
 
 def test_crowds_are_predicted_in_batches(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:

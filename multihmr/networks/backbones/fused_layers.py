@@ -44,7 +44,7 @@ class _Packed(NamedTuple):
 
 
 _packed: dict[int, _Packed] = {}  # by the id of the weights
-MOST_SHAPES = 64  # of inputs, whose orders are remembered for each layer
+MOST_SHAPES = 256  # of inputs, whose orders are remembered for each layer
 
 
 def convolve(
