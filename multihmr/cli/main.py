@@ -40,6 +40,9 @@ COMMANDS = {
     "cluster": "predict whole data sets into Parquet, on this machine or a Ray cluster",
     "bench": "measure how fast a model is",
 }
+# Commands whose computing is done by `predict`, which limits the spinning of threads by itself where others
+# keep the machine busy (runtime/spinning.py).
+PREDICTING = {"predict", "video", "live", "demo", "evaluate", "cluster", "bench"}
 SPIN_COUNT = "1000"  # some microseconds
 RENAMED_COMMANDS = {"synth": "generate"}  # old name, still read -> new name
 
@@ -63,7 +66,8 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):  # text that a terminal cannot show must not end a run
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    limit_spinning()
+    if chosen_command(sys.argv[1:]) not in PREDICTING:
+        limit_spinning()
     sys.exit(run(sys.argv[1:]))
 
 
@@ -78,8 +82,8 @@ def limit_spinning() -> None:
     """Let OpenMP's threads sleep soon when they wait for each other, unless the user decided; before torch is
     imported, which reads it once.
 
-    By default they spin for milliseconds, several hundred times in a prediction: with more processes than
-    cores one prediction of the bundled model on two threads took 20 s instead of 0.6 (docs/speed.md).
+    By default they spin for milliseconds, several hundred times in a step of training: with more processes
+    than cores one prediction of the bundled model on two threads took 20 s instead of 0.6 (docs/speed.md).
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
@@ -90,7 +94,7 @@ def run(argv: Sequence[str]) -> int:
 
     Wrong flags and --help raise SystemExit, as argparse does.
     """
-    chosen = next((word for word in argv if not word.startswith("-")), None)
+    chosen = chosen_command(argv)
     if chosen in RENAMED_COMMANDS:
         at = list(argv).index(chosen)
         chosen = RENAMED_COMMANDS[chosen]
@@ -122,6 +126,11 @@ def run(argv: Sequence[str]) -> int:
         if "--traceback" in argv:
             traceback.print_exc()
         return fail(format_error(error))
+
+
+def chosen_command(argv: Sequence[str]) -> str | None:
+    """The word that names a command."""
+    return next((word for word in argv if not word.startswith("-")), None)
 
 
 def command_module(name: str) -> Any:

@@ -19,6 +19,7 @@ from ..runtime.devices import (
     set_threads,
 )
 from ..runtime.eager import EagerRuntime, Runtime
+from ..runtime.spinning import limit_spinning_if_busy
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,8 @@ def prepare_network(
         raise ValueError(f"padding={padding!r} is computed by torch's attention; leave out {attention!r}")
     set_threads(threads)
     target = pick_device("cpu" if device is None and backend in CPU_BACKENDS else device)
+    if target.type == "cpu":
+        limit_spinning_if_busy()
     precision = backbone_dtype(dtype, target)
     if backend != "eager":
         check_backend(backend, device=target.type, calibrate=calibrate)

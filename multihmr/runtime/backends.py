@@ -32,7 +32,7 @@ from .cuda_graphs import RECORDED, CudaGraphRuntime
 from .eager import EagerRuntime, ExternalBackbone, Runtime, with_backbone
 from .export import write_onnx
 from .int8 import check_int8, quantized
-from .openvino_cache import compiled_graph, digest_of_files
+from .openvino_cache import compiled_graph, digest_of_files, is_compiled
 from .openvino_graph import fuse_wide_layers
 from .optional_imports import needed
 from .trace import trace_backbone, trace_blocks, trace_stem
@@ -133,16 +133,20 @@ def _onnxruntime(network: Network, folder: Path, calibrate: object) -> Callable[
 
 def _openvino(network: Network, folder: Path, calibrate: object) -> Callable[..., Features]:
     key, backbone = _key(network), network.backbone
-    half = backbone.half_dtype
+    half, threads = backbone.half_dtype, torch.get_num_threads()
+    if half is None or backbone.half_stem:
+        parts = {WHOLE: half}
+    else:
+        parts = {"stem": None, "blocks": half}  # a graph has one precision
 
-    def part(of: str, shape: Shape, half_dtype: torch.dtype | None) -> Run:
+    def part(of: str, shape: Shape) -> Run:
         source = partial(_stored, network, folder, key, shape, of)
-        return _openvino_run(half_dtype, source, folder, _name(key, shape, of))
+        return _openvino_run(parts[of], source, folder, _name(key, shape, of), threads)
 
     def make(shape: Shape) -> Run:
-        if half is None or backbone.half_stem:
-            return part(WHOLE, shape, half)
-        stem, blocks = part("stem", shape, None), part("blocks", shape, half)  # a graph has one precision
+        if WHOLE in parts:
+            return part(WHOLE, shape)
+        stem, blocks = part("stem", shape), part("blocks", shape)
 
         def run(arrays: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
             tokens, *maps = stem(arrays)
@@ -150,7 +154,10 @@ def _openvino(network: Network, folder: Path, calibrate: object) -> Callable[...
 
         return run
 
-    return _features(network, make)
+    # What has been compiled is read when a picture needs it: many are not of the usual shape.
+    usual = network.letterbox(*USUAL_PICTURE).shape
+    ready = (is_compiled(folder, _name(key, usual, of), _settings(dtype)) for of, dtype in parts.items())
+    return _features(network, make, now=not all(ready))
 
 
 def _openvino_int8(
@@ -170,8 +177,10 @@ def _openvino_int8(
             "load_model(..., backend='openvino-int8', calibrate='FOLDER') with some hundred of your kind"
         )
     name = f"{file.stem}-{digest_of_files(file, file.with_suffix('.bin'))}"
-    half = network.backbone.half_dtype
-    return _features(network, lambda shape: _openvino_run(half, lambda: file, folder, name), first=square)
+    half, threads = network.backbone.half_dtype, torch.get_num_threads()
+    return _features(
+        network, lambda _: _openvino_run(half, lambda: file, folder, name, threads), first=square
+    )
 
 
 BACKENDS: dict[str, Callable[..., Callable[..., Features]]] = {
@@ -183,19 +192,24 @@ BACKENDS: dict[str, Callable[..., Callable[..., Features]]] = {
 """name -> what makes, of (network, folder, calibrate), a function from windows to features."""
 
 
-def _openvino_run(half: torch.dtype | None, source: Callable[[], Path], folder: Path, name: str) -> Run:
+def _openvino_run(
+    half: torch.dtype | None, source: Callable[[], Path], folder: Path, name: str, threads: int
+) -> Run:
     """`source` makes the graph's file, `name` changes with what the graph depends on."""
-    if half not in PRECISIONS:
-        raise ValueError(f"OpenVINO computes in float32 or bfloat16 on a CPU, got dtype={half}")
-    settings = {"INFERENCE_PRECISION_HINT": PRECISIONS[half], "PERFORMANCE_HINT": "LATENCY"}
     change = fuse_wide_layers if half is None else None
-    threads = torch.get_num_threads()
-    compiled = compiled_graph(source, folder, name, settings, threads=threads, change=change)
+    compiled = compiled_graph(source, folder, name, _settings(half), threads=threads, change=change)
     return lambda arrays: list(compiled(list(arrays), share_inputs=True).values())
 
 
+def _settings(half: torch.dtype | None) -> dict[str, Any]:
+    """How OpenVINO compiles for that precision."""
+    if half not in PRECISIONS:
+        raise ValueError(f"OpenVINO computes in float32 or bfloat16 on a CPU, got dtype={half}")
+    return {"INFERENCE_PRECISION_HINT": PRECISIONS[half], "PERFORMANCE_HINT": "LATENCY"}
+
+
 def _features(
-    network: Network, make: Callable[[Shape], Run], *, first: Shape | None = None
+    network: Network, make: Callable[[Shape], Run], *, first: Shape | None = None, now: bool = True
 ) -> Callable[..., Features]:
     """What `trace_backbone` gives, as features.
 
@@ -204,6 +218,7 @@ def _features(
         make: the graph for one shape of window, made when a picture needs it.
         first: the shape whose graph is made now, so that a missing package is reported when the model is
             loaded; by default that of USUAL_PICTURE.
+        now: False leaves it until a picture needs it.
     """
     backbone: Backbone = network.backbone
     graphs: dict[Shape, Run] = {}
@@ -215,7 +230,8 @@ def _features(
                 graphs[shape] = make(shape)
             return graphs[shape]
 
-    graph_for(first or network.letterbox(*USUAL_PICTURE).shape)
+    if now:
+        graph_for(first or network.letterbox(*USUAL_PICTURE).shape)
 
     def see(images_B3HW: Tensor, merged: MergedTokens | None = None) -> Features:
         run = graph_for((images_B3HW.shape[2], images_B3HW.shape[3]))

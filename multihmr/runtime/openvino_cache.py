@@ -44,7 +44,7 @@ def compiled_graph(
         change: done to the graph, an `openvino.Model`, before it is compiled.
     """
     core = needed("openvino").Core()
-    file = folder / f"{name}-{_key(core, settings)}.blob"
+    file = _file(core, folder, name, settings)
     run_with = {**settings, "INFERENCE_NUM_THREADS": threads}
     compiled = _imported(core, file, run_with)
     if compiled is not None:
@@ -61,6 +61,15 @@ def compiled_graph(
     except OSError as error:
         logger.warning("what OpenVINO compiled cannot be kept, so each start compiles again: %s", error)
     return compiled if compiled is not None else core.compile_model(graph, DEVICE, run_with)
+
+
+def is_compiled(folder: Path, name: str, settings: Mapping[str, Any]) -> bool:
+    """Whether `compiled_graph` has a file for these arguments, which may still turn out to be damaged."""
+    return _file(needed("openvino").Core(), folder, name, settings).exists()
+
+
+def _file(core: Any, folder: Path, name: str, settings: Mapping[str, Any]) -> Path:
+    return folder / f"{name}-{_key(core, settings)}.blob"
 
 
 def _key(core: Any, settings: Mapping[str, Any]) -> str:

@@ -21,6 +21,7 @@ from pathlib import Path
 import torch
 
 from ..storage.paths import is_set
+from .machine_load import cores, running_elsewhere, usable_cores
 
 CHOSEN = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")  # with one of these in the environment nothing is done
 _lock = threading.Lock()
@@ -28,10 +29,10 @@ _wake_sleepers: Callable[[], None] | None = None
 
 
 def limit_spinning_if_busy() -> None:
-    """Let waiting threads sleep soon if more are running on this machine than it has cores, else spin."""
+    """Let waiting threads sleep soon if more want to run than there are cores for them, else spin."""
     if torch.get_num_threads() == 1 or is_set(*CHOSEN):
         return
-    limit_spinning(torch.get_num_threads() + running_elsewhere() > available_cores())
+    limit_spinning(torch.get_num_threads() + running_elsewhere() > usable_cores())
 
 
 def limit_spinning(limited: bool) -> None:
@@ -43,28 +44,6 @@ def limit_spinning(limited: bool) -> None:
         elif not limited and _wake_sleepers is not None:
             _wake_sleepers()
             _wake_sleepers = None
-
-
-def running_elsewhere() -> int:
-    """How many threads of other processes run or wait for a core now; 0 where Linux does not tell."""
-    try:
-        running = int(Path("/proc/loadavg").read_text(encoding="ascii").split()[3].partition("/")[0])
-        return max(0, running - _own_running()) if running > 1 else 0
-    except (OSError, ValueError, IndexError):
-        return 0
-
-
-def available_cores() -> int:
-    """That this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _own_running() -> int:
-    count = 0
-    for task in Path("/proc/self/task").iterdir():
-        with suppress(OSError):  # it has just ended
-            count += (task / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] == "R"
-    return count
 
 
 def _sleepers() -> Callable[[], None]:
@@ -79,7 +58,7 @@ def _sleepers() -> Callable[[], None]:
         region.restype = None
         harmless = ctypes.cast(library.omp_get_thread_num, ctypes.c_void_p)  # what each of them calls
         try:
-            region(harmless, None, available_cores() + 1, 0)
+            region(harmless, None, cores() + 1, 0)
         finally:
             ready.set()
         over.wait()  # libgomp keeps a thread's team until the thread ends

@@ -266,3 +266,21 @@ def test_threads_that_wait_do_not_spin_for_long_unless_the_user_says_so(
                 monkeypatch.delenv(name)
         cli.limit_spinning()
         assert os.environ.get("GOMP_SPINCOUNT") == expected
+
+
+@pytest.mark.parametrize(("command", "expected"), [("train", "1000"), ("predict", None), ("video", None)])
+def test_commands_that_predict_leave_spinning_to_predict(
+    command: str, expected: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.setenv(name, "")  # so that what main sets is taken back
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(sys, "argv", ["multihmr", command])
+    monkeypatch.setattr(cli, "run", lambda argv: 0)
+    with pytest.raises(SystemExit, match="0"):
+        cli.main()
+    assert os.environ.get("GOMP_SPINCOUNT") == expected
+
+
+def test_predicting_commands_exist() -> None:
+    assert set(cli.COMMANDS) > cli.PREDICTING

@@ -23,7 +23,8 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in spinning.CHOSEN:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    monkeypatch.setattr(spinning, "available_cores", lambda: 3)
+    for name in ("cores", "usable_cores"):
+        monkeypatch.setattr(spinning, name, lambda: 3)
     yield
     spinning.limit_spinning(False)
 
@@ -77,25 +78,3 @@ def test_a_process_that_forks_starts_anew() -> None:
         os._exit(0 if spinning._wake_sleepers is None else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert spinning._wake_sleepers is not None
-
-
-def test_other_processes_are_counted_without_our_own_threads(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    texts = {"/proc/loadavg": "1.00 0.50 0.25 7/180 4242\n"}
-    for number, state in enumerate("RSR"):
-        (tmp_path / str(number)).mkdir()
-        (tmp_path / str(number) / "stat").write_text(f"{number} (a (b) R) {state} 1 1", encoding="utf-8")
-    monkeypatch.setattr(
-        spinning,
-        "Path",
-        lambda name: tmp_path if name == "/proc/self/task" else written(tmp_path, texts[name]),
-    )
-    assert spinning.running_elsewhere() == 5
-    texts["/proc/loadavg"] = "nothing"
-    assert spinning.running_elsewhere() == 0
-
-
-def written(folder: Path, text: str) -> Path:
-    (folder / "loadavg").write_text(text, encoding="ascii")
-    return folder / "loadavg"
