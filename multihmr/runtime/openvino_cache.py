@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import zlib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..storage.atomic import atomic_path
@@ -17,7 +20,7 @@ from .optional_imports import needed
 
 logger = logging.getLogger(__name__)
 DEVICE = "CPU"
-_DIGEST_BYTES = 32  # of the content, before it: OpenVINO itself does not notice all damage
+_CHECKSUM_BYTES = 4  # behind what OpenVINO wrote: it does not notice all damage itself
 
 
 def compiled_graph(
@@ -88,24 +91,40 @@ def _key(core: Any, settings: Mapping[str, Any]) -> str:
 def _imported(core: Any, file: Path, settings: Mapping[str, Any]) -> Any:
     """What the file holds, or None if it holds nothing that can be used."""
     try:
-        content = memoryview(file.read_bytes())
+        content = np.empty(file.stat().st_size, np.uint8)
+        with file.open("rb") as stream:
+            count = stream.readinto(memoryview(content))
     except OSError:
         return None
-    digest, blob = bytes(content[:_DIGEST_BYTES]), bytes(content[_DIGEST_BYTES:])
-    if hashlib.sha256(blob).digest() == digest:
-        try:
-            return core.import_model(blob, DEVICE, dict(settings))
-        except RuntimeError:  # of another version or processor, against all expectation
-            pass
+    blob, checksum = content[:-_CHECKSUM_BYTES], content[-_CHECKSUM_BYTES:]
+    if count == len(content) and _checksum(blob) == checksum.tobytes():
+        with suppress(RuntimeError):  # of another version or processor, against all expectation
+            return _read(core, blob, settings)
     logger.warning("%s cannot be used and is made again", file.name)
     return None
+
+
+def _read(core: Any, blob: np.ndarray, settings: Mapping[str, Any]) -> Any:
+    try:
+        # Without a copy, of hundreds of megabytes for large networks.
+        compiled = core.import_model(
+            needed("openvino").Tensor(blob, shared_memory=True), DEVICE, dict(settings)
+        )
+        compiled.blob = blob  # its weights lie there
+    except TypeError:  # an older OpenVINO
+        compiled = core.import_model(blob.tobytes(), DEVICE, dict(settings))
+    return compiled
+
+
+def _checksum(blob: Any) -> bytes:
+    return zlib.crc32(blob).to_bytes(_CHECKSUM_BYTES, "little")
 
 
 def _write(file: Path, compiled: Any) -> None:
     blob = compiled.export_model()  # io.BytesIO
     with blob.getbuffer() as content, atomic_path(file) as draft, draft.open("wb") as stream:
-        stream.write(hashlib.sha256(content).digest())
         stream.write(content)
+        stream.write(_checksum(content))
 
 
 def digest_of_files(*files: str | os.PathLike[str]) -> str:
