@@ -27,7 +27,7 @@ from multihmr.bodies.anny import Anny
 from multihmr.bodies.body_parts import body_joints
 from multihmr.bodies.keypoint_sets import keypoint_names
 from multihmr.data.synthetic.poses import quaternions_to_matrices
-from multihmr.data.synthetic.scenes import SceneSampler, _random_shape
+from multihmr.data.synthetic.scenes import SceneSampler, random_shape
 from multihmr.data.synthetic.splits import captures_of_split
 from multihmr.fitting import FittedHumans, fit
 from multihmr.fitting.point_sets import FACE_NAMES, find_points
@@ -81,7 +81,7 @@ def make_faces(body: Anny, assets: Path, people: int, *, zoom: float = 1.0) -> F
         columns = [names.index(str(name)) for name in file["bone_names"]]
     pose = np.tile(np.eye(3, dtype=np.float32), (people, len(names), 1, 1))
     pose[:, columns] = captured
-    shape = np.stack([_random_shape(rng, adult=False) for _ in range(people)])
+    shape = np.stack([random_shape(rng, adult=False) for _ in range(people)])
     sampler: Any = SimpleNamespace(expression_names=topology.expression_names)
     faces = np.stack([SceneSampler._random_expression(sampler, rng) for _ in range(people)])
     output = body(torch.from_numpy(pose), torch.from_numpy(shape), torch.from_numpy(faces))

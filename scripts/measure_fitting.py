@@ -29,7 +29,7 @@ import torch
 from multihmr.bodies.anny import Anny
 from multihmr.bodies.body_parts import body_joints
 from multihmr.data.synthetic.poses import quaternions_to_matrices, turn
-from multihmr.data.synthetic.scenes import _random_shape
+from multihmr.data.synthetic.scenes import random_shape
 from multihmr.data.synthetic.splits import captures_of_split
 from multihmr.evaluation.metrics import pa_mpjpe
 from multihmr.fitting import fit
@@ -116,7 +116,7 @@ def make_rig(body: Anny, poses: np.ndarray, rng: np.random.Generator) -> Rig:
     count = len(poses)
     yaws = rng.uniform(0, 2 * np.pi, count)
     poses[:, 0] = np.stack([turn((0, 0, 1), yaw) for yaw in yaws]) @ poses[:, 0]
-    shapes = np.stack([_random_shape(rng, adult=False) for _ in range(count)])
+    shapes = np.stack([random_shape(rng, adult=False) for _ in range(count)])
     face = torch.zeros(count, body.expression_count)
     output = body(torch.from_numpy(poses), torch.from_numpy(shapes), face)
     place = np.concatenate([rng.uniform(-0.5, 0.5, (count, 2)), np.full((count, 1), 0.9)], 1)[:, None]

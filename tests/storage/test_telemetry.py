@@ -17,6 +17,11 @@ import numpy as np
 from multihmr import load_model
 humans = load_model(device="cpu").predict(IMAGES / "astronaut.jpg")
 """
+BACKEND = """
+import numpy as np
+from multihmr import load_model
+usual = np.zeros((480, 640, 3), np.uint8)  # whose graph is made when a model is loaded
+"""
 COMMAND = """
 import os
 from pathlib import Path
@@ -68,7 +73,7 @@ CASES = {
     ),
     "export": (
         ("onnx", "onnxscript", "onnxruntime"),
-        PEOPLE + "load_model(device='cpu', backend='onnxruntime').predict(IMAGES / 'astronaut.jpg')",
+        BACKEND + "load_model(backend='onnxruntime').predict(usual, closeups=False, any_rotation=False)",
     ),
     "usd": (("pxr",), PEOPLE + "humans.save('people.usdz')"),
     "supervision": (
@@ -114,7 +119,10 @@ CASES = {
 }
 # what extras have beside their main path
 MORE = {
-    "openvino": (("openvino",), PEOPLE + "load_model(backend='openvino').predict(IMAGES / 'astronaut.jpg')"),
+    "openvino": (
+        ("openvino", "onnx", "onnxscript"),
+        BACKEND + "load_model(backend='openvino').predict(usual, closeups=False, any_rotation=False)",
+    ),
     "nncf": (
         ("openvino", "nncf"),
         "import numpy as np\nfrom multihmr.runtime.int8 import _keep_to_ourselves\n"

@@ -151,7 +151,7 @@ class SceneSampler:
         if count == 0:
             return []
         drawn = [self.poses.sample(rng, calm=framing == "portrait" and k == 0) for k in range(count)]
-        shapes = np.stack([_random_shape(rng, adult=framing == "portrait" and k == 0) for k in range(count)])
+        shapes = np.stack([random_shape(rng, adult=framing == "portrait" and k == 0) for k in range(count)])
         faces = np.stack([self._random_expression(rng) for _ in range(count)])
         poses = np.stack([p.rotations for p in drawn])
         joints, lowest = self.place_body(poses, shapes, faces)
@@ -336,7 +336,7 @@ def _look_at(position: np.ndarray, aim: np.ndarray, roll: float) -> np.ndarray:
     return np.asarray(turn((0, 0, 1), roll) @ level, np.float64)
 
 
-def _random_shape(rng: np.random.Generator, *, adult: bool) -> np.ndarray:
+def random_shape(rng: np.random.Generator, *, adult: bool) -> np.ndarray:
     """(6,) gender, age, muscle, weight, height, proportions."""
     kind = rng.random()
     if adult or kind < 0.74:

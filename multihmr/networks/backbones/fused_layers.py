@@ -174,7 +174,8 @@ def _version(weight: Tensor) -> int:
 
 def _activated(x: Tensor, activation: Activation) -> Tensor:
     if activation == "relu6":
-        return F.relu6(x, inplace=True)
+        # In place saves memory in training; while a graph is traced torch would take long to undo it.
+        return F.relu6(x, inplace=not torch.compiler.is_compiling())
     if activation == "relu":
         return F.relu(x)
     return F.gelu(x) if activation == "gelu" else x
