@@ -16,15 +16,18 @@ from typing import Any
 
 import gradio as gr
 
+from .advice import advice
 from .sessions import (
     IDLE,
     LEAST_SCORE,
     Cancelled,
     Models,
     PredictOptions,
+    Replaced,
     Session,
     Sessions,
     Shown,
+    Turns,
     field_of_view,
     people_table,
     remaining_time,
@@ -42,12 +45,14 @@ BAR = gr.Progress()  # shown for handlers that have it as an argument; finds the
 SMALL_PEOPLE_TILES = 2  # per side, for small people
 _HERE = Path(__file__)
 _VIEW = 420  # pixels, height of the overlay and of the 3D view
-_VIEW_HTML = f"""<div class="view3d" style="height: {_VIEW}px"><span>3D, drag to turn</span>
-<canvas tabindex="0" role="img" aria-label="People in 3D; drag or press arrow keys to turn"></canvas></div>"""
+_VIEW_HTML = f"""<div class="view3d" hidden style="height: {_VIEW}px"><span>3D, drag to turn</span>
+<canvas tabindex="0" role="img" aria-label="People in 3D; arrow keys turn, + and - zoom, 0 resets"></canvas>
+<p hidden></p></div>"""
 _VIEW_JS = ("view3d.js", "app.js")
 _FOR_PROGRAMMERS = re.compile(
     r"; (`multihmr|give np\.|predict_video).*"
 )  # advice that a visitor cannot follow
+_VISITORS = 8  # who are answered at the same time; the network itself runs once at a time
 _EMPTY = "Drop pictures or a video, use the webcam, or try an example."
 
 
@@ -57,6 +62,7 @@ class Page:
     def __init__(self, models: Models, folder: Path, examples: list[Path]) -> None:
         """folder: for the files of sessions, inside the one that gradio serves."""
         self.models, self.sessions, self.example_files = models, Sessions(folder), examples
+        self.turns = Turns()
         with gr.Blocks(
             title="multihmr", analytics_enabled=False, delete_cache=(600, int(IDLE))
         ) as self.blocks:
@@ -177,6 +183,7 @@ class Page:
                         padding=False,
                         elem_id="view",
                     )
+                    self.advice = gr.HTML(visible=False, elem_id="advice")
             self.frame = gr.Slider(
                 0, 1, value=0, step=1, label="Frame", visible=False, buttons=[], elem_id="frame"
             )
@@ -197,7 +204,7 @@ class Page:
         settings.add(self.frame)
         shown = [self.status, self.strip, self.results, self.overlay, self.view, self.side, self.above]
         shown += [self.table, *self.downloads, self.files, self.fov, self.automatic, self.threshold]
-        shown += [self.licence, self.video, self.frame, self.cancel_button]
+        shown += [self.licence, self.video, self.frame, self.cancel_button, self.advice]
         for event, begin, act, given in (
             (self.files.upload, self.begin_new, self.take, {self.files}),
             (self.webcam.input, self.begin_new, self.snap, {self.webcam}),
@@ -224,25 +231,26 @@ class Page:
                 settings | given,  # a set: values are passed as one dict
                 shown,
                 concurrency_id="network",
-                concurrency_limit=1,
+                concurrency_limit=_VISITORS,
+                trigger_mode="multiple",  # another file ends the running one; gradio would drop it
                 show_progress="full",
                 show_progress_on=self.status,
                 api_visibility="private",
             )
-        self.forget.click(self.delete, settings, shown, concurrency_id="network", api_visibility="private")
+        self.forget.click(self.delete, settings, shown, queue=False, api_visibility="private")
         self.cancel_button.click(self.cancel, None, self.cancel_button, queue=False, api_visibility="private")
         self.blocks.unload(self.leave)
 
     def begin_new(self, request: gr.Request) -> Update:
         """Another file is about to be predicted: hide the results of the last one."""
-        self.sessions.of(_key(request)).allow()
+        self.sessions.of(_key(request)).begin(new=True)
         hidden = {self.status: _status(""), self.results: gr.update(visible=False), self.table: ""}
         return hidden | {self.cancel_button: gr.update(visible=True, value="Cancel", interactive=True)}
 
     def begin_update(self, request: gr.Request) -> Update:
         """The same file is about to be predicted with other settings."""
         session = self.sessions.of(_key(request))
-        session.allow()
+        session.begin(new=False)
         button = gr.update(visible=session.has_video, value="Cancel", interactive=True)
         return {self.status: _status(""), self.cancel_button: button}
 
@@ -303,11 +311,17 @@ class Page:
     ) -> Update:
         """Update of the page after `act`: the people in the chosen file, or one sentence."""
         session = self.sessions.of(_key(request))
+        run = session.run
         with session.lock:
             try:
                 if act is not None:
+                    session.check_cancelled(run)
                     act(session)
-                shown = self._predict(session, given)
+                    given = given | {self.frame: 0}
+                shown = self._predict(session, given, run)
+                update = self._update(shown) | self._advice(session, shown, given)
+            except Replaced:
+                return {self.strip: gr.skip()}
             except Cancelled:
                 return self._nothing("Cancelled.", session)
             except EXPECTED as error:
@@ -316,36 +330,50 @@ class Page:
                 logger.exception("a request of the page failed")
                 text = "Something went wrong; the terminal in which this page was started has the details."
                 return self._nothing(text, session, bad=True)
-            update = (
-                self._update(shown) | self._strip(session) | {self.cancel_button: gr.update(visible=False)}
-            )
+            update |= self._strip(session) | {self.cancel_button: gr.update(visible=False)}
             fov = round(field_of_view(shown.humans))
             return update | ({self.fov: fov} if given[self.automatic] else {})
 
-    def _predict(self, session: Session, given: Values) -> Shown:
-        """The people in the chosen picture or video, with the settings of the page."""
-        name, threshold = given[self.model], float(given[self.threshold])
-        options = PredictOptions(
+    def _options(self, given: Values) -> PredictOptions:
+        return PredictOptions(
             fov=None if given[self.automatic] else float(given[self.fov]),
             tiles=SMALL_PEOPLE_TILES if given[self.closer] else 1,
             hands_and_faces=bool(given[self.hands]),
         )
+
+    def _predict(self, session: Session, given: Values, run: int) -> Shown:
+        """The people in the chosen picture or video, with the settings of the page."""
+        name, threshold, options = given[self.model], float(given[self.threshold]), self._options(given)
         body = self.models.load(name).body
         if not session.has_video:
-            people = session.people(self.models, name, threshold=threshold, options=options)
-            session.check_cancelled()
+            with self.turns:
+                people = session.people(self.models, name, threshold=threshold, options=options)
+            session.check_cancelled(run)
             return session.show(people, body)
 
         started = time.monotonic()
 
         def progress(done: float, text: str) -> None:
-            session.check_cancelled()
+            session.check_cancelled(run)
             BAR(done, desc=f"{text}{remaining_time(time.monotonic() - started, done)}")
 
-        result = session.video_result(self.models, name, options=options, progress=progress)
+        result = session.video_result(self.models, name, options=options, progress=progress, turns=self.turns)
         return session.show_video(
             result, body, threshold=threshold, frame=int(given[self.frame]), progress=progress
         )
+
+    def _advice(self, session: Session, shown: Shown, given: Values) -> Update:
+        """What can be tried without people, in the place of the 3D view; else nothing."""
+        if len(shown.humans):
+            return {self.advice: gr.update(value="", visible=False)}
+        options, threshold, fainter = self._options(given), float(given[self.threshold]), None
+        if shown.video is None:
+            with self.turns:
+                fainter = session.best_fainter(
+                    self.models, given[self.model], threshold=threshold, options=options
+                )
+        text = advice(shown.video, shown.frame, threshold, fainter, tiles=options.tiles > 1)
+        return {self.advice: gr.update(value=text, visible=True)}
 
     def _update(self, shown: Shown) -> Update:
         result = shown.video
@@ -354,12 +382,14 @@ class Page:
             self.results: gr.update(visible=True),
             self.overlay: gr.update(value=None if result else str(shown.overlay), visible=result is None),
             self.video: gr.update(value=str(shown.overlay) if result else None, visible=result is not None),
-            self.frame: gr.update(maximum=len(result.people) - 1, visible=True)
+            self.frame: gr.update(
+                value=shown.frame, maximum=len(result.people) - 1, visible=bool(result.who(shown.threshold))
+            )
             if result
             else gr.update(value=0, visible=False),
             self.view: shown.glb.as_posix() if shown.glb else "",
-            self.side: str(shown.side),
-            self.above: str(shown.above),
+            self.side: gr.update(value=str(shown.side), visible=shown.glb is not None),
+            self.above: gr.update(value=str(shown.above), visible=shown.glb is not None),
             self.table: people_table(shown.humans, shown.heights),
             self.files: None,
         } | {
@@ -370,7 +400,7 @@ class Page:
     def _nothing(self, text: str, session: Session | None = None, *, bad: bool = False) -> Update:
         update: Update = {self.status: _status(text, bad=bad), self.results: gr.update(visible=False)}
         update |= {self.cancel_button: gr.update(visible=False)}
-        update |= {self.files: None, self.view: "", self.table: ""}
+        update |= {self.files: None, self.view: "", self.table: "", self.advice: ""}
         return update | (
             self._strip(session) if session else {self.strip: gr.update(value=None, visible=False)}
         )

@@ -119,6 +119,8 @@ class Shown:
     glb: Path | None  # None without people
     take_away: tuple[Path | None, ...]  # overlay, GLB, NPZ, JSON
     video: VideoResult | None = None  # for videos, whose overlay is a video
+    threshold: float = 0.0  # least score of the people of a video
+    frame: int = 0  # of the video
 
 
 class PredictOptions(NamedTuple):
@@ -142,6 +144,28 @@ class Cancelled(Exception):
     """The visitor cancelled the running video."""
 
 
+class Replaced(Cancelled):
+    """The visitor gave another file, deleted all, or left: the result is not shown."""
+
+
+class Turns:
+    """Lock that is given in the order in which it was asked for: videos take it for each frame anew."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._last, self._current = 0, 0
+
+    def __enter__(self) -> None:
+        with self._changed:
+            mine, self._last = self._last, self._last + 1
+            self._changed.wait_for(lambda: self._current == mine)
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._current += 1
+            self._changed.notify_all()
+
+
 class Session:
     """One visitor: pictures in a folder of their own, the chosen one, and its people."""
 
@@ -151,11 +175,15 @@ class Session:
         self.chosen = 0
         self.used = time.monotonic()
         self.lock = threading.RLock()
+        self.ended = False
+        self._taken: set[Path] = (
+            set()
+        )  # uploads of the run before, which the page still lists while it goes on
         self._found: dict[tuple[Path, str, PredictOptions], _Found] = {}
         self._videos: dict[tuple[Path, str, PredictOptions], VideoResult] = {}
         self._shown: list[Path] = []
         self._count = 0
-        self._cancelled = threading.Event()
+        self._wanted, self._cancelled = 0, -1  # number of the newest run, and of the one that was cancelled
         folder.mkdir(mode=0o700)
 
     def take(self, files: Sequence[Path], *, keep: bool = False) -> None:
@@ -168,7 +196,9 @@ class Session:
             for file in [] if keep else files:
                 file.unlink(missing_ok=True)
             raise ValueError(f"{len(files)} files are too many at once; give at most {MOST_PICTURES}")
+        files = [file for file in files if file.exists() or file not in self._taken] or files
         self.forget()
+        self._taken = set(files)
         for file in dict.fromkeys(files):
             into = self._new_folder() / file.name
             try:
@@ -226,14 +256,30 @@ class Session:
             found.fainter = more[more.scores < found.threshold]
         return joined(found.humans, found.fainter[found.fainter.scores >= threshold])
 
+    def best_fainter(
+        self, models: Models, name: str, *, threshold: float, options: PredictOptions
+    ) -> float | None:
+        """Best score below the threshold in the chosen picture; None if none reaches `LEAST_SCORE`."""
+        for least in (None, LEAST_SCORE):  # the second may run the network
+            scores = self.people(models, name, threshold=least, options=options).scores
+            if (scores < threshold).any():
+                return float(scores[scores < threshold].max())
+        return None
+
     def video_result(
-        self, models: Models, name: str, *, options: PredictOptions, progress: Progress
+        self,
+        models: Models,
+        name: str,
+        *,
+        options: PredictOptions,
+        progress: Progress,
+        turns: Turns | None = None,
     ) -> VideoResult:
         """People in the chosen video, predicted once per model and options."""
         key = (self.picture, name, options)
         if key not in self._videos:
             result = predict_video_file(
-                self.picture, models.load(name), progress=progress, **options._asdict()
+                self.picture, models.load(name), progress=progress, turns=turns, **options._asdict()
             )
             self._videos = {key: result}
         return self._videos[key]
@@ -253,12 +299,15 @@ class Session:
 
         With the people whose best score reaches the threshold.
         """
-        who = result.who(threshold)
+        who, frame = result.who(threshold), min(frame, len(result.people) - 1)
         if who not in result.files:
             files = write_files(result, who, body, self._new_folder(), progress)
         files = result.files[who]
         shown = self._shown_in(self._folder_to_show(), result.at(frame, who, body), body, files.overlay)
-        shown.video, shown.take_away = result, (files.overlay, files.glb, files.npz, shown.take_away[-1])
+        shown.threshold, shown.frame, numbers = threshold, frame, shown.take_away[-1]
+        if numbers is not None:  # the other files are of all frames
+            numbers = numbers.rename(numbers.with_stem(f"{numbers.stem}_frame_{frame}"))
+        shown.video, shown.take_away = result, (files.overlay, files.glb, files.npz, numbers)
         return shown
 
     def _shown_in(self, out: Path, humans: Humans, body: Body, overlay: Path) -> Shown:
@@ -275,17 +324,25 @@ class Session:
         """Whether the chosen file is a video, by its name."""
         return bool(self.pictures) and is_video(self.picture)
 
+    def begin(self, *, new: bool) -> None:
+        """Before a prediction: of a `new` file, which ends the running one, or with other settings."""
+        if new or self._cancelled == self._wanted:
+            self._wanted += 1
+
+    @property
+    def run(self) -> int:
+        """Number of the newest run, for `check_cancelled`."""
+        return self._wanted
+
     def cancel(self) -> None:
-        """Stop the running video at its next frame."""
-        self._cancelled.set()
+        """Stop the newest run: a video at its next frame."""
+        self._cancelled = self._wanted
 
-    def allow(self) -> None:
-        """Forget an earlier `cancel`, before the next prediction."""
-        self._cancelled.clear()
-
-    def check_cancelled(self) -> None:
-        """Raises Cancelled after `cancel`."""
-        if self._cancelled.is_set():
+    def check_cancelled(self, run: int) -> None:
+        """Raises Cancelled after `cancel`, or Replaced once another file was given or the session ended."""
+        if self.ended or run != self._wanted:
+            raise Replaced
+        if run == self._cancelled:
             raise Cancelled
 
     def _folder_to_show(self) -> Path:
@@ -341,6 +398,7 @@ class Sessions:
     def _end(self, key: str) -> None:
         session = self._sessions.pop(key, None)
         if session is not None:
+            session.ended = True
             shutil.rmtree(session.folder, ignore_errors=True)
 
 
@@ -371,16 +429,13 @@ def summary(shown: Shown) -> str:
     """Number of people, and the camera, in one sentence."""
     humans = shown.humans
     people = {0: "No people found", 1: "1 person found"}.get(len(humans), f"{len(humans)} people found")
-    hint = "" if len(humans) else "; try a lower score, or “Find small people”"
     if shown.video is not None:
-        frames = len(shown.video.people)
-        number = len(shown.video.who(0.0))
-        people = (
-            f"{frames} frames{' (the first; the rest was left out)' if shown.video.cut else ''}, {number} "
-        )
-        people += f"{'person' if number == 1 else 'people'} in all; below, one frame in 3D"
-        hint = ""
-    return f"{people}{hint}. Field of view {field_of_view(humans):.0f}°, {_CAMERAS[humans.K_source]}."
+        frames, number = len(shown.video.people), len(shown.video.who(shown.threshold))
+        people = f"{frames} {'frame' if frames == 1 else 'frames'}"
+        people += f"{' (the first; the rest was left out)' if shown.video.cut else ''}, "
+        people += f"{number or 'no'} {'person' if number == 1 else 'people'}"
+        people += " in all; below, one frame in 3D" if number else ""
+    return f"{people}. Field of view {field_of_view(humans):.0f}°, {_CAMERAS[humans.K_source]}."
 
 
 def field_of_view(humans: Humans) -> float:

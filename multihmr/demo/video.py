@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,21 +54,30 @@ class VideoResult:
         """Track ids whose best score is at least the threshold."""
         best: dict[int, float] = {}
         for humans in self.people:
-            for identity, score in zip(_ids(humans), humans.scores.tolist(), strict=True):
+            for identity, score in zip(ids(humans), humans.scores.tolist(), strict=True):
                 best[identity] = max(best.get(identity, 0.0), score)
         return frozenset(identity for identity, score in best.items() if score >= threshold)
 
     def at(self, frame: int, who: frozenset[int], body: Body) -> Humans:
         """People with these track ids in one frame, with meshes."""
         humans = self.people[min(max(frame, 0), len(self.people) - 1)]
-        return with_meshes(humans[np.array([identity in who for identity in _ids(humans)], bool)], body)
+        return with_meshes(humans[np.array([identity in who for identity in ids(humans)], bool)], body)
 
     def tracks(self, who: frozenset[int]) -> list[Track]:
         return [track for track in collect(self.people, self.fps, times=self.times) if track.id in who]
 
 
-def predict_video_file(path: Path, model: Model, *, progress: Progress, **options: Any) -> VideoResult:
+def predict_video_file(
+    path: Path,
+    model: Model,
+    *,
+    progress: Progress,
+    turns: AbstractContextManager[None] | None = None,
+    **options: Any,
+) -> VideoResult:
     """Track all people in the first `MOST_FRAMES` frames; options as of `Model.predict_video`.
+
+    `turns` is entered for each frame, so that others can predict in between.
 
     Raises:
         ValueError: the file is not a video, or has no frames.
@@ -86,7 +96,12 @@ def predict_video_file(path: Path, model: Model, *, progress: Progress, **option
             yield frame
 
     people = []
-    for humans in model.predict_video(replace(video, frames=first_frames), **options):
+    results = iter(model.predict_video(replace(video, frames=first_frames), **options))
+    while True:
+        with turns or nullcontext():
+            humans = next(results, None)
+        if humans is None:
+            break
         people.append(without_meshes(humans))
     if not people:
         raise ValueError(f"{path} has no frames")
@@ -129,5 +144,6 @@ def _zip(tracks: list[Track], path: Path) -> Path:
     return path
 
 
-def _ids(humans: Humans) -> list[int]:
+def ids(humans: Humans) -> list[int]:
+    """Track ids of the people of a frame."""
     return [] if humans.track_ids is None else humans.track_ids.tolist()

@@ -1,5 +1,5 @@
 // People of a GLB, as multihmr saves it, in a canvas that can be turned: WebGL 1, no library, nothing fetched.
-// Drag or arrow keys turn, wheel or pinch zooms, drag with shift or the right button moves, double click resets.
+// Drag or arrow keys turn, wheel, pinch, + or - zoom, drag with shift or the right button moves, double click or 0 resets.
 // multihmrView(canvas).show(buffer): an ArrayBuffer of the file; null shows the empty floor.
 
 function multihmrView(canvas) {
@@ -216,7 +216,10 @@ function multihmrView(canvas) {
   canvas.addEventListener("dblclick", reset);
   canvas.addEventListener("keydown", event => {
     const by = {ArrowLeft: [-0.1, 0], ArrowRight: [0.1, 0], ArrowUp: [0, -0.1], ArrowDown: [0, 0.1]}[event.key];
-    if (by) { event.preventDefault(); turn(...by); }
+    const factor = {"+": 0.9, "=": 0.9, "-": 1 / 0.9}[event.key];
+    if (!by && !factor && event.key !== "0" || event.ctrlKey || event.metaKey || !look) return;
+    event.preventDefault();
+    if (by) turn(...by); else if (factor) zoom(factor); else reset();
   });
   new ResizeObserver(draw).observe(canvas);
   show(null);

@@ -30,7 +30,8 @@ async function refresh() {
   try {
     const state = await (await fetch("state.json")).json();
     document.getElementById("state").textContent = state.frame === null ? "waiting for the first picture" :
-      `frame ${state.frame}: ${state.people} people, ${state.latency.toFixed(2)} s behind`;
+      `frame ${state.frame}: ${state.people} ${state.people === 1 ? "person" : "people"}, ` +
+      `${state.latency.toFixed(2)} s behind`;
   } catch { document.getElementById("state").textContent = "ended"; clearInterval(timer); }
 }
 const timer = setInterval(refresh, 500);

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
+import shutil
 import socket
+import threading
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +20,7 @@ from toys import ToyBody, tiny_model
 from multihmr.cli import main as cli
 from multihmr.demo import sessions
 from multihmr.demo import video as videos
+from multihmr.demo.advice import advice
 from multihmr.demo.sessions import Models, PredictOptions, Session, Sessions
 from multihmr.humans import Humans
 from multihmr.model import Model
@@ -131,8 +137,34 @@ def test_nobody_is_said(session: Session, models: Counting) -> None:
     shown = session.show(
         session.people(models, "any", threshold=1.0, options=PredictOptions(fov=50)), models.model.body
     )
-    assert sessions.summary(shown).startswith("No people found; try a lower score, or ")
+    assert sessions.summary(shown).startswith("No people found. ")
     assert shown.glb is None
+
+
+def test_advice_names_the_score_at_which_somebody_is_seen(session: Session, models: Counting) -> None:
+    options = PredictOptions(fov=50)
+    everybody = session.people(models, "any", threshold=sessions.LEAST_SCORE, options=options)
+    best = session.best_fainter(models, "any", threshold=1.0, options=options)
+    assert best == pytest.approx(everybody.scores.max())
+    lowest = float(everybody.scores.min())
+    assert session.best_fainter(models, "any", threshold=lowest, options=options) is None
+    assert "Set “Least score” to 0.31:" in advice(None, 0, 0.45, 0.319, tiles=False)
+    assert "A lower score does not help: nothing reaches 0.10." in advice(None, 0, 0.45, None, tiles=False)
+    assert "small people" in advice(None, 0, 0.45, None, tiles=False)
+    assert "small people" not in advice(None, 0, 0.45, None, tiles=True)
+
+
+def test_advice_for_a_video_leads_to_the_first_frame_with_people(session: Session, models: Counting) -> None:
+    humans = session.people(models, "any", threshold=0.5, options=PredictOptions(fov=50))
+    seen = replace(humans, track_ids=np.arange(len(humans)))
+    people = [seen[:0], seen[:0], seen]
+    video = videos.VideoResult(session.picture, 10.0, [0.0, 0.1, 0.2], people, cut=False)
+    assert "The first frame with people is 2:" in advice(video, 0, 0.5, None, tiles=False)
+    best = math.floor(float(humans.scores.max()) * 100) / 100
+    assert f"Set “Least score” to {best:.2f}" in advice(video, 0, 1.0, None, tiles=False)
+    nobody = videos.VideoResult(session.picture, 10.0, [0.0], people[:1], cut=False)
+    assert "No people found in this video" in advice(nobody, 0, 0.5, None, tiles=False)
+    assert "score" not in advice(nobody, 0, 0.5, None, tiles=False)  # a lower one finds no more in videos
 
 
 def test_two_visitors_share_nothing_and_leave_nothing(tmp_path: Path, picture: Path) -> None:
@@ -228,6 +260,8 @@ def test_people_of_a_film(tmp_path: Path, models: Counting, monkeypatch: pytest.
     assert len(shown.humans) == len(result.people[2]) > 0
     assert [path.suffix for path in shown.take_away if path] == [".mp4", ".glb", ".zip", ".json"]
     assert sessions.summary(shown).startswith("4 frames, ")
+    assert shown.take_away[-1] is not None
+    assert shown.take_away[-1].stem.endswith("_frame_2")  # the one file that is of one frame
     assert said == sorted(said)
     runs = models.runs
     session.show_video(
@@ -278,8 +312,11 @@ def test_a_cancelled_video_stops_at_its_next_frame(tmp_path: Path, models: Count
     session.take([tmp_path / "walk.mp4"])
     texts: list[str] = []
 
+    session.begin(new=True)
+    run = session.run
+
     def progress(done: float, text: str) -> None:
-        session.check_cancelled()
+        session.check_cancelled(run)
         texts.append(text)
         if len(texts) == 3:
             session.cancel()
@@ -287,9 +324,58 @@ def test_a_cancelled_video_stops_at_its_next_frame(tmp_path: Path, models: Count
     with pytest.raises(sessions.Cancelled):
         session.video_result(models, "any", options=PredictOptions(fov=50), progress=progress)
     assert texts == ["reading the film", "frame 1 of 6", "frame 2 of 6"]
-    session.allow()
+    session.begin(new=False)
+    session.check_cancelled(session.run)  # raises nothing
     result = session.video_result(models, "any", options=PredictOptions(fov=50), progress=lambda *_: None)
     assert len(result.people) == 6
+
+
+def test_a_run_ends_after_another_file_or_the_end_of_the_session(tmp_path: Path) -> None:
+    guests = Sessions(tmp_path)
+    session = guests.of("a")
+    session.begin(new=True)
+    first = session.run
+    session.begin(new=False)  # another setting lets the video go on
+    session.check_cancelled(first)
+    session.begin(new=True)
+    with pytest.raises(sessions.Replaced):
+        session.check_cancelled(first)
+    second = session.run
+    session.check_cancelled(second)
+    guests.end("a")
+    with pytest.raises(sessions.Replaced):
+        session.check_cancelled(second)
+
+
+def test_a_file_given_while_another_runs_replaces_it(tmp_path: Path, picture: Path) -> None:
+    """The page still lists the first, which was moved away."""
+    session = Session(tmp_path / "session")
+    one, two = (Path(shutil.copy(picture, tmp_path / f"{name}.png")) for name in ("one", "two"))
+    session.take([one])
+    session.take([one, two])
+    assert [path.name for path in session.pictures] == ["two.png"]
+    with pytest.raises(ValueError, match=r"two\.png was not uploaded completely"):
+        session.take([two])
+
+
+def test_turns_are_given_in_order() -> None:
+    turns, order = sessions.Turns(), list[str]()
+    waiting = threading.Event()
+
+    def other() -> None:
+        waiting.set()
+        with turns:
+            order.append("picture")
+
+    with turns:
+        thread = threading.Thread(target=other)
+        thread.start()
+        waiting.wait(5)
+        time.sleep(0.1)  # until it waits for its turn
+    with turns:  # the next frame of a video waits for the picture
+        order.append("frame")
+    thread.join(5)
+    assert order == ["picture", "frame"]
 
 
 @pytest.mark.parametrize(

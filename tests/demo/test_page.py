@@ -183,6 +183,56 @@ def test_a_picture_without_people_is_said_to_have_none(
     page.wait_for_selector("table.people", state="detached")  # no heads of columns without a row
     assert not page.locator("#get-glb").is_visible() or page.locator("#get-glb").is_disabled()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.wait_for_selector("#advice :text('nothing reaches 0.10')")
+    assert page.inner_text("#advice h2") == "No people found in this picture"
+    for empty in ("#view canvas", "#side", "#above"):
+        assert not page.locator(empty).is_visible()
+    assert page.evaluate(CONTRAST) == []
+    give(page, EXAMPLES / "astronaut.jpg")
+    page.wait_for_selector("#view canvas[data-shown$='.glb']")
+    assert not page.locator("#advice").is_visible()
+
+
+@pytest.mark.slow
+def test_without_webgl_the_page_says_so(session: Callable[..., Any]) -> None:
+    page = session()
+    page.add_init_script("HTMLCanvasElement.prototype.getContext = () => null")
+    page.reload()
+    page.wait_for_selector("#files input[type=file]", state="attached")
+    give(page, EXAMPLES / "astronaut.jpg")
+    page.wait_for_selector("#view p:text('This browser shows no 3D. Download the GLB below')")
+    assert not page.locator("#view span").is_visible()  # "drag to turn"
+    words, panel = page.locator("#view p").bounding_box(), page.locator("#view .view3d").bounding_box()
+    assert panel["y"] <= words["y"]
+    assert words["y"] + words["height"] <= panel["y"] + panel["height"]
+
+
+@pytest.mark.slow
+def test_3d_is_drawn_again_after_the_browser_dropped_it(session: Callable[..., Any]) -> None:
+    """Phones drop WebGL of pages in the background."""
+    page = session()
+    give(page, EXAMPLES / "astronaut.jpg")
+    page.wait_for_selector("#view canvas[data-shown$='.glb']")
+    page.focus("#view canvas")
+    before = turned(page)
+    lose = "canvas => canvas.getContext('webgl').getExtension('WEBGL_lose_context').loseContext()"
+    page.evaluate(f"({lose})(document.querySelector('#view canvas'))")
+    page.wait_for_timeout(300)
+    page.wait_for_selector("#view canvas[data-shown$='.glb']")
+    page.focus("#view canvas")
+    assert turned(page) == before
+    page.keyboard.press("+")
+    assert turned(page) != before
+    page.keyboard.press("0")
+    assert turned(page) == before
+
+
+@pytest.mark.slow
+def test_3d_that_cannot_be_loaded_is_said(session: Callable[..., Any]) -> None:
+    page = session()
+    page.route("**/*.glb", lambda route: route.abort())
+    give(page, EXAMPLES / "astronaut.jpg")
+    page.wait_for_selector("#view p:text('The 3D people could not be loaded.')")
 
 
 @pytest.mark.slow
@@ -252,7 +302,9 @@ def test_a_video_becomes_people_frame_by_frame(session: Callable[..., Any], tmp_
 
 
 @pytest.mark.slow
-def test_a_running_video_can_be_cancelled(session: Callable[..., Any], tmp_path: Path) -> None:
+def test_a_running_video_can_be_cancelled(
+    session: Callable[..., Any], served: tuple[str, Model, Path], runs: list[str], tmp_path: Path
+) -> None:
     """Meanwhile the result of the picture before is hidden, and progress names frames."""
     pytest.importorskip("av", reason="videos need PyAV")
     pytest.importorskip("scipy", reason="tracking needs SciPy")
@@ -272,6 +324,27 @@ def test_a_running_video_can_be_cancelled(session: Callable[..., Any], tmp_path:
     page.wait_for_selector("#status :text('Cancelled.')")
     assert not page.locator("#cancel").is_visible()
     assert not page.locator("#results").is_visible()
+
+    give(page, tmp_path / "long.mp4")
+    page.wait_for_selector("#status :text-matches('frame [0-9]+ of 200')")
+    other = session(390)
+    give(other, EXAMPLES / "astronaut.jpg")
+    other.wait_for_selector("table.people td")  # between frames of the video
+    assert "of 200" in page.inner_text("#status")
+    give(page, EXAMPLES / "astronaut.jpg")  # in place of the video
+    page.wait_for_selector("#status :text('1 person found')")
+
+    give(page, tmp_path / "long.mp4")
+    page.wait_for_selector("#status :text-matches('frame [0-9]+ of 200')")
+    page.reload()
+    page.wait_for_selector("#files input[type=file]", state="attached")
+    for _ in range(300):
+        if not list(served[2].rglob("long.mp4")):
+            break
+        page.wait_for_timeout(100)
+    before = len(runs)
+    page.wait_for_timeout(1500)
+    assert len(runs) <= before + 1  # the video no longer runs
 
 
 CONTRAST = """() => {
