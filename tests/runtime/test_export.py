@@ -126,7 +126,7 @@ def test_files_say_what_forward_says(runtime, model, traced, letterboxes, onnx_f
 
 
 def test_nothing_is_computed_in_place_in_a_traced_backbone():
-    """Torch takes 0.2 s to undo each for ONNX: with ReLU6 in place the bundled backbone took thrice as long."""
+    """Torch takes 0.2 s to undo each for ONNX; with ReLU6 in place the default took thrice as long."""
     program = trace_backbone(tiny_network(), (64, 64)).program
     graphs = [module.graph for module in program.graph_module.modules() if hasattr(module, "graph")]
     names = {getattr(node.target, "__name__", "") for graph in graphs for node in graph.nodes}
