@@ -29,7 +29,7 @@ humans.to_rerun("street.jpg", frame=1).save("street.rrd")
 """
 
 
-@pytest.mark.slow
+@pytest.mark.nightly  # half a minute of type checking; `.ci/run` runs it beside its own
 def test_calls_of_the_documentation_pass_mypy(tmp_path):
     pytest.importorskip("mypy", reason="the type checker is part of multihmr[test]")
     (tmp_path / "user.py").write_text(CODE, encoding="utf-8")
