@@ -93,7 +93,7 @@ def _imported(core: Any, file: Path, settings: Mapping[str, Any]) -> Any:
     try:
         content = np.empty(file.stat().st_size, np.uint8)
         with file.open("rb") as stream:
-            count = stream.readinto(memoryview(content))
+            count = stream.readinto(content.data)
     except OSError:
         return None
     blob, checksum = content[:-_CHECKSUM_BYTES], content[-_CHECKSUM_BYTES:]
