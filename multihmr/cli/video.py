@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import glob
 import itertools
 import warnings
 from collections.abc import Iterator
@@ -189,6 +190,9 @@ def find_sources(texts: list[str]) -> list[tuple[str | int | Path, str]]:
             sources.append(text)
         elif not path.exists() and text.isascii() and text.isdecimal():
             sources.append(int(text))
+        elif not path.exists() and (found := _films_of_glob(text)):
+            sources += found
+            in_folder = True
         elif path.is_dir() and not any(p.suffix.lower() in PICTURES for p in path.iterdir()):
             videos = [p for p in path.iterdir() if p.suffix.lower() in VIDEOS and not p.name.startswith(".")]
             videos.sort(key=lambda video: natural_order(video.name))
@@ -199,6 +203,14 @@ def find_sources(texts: list[str]) -> list[tuple[str | int | Path, str]]:
     if len(sources) == 1 and not in_folder:
         return [(sources[0], "")]
     return list(zip(sources, _folder_names(sources), strict=True))
+
+
+def _films_of_glob(text: str) -> list[Path]:
+    """The video files that a glob matches, which shells leave to programs if it is quoted."""
+    from ..video.reader import VIDEOS, natural_order
+
+    matches = map(Path, glob.glob(text, recursive=True)) if glob.has_magic(text) else ()
+    return sorted((p for p in matches if p.suffix.lower() in VIDEOS), key=lambda p: natural_order(str(p)))
 
 
 def _folder_names(sources: list[str | int | Path]) -> list[str]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import json
 import struct
+import urllib.parse
 import zipfile
 from collections.abc import Callable, Mapping
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -46,8 +48,9 @@ def provenance(
 def with_metadata(content: bytes, name: str, metadata: Mapping[str, Any]) -> bytes:
     """The content of a result file called `name` with metadata in it; unchanged if its format holds none.
 
-    .json and .coco.json: key "multihmr" (of COCO in "info"); .npz: array "multihmr" of JSON text; .glb:
-    asset.extras; .obj, .ply and .usda: a comment.
+    .json and .coco.json: key "multihmr" (of COCO in "info", and the image gets the name of the file that it
+    was read from, with its suffix, by which readers of COCO find it); .npz: array "multihmr" of JSON text;
+    .glb: asset.extras; .obj, .ply and .usda: a comment.
     """
     suffix = ".coco.json" if name.endswith(".coco.json") else name[name.rfind(".") :].lower()
     add = _WRITERS.get(suffix)
@@ -77,7 +80,19 @@ def _json(content: bytes, metadata: dict[str, Any]) -> bytes:
 def _coco(content: bytes, metadata: dict[str, Any]) -> bytes:
     stored = json.loads(content)
     info = {"description": "people predicted by multihmr", KEY: metadata}
+    name = _file_name(str(metadata.get("source", "")))
+    if name and len(stored["images"]) == 1:
+        stored["images"][0]["file_name"] = name
     return json.dumps({**stored, "info": {**stored.get("info", {}), **info}}, allow_nan=False).encode()
+
+
+def _file_name(source: str) -> str:
+    """The name of the file that a path or web address leads to; "" for data URIs and standard input."""
+    if source == "-" or source[:5].lower() == "data:":
+        return ""
+    if source[:8].lower().startswith(("http://", "https://")):
+        return urllib.parse.unquote(urllib.parse.urlsplit(source).path).rpartition("/")[2]
+    return PurePath(source).name
 
 
 def _npz(content: bytes, metadata: dict[str, Any]) -> bytes:

@@ -39,7 +39,7 @@ def quota(root: Path = Path("/")) -> float:
         root: folder that has `proc` and `sys`.
     """
     least = math.inf
-    with suppress(OSError):
+    with suppress(OSError, ValueError):  # a name in no known encoding, a line of another form
         for line in (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines():
             _, controllers, group = line.split(":", 2)
             if controllers == "":  # version 2

@@ -77,7 +77,7 @@ def predict_video(
     size = 1 if video.live else batch_size
     options: dict[str, Any] = {"fov": fov, "threshold": new / 2, "tiles": tiles, "flip_test": flip_test}
     options |= {"hands_and_faces": hands_and_faces, "limbs": limbs, "distortion": distortion}
-    predicted = predict_frames(model, video, K, batch_size=size, **options)
+    predicted = predict_frames(model, video, K, batch_size=size, least_score=new, **options)
     named = follow(((frame.time, humans) for frame, humans in predicted), chosen, new=new)
     return (with_meshes(humans, model.body) for humans in named)
 
@@ -120,6 +120,7 @@ def predict_into_cache(
         limbs=limbs,
         distortion=distortion,
         batch_size=1 if video.live else batch_size,
+        least_score=new,
         held=_held_cameras(cache, model),
     )
     try:
@@ -151,13 +152,18 @@ def predict_frames(
     limbs: bool = True,
     distortion: DistortionLike | None = None,
     batch_size: int = 8,
+    least_score: float | None = None,
     held: dict[tuple[int, int], np.ndarray] | None = None,
 ) -> Iterator[tuple[Frame, Humans]]:
     """(frame, people) of each frame by itself, without identities; a predicted camera is held.
 
     Where the network predicts the camera, the median over the first batch is used for all frames of the same
-    size: else a person at rest would move with the field of view. `held` has the cameras that are known
-    already, by (height, width).
+    size: else a person at rest would move with the field of view.
+
+    Args:
+        least_score: of people who count as found, if it is above `threshold`: frames without any are searched
+            once more, for people too near to fit in or with tiles="auto", also where a weaker one is kept.
+        held: the cameras that are known already, by (height, width).
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
@@ -168,7 +174,7 @@ def predict_frames(
             for image in images:
                 check_intrinsics(K, *image.pixels.shape[:2])
 
-        def predict(images: list[LoadedImage] = images) -> list[Humans]:
+        def predict(images: list[LoadedImage] = images, threshold: float | None = threshold) -> list[Humans]:
             Ks = [K if K is not None else held.get(image.pixels.shape[:2]) for image in images]
             options: dict[str, Any] = {"fov": fov, "threshold": threshold, "tiles": tiles}
             # Cameras are held upright and films say how they are turned; one frame may not lie otherwise
@@ -190,9 +196,26 @@ def predict_frames(
             for size in {humans.image_size for humans in own}:
                 held[size] = np.median([humans.K for humans in own if humans.image_size == size], axis=0)
             found = predict()
+        more = tiles == "auto" or _has_closeups(model)
+        weak = _with_weak_people_only(found, least_score) if more else []
+        if weak:
+            for i, nearer in zip(weak, predict([images[i] for i in weak], least_score), strict=True):
+                found[i] = nearer if len(nearer) else found[i]
         for frame, humans in zip(batch, found, strict=True):
             is_held = K is None and fov is None and humans.image_size in held
             yield frame, replace(humans, K_source="predicted") if is_held else humans
+
+
+def _has_closeups(model: Predictor) -> bool:
+    """Whether the model searches images without people for some who are too near to fit in."""
+    return float(getattr(getattr(model, "config", None), "closeup_margin", 0.0)) > 0
+
+
+def _with_weak_people_only(found: Sequence[Humans], least_score: float | None) -> list[int]:
+    """Which frames have people, but none with this score."""
+    if least_score is None:
+        return []
+    return [i for i, humans in enumerate(found) if len(humans) and humans.scores.max() < least_score]
 
 
 def _batches(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:

@@ -111,9 +111,13 @@ class PredictionCache:
         for name, value in self.identity.items():
             if not stored or stored.get(name) == value:
                 continue
-            was = f"{name} {stored[name]!r}" if name in stored else f"an unknown {name} (of an older version)"
+            if name not in stored:
+                was = f"with an unknown {name} (of an older version)"
+            else:
+                was = f"without {name}" if stored[name] is None else f"with {name} {stored[name]!r}"
+            now = f"and {name} is not given now" if value is None else f"not {value!r}"
             raise ValueError(
-                f"{self.folder} holds predictions with {was}, not {value!r}: choose another --out, or "
+                f"{self.folder} holds predictions {was}, {now}: choose another --out, or "
                 "--overwrite to start over"
             )
 

@@ -6,6 +6,7 @@ upright 8-bit sRGB with square pixels (frame_pixels.py), and their times rise (f
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 import warnings
@@ -33,6 +34,7 @@ from .frame import Frame, IncompleteVideo, Video
 from .frame_pixels import FrameConverter
 from .live import open_stream, open_webcam
 
+GIF_FPS = 10  # of animations that do not tell it
 MAX_BROKEN = 100  # packets in a row that cannot be decoded, after which a file is given up
 PICTURES = (
     ".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".tif", ".tiff",
@@ -92,7 +94,7 @@ def open_video(source: VideoSource, *, fps: float | None = None) -> Video:
         if path.is_dir():
             return _open_folder(path, fps or DEFAULT_FPS)
         if not path.exists():
-            raise FileNotFoundError(f"there is no video {path}; a webcam is a number, as in 0")
+            raise FileNotFoundError(_no_video(path))
         return _open_file(path, fps)
     if not isinstance(source, Iterable) or isinstance(source, (bytes, np.ndarray)):
         raise ValueError(
@@ -107,6 +109,14 @@ def open_video(source: VideoSource, *, fps: float | None = None) -> Video:
             yield Frame(number, number / rate, load_image(image))
 
     return Video("pictures", rate, count, False, frames)
+
+
+def _no_video(path: Path) -> str:
+    """The sentence on a path that does not exist; patterns of frames, as FFmpeg takes them, get advice."""
+    is_pattern = glob.has_magic(path.name) or re.search(r"%0?\d*d", path.name) is not None
+    if is_pattern and path.parent.is_dir() and pictures_in(path.parent):
+        return f"{path} is a pattern; give the folder, {path.parent}, whose pictures are the frames"
+    return f"there is no video {path}; a webcam is a number, as in 0"
 
 
 def pictures_in(folder: Path) -> list[Path]:
@@ -142,13 +152,22 @@ def _open_folder(path: Path, fps: float) -> Video:
 
 
 def _open_animation(path: Path, fps: float | None) -> Video | None:
-    """An animated WebP picture, which FFmpeg cannot decode, through Pillow; None for other files."""
+    """An animation that FFmpeg cannot decode, through Pillow; None for other files.
+
+    Those are WebP, and GIF of 1987, which knows no durations: all of its frames are one packet. Browsers show
+    ten of those a second.
+    """
+    with path.open("rb") as file:
+        is_gif = file.read(6) == b"GIF87a"
+    if not is_gif and path.suffix.lower() != ".webp":
+        return None
     with Image.open(path) as image:
         count = getattr(image, "n_frames", 1)
         if count < 2:
             return None
         image.load()
-        rate = fps or 1000 / max(float(image.info.get("duration") or 1000 / DEFAULT_FPS), 1.0)
+        usual = 1000 / (GIF_FPS if is_gif else DEFAULT_FPS)
+        rate = fps or 1000 / max(float(image.info.get("duration") or usual), 1.0)
 
     def frames() -> Iterator[Frame]:
         time = 0.0
@@ -164,7 +183,7 @@ def _open_animation(path: Path, fps: float | None) -> Video | None:
 
 
 def _open_file(path: Path, fps: float | None) -> Video:
-    animation = _open_animation(path, fps) if path.suffix.lower() == ".webp" else None
+    animation = _open_animation(path, fps)
     if animation is not None:
         return animation
     with open_container(path) as container:

@@ -18,7 +18,8 @@ from multihmr.data.datasets.coco import Coco
 from multihmr.humans import Humans
 from multihmr.io.records import humans_to_coco, mask_to_rle
 from multihmr.io.save import FORMATS, load, save, save_coco
-from multihmr.video.tracks import collect, save_track
+from multihmr.io.track_files import add_metadata
+from multihmr.video.tracks import collect, load_track, save_track
 
 PLACES = ((0, 0, 2), (0.5, 0, 3), (-1, 0.2, 5))
 TO_GLTF = np.array([1, -1, -1])
@@ -193,6 +194,43 @@ def test_coco_of_one_picture_is_named_after_its_file(make_humans, tmp_path):
     assert content["categories"][0]["skeleton"] == [[1, 2]]
     x0, y0, x1, y1 = humans.boxes[0].tolist()
     np.testing.assert_allclose(content["annotations"][0]["bbox"], [x0, y0, x1 - x0, y1 - y0], atol=0.01)
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("photos/a b.jpg", "a b.jpg"),
+        ("https://host/x/a%20b.png?size=2", "a b.png"),
+        ("-", "street"),
+        ("data:image/png;base64,AAAA", "street"),
+    ],
+)
+def test_coco_with_metadata_names_the_file_that_was_read(make_humans, tmp_path, source, name):
+    path = make_humans(*PLACES).save(tmp_path / "street.coco.json")
+    add_metadata(path, {"source": source})
+    content = json.loads(path.read_text(encoding="utf-8"))
+    assert [image["file_name"] for image in content["images"]] == [name]
+    assert content["info"]["multihmr"] == {"source": source}
+
+
+@pytest.mark.parametrize("content", [b"", b"frame,x\n1,2\n", b"{}"])
+def test_files_that_are_no_archive_are_not_called_pickles(tmp_path, content):
+    path = tmp_path / "people.npz"
+    path.write_bytes(content)
+    reason = "it does not begin as one does" if content else "it is empty"
+    for read in (load, load_track):
+        with pytest.raises(ValueError, match=f"people.npz is damaged or no .npz file: {reason}$"):
+            read(path)
+
+
+def test_archives_of_others_are_not_to_be_saved_anew(tmp_path):
+    np.savez(tmp_path / "other.npz", pose=np.zeros(3))
+    with pytest.raises(
+        ValueError, match=r"names none: it was not written by humans\.save or multihmr predict"
+    ):
+        load(tmp_path / "other.npz")
+    with pytest.raises(ValueError, match="names none: it was not written by save_track or multihmr video"):
+        load_track(tmp_path / "other.npz")
 
 
 @pytest.mark.filterwarnings("ignore:OpenCV")  # supervision misses it, and does without

@@ -68,3 +68,10 @@ def test_a_quota_limits_the_cores(quota: float, expected: int, monkeypatch: pyte
     monkeypatch.setattr(machine_load, "cores", lambda: 4)
     monkeypatch.setattr(machine_load, "quota", lambda: quota)
     assert machine_load.usable_cores() == expected
+
+
+@pytest.mark.parametrize("content", [b"0::/caf\xe9\n", b"no colon\n", b""])
+def test_names_in_no_known_encoding_are_no_limit(tmp_path, content):
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_bytes(content)
+    assert machine_load.quota(tmp_path) == math.inf

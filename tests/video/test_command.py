@@ -153,6 +153,27 @@ def test_a_folder_with_a_number_as_name_is_no_webcam(command: Command, tmp_path,
     assert command_video.find_sources(["²"]) == [(Path("²"), "")]
 
 
+@pytest.mark.parametrize("pattern", ["frames/f_*.png", "frames/f_%03d.png", "frames/f_%d.png"])
+def test_patterns_of_frames_are_told_to_be_folders(command: Command, tmp_path, monkeypatch, capsys, pattern):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "frames").mkdir()
+    Image.fromarray(picture()).save(tmp_path / "frames" / "f_001.png")
+    assert command(pattern)[0] == 1
+    told = f"{pattern} is a pattern; give the folder, frames, whose pictures are the frames"
+    assert told in capsys.readouterr().err
+    assert command("other/f_%03d.png")[0] == 1
+    assert "there is no video other/f_%03d.png; a webcam is" in capsys.readouterr().err
+
+
+def test_globs_of_films_are_expanded(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("b10.mp4", "b9.mp4", "b.txt", "b[1].mp4"):
+        (tmp_path / name).touch()
+    found = command_video.find_sources(["b*"])
+    assert found == [(Path(name), Path(name).stem) for name in ("b9.mp4", "b10.mp4", "b[1].mp4")]
+    assert command_video.find_sources(["b[1].mp4"]) == [(Path("b[1].mp4"), "")]
+
+
 def test_an_empty_name_is_not_the_current_folder(command: Command, capsys):
     assert run(["video", "", "--out", "out"]) == 1
     assert "an empty name is no video" in capsys.readouterr().err

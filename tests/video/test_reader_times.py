@@ -229,6 +229,19 @@ def test_an_animated_webp_has_its_own_times(tmp_path):
     assert [frame.time for frame in open_video(path, fps=10)] == [0, 0.1, 0.2]
 
 
+def test_a_gif_without_durations_has_all_its_frames(tmp_path):
+    """As Pillow writes it if no duration is given; in FFmpeg all of its frames are one packet."""
+    path = tmp_path / "a.gif"
+    pictures = [Image.new("RGB", (32, 24), (shade, 0, 0)) for shade in (0, 120, 250)]
+    pictures[0].save(path, save_all=True, append_images=pictures[1:])
+    assert path.read_bytes().startswith(b"GIF87a")  # else this shows nothing
+    video = open_video(path)
+    frames = list(video)
+    assert (video.fps, video.count) == (10, 3)
+    np.testing.assert_allclose([frame.time for frame in frames], [0, 0.1, 0.2])
+    np.testing.assert_allclose([int(f.image.pixels[0, 0, 0]) for f in frames], [0, 120, 250], atol=3)
+
+
 @pytest.mark.slow
 def test_a_joined_file_of_variable_rate_goes_on_by_a_frame_period(tmp_path):
     """The first part drops frames, the second has another rate; steps at the seam are those of its sides."""

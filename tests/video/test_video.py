@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import re
 import sys
@@ -15,8 +16,10 @@ from clips import GREY, RED, StandIn, picture, write_film
 from PIL import Image
 from toys import ToyBody, random_humans
 
+import multihmr
 from multihmr.cli.main import run
-from multihmr.preprocessing.image import LoadedImage
+from multihmr.humans import Humans
+from multihmr.preprocessing.image import LoadedImage, load_image
 from multihmr.video.frame import Frame
 from multihmr.video.predict import _batches, predict_frames, predict_video
 from multihmr.video.prediction_cache import PredictionCache
@@ -26,6 +29,7 @@ from multihmr.video.tracks import collect, load_track
 from multihmr.video.writer import VideoWriter
 
 av = pytest.importorskip("av")
+ASTRONAUT = Path(__file__).parents[2] / "examples/images/astronaut.jpg"
 
 
 @pytest.fixture(scope="module")
@@ -236,6 +240,46 @@ def test_the_camera_that_the_network_sees_is_held():
     assert {humans.K_source for humans in found} == {"predicted"}
 
 
+@pytest.mark.parametrize(
+    ("margin", "tiles", "found"),
+    [(0.25, 1, [0.6, 0.5, 0.2]), (0.0, "auto", [0.6, 0.5, 0.2]), (0.0, 1, [0.2] * 3)],
+)
+def test_weak_people_do_not_hide_those_who_a_second_look_finds(margin, tiles, found):
+    """Half of the score of a new person is kept in videos: that must not end the search as if it were one."""
+
+    class Weak(StandIn):
+        calls = 0
+
+        def predict_batch(self, photos: list[LoadedImage], Ks: list[Any], **options: Any) -> list[Humans]:
+            self.calls += 1
+            people = super().predict_batch(photos, Ks, **options)
+            if options["threshold"] < 0.3:
+                return [dataclasses.replace(humans, scores=np.float32([0.1, 0.2])) for humans in people]
+            return [
+                humans[:0]
+                if photo.name == "2"
+                else dataclasses.replace(humans, scores=np.float32([score, 0.4]))
+                for photo, humans, score in zip(photos, people, (0.6, 0.5, 0.6), strict=False)
+            ]
+
+    model = Weak()
+    model.config.closeup_margin = margin
+    frames = [Frame(i, i / 10, LoadedImage(picture(), name=str(i))) for i in range(3)]
+    result = predict_frames(model, frames, fov=60.0, threshold=0.15, tiles=tiles, least_score=0.3)
+    assert [float(humans.scores.max()) for _, humans in result] == pytest.approx(found)
+    assert model.calls == (2 if len(set(found)) > 1 else 1)
+
+
+@pytest.mark.slow
+def test_a_face_that_fills_a_film_is_found_as_in_its_pictures():
+    face = load_image(ASTRONAUT).pixels[0:300, 60:360]
+    model = multihmr.load_model(device="cpu")
+    weak = model.predict(face, threshold=model.threshold / 2, closeups=False, any_rotation=False).scores
+    assert 0 < weak.max(initial=0) < model.threshold  # else this shows nothing
+    assert len(model.predict(face, any_rotation=False)) == 1
+    assert [len(humans) for humans in model.predict_video([face] * 3)] == [1, 1, 1]
+
+
 def test_batches_of_large_pictures_are_small():
     def sizes(side: int, count: int = 10) -> list[int]:
         photo = LoadedImage(np.broadcast_to(np.uint8(0), (side, 2 * side, 3)))
@@ -277,6 +321,10 @@ def test_a_prediction_cache_is_read_back_and_goes_on(tmp_path):
     np.testing.assert_array_equal(humans.pose, people.pose)
     with pytest.raises(ValueError, match="holds predictions with video 'a', not 'b'"):
         PredictionCache(tmp_path / "p", {"video": "b"})
+    with pytest.raises(
+        ValueError, match="holds predictions with video 'a', and video is not given now: choose"
+    ):
+        PredictionCache(tmp_path / "p", {"video": None})
 
 
 @pytest.fixture
