@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import inspect
 import json
 import re
 import shutil
@@ -19,6 +21,7 @@ from multihmr.cli.main import COMMANDS, run
 from multihmr.humans import Humans, project
 from multihmr.humans.fields import SHAPES
 from multihmr.io.coordinate_frames import FRAMES
+from multihmr.model import Model, load_model
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -125,6 +128,44 @@ def test_options_that_are_named_alone_exist(help_of):
         for option in re.findall(r"`(--[a-z][\w-]*)", text):
             found = re.search(rf"(?<![\w-]){option}(?![\w-])", known + scripts)
             assert found, f"{page}.md names {option}"
+
+
+def flags_of_commands(text):
+    """(flag, commands) of phrases such as "`--tiles N` for `predict`, `video` and `live`", in a page."""
+    for flag, names in re.findall(
+        r"`(--[a-z][\w-]*)[^`]*` (?:in|for)((?:,? (?:and )?`[a-z]+`)+)", " ".join(text.split())
+    ):
+        yield flag, set(re.findall(r"`([a-z]+)`", names))
+
+
+@pytest.mark.slow
+def test_all_commands_that_have_a_flag_are_named(help_of):
+    found = {(flag, frozenset(names)) for text in TEXT.values() for flag, names in flags_of_commands(text)}
+    assert {"--tiles", "--hands-and-faces", "--no-limbs", "--backend"} <= {flag for flag, _ in found}
+    for flag, names in found:
+        having = {name for name in COMMANDS if re.search(rf"(?<![\w-]){flag}(?![\w-])", help_of(name))}
+        assert names == having, flag
+
+
+@pytest.mark.slow
+def test_first_steps_has_all_options_of_predict():
+    named = {name for row in rows("first_steps") for name in re.findall(r"`(\w+)`", row[0])}
+    assert set(inspect.signature(Model.predict).parameters) - {"self", "image"} <= named
+
+
+@pytest.mark.slow
+def test_numbers_of_the_example_pictures_are_those_of_the_bundled_model():
+    pytest.importorskip("pandas")
+    humans = load_model(device="cpu").predict(ROOT / "examples/images/group.jpg")
+    shown = re.search(r"```text\n(.*?)```", TEXT["guides/tables"], flags=re.DOTALL)[1].split()
+    table = humans.to_pandas()[shown[:5]].reset_index().to_numpy(float)
+    np.testing.assert_allclose(np.array(shown[5:], float).reshape(-1, 6), table, atol=0.05)
+
+    camera, unreal = re.search(
+        r"nearest head is at `(\(.*?\))`.*?`(\(.*?\))`", TEXT["guides/retargeting"], re.DOTALL
+    ).groups()
+    np.testing.assert_allclose(ast.literal_eval(camera), humans.translation[0], atol=0.02)
+    np.testing.assert_allclose(ast.literal_eval(unreal), humans.in_frame("unreal").translation[0], atol=2)
 
 
 def test_every_command_is_on_its_page():

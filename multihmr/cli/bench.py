@@ -31,7 +31,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         default="whole",
         help="whole, thin, as load_model takes it (default: %(default)s)",
     )
-    parser.add_argument("--calibrate", metavar="FOLDER", help="of images, for --backend openvino-int8")
+    parser.add_argument(
+        "--calibrate", metavar="FOLDER", help="of images, for --backend openvino-int8 (default: none)"
+    )
     parser.add_argument(
         "--rounds", type=positive, default=20, help="how often each is timed (default: %(default)s)"
     )
@@ -45,14 +47,24 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="Multi-HMR with random weights to time, too, joined by commas (default: %(default)s)",
     )
     parser.add_argument(
-        "--no-vit", action="store_const", const=[], dest="vit", help="time no model with random weights"
+        "--no-vit",
+        action="store_const",
+        const=[],
+        dest="vit",
+        help="time no model with random weights (default: time them)",
     )
-    parser.add_argument("--no-draw", action="store_true", help="do not time drawing")
-    parser.add_argument("--no-memory", action="store_true", help="do not measure memory")
+    parser.add_argument("--no-draw", action="store_true", help="do not time drawing (default: time it)")
     parser.add_argument(
-        "--json", metavar="FILE", help="write the result as JSON, of the rounds so far after each"
+        "--no-memory", action="store_true", help="do not measure memory (default: measure it)"
     )
-    parser.add_argument("--compare", metavar="FILE", help="compare with the result of an earlier --json")
+    parser.add_argument(
+        "--json",
+        metavar="FILE",
+        help="write the result as JSON, of the rounds so far after each (default: none)",
+    )
+    parser.add_argument(
+        "--compare", metavar="FILE", help="compare with the result of an earlier --json (default: none)"
+    )
     model_flags(parser)
 
 

@@ -25,7 +25,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         metavar="MB",
         help="size limit of an upload (default: %(default)s)",
     )
-    parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
+    parser.add_argument("--no-browser", action="store_true", help="do not open a browser (default: open one)")
     loading_flags(parser)
     parser.add_argument("--share", action="store_true", help=argparse.SUPPRESS)
 

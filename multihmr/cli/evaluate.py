@@ -33,7 +33,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "(default: %(default)s)",
     )
     parser.add_argument(
-        "--root", type=file_path, metavar="DIR", help="folder of the data sets, each in DIR/NAME"
+        "--root",
+        type=file_path,
+        metavar="DIR",
+        help="folder of the data sets, each in DIR/NAME (default: none)",
     )
     parser.add_argument(
         "--assets",
@@ -52,7 +55,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--out",
         type=file_path,
         metavar="DIR",
-        help="for tables, people and the worst images; an interrupted run resumes there",
+        help="for tables, people and the worst images; an interrupted run resumes there (default: none)",
     )
     parser.add_argument("--threshold", type=float, help="least score of a person (default: the model's own)")
     tiles_flag(parser)

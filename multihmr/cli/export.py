@@ -9,7 +9,9 @@ from .arguments import file_path, image_size_flag, model_flag, positive, smplx_f
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     model_flag(parser)
-    parser.add_argument("--out", type=file_path, required=True, metavar="FILE", help=".onnx, .xml or .pt2")
+    parser.add_argument(
+        "--out", type=file_path, required=True, metavar="FILE", help=".onnx, .xml or .pt2 (required)"
+    )
     parser.add_argument("--format", help="onnx, openvino or torch-export (default: by the ending of FILE)")
     parser.add_argument(
         "--people", type=positive, default=20, metavar="N", help="at most in one image (default: %(default)s)"
@@ -20,16 +22,18 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="least score of a person, 0 to 1, fixed in the file (default: the model's)",
     )
     parser.add_argument(
-        "--vertices", action="store_true", help="write meshes, too, not joints and parameters alone"
+        "--vertices", action="store_true", help="write meshes, too (default: joints and parameters alone)"
     )
     parser.add_argument(
-        "--int8", action="store_true", help="quantise the backbone to 8 bits (openvino); needs --calibrate"
+        "--int8",
+        action="store_true",
+        help="quantise the backbone to 8 bits (openvino); needs --calibrate (default: not)",
     )
     parser.add_argument(
         "--calibrate",
         type=file_path,
         metavar="DIR",
-        help="images or shards like those it will predict, for --int8",
+        help="images or shards like those it will predict, for --int8 (default: none)",
     )
     image_size_flag(parser)
     smplx_flag(parser)

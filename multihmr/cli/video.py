@@ -120,7 +120,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     count_flag(parser, "only the first N frames")
     batch_size_flag(parser, "frames")
     _motion_flags(parser)
-    parser.add_argument("--no-sound", action="store_true", help="write the overlay without the video's sound")
+    parser.add_argument(
+        "--no-sound",
+        action="store_true",
+        help="write the overlay without the video's sound (default: with it)",
+    )
     _rig_flags(parser)
     world_flags(parser)
     draw_flags(parser)

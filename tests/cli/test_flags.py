@@ -70,7 +70,7 @@ def test_flags_of_loading_mean_the_same_everywhere() -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_helps_of_flags_that_have_a_default_tell_it(command: str) -> None:
+def test_helps_of_flags_tell_what_holds_without_them(command: str) -> None:
     if command == "data":  # its flags are those of its verbs
         return
     for flag, action in flags_of(command).items():
@@ -78,8 +78,7 @@ def test_helps_of_flags_that_have_a_default_tell_it(command: str) -> None:
         if action.help == argparse.SUPPRESS or flag in ("-h", "--help"):
             continue
         told = any(word in text for word in ("(default", "(required", "required)", "default:", "by default"))
-        is_switch = action.const is not None and not action.option_strings[0].startswith("--no-")
-        assert told or is_switch or action.default in (None, False), f"{command} {flag}: {text}"
+        assert told, f"{command} {flag}: {text}"
         assert "; default" not in text, f"{command} {flag}: {text}"
 
 
