@@ -39,7 +39,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add(
         "--closeup",
         action="store_true",
-        help="only people about 2.5 m away, with visible hands (default: a third of them, a quarter of split test)",
+        help="only people about 2.5 m away, with visible hands (default: a third; split test a quarter)",
     )
     add("--device", default="cpu", help="cpu, one thread per process, or cuda:0 (default: %(default)s)")
     add(
