@@ -34,7 +34,8 @@ def write_tracks(
 ) -> list[Path]:
     """Write tracks in these formats (of TRACK_FORMATS) and return the paths.
 
-    Files of people of an earlier run (person_001.npz, person_001.bvh ...) are removed.
+    Files of people of an earlier run (person_001.npz, person_001.bvh ...) are removed where their format is
+    written anew; those of other formats stay.
 
     Args:
         body: the one that the tracks were predicted with; None loads it by its name.
@@ -47,7 +48,7 @@ def write_tracks(
 
     ground = ground if ground is not None and ground.up is not None else None
     for suffix in ("npz", "bvh"):
-        for old in folder.glob(f"person_[0-9][0-9][0-9].{suffix}"):
+        for old in folder.glob(f"person_[0-9][0-9][0-9].{suffix}") if suffix in formats else ():
             old.unlink()
     written: list[Path] = []
     for track in tracks:

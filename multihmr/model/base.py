@@ -385,6 +385,7 @@ class Model(NetworkHandle):
     def predict_many(
         self,
         source: VideoSource,
+        K: IntrinsicsLike | None = None,
         *,
         batch_size: int = 8,
         on_error: Literal["raise", "skip", "return"] = "raise",
@@ -395,10 +396,11 @@ class Model(NetworkHandle):
         Args:
             source: a folder with its subfolders, a glob, an address, a video, or an iterable of images. Of
                 files the path is yielded, of frames (path, number), of other images their number.
+            K: (3, 3) intrinsics in pixels of the one camera that took all images; None: as in `predict`.
             batch_size: images that go through the network at once; threads decode the next ones meanwhile.
             on_error: what happens to an image that cannot be read: "raise" ends the iteration with the error,
                 "skip" leaves it out, "return" yields the error in place of the people.
-            **options: fov, threshold, max_people, tiles, as in `predict_batch`.
+            **options: fov, threshold, max_people, tiles, distortion ..., as in `predict_batch`.
 
         Raises:
             ValueError, OSError: an image cannot be read, as it is reached, with on_error="raise".
@@ -410,7 +412,7 @@ class Model(NetworkHandle):
         """
         from ..video.predict_many import predict_many
 
-        return predict_many(self, source, batch_size=batch_size, on_error=on_error, **options)
+        return predict_many(self, source, K, batch_size=batch_size, on_error=on_error, **options)
 
     def predict_views(
         self,

@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeAlias
 from ..humans import Humans
 from ..preprocessing.image import LoadedImage, load_image
 from ..preprocessing.image_files import VIDEO_SUFFIXES, find_images
+from ..preprocessing.types import IntrinsicsLike
 from .predict import Predictor
 from .reader import open_video
 
@@ -23,7 +24,13 @@ _STREAMS = ("rtsp://", "rtsps://", "rtmp://", "srt://", "udp://")
 
 
 def predict_many(
-    model: Predictor, source: Any, *, batch_size: int = 8, on_error: OnError = "raise", **options: Any
+    model: Predictor,
+    source: Any,
+    K: IntrinsicsLike | None = None,
+    *,
+    batch_size: int = 8,
+    on_error: OnError = "raise",
+    **options: Any,
 ) -> Iterator[tuple[Any, Humans | Exception]]:
     """Yield (source, people) of each image in order; at most three batches are in memory.
 
@@ -32,25 +39,32 @@ def predict_many(
         source: a folder (with its subfolders), a glob, a path, an address, a video, or an iterable of what
             `predict` takes. Of images in files the path is yielded, of frames of a video (path, number), of
             other images their number.
+        K: (3, 3) intrinsics in pixels of the one camera that took all images; None: as in `predict`.
         batch_size: images that go through the network at once; threads decode the next ones meanwhile.
         on_error: what happens to an image that cannot be read: "raise" ends the iteration with its ValueError
             or OSError, "skip" leaves it out, "return" yields the error in place of the people.
-        **options: of `predict_batch`: fov, threshold, max_people, tiles.
+        **options: of `predict_batch`: fov, threshold, max_people, tiles, distortion.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     if on_error not in ("raise", "skip", "return"):
         raise ValueError(f"on_error must be one of raise, skip, return, got {on_error!r}")
-    return _predict_batches(model, source, batch_size, on_error, options)
+    return _predict_batches(model, source, K, batch_size, on_error, options)
 
 
 def _predict_batches(
-    model: Predictor, source: Any, batch_size: int, on_error: OnError, options: dict[str, Any]
+    model: Predictor,
+    source: Any,
+    K: IntrinsicsLike | None,
+    batch_size: int,
+    on_error: OnError,
+    options: dict[str, Any],
 ) -> Iterator[tuple[Any, Humans | Exception]]:
     loaded = _read_ahead(_readers(source, on_error), 2 * batch_size)
     while batch := list(islice(loaded, batch_size)):
         images = [image for _, image in batch if isinstance(image, LoadedImage)]
-        found = iter(model.predict_batch(images, batch_size=len(images), **options) if images else ())
+        given = options if K is None else options | {"Ks": [K] * len(images)}
+        found = iter(model.predict_batch(images, batch_size=len(images), **given) if images else ())
         for name, image in batch:
             if isinstance(image, LoadedImage):
                 yield name, next(found)

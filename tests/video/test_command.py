@@ -38,7 +38,7 @@ def command(tmp_path, monkeypatch) -> Command:
         model.config = SimpleNamespace(weights=weights)
         monkeypatch.setattr("multihmr.model.load_model", lambda *_, **__: model)
         flags = ["--out", str(tmp_path / out), "--fov", "60", "--format", "mot"]
-        return run(["video", *map(str, words), *flags]), model
+        return run(["video", *flags, *map(str, words)]), model
 
     return call
 
@@ -163,6 +163,19 @@ def test_patterns_of_frames_are_told_to_be_folders(command: Command, tmp_path, m
     assert told in capsys.readouterr().err
     assert command("other/f_%03d.png")[0] == 1
     assert "there is no video other/f_%03d.png; a webcam is" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_files_of_another_format_stay(command: Command, film, tmp_path):
+    """Other formats of the same video need no network: they must not take away those that are there."""
+    command(film, "--format", "npz,mot")
+    before = {p.name for p in (tmp_path / "out").glob("person_*")}
+    assert "person_001.npz" in before
+    (tmp_path / "out" / "person_009.npz").touch()  # of an earlier run with more people
+    command(film, "--format", "mot")
+    assert {p.name for p in (tmp_path / "out").glob("person_*")} == before | {"person_009.npz"}
+    command(film, "--format", "npz")
+    assert {p.name for p in (tmp_path / "out").glob("person_*")} == before
 
 
 def test_globs_of_films_are_expanded(tmp_path, monkeypatch):

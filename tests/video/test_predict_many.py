@@ -101,3 +101,20 @@ def test_a_bad_image_is_raised_skipped_or_returned(folder):
     assert isinstance(missing[0][1], FileNotFoundError)
     with pytest.raises(ValueError, match="on_error must be one of raise, skip, return"):
         predict_many(Model(), folder, on_error="ignore")
+
+
+def test_one_camera_took_all_images():
+    seen: list[Any] = []
+
+    class Calibrated(Model):
+        def predict_batch(self, images: list[Any], Ks: Any = None, **options: Any) -> list[Humans]:
+            seen.append((Ks, options))
+            return super().predict_batch(images, **options)
+
+    K = np.float32([[90, 0, 32], [0, 90, 24], [0, 0, 1]])
+    list(predict_many(Calibrated(), (picture() for _ in range(3)), K, batch_size=2, threshold=0.4))
+    assert [(len(Ks), options["threshold"]) for Ks, options in seen] == [(2, 0.4), (1, 0.4)]
+    assert all(each is K for Ks, _ in seen for each in Ks)
+    seen.clear()
+    list(predict_many(Calibrated(), [picture()]))
+    assert seen[0][0] is None
