@@ -309,8 +309,15 @@ def _run_one(
     found |= {"input_fingerprint": cache.identity.get("video fingerprint")}
     index.add(found | {"frames": frames, "people": len(tracks)} | metadata)
     if not args.quiet:
-        print(clean(f"{source}: {plural(frames, 'frame')}, {people_text(len(tracks))}; files in {out}"))
+        hint = "" if tracks else _hint_without_people(args)
+        print(clean(f"{source}: {plural(frames, 'frame')}, {people_text(len(tracks))}{hint}; files in {out}"))
     return 0
+
+
+def _hint_without_people(args: argparse.Namespace) -> str:
+    """What else can be tried; each needs predictions anew."""
+    tiles = "--tiles 2 or auto for small people, " if args.tiles == 1 else ""
+    return f" (with --overwrite try {tiles}--threshold 0.15 for uncertain ones, or --fov for an unusual lens)"
 
 
 def _predict(model: Model, video: Video, cache: PredictionCache, out: Path, args: argparse.Namespace) -> None:

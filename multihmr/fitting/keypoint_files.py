@@ -66,6 +66,11 @@ def read_keypoints(path: Path | str, *, least: float = 0.1) -> KeypointFile:
         people = [_of_openpose(_load(file), file, skipped) for file in files]
     else:
         content = _load(path)
+        if isinstance(content, dict) and str(content.get("format")).startswith("multihmr-"):
+            raise ValueError(
+                f"{path} was written by multihmr and holds people who have meshes already; their "
+                "keypoints alone are in .coco.json files (--format coco.json)"
+            )
         if isinstance(content, dict) and "people" in content:
             people = [_of_openpose(content, path, skipped)]
         else:
@@ -83,7 +88,9 @@ def read_keypoints(path: Path | str, *, least: float = 0.1) -> KeypointFile:
 def _load(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))  # some editors begin a file with a mark
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is no readable JSON file: it holds no text") from None
+    except json.JSONDecodeError as error:
         raise ValueError(f"{path} is no readable JSON file: {error}") from None
 
 

@@ -166,3 +166,19 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="no files of OpenPose"):
         read_keypoints(tmp_path / "empty")
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (
+            b'{"format": "multihmr-humans-json-1", "people": []}',
+            "written by multihmr and holds people who have",
+        ),
+        (b"PK\x03\x04\xee\x81", "is no readable JSON file: it holds no text$"),
+    ],
+)
+def test_results_of_other_commands_are_refused_with_advice(tmp_path: Path, content: bytes, told: str) -> None:
+    (tmp_path / "points.json").write_bytes(content)
+    with pytest.raises(ValueError, match=told):
+        read_keypoints(tmp_path / "points.json")

@@ -212,6 +212,15 @@ def test_several_films_have_a_folder_each(command: Command, tmp_path, capsys):
 
 
 @pytest.mark.slow
+def test_a_film_without_people_says_what_else_can_be_tried(command: Command, film, capsys):
+    assert command(film, "--threshold", "1")[0] == 0
+    found = capsys.readouterr().out
+    assert "no people (with --overwrite try --tiles 2 or auto for small people, --threshold 0.15" in found
+    assert command(film, "--threshold", "1", "--tiles", "2", out="tiled")[0] == 0
+    assert "no people (with --overwrite try --threshold 0.15" in capsys.readouterr().out
+
+
+@pytest.mark.slow
 def test_quiet_prints_nothing(command: Command, film, capsys):
     assert command(film, "--quiet")[0] == 0
     assert capsys.readouterr() == ("", "")
