@@ -18,8 +18,8 @@ from .standing import Stances, roll_and_pitch
 # whom a network cannot tell well whether they are children, shorter and nearer. Measured on renders of the
 # training split with the bundled model: `scripts/fit_one_floor.py`.
 PRIOR_HEIGHTS = (1.2, 1.5)  # [m]
-PRIOR_MEAN = (-0.08, 0.02)
-PRIOR_STD = (0.18, 0.06)
+PRIOR_MEAN = (-0.10, 0.01)
+PRIOR_STD = (0.19, 0.07)
 KNOWN_STD = 0.005  # of a height that is given
 DOUBT = 1.5  # times the deviation of feet from a floor that is estimated, and so uncertain itself
 CAUCHY = 2.0  # standard deviations between feet and floor that count by 1 / 2
