@@ -12,7 +12,7 @@ import re
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
@@ -34,6 +34,9 @@ from .sessions import (
     summary,
     thumbnail,
 )
+
+if TYPE_CHECKING:
+    from ..model import Model
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +81,7 @@ class Page:
                 with gr.Column(scale=3, min_width=320, elem_id="right"):
                     self._build_results()
             self._connect()
+        self.initial = (models.load(models.first).threshold, 60, True, False, False, models.first, 0)
 
     def _build_input(self) -> None:
         with gr.Column(elem_id="input"):
@@ -220,7 +224,7 @@ class Page:
         ):
             event(
                 begin,
-                None,
+                settings if begin == self.begin_update else None,
                 [self.status, self.results, self.cancel_button, self.table],
                 queue=False,
                 show_progress="hidden",
@@ -247,9 +251,11 @@ class Page:
         hidden = {self.status: _status(""), self.results: gr.update(visible=False), self.table: ""}
         return hidden | {self.cancel_button: gr.update(visible=True, value="Cancel", interactive=True)}
 
-    def begin_update(self, request: gr.Request) -> Update:
+    def begin_update(self, given: Values, request: gr.Request) -> Update:
         """The same file is about to be predicted with other settings."""
         session = self.sessions.of(_key(request))
+        if self._unchanged(session, given):
+            return {self.status: gr.skip()}
         session.begin(new=False)
         button = gr.update(visible=session.has_video, value="Cancel", interactive=True)
         return {self.status: _status(""), self.cancel_button: button}
@@ -280,21 +286,28 @@ class Page:
         return self._respond(request, given, lambda session: setattr(session, "chosen", int(event.index)))
 
     def refresh(self, given: Values, request: gr.Request, bar: Any = BAR) -> Update:
-        """A setting was changed: update the same picture."""
+        """A setting was changed, or only left by the Tab key: update the same picture."""
+        if self._unchanged(self.sessions.of(_key(request)), given):
+            return {self.status: gr.skip()}
         return self._respond(request, given)
 
     def set_fov(self, given: Values, request: gr.Request, bar: Any = BAR) -> Update:
-        """The field of view was set, which ends the automatic one."""
+        """The field of view was set, which ends the automatic one; or only left by the Tab key."""
+        if self._unchanged(self.sessions.of(_key(request)), given):
+            return {self.status: gr.skip()}
         return self._respond(request, given | {self.automatic: False}) | {self.automatic: False}
 
     def change_model(self, given: Values, request: gr.Request, bar: Any = BAR) -> Update:
         """Another model was selected: use its own threshold."""
+        if self._unchanged(self.sessions.of(_key(request)), given):
+            return {self.status: gr.skip()}
         name = given[self.model]
         note = self.models.licence_note(name)
         try:
-            threshold = self.models.load(name).threshold
+            threshold = self._load(name).threshold
         except EXPECTED as error:
-            return {self.status: _status(str(error), bad=True), self.licence: note}
+            session = self.sessions.of(_key(request))
+            return self._nothing(str(error), session, bad=True) | {self.licence: note}
         update = self._respond(request, given | {self.threshold: threshold})
         return update | {self.threshold: threshold, self.licence: note}
 
@@ -312,6 +325,7 @@ class Page:
         """Update of the page after `act`: the people in the chosen file, or one sentence."""
         session = self.sessions.of(_key(request))
         run = session.run
+        session.settings = (None,)  # until something is shown, all settings are new
         with session.lock:
             try:
                 if act is not None:
@@ -331,8 +345,32 @@ class Page:
                 text = "Something went wrong; the terminal in which this page was started has the details."
                 return self._nothing(text, session, bad=True)
             update |= self._strip(session) | {self.cancel_button: gr.update(visible=False)}
-            fov = round(field_of_view(shown.humans))
-            return update | ({self.fov: fov} if given[self.automatic] else {})
+            fov = round(field_of_view(shown.humans)) if given[self.automatic] else given[self.fov]
+            session.settings = self._values(given | {self.fov: fov, self.frame: shown.frame})
+            return update | {self.fov: fov}
+
+    def _load(self, name: str) -> Model:
+        """The model, or an error for visitors: without folders and advice, which are logged."""
+        try:
+            return self.models.load(name)
+        except EXPECTED as error:
+            logger.warning("the page cannot load %s: %s", name, error)
+            reason = str(error).partition(": ")[0].partition("; ")[0]
+            raise ValueError(
+                f"The model {Path(name).name} cannot be used here: {reason}. Choose another one."
+            ) from None
+
+    def _values(self, given: Values) -> tuple[Any, ...]:
+        return tuple(
+            given[setting]
+            for setting in (
+                self.threshold, self.fov, self.automatic, self.closer, self.hands, self.model, self.frame
+            )
+        )  # fmt: skip
+
+    def _unchanged(self, session: Session, given: Values) -> bool:
+        """Whether what is shown has these settings: gradio calls a number released that the Tab key left."""
+        return self._values(given) == (session.settings or self.initial)
 
     def _options(self, given: Values) -> PredictOptions:
         return PredictOptions(
@@ -344,7 +382,7 @@ class Page:
     def _predict(self, session: Session, given: Values, run: int) -> Shown:
         """The people in the chosen picture or video, with the settings of the page."""
         name, threshold, options = given[self.model], float(given[self.threshold]), self._options(given)
-        body = self.models.load(name).body
+        body = self._load(name).body
         if not session.has_video:
             with self.turns:
                 people = session.people(self.models, name, threshold=threshold, options=options)

@@ -176,6 +176,7 @@ class Session:
         self.used = time.monotonic()
         self.lock = threading.RLock()
         self.ended = False
+        self.settings: tuple[Any, ...] | None = None  # of the page, of what is shown; None at first
         self._taken: set[Path] = (
             set()
         )  # uploads of the run before, which the page still lists while it goes on
