@@ -47,8 +47,10 @@ def find_images(paths: Iterable[str], *, recursive: bool = True, skip: Iterable[
     Args:
         paths: as on a command line.
         recursive: also those in subfolders of folders; links to folders are not followed.
-        skip: files that are no inputs, as results written into one of the folders.
+        skip: files that are no inputs, as results written into one of the folders: left out of folders and
+            globs, and where several paths are given, as shells expand globs.
     """
+    paths = list(paths)
     found, seen = FoundImages(), set[object]()
     skipped = {path.resolve() for path in skip}
     for text in _without_lists(paths, found.bad):
@@ -59,8 +61,11 @@ def find_images(paths: Iterable[str], *, recursive: bool = True, skip: Iterable[
             reason = getattr(error, "strerror", None) or "its links lead in a circle"
             found.bad.append((text, f"{shorten(text, 100)} cannot be read: {reason}"))
             continue
+        is_pattern = len(paths) > 1 or len(matches) > 1
         for (image, root), key in zip(matches, keys, strict=True):
-            if key not in seen:
+            if is_pattern and key in skipped:
+                found.passed_over["overlay" if _OVERLAY.match(Path(image).stem) else "result"] += 1
+            elif key not in seen:
                 seen.add(key)
                 found.images.append(image)
                 if root is not None:

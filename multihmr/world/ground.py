@@ -215,8 +215,9 @@ def ground_of(
         )
     values, std, agreement = solver.solve()
     if not known and len(standing) > 1 and agreement < AGREEMENT:
+        given = "" if height is None else f", with the camera {height:g} m over the floor"
         return Ground(
-            reason=f"the {len(standing)} people who stand do not agree about which way is up: "
+            reason=f"the {len(standing)} people who stand do not agree about which way is up{given}: "
             "give camera_pitch (and camera_roll), in degrees"
         )
     if height is None and scale_std is None and len(shows_feet):

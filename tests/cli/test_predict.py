@@ -92,6 +92,24 @@ def test_the_index_and_every_result_tell_which_image_they_are_of(command: Comman
             assert str(source).encode() in (tmp_path / "out" / f"{name}{suffix}").read_bytes()
 
 
+@pytest.mark.parametrize("by", ["glob", "shell"])
+def test_results_beside_the_pictures_are_no_pictures_of_a_glob(command: Command, tmp_path, capsys, by):
+    out = tmp_path / "out"
+    write(out / "a.png", out / "b.png")
+
+    def given() -> list[Any]:
+        return [out / "*.png"] if by == "glob" else sorted(out.glob("*.png"))
+
+    assert command(*given(), form="overlay-png")[0] == 0
+    assert [row["input"] for row in rows(tmp_path)] == [str(out / "a.png"), str(out / "b.png")]
+    assert command(*given(), form="overlay-png")[0] == 0
+    assert len(rows(tmp_path)) == 2
+    assert files(tmp_path) == ["a.png", "a_overlay.png", "b.png", "b_overlay.png", "index.jsonl"]
+    assert "passed over: 2 overlays" in capsys.readouterr().out
+    assert command(out / "a_overlay.png", form="json")[0] == 0  # meant
+    assert len(rows(tmp_path)) == 3
+
+
 def test_metadata_leaves_the_rest_of_a_file_as_it_was(tmp_path):
     humans = random_humans(ToyBody(), 2)
     metadata = provenance("é.jpg", "m", "0" * 16, {"K": None})
