@@ -112,6 +112,17 @@ def test_one_who_jumps_or_lies_is_outvoted(body: Anny) -> None:
 
 
 @pytest.mark.slow
+def test_a_height_of_the_camera_that_people_contradict_is_named(body: Anny, monkeypatch) -> None:
+    humans = standing(body, pitch=0, roll=0, height=1.6)
+    monkeypatch.setattr("multihmr.world.ground.AGREEMENT", 2.0)  # more than there can be
+    told = "the 3 people who stand do not agree about which way is up"
+    assert humans.ground().reason.startswith(f"{told}: give camera_pitch")
+    ground = humans.ground(floor=2.5)
+    assert ground.up is None
+    assert ground.reason.startswith(f"{told}, with the camera 2.5 m over the floor: give camera_pitch")
+
+
+@pytest.mark.slow
 def test_nobody_stands_is_said(body: Anny) -> None:
     lying = standing(body, pitch=12, roll=0, height=1.6, lying=True)
     ground = lying.ground()
