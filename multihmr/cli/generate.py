@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import os
 
+from ..runtime.machine_load import usable_cores
 from .arguments import file_path, positive
 from .main import clean, fail, plural
 
@@ -27,8 +27,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add(
         "--workers",
         type=positive,
-        default=os.cpu_count() or 1,
-        help="number of processes (default: number of cores)",
+        default=usable_cores(),
+        help="number of processes (default: as many as cores may be used, also in a container)",
     )
     add(
         "--split",

@@ -177,9 +177,8 @@ class Session:
         self.lock = threading.RLock()
         self.ended = False
         self.settings: tuple[Any, ...] | None = None  # of the page, of what is shown; None at first
-        self._taken: set[Path] = (
-            set()
-        )  # uploads of the run before, which the page still lists while it goes on
+        # Uploads of the run before, which the page still lists while it goes on.
+        self._taken: set[Path] = set()
         self._found: dict[tuple[Path, str, PredictOptions], _Found] = {}
         self._videos: dict[tuple[Path, str, PredictOptions], VideoResult] = {}
         self._shown: list[Path] = []

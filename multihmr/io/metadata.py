@@ -5,13 +5,13 @@ from __future__ import annotations
 import io
 import json
 import struct
-import urllib.parse
 import zipfile
 from collections.abc import Callable, Mapping
-from pathlib import PurePath
 from typing import Any
 
 import numpy as np
+
+from ..preprocessing.sources import file_name_of
 
 KEY = "multihmr"  # under which every format holds the metadata
 
@@ -80,19 +80,10 @@ def _json(content: bytes, metadata: dict[str, Any]) -> bytes:
 def _coco(content: bytes, metadata: dict[str, Any]) -> bytes:
     stored = json.loads(content)
     info = {"description": "people predicted by multihmr", KEY: metadata}
-    name = _file_name(str(metadata.get("source", "")))
+    name = file_name_of(str(metadata.get("source", "")))
     if name and len(stored["images"]) == 1:
         stored["images"][0]["file_name"] = name
     return json.dumps({**stored, "info": {**stored.get("info", {}), **info}}, allow_nan=False).encode()
-
-
-def _file_name(source: str) -> str:
-    """The name of the file that a path or web address leads to; "" for data URIs and standard input."""
-    if source == "-" or source[:5].lower() == "data:":
-        return ""
-    if source[:8].lower().startswith(("http://", "https://")):
-        return urllib.parse.unquote(urllib.parse.urlsplit(source).path).rpartition("/")[2]
-    return PurePath(source).name
 
 
 def _npz(content: bytes, metadata: dict[str, Any]) -> bytes:

@@ -15,7 +15,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from ..storage.paths import plain_reason, user_path
@@ -62,13 +62,19 @@ def path_of(source: str | os.PathLike[str]) -> Path:
     return Path(urllib.request.url2pathname("/" + rest.removeprefix("localhost/")))
 
 
+def file_name_of(text: str) -> str:
+    """The name of the file that a path or web address leads to; "" for data URIs and standard input."""
+    url = as_url(text)
+    if url is not None:
+        return urllib.parse.unquote(urllib.parse.urlsplit(url).path).rstrip("/").rpartition("/")[2]
+    return "" if is_elsewhere(text) else PurePath(text).name
+
+
 def stem_of(text: str) -> str:
     """The name for files made from an image that `is_elsewhere`."""
-    url = as_url(text)
-    if url is None:
+    if as_url(text) is None:
         return "stdin" if text == STDIN else "image"
-    name = urllib.parse.unquote(urllib.parse.urlsplit(url).path).rstrip("/").rpartition("/")[2]
-    stem = re.sub(r'[<>:"/\\|?*\x00-\x1f]', "_", name)
+    stem = re.sub(r'[<>:"/\\|?*\x00-\x1f]', "_", file_name_of(text))
     stem = stem.rpartition(".")[0] or stem
     return stem.strip(". ")[:100] or "image"
 
