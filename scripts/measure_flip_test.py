@@ -1,7 +1,7 @@
 """What does predict(flip_test=True) gain? On rendered pictures with the true camera.
 
     multihmr generate --out data/test --count 400 --seed 20000000 --split test
-    python scripts/measure_flip_test.py data/test --count 100
+    python scripts/measure_flip_test.py data/test --count 100 [--no-limbs]
 
 People found are matched with true ones by the nearest head in the image. PA-MPJPE and MPJPE (about the
 pelvis) over 22 body joints [mm], the relative error of the distance, how many are found, and seconds for a
@@ -31,6 +31,9 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="shards of `multihmr generate`")
     parser.add_argument("--count", type=int, default=100, help="pictures (default: %(default)s)")
     parser.add_argument("--model", help="default: the bundled model")
+    parser.add_argument(
+        "--no-limbs", action="store_true", help="predict with limbs=False (default: limbs=True, as predict)"
+    )
     args = parser.parse_args()
     model, samples = load_model(args.model, device="cpu"), Shards(args.folder)
     topology = model.body.topology
@@ -42,7 +45,7 @@ def main() -> None:
             sample = samples[i]
             true = true_humans(sample, model)
             start = time.perf_counter()
-            humans = model.predict(sample.image, sample.K, flip_test=flip)
+            humans = model.predict(sample.image, sample.K, flip_test=flip, limbs=not args.no_limbs)
             seconds += time.perf_counter() - start
             found, there = found + len(humans), there + len(true)
             for one, other in pairs(humans, true):

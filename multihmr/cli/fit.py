@@ -30,14 +30,26 @@ from .main import (
 from .predict import FORMATS, find_images, output_names
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from ..data.orientation import StoredRaster
     from ..data.sample import Sample
-    from ..fitting.keypoint_files import PictureKeypoints
+    from ..fitting.keypoint_files import FileCamera, PictureKeypoints
     from ..fitting.results import FittedHumans
+    from ..humans.distortion import Distortion
+    from ..preprocessing.image import LoadedImage
 
 SHARDS = "shards"
 DEFAULT_FORMATS = ("overlay", "glb", "npz", "json", SHARDS)
 SHARD_SIZE = 500  # pictures in one tar
+# Of a picture's camera, in the order in which they are taken: what the summary says of each.
+CAMERAS = {
+    "K": "--K",
+    "fov": "--fov",
+    "file": "that of the keypoint file",
+    "exif": "EXIF",
+    "assumed": "60 degrees assumed",
+}
 MAX_ERROR = 0.08  # of a person's extent in the picture; who is farther off is no training example
 
 
@@ -63,13 +75,15 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--K",
         type=intrinsics,
         metavar="FX,FY,CX,CY",
-        help="camera intrinsics in pixels of the pictures (default: EXIF, else --fov)",
+        help="camera intrinsics in pixels of the pictures (default: the camera in KEYPOINTS, else EXIF, "
+        "else --fov)",
     )
     camera.add_argument(
         "--fov",
         type=float,
         metavar="DEG",
-        help="field of view over the longer side (default: EXIF, else 60 degrees)",
+        help="field of view over the longer side (default: the camera in KEYPOINTS, else EXIF, else 60 "
+        "degrees)",
     )
     parser.add_argument(
         "--least",
@@ -131,6 +145,8 @@ def run(args: argparse.Namespace) -> int:
             pass
     if not args.quiet:
         print(clean(f"{people_text(done['people'])} in {plural(done['pictures'], 'picture')}, in {args.out}"))
+        if used := {label: done[label] for label in CAMERAS.values() if done[label]}:
+            print("  camera: " + ", ".join(f"{label} ({plural(n, 'picture')})" for label, n in used.items()))
     for name, reason in bad:
         print(clean(f"  {reason if name in reason else f'{name}: {reason}'}"), file=sys.stderr)
     for reason, count in sorted(skipped.items()):
@@ -189,7 +205,7 @@ def _fitted(
     bar.disable = bar.disable or len(work) == 1
     for path, entry in bar:
         try:
-            sample = _fit_one(path, entry, args.out / names[path], args, skipped)
+            sample, camera = _fit_one(path, entry, args.out / names[path], args, skipped)
         except EXPECTED as error:
             skipped["pictures with an error"] += 1
             tqdm.write(clean(f"{path}: {format_error(error)}"), file=sys.stderr)
@@ -197,16 +213,18 @@ def _fitted(
         if sample is not None:
             done["pictures"] += 1
             done["people"] += len(sample)
+            done[CAMERAS[camera]] += 1
             yield sample
 
 
 def _fit_one(
     path: Path, entry: PictureKeypoints, stem: Path, args: argparse.Namespace, skipped: Counter[str]
-) -> Sample | None:
-    """Fit one picture and write its files; None if no person is left."""
+) -> tuple[Sample | None, str]:
+    """Fit one picture and write its files; None if no person is left. Also which of CAMERAS it has."""
     from ..data.orientation import stored_raster
     from ..fitting import fit
-    from ..geometry import default_intrinsics
+    from ..postprocessing.to_humans import to_distorted_image
+    from ..preprocessing.distortion import undistort_image
     from ..preprocessing.image import load_image
 
     photo = load_image(path)
@@ -215,44 +233,93 @@ def _fit_one(
     raster = stored_raster(path)
     if entry.size is not None and entry.size not in (size, raster.size):
         skipped["pictures of another size than the file says"] += 1
-        return None
+        return None, ""
     entry = _upright(entry, raster)
-    K, source = photo.camera(args.K, fov=args.fov)
-    if K is None:
-        K, source = default_intrinsics(*size), "assumed"
+    camera, kind = _camera(photo, entry, args)
+    lens = camera.distortion
+    if lens is not None:
+        entry = _undistorted(entry, camera.K, lens)
     people = fit(
-        entry.xy, K, confidence=entry.confidence, names=entry.names, image_size=size, height=args.height
+        entry.xy,
+        camera.K,
+        confidence=entry.confidence,
+        names=entry.names,
+        image_size=size,
+        height=args.height,
     )
-    people = dataclasses.replace(people, K_source=source)
     kept = _near_enough(people, entry, args.max_error)
     if not kept.all():
         skipped["people whose points no body shows"] += int((~kept).sum())
-    people = people[kept]
+    people = dataclasses.replace(people, K_source=camera.source)[kept]
     if not len(people):
-        return None
+        return None, kind
+    pinhole = people
+    if lens is not None:
+        people = dataclasses.replace(to_distorted_image(people, camera.K, lens), K_source=camera.source)
     for form in args.format:
         if form.startswith("overlay"):
             _write_overlay(people, photo, stem.with_name(stem.name + FORMATS[form]), draw_options(args))
         elif form != SHARDS:
             people.save(stem.with_name(stem.name + FORMATS[form]))
-    return sample_of(people, photo.pixels, stem.name)
+    if lens is not None and SHARDS in args.format:  # training takes pinhole cameras
+        photo, K = undistort_image(photo, camera.K, lens)
+        pinhole = dataclasses.replace(pinhole, K=K.astype("float32"))
+    return sample_of(pinhole, photo.pixels, stem.name), kind
+
+
+def _camera(photo: LoadedImage, entry: PictureKeypoints, args: argparse.Namespace) -> tuple[FileCamera, str]:
+    """The camera of a picture, and which of CAMERAS it is: the first of them that there is."""
+    from ..fitting.keypoint_files import FileCamera
+    from ..geometry import default_intrinsics
+    from ..preprocessing.camera import check_intrinsics
+
+    size = photo.pixels.shape[:2]
+    if args.K is None and args.fov is None and entry.camera is not None:
+        try:
+            K = check_intrinsics(entry.camera.K, *size)
+        except ValueError as error:
+            raise ValueError(f"its camera in the keypoint file: {error}") from None
+        return dataclasses.replace(entry.camera, K=K), "file"
+    given, source = photo.camera(args.K, fov=args.fov)
+    if given is None:
+        return FileCamera(default_intrinsics(*size).numpy(), "assumed"), "assumed"
+    kind = "K" if args.K is not None else "fov" if args.fov is not None else "exif"
+    return FileCamera(given.numpy(), source), kind
+
+
+def _undistorted(entry: PictureKeypoints, K: np.ndarray, lens: Distortion) -> PictureKeypoints:
+    """The entry with its points as a pinhole camera sees them; those that the lens shows nowhere unknown."""
+    import numpy as np
+
+    xy = lens.undistort_points(entry.xy, K)
+    shown = np.isfinite(xy).all(-1)
+    confidence = np.where(shown, entry.confidence, 0)
+    return dataclasses.replace(entry, xy=np.where(shown[..., None], xy, 0), confidence=confidence)
 
 
 def _upright(entry: PictureKeypoints, raster: StoredRaster) -> PictureKeypoints:
-    """The entry with its points in the upright picture, which is how pictures are read.
+    """The entry with its points and camera in the upright picture, which is how pictures are read.
 
     Raises:
         ValueError: the picture has an EXIF orientation, and the file does not tell which raster it is for.
     """
     from ..bodies.keypoint_sets import mirror_order
-    from ..data.orientation import MIRRORED, annotated_orientation, turn_points
+    from ..data.orientation import MIRRORED, annotated_orientation, turn_intrinsics, turn_points
 
     orientation = annotated_orientation(raster, entry.size)
     xy, confidence = turn_points(entry.xy, orientation, raster.size), entry.confidence
     if orientation in MIRRORED:
         order = mirror_order(entry.names)
         xy, confidence = xy[:, order], confidence[:, order]
-    return dataclasses.replace(entry, xy=xy, confidence=confidence, size=None)
+    camera = entry.camera
+    if camera is not None and orientation != 1:
+        if camera.distortion is not None or camera.K[0, 1]:
+            raise ValueError(
+                f"it has EXIF orientation {orientation}, and its camera in the keypoint file has skew or a "
+                "distortion, which do not turn with it; give points and camera of the upright picture"
+            )
+        camera = dataclasses.replace(camera, K=turn_intrinsics(camera.K, orientation, raster.size))
+    return dataclasses.replace(entry, xy=xy, confidence=confidence, size=None, camera=camera)
 
 
 def _near_enough(people: FittedHumans, entry: PictureKeypoints, share: float) -> Any:

@@ -99,3 +99,11 @@ def turn_points(points: np.ndarray, orientation: int, stored: tuple[int, int]) -
         8: (y, width - x),
     }
     return np.stack(turned[orientation], axis=-1)
+
+
+def turn_intrinsics(K: np.ndarray, orientation: int, stored: tuple[int, int]) -> np.ndarray:
+    """(3, 3) intrinsics without skew of the stored picture -> those of the upright one, as `turn_points`."""
+    focal = K[[1, 0], [1, 0]] if orientation in _SWAPS else K[[0, 1], [0, 1]]
+    turned = np.diag([*focal, 1.0])
+    turned[:2, 2] = turn_points(K[:2, 2], orientation, stored)
+    return turned

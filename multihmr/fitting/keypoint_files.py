@@ -13,6 +13,8 @@ import numpy as np
 
 from multihmr.bodies.keypoint_sets import keypoint_names
 from multihmr.fitting.point_sets import FACE_NAMES
+from multihmr.humans.distortion import Distortion
+from multihmr.humans.fields import K_SOURCES
 
 _HAND = [f"{finger}{k}" for finger in ("thumb", "index", "middle", "ring", "pinky") for k in range(1, 5)]
 HAND_NAMES = {
@@ -28,10 +30,23 @@ OCCLUDED = 0.5  # confidence of points that COCO labels though they are hidden
 
 
 @dataclass(frozen=True)
+class FileCamera:
+    """Camera of a picture in a file of keypoints: K (3, 3) in pixels as in Humans, and the lens.
+
+    source: where K came from, as `Humans.K_source`; "given" where the file does not say.
+    """
+
+    K: np.ndarray
+    source: str = "given"
+    distortion: Distortion | None = None
+
+
+@dataclass(frozen=True)
 class PictureKeypoints:
     """People of one picture: xy (N, M, 2) in pixels as in Humans, confidence (N, M), the M names.
 
     size: (height, width) of the picture, if the file says so.
+    camera: of the picture, if the file has one.
     """
 
     picture: str
@@ -39,6 +54,7 @@ class PictureKeypoints:
     xy: np.ndarray
     confidence: np.ndarray
     size: tuple[int, int] | None = None
+    camera: FileCamera | None = None
 
 
 @dataclass(frozen=True)
@@ -53,6 +69,10 @@ def read_keypoints(path: Path | str, *, least: float = 0.1) -> KeypointFile:
     """The people in a file of COCO (annotations or results), or in OpenPose's files (one, or a folder).
 
     least: confidence from which on a point counts.
+
+    An entry of COCO's 'images' may have a "camera": {"K": [[fx, 0, cx], [0, fy, cy], [0, 0, 1]]} in pixels
+    whose first has its centre at (0.5, 0.5), and of a lens "distortion": {"model": "opencv", "coefficients":
+    [k1, k2, p1, p2, k3]}, as `Humans.save("x.coco.json")` writes it.
 
     Raises:
         FileNotFoundError: there is no such file; ValueError: it is in neither format.
@@ -146,6 +166,7 @@ def _of_coco(content: Any, path: Path, skipped: Counter[str]) -> Iterable[Pictur
         }
     except (TypeError, ValueError, KeyError, AttributeError):
         raise ValueError(f"{path} has an entry of 'images' without id and file_name") from None
+    cameras = {str(p["file_name"]): _camera(p["camera"], path, p) for p in table if _has_camera(p)}
     orders = _orders(content.get("categories") if isinstance(content, dict) else None)
     by_picture: dict[str, list[dict[str, tuple[float, float, float]]]] = {}
     for entry in entries:
@@ -162,7 +183,29 @@ def _of_coco(content: Any, path: Path, skipped: Counter[str]) -> Iterable[Pictur
             by_picture.setdefault(picture, []).append(_coco_person(entry, names))
         except (TypeError, ValueError, KeyError, AttributeError):
             skipped["entries with broken keypoints"] += 1
-    return [replace(_gather(picture, p), size=sizes.get(picture)) for picture, p in by_picture.items()]
+    return [
+        replace(_gather(picture, p), size=sizes.get(picture), camera=cameras.get(picture))
+        for picture, p in by_picture.items()
+    ]
+
+
+def _has_camera(picture: Mapping[str, Any]) -> bool:
+    """Of others "camera" may be anything, such as the name of one."""
+    camera = picture.get("camera")
+    return isinstance(camera, dict) and "K" in camera
+
+
+def _camera(stored: Any, path: Path, picture: Mapping[str, Any]) -> FileCamera:
+    """ValueError if it is no camera: it would be worse to leave out what the file says of it."""
+    try:
+        K = np.asarray(stored["K"], np.float64)
+        if K.shape != (3, 3) or not np.isfinite(K).all():
+            raise ValueError(f"K must be (3, 3) finite numbers, got {stored['K']!r}")
+        lens = stored.get("distortion")
+        source = stored.get("source") if stored.get("source") in K_SOURCES else "given"
+        return FileCamera(K, source, None if lens is None else Distortion.from_json(lens))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path} has no readable camera of {picture['file_name']}: {error}") from None
 
 
 def _key(number: Any) -> str:

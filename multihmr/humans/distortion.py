@@ -63,6 +63,17 @@ class Distortion:
         """Model and coefficients, for JSON."""
         return {"model": "fisheye" if self.fisheye else "opencv", "coefficients": list(self.coefficients)}
 
+    @classmethod
+    def from_json(cls, stored: Any) -> Distortion:
+        """Inverse of `to_json`; ValueError if it is something else."""
+        model = stored.get("model") if isinstance(stored, Mapping) else None
+        if model not in ("fisheye", "opencv"):
+            raise ValueError(
+                f"a distortion is stored as model (opencv or fisheye) and coefficients, got {stored!r}"
+            )
+        numbers = stored.get("coefficients")
+        return cls.of_fisheye(numbers) if model == "fisheye" else cls.of(numbers)
+
     @cached_property
     def largest_radius(self) -> float:
         """Radius of an undistorted ray (x, y) at depth 1 up to which the lens is one to one."""

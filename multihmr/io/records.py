@@ -13,7 +13,8 @@ from ..humans import Humans, rotmat_to_rotvec
 from ..humans.fields import REFINED
 
 JSON_FORMAT = "multihmr-humans-json-1"
-FRAME = "camera: x right, y down, z forward; pixels: x right, y down, centre of the first (0.5, 0.5)"
+PIXELS = "x right, y down, centre of the first (0.5, 0.5)"
+FRAME = f"camera: x right, y down, z forward; pixels: {PIXELS}"
 
 
 def humans_to_dicts(humans: Humans) -> list[dict[str, np.ndarray]]:
@@ -102,15 +103,17 @@ def humans_to_coco(pictures: Mapping[str, Humans]) -> bytes:
 
     Lin et al. 2014, https://cocodataset.org/#format-data. Coordinates of keypoints are numbers of pixels, so
     the centre of the first is (0, 0) there; boxes are x, y, width, height. A point outside of the picture is
-    not labelled (v = 0), one inside is (v = 2), whether hidden or not. ValueError if the body has no such
-    points.
+    not labelled (v = 0), one inside is (v = 2), whether hidden or not. COCO has no cameras: each image gets
+    the record of `humans_to_json` as "camera", in pixels whose first has its centre at (0.5, 0.5).
+    ValueError if the body has no such points.
     """
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     category: dict[str, Any] = {"id": 1, "name": "person", "supercategory": "person"}
     for number, (name, humans) in enumerate(pictures.items(), start=1):
         height, width = humans.image_size
-        images.append({"id": number, "file_name": name, "height": height, "width": width})
+        camera = camera_record(humans) | {"pixels": PIXELS}
+        images.append({"id": number, "file_name": name, "height": height, "width": width, "camera": camera})
         keypoints = humans.keypoints("coco17")
         has_meshes = len(humans.topology.faces) > 0
         masks = humans.masks() if has_meshes else np.zeros(0)

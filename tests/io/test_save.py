@@ -189,7 +189,11 @@ def with_coco_names(humans: Humans) -> Humans:
 def test_coco_of_one_picture_is_named_after_its_file(make_humans, tmp_path):
     humans = make_humans(*PLACES, track_ids=[3, 1, 8])
     content = json.loads(humans.save(tmp_path / "street.jpg.coco.json").read_text(encoding="utf-8"))
-    assert content["images"] == [{"id": 1, "file_name": "street.jpg", "height": 120, "width": 160}]
+    (picture,) = content["images"]
+    camera = picture.pop("camera")
+    assert picture == {"id": 1, "file_name": "street.jpg", "height": 120, "width": 160}
+    assert camera["K"] == humans.K.tolist()
+    assert camera["source"] == "given"
     assert [person["track_id"] for person in content["annotations"]] == [3, 1, 8]
     assert content["categories"][0]["skeleton"] == [[1, 2]]
     x0, y0, x1, y1 = humans.boxes[0].tolist()
