@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -722,3 +723,10 @@ class Humans:
         from ..visualization.draw import draw
 
         return draw(self, image, **options)
+
+
+def save_in_world(world: InWorld, path: str | os.PathLike[str], options: Mapping[str, Any]) -> Path:
+    """`InWorld.save`: here, because files are above `world` in the layers, and this module is the facade."""
+    from ..io.save import save_world
+
+    return save_world(world, path, options)

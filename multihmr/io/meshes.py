@@ -15,7 +15,7 @@ import numpy as np
 from ..bodies.rig import TO_GLTF
 from ..humans import Humans
 from ..world.ground import Ground
-from ..world.placement import camera_in_gltf
+from ..world.placement import AXES, InWorld, camera_in_gltf
 from .animation import person_facts, person_names
 from .gltf import camera_and_node, clips_to_glb, material
 
@@ -43,17 +43,24 @@ def humans_to_scene(humans: Humans, ground: Ground | None = None) -> Scene:
     return scene
 
 
-def _meshes(humans: Humans, *, colored: bool = True) -> dict[str, Trimesh]:
-    """A mesh for each person by name; `colored`: with the colour of the person at its vertices."""
+def _meshes(humans: Humans, *, colored: bool = True, world: InWorld | None = None) -> dict[str, Trimesh]:
+    """A mesh for each person by name; `colored`: with the colour of the person at its vertices.
+
+    world: of these people; the meshes are those of it, in place of glTF's axes.
+    """
     from trimesh import Trimesh
     from trimesh.visual import ColorVisuals
 
+    vertices, normals, faces = humans.vertices * TO_GLTF, humans.normals * TO_GLTF, humans.topology.faces
+    if world is not None:
+        rotation = world.camera_to_world[:3, :3] / np.linalg.norm(world.camera_to_world[0, :3])
+        vertices, normals, faces = world.vertices, humans.normals @ rotation.T, world.faces
     meshes = {}
     for i, (name, color) in enumerate(zip(person_names(humans), humans.colors, strict=True)):
         mesh = Trimesh(
-            vertices=humans.vertices[i] * TO_GLTF,
-            faces=humans.topology.faces,
-            vertex_normals=humans.normals[i] * TO_GLTF,
+            vertices=vertices[i],
+            faces=faces,
+            vertex_normals=normals[i],
             metadata=person_facts(humans, i),
             process=False,
         )
@@ -126,17 +133,22 @@ def _glb(
     return bytes(export_glb(scene, include_normals=True, tree_postprocessor=finish))
 
 
-def humans_to_mesh(humans: Humans, ground: Ground | None = None, *, suffix: str) -> bytes:
-    """All people as .ply or .off (one coloured mesh), .obj (an object for each) or .stl (without colour)."""
+def humans_to_mesh(
+    humans: Humans, ground: Ground | None = None, *, suffix: str, world: InWorld | None = None
+) -> bytes:
+    """All people as .ply or .off (one coloured mesh), .obj (an object for each) or .stl (without colour).
+
+    world: of these people, whose axes and unit the file has.
+    """
     from trimesh import Scene, Trimesh
     from trimesh.exchange.export import export_mesh
     from trimesh.exchange.obj import export_obj
     from trimesh.util import concatenate
 
-    meshes = _meshes(humans)
+    meshes = _meshes(humans, world=world)
     if suffix == ".obj":
         origin = "camera in the origin looking along -z" if ground is None else "the floor at y = 0"
-        header = f"metres, y up, {origin}"
+        header = f"metres, y up, {origin}" if world is None else f"{AXES[world.name]}, the floor at 0"
         scene: Any = Scene()
         for name, mesh in meshes.items():
             scene.add_geometry(mesh, node_name=name, geom_name=name)

@@ -11,8 +11,10 @@ import numpy as np
 
 from ..humans import Humans, rotmat_to_rotvec
 from ..humans.fields import REFINED
+from ..world.placement import AXES, InWorld
 
 JSON_FORMAT = "multihmr-humans-json-1"
+WORLD_JSON_FORMAT = "multihmr-world-json-1"
 PIXELS = "x right, y down, centre of the first (0.5, 0.5)"
 FRAME = f"camera: x right, y down, z forward; pixels: {PIXELS}"
 
@@ -36,8 +38,13 @@ def humans_to_dicts(humans: Humans) -> list[dict[str, np.ndarray]]:
 
 def humans_to_json(humans: Humans) -> bytes:
     """Scores, places, named joints and keypoints of one picture."""
+    return json_text(record_of(humans))
+
+
+def record_of(humans: Humans) -> dict[str, Any]:
+    """What `humans_to_json` writes."""
     height, width = humans.image_size
-    content = {
+    return {
         "format": JSON_FORMAT,
         "units": "metres and pixels",
         "frame": FRAME,
@@ -47,9 +54,53 @@ def humans_to_json(humans: Humans) -> bytes:
         "unpredicted": list(humans.unpredicted),
         "people": [person_record(person) for person in humans],
     }
+
+
+def json_text(content: dict[str, Any]) -> bytes:
+    """JSON with each list of numbers on a line of its own."""
     text = json.dumps(content, indent=1, allow_nan=False)
     on_one_line = re.sub(r"\[\s+([-+.,\de\s]+?)\s+\]", lambda match: f"[{' '.join(match[1].split())}]", text)
     return on_one_line.encode()
+
+
+def world_to_json(world: InWorld) -> bytes:
+    """The record of `humans_to_json` with places, joints and orientations of the world."""
+    record = record_of(world.humans)
+    metres = world.unit == "m"
+    for i, person in enumerate(record["people"]):
+        _move_person(person, world, i)
+    first = {
+        "format": WORLD_JSON_FORMAT,
+        "units": f"{'metres' if metres else 'centimetres'} and pixels",
+        "frame": f"world: {AXES[world.name]}, the floor at 0 below the camera; pixels: {PIXELS}",
+        "world": {
+            "axes": world.name,
+            "camera_to_world": np.round(world.camera_to_world.astype(float), 6).tolist(),
+            "ground": world.ground.to_dict(),
+        },
+    }
+    return json_text(first | {key: value for key, value in record.items() if key not in first})
+
+
+def _move_person(person: dict[str, Any], world: InWorld, i: int) -> None:
+    def moved(point: Any) -> Any:
+        return np.round(world.from_camera(np.asarray(point)).astype(float), 4).tolist()
+
+    scale = 1 if world.unit == "m" else 100
+    person["translation"], person["pelvis"] = moved(person["translation"]), moved(person["pelvis"])
+    person["distance"] = round(person["distance"] * scale, 4)
+    rotation = world.camera_to_world[:3, :3] / scale
+    if np.linalg.det(rotation) > 0:
+        turned = rotmat_to_rotvec((rotation @ world.humans.pose[i, 0]).astype(np.float32))
+        person["orientation"] = np.round(turned.astype(float), 5).tolist()
+    else:  # a mirror image of the person, which no rotation gives
+        del person["orientation"]
+    for points in (person["joints"], person.get("coco17", {})):
+        for point in points.values():
+            point["xyz"] = moved(point["xyz"])
+    person["height_m"] = round(float(world.height_m[i]), 4)
+    over = float(world.over_floor[i])
+    person["over_floor_m"] = round(over, 4) if np.isfinite(over) else None
 
 
 def camera_record(humans: Humans) -> dict[str, Any]:

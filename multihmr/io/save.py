@@ -33,14 +33,14 @@ from ..storage.paths import user_path
 from ..video.level import level_track
 from ..video.tracks import Track, amass_arrays
 from ..world.ground import Ground
-from ..world.placement import level_humans
+from ..world.placement import InWorld, level_humans
 from .animation import humans_to_clips, tracks_to_clips
 from .bvh import clip_to_bvh
 from .fbx import glb_to_fbx
 from .gltf import clips_to_glb
 from .meshes import TRIMESH_SUFFIXES, USD_SUFFIXES, humans_to_glb, humans_to_mesh, humans_to_usd
-from .records import FRAME, humans_to_coco, humans_to_json
-from .tables import humans_to_csv
+from .records import FRAME, humans_to_coco, humans_to_json, world_to_json
+from .tables import humans_to_csv, world_to_csv
 
 if TYPE_CHECKING:
     from ..bodies.base import Body
@@ -105,18 +105,14 @@ def save(
         >>> save(humans, "rigged.glb", rigged=True, bones="mixamo", rest="t-pose").name
         'rigged.glb'
     """
-    path = user_path(path)
-    suffix = _suffix(path)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"cannot save {path.name!r}: there is no folder {path.parent}; make it first")
-    if path.is_dir():
-        raise IsADirectoryError(f"cannot save {path}: it is a folder; give the name of a file")
+    path, suffix = _prepared(path)
     is_plain = isinstance(people, Humans) and not rigged and bones is None and rest is None
     if ground is not None:
         if suffix not in (*MESHES, *RIGGED):
             raise ValueError(
                 f"ground is for meshes and bones ({', '.join(sorted({*MESHES, *RIGGED}))}); numbers as in "
-                f"{path.name!r} stay in the camera frame: humans.in_world() gives those of the world"
+                f"{path.name!r} stay in the camera frame: humans.in_world().save(path) writes them in that "
+                "of the world"
             )
         people = _level(people, ground)
     if isinstance(people, Humans) and suffix in MESHES and is_plain:
@@ -130,12 +126,41 @@ def save(
     return write_bytes(path, _rigged(people, suffix, bones, body, rest, ground))
 
 
+def _prepared(path: str | os.PathLike[str]) -> tuple[Path, str]:
+    """The path and its suffix, of those that are known; raises what `save` does if it cannot be written."""
+    path = user_path(path)
+    suffix = _suffix(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"cannot save {path.name!r}: there is no folder {path.parent}; make it first")
+    if path.is_dir():
+        raise IsADirectoryError(f"cannot save {path}: it is a folder; give the name of a file")
+    return path, suffix
+
+
 def _level(people: Any, ground: Ground) -> Any:
     if isinstance(people, Humans):
         return level_humans(people, ground)
     if isinstance(people, Track):
         return level_track(people, ground)
     return [level_track(track, ground) if isinstance(track, Track) else track for track in people]
+
+
+def save_world(world: InWorld, path: str | os.PathLike[str], options: Mapping[str, Any]) -> Path:
+    """See `InWorld.save`; options: rigged, bones, body and rest of `save`."""
+    path, suffix = _prepared(path)
+    if suffix == ".coco.json":
+        raise ValueError(
+            f"{path.name!r} would hold pixels alone, which are those of the image in every world: "
+            "humans.save(path) writes them"
+        )
+    plain = not options["rigged"] and options["bones"] is None and options["rest"] is None
+    if not plain or suffix not in (*TRIMESH_SUFFIXES, ".json", ".csv", ".npz"):
+        ground = world.ground if suffix in (*MESHES, *RIGGED) else None  # else the options are refused
+        return save(world.humans, path, ground=ground, **options)
+    if suffix in TRIMESH_SUFFIXES:
+        return write_bytes(path, humans_to_mesh(world.humans, suffix=suffix, world=world))
+    writers = {".json": world_to_json, ".csv": world_to_csv, ".npz": _world_npz}
+    return write_bytes(path, writers[suffix](world))
 
 
 def save_coco(pictures: Mapping[str, Humans], path: str | os.PathLike[str]) -> Path:
@@ -261,7 +286,8 @@ def _read(path: Path, required: set[str]) -> dict[str, np.ndarray]:
     return read_npz(path, NPZ_FORMAT, required)
 
 
-def _npz(humans: Humans) -> bytes:
+def _npz(humans: Humans, **more: Any) -> bytes:
+    """Every parameter, and `more` arrays by name."""
     arrays: dict[str, Any] = {name: getattr(humans, name) for name in _PARAMETERS} | _amass(humans)
     for name in ("track_ids", "filled", "refined", "moved", "errors_mm", "converted_from"):
         if getattr(humans, name, None) is not None:
@@ -281,8 +307,27 @@ def _npz(humans: Humans) -> bytes:
         unpredicted=_names(humans.unpredicted),
         **distortion_arrays(humans.distortion),
         **arrays,
+        **more,
     )
     return buffer.getvalue()
+
+
+def _world_npz(world: InWorld) -> bytes:
+    """All parameters in the frame of the camera, which `load_humans` reads, and the world beside them."""
+    ground = world.ground
+    return _npz(
+        world.humans,
+        world_axes=world.name,
+        world_unit=world.unit,
+        camera_to_world=world.camera_to_world,
+        world_joints=world.joints,
+        world_translation=world.translation,
+        world_pelvis=world.pelvis,
+        height_m=world.height_m,
+        over_floor=world.over_floor,
+        up=np.asarray(ground.up, np.float32),
+        camera_height=np.float32(np.nan if ground.camera_height is None else ground.camera_height),
+    )
 
 
 def _amass(humans: Humans) -> dict[str, Any]:

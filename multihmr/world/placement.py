@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..humans import Humans
+from ..humans.people import save_in_world
 from .frames import frame_matrix
 from .ground import Ground, estimate_ground
 from .heights import KnownHeights, heights, with_heights
 from .one_floor import fit_one_floor
+
+if TYPE_CHECKING:
+    from ..bodies.base import Body
+
+
+# Of each world, by the name of its frame.
+AXES = {
+    "opengl": "x right, y up, z towards the camera, metres",
+    "blender": "x right, y forward, z up, metres",
+    "unity": "x right, y up, z forward (left-handed), metres",
+    "unreal": "x forward, y right, z up (left-handed), centimetres",
+    "opencv": "x right, y down, z forward, metres",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +46,7 @@ class InWorld:
         ground: the vertical and the floor that were used.
         height_m: (N,) how tall the people are.
         over_floor: (N,) of the lowest point of each person [m]; about 0 for who stands, NaN without a floor.
+        humans: these people in the frame of the camera, with the sizes and distances that they have here.
     """
 
     name: str
@@ -41,6 +59,56 @@ class InWorld:
     ground: Ground
     height_m: np.ndarray
     over_floor: np.ndarray
+    humans: Humans
+
+    def from_camera(self, points: np.ndarray) -> np.ndarray:
+        """(..., 3) points of `humans` in the frame of the camera [m] -> (..., 3) in this world.
+
+        Examples:
+            >>> world = humans.in_world(camera_pitch=10, floor=1.5)
+            >>> keypoints = world.from_camera(world.humans.keypoints("coco17").xyz)  # (N, 17, 3)
+        """
+        return np.asarray(points @ self.camera_to_world[:3, :3].T + self.camera_to_world[:3, 3])
+
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        rigged: bool = False,
+        bones: str | Mapping[str, str] | None = None,
+        body: Body | None = None,
+        rest: str | None = None,
+    ) -> Path:
+        """Write the people, where they are in this world, in the format of the suffix.
+
+        .obj, .ply, .stl and .off, .json and .csv have the axes and the unit of this world. .glb, .fbx, .bvh
+        and USD define their axes: y up, metres, the floor at y = 0; programs turn them to their own when they
+        read them. A .npz has the parameters in the frame of the camera, which `load_humans` reads back, and
+        `camera_to_world`, `world_joints` and more beside them.
+
+        Args:
+            path: of the file; its folder must exist.
+            rigged: as in `Humans.save`.
+            bones: as in `Humans.save`.
+            body: as in `Humans.save`.
+            rest: as in `Humans.save`.
+
+        Returns:
+            The path.
+
+        Raises:
+            ValueError: the suffix is unknown, or .coco.json, which has pixels alone.
+            FileNotFoundError: the folder does not exist.
+            IsADirectoryError: the path is a folder.
+            ImportError: the format needs a package that is not installed.
+
+        Examples:
+            >>> world = humans.in_world("blender", camera_pitch=10, floor=1.5)
+            >>> world.save("people.ply").name  # z up
+            'people.ply'
+        """
+        options = {"rigged": rigged, "bones": bones, "body": body, "rest": rest}
+        return save_in_world(self, path, options)
 
     @property
     def unit(self) -> str:
@@ -91,6 +159,7 @@ def in_world(
         ground=ground,
         height_m=humans.height_m if body is None else heights(humans, body=body),
         over_floor=over.astype(np.float32),
+        humans=humans,
     )
 
 
