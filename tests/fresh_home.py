@@ -116,6 +116,8 @@ def run_in_fresh_home(code: str, home: Path, timeout: float = 900) -> Left:
     paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {name: os.environ[name] for name in KEPT if name in os.environ}
     environment |= {"HOME": str(home), "USERPROFILE": str(home), "PYTHONPATH": paths, "ASKED": str(asked)}
+    # kernels that tests of the user's own home have compiled, which takes 5 s
+    environment["WARP_CACHE_PATH"] = os.environ.get("WARP_CACHE_PATH", str(Path.home() / ".cache/warp"))
     environment["OWN_NETWORK"] = "1" if own_network() else ""
     done = subprocess.run(
         [*own_network(), sys.executable, "-W", "ignore", "-c", _WATCH + code],

@@ -134,9 +134,15 @@ def test_nothing_is_computed_in_place_in_a_traced_backbone():
     assert not [name for name in names if name.partition(".")[0].endswith("_")]
 
 
+@pytest.fixture(scope="module")
+def graphs(tmp_path_factory):
+    """The folder of graphs, in which the second backend finds the ONNX file that the first has made."""
+    return tmp_path_factory.mktemp("backends")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
-def test_a_backend_predicts_as_torch_does_and_is_made_once(name, tmp_path):
+def test_a_backend_predicts_as_torch_does_and_is_made_once(name, graphs):
     package("onnxscript"), package(name)
     model = tiny_model()
     noise = [np.random.default_rng(i).integers(0, 256, (48, 64, 3), dtype=np.uint8) for i in range(3)]
@@ -144,11 +150,11 @@ def test_a_backend_predicts_as_torch_does_and_is_made_once(name, tmp_path):
     expected = model.predict_batch(noise, **options)
     made = []
     for _ in range(2):
-        model.runtime = make_runtime(model.network, name, folder=tmp_path)
+        model.runtime = make_runtime(model.network, name, folder=graphs)
         found = model.predict_batch(noise, **options)
         for one, other in zip(expected, found, strict=True):
             np.testing.assert_allclose(one.vertices, other.vertices, atol=1e-4)
-        made.append({file: file.stat().st_mtime_ns for file in tmp_path.glob("*.onnx")})
+        made.append({file: file.stat().st_mtime_ns for file in graphs.glob("*.onnx")})
     assert len(made[0]) == 1
     assert made[0] == made[1]
     assert model(torch.rand(1, 3, 64, 64), threshold=0.0).vertices_PV3.requires_grad  # still learns, in torch

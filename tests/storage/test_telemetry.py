@@ -5,10 +5,11 @@ from __future__ import annotations
 import configparser
 import importlib.util
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fresh_home import ROOT, own_network, run_in_fresh_home
+from fresh_home import ROOT, Left, own_network, run_in_fresh_home
 
 PEOPLE = """
 import os
@@ -113,8 +114,10 @@ CASES = {
     ),
     "test": (
         ("hypothesis", "pytest"),
-        "import pytest\n"
-        "assert pytest.main(['-q', '-p', 'no:cacheprovider', str(ROOT / 'tests/test_geometry.py')]) == 0",
+        "import pytest\nfrom pathlib import Path\n"
+        "Path('test_it.py').write_text('from hypothesis import given, strategies\\n'\n"
+        "    '@given(strategies.integers())\\ndef test_it(x): assert x == x\\n', encoding='utf-8')\n"
+        "assert pytest.main(['-q', '-p', 'no:cacheprovider', '--rootdir', '.', 'test_it.py']) == 0",
     ),
 }
 # what extras have beside their main path
@@ -140,6 +143,22 @@ MORE = {
     ),
     "bundled model": ((), PEOPLE + "humans.save('people.glb')"),
 }
+# What may run one after the other in one process: two of a group do not report through the same package, so
+# that what one imports or switches off cannot hide what another does.
+JOINED = (
+    ("bundled model", "tables", "supervision", "usd", "notebooks", "rerun"),
+    ("train", "datasets", "anny", "smplx", "video", "live"),
+    ("export", "openvino"),
+)
+# between two of them: what the first has switched off is on again
+AGAIN = """
+import os as _os, sys as _sys
+_at_first = globals().get("_at_first", dict(_os.environ))
+_os.environ.clear()
+_os.environ.update(_at_first)
+if "openvino_telemetry" in _sys.modules and _sys.modules["openvino_telemetry"] is None:
+    del _sys.modules["openvino_telemetry"]
+"""
 # caches, without an id of this machine or user
 ALLOWED = (".cache/anny/", ".cache/fontconfig/", ".cache/matplotlib/", ".cache/mesa_shader_cache")
 ALLOWED += (".cache/multihmr/", ".cache/torch/", ".cache/warp/", ".config/blender/", ".config/matplotlib/")
@@ -153,18 +172,53 @@ def extras() -> list[str]:
     return list(settings["options.extras_require"])
 
 
+def missing(extra: str) -> list[str]:
+    return [name for name in (CASES | MORE)[extra][0] if importlib.util.find_spec(name) is None]
+
+
+@pytest.fixture(scope="module")
+def left_by(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Left]:
+    """left_by(*extras): what the cases of these leave that they must not, run in one process, once."""
+    known: dict[tuple[str, ...], Left] = {}
+
+    def run(*extras: str) -> Left:
+        if extras not in known:
+            code = (
+                f"from pathlib import Path\nROOT = Path({str(ROOT)!r})\nIMAGES = ROOT / 'examples/images'\n"
+            )
+            for extra in extras:
+                own = (CASES | MORE)[extra][1]
+                code += AGAIN + (own.removeprefix(PEOPLE) if PEOPLE in code else own) + "\n"
+            left = run_in_fresh_home(code, tmp_path_factory.mktemp("fresh") / "home")
+            bad = [name for name in left.files if not name.startswith(ALLOWED)]
+            known[extras] = Left(bad, left.hosts)
+        return known[extras]
+
+    return run
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("extra", [*extras(), *MORE])
-def test_a_fresh_home_gets_no_id_and_no_other_machine_is_asked(tmp_path: Path, extra: str) -> None:
+def test_a_fresh_home_gets_no_id_and_no_other_machine_is_asked(
+    extra: str, left_by: Callable[..., Left]
+) -> None:
     assert extra in CASES | MORE, f"the extra {extra} needs a case here: its main path in a few lines"
-    packages, code = (CASES | MORE)[extra]
-    for package in packages:
-        if importlib.util.find_spec(package) is None:
-            pytest.skip(f"{package} is not installed")
-    names = f"from pathlib import Path\nROOT = Path({str(ROOT)!r})\nIMAGES = ROOT / 'examples/images'\n"
-    left = run_in_fresh_home(names + code, tmp_path / "home")
-    assert left.hosts == []
-    assert [name for name in left.files if not name.startswith(ALLOWED)] == []
+    if missing(extra):
+        pytest.skip(f"{missing(extra)[0]} is not installed")
+    group = next((group for group in JOINED if extra in group), (extra,))
+    together = left_by(*(name for name in group if not missing(name)))
+    if together != Left([], []):
+        assert left_by(extra) == Left([], [])  # which of them it was
+    assert together == Left([], []), f"of one of {group}, but of none alone"
+
+
+@pytest.mark.slow
+def test_what_one_case_has_switched_off_is_on_again_for_the_next(tmp_path: Path) -> None:
+    code = "import os, sys\nfrom multihmr.storage.telemetry import disable_telemetry\n"
+    code += AGAIN + "disable_telemetry()\nassert 'DO_NOT_TRACK' in os.environ\n"
+    code += AGAIN + "assert 'DO_NOT_TRACK' not in os.environ and 'openvino_telemetry' not in sys.modules\n"
+    code += "assert os.environ['HOME']"
+    assert run_in_fresh_home(code, tmp_path / "home") == Left([], [])
 
 
 @pytest.mark.slow
