@@ -310,6 +310,7 @@ class Model(NetworkHandle):
         limbs: bool = True,
         distortion: DistortionLike | None = None,
         channels: ChannelOrder = "rgb",
+        search_below: float | None = None,
     ) -> list[Humans]:
         """`predict` for several images of any sizes.
 
@@ -328,6 +329,9 @@ class Model(NetworkHandle):
             limbs: as in `predict`, for all images.
             distortion: as in `predict`, for all images.
             channels: as in `predict`, for all images.
+            search_below: with a low `threshold`: images whose people all have less than this score are
+                searched once more, with closeups and tiles="auto", as those without people; None: only those
+                without people.
             batch_size: images that go through the network at once.
 
         Returns:
@@ -353,6 +357,7 @@ class Model(NetworkHandle):
             closeups=closeups,
             hands_and_faces=hands_and_faces,
             limbs=limbs,
+            search_below=search_below,
         )
         refinements: list[RefinementPass] = []
         if limbs and max_people != 0 and LimbRefinement.fits(self):

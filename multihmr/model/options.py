@@ -29,9 +29,12 @@ class PredictOptions:
     closeups: bool = True
     hands_and_faces: bool = False
     limbs: bool = True
+    search_below: float | None = None
 
     def __post_init__(self) -> None:
-        check_options(None, self.threshold, self.max_people, self.tiles, self.batch_size)
+        check_options(
+            None, self.threshold, self.max_people, self.tiles, self.batch_size, search_below=self.search_below
+        )
         check_any_rotation(self.any_rotation)
         switches = ("flip_test", "closeups", "hands_and_faces", "limbs")
         check_switches(**{name: getattr(self, name) for name in switches})

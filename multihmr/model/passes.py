@@ -43,10 +43,13 @@ def predict_images(
         return found
     if options.any_rotation == "auto":
         found = predict_upright(model, images, cameras, found, near, options)
-    for i, (image, camera) in enumerate(zip(images, cameras, strict=True)):
-        if options.tiles == "auto" and not len(found[i]):
-            found[i] = predict_tiles(model, image, found[i], replace(options, tiles=AUTO_TILES))
-        if options.any_rotation != "auto" and options.any_rotation:
+    if options.tiles == "auto":
+        for rows, again in _unfound(found, options):
+            for i in rows:
+                in_tiles = predict_tiles(model, images[i], found[i][:0], replace(again, tiles=AUTO_TILES))
+                found[i] = in_tiles if len(in_tiles) else found[i]
+    if options.any_rotation != "auto" and options.any_rotation:
+        for i, (image, camera) in enumerate(zip(images, cameras, strict=True)):
             found[i] = predict_quarter_turns(model, image, camera, found[i], options)
     return found
 
@@ -62,14 +65,28 @@ def predict_unturned(
     near = [False] * len(images)
     if options.max_people == 0:
         return found, near
-    empty = [i for i, people in enumerate(found) if not len(people)]
-    if empty and options.closeups and closeup_margin(model):
-        closeups = predict_closeups(model, [images[i] for i in empty], [found[i] for i in empty], options)
-        for i, people in zip(empty, closeups, strict=True):
-            found[i], near[i] = people, len(people) > 0
+    if options.closeups and closeup_margin(model):
+        for rows, again in _unfound(found, options):
+            closeups = predict_closeups(model, [images[i] for i in rows], [found[i] for i in rows], again)
+            for i, people in zip(rows, closeups, strict=True):
+                if len(people):
+                    found[i], near[i] = people, True
     if options.tiles != "auto" and options.tiles > 1:
         found = [predict_tiles(model, image, f, options) for image, f in zip(images, found, strict=True)]
     return found, near
+
+
+def _unfound(found: Sequence[Humans], options: PredictOptions) -> list[tuple[list[int], PredictOptions]]:
+    """Which images are searched once more, and with which options: those without people, and weak ones.
+
+    Of the latter only who has the score that counts is looked for, and replaces the weak.
+    """
+    least = options.search_below or 0.0
+    best = [people.scores.max(initial=0.0) if len(people) else None for people in found]
+    empty = [i for i, score in enumerate(best) if score is None]
+    weak = [i for i, score in enumerate(best) if score is not None and score < least]
+    groups = [(empty, options), (weak, replace(options, threshold=least))]
+    return [group for group in groups if group[0]]
 
 
 def least_score(model: NetworkHandle, options: PredictOptions) -> float:
@@ -136,8 +153,8 @@ def predict_closeups(
     """The people too near to fit into each image, which is predicted with a margin around it.
 
     Heads that fill an image are larger than those that detectors learn from; with a margin they are smaller.
-    `whole`: what was found without a margin: none. People who fit into the image stay as they were found:
-    smaller they are found less reliably.
+    `whole`: what was found without a margin: nobody, or nobody who counts. People who fit into the image
+    are left out: smaller they are found less reliably.
     """
     shrunk, padded, cameras = [], [], []
     for image, before in zip(images, whole, strict=True):

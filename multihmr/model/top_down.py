@@ -144,6 +144,7 @@ class TopDownModel(Model):
             any_rotation=options.any_rotation,
             flip_test=options.flip_test,
             closeups=options.closeups,
+            search_below=options.search_below,
             limbs=False,  # of its people only the boxes count
             batch_size=options.batch_size,
         )

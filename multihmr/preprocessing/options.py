@@ -24,12 +24,15 @@ def check_options(
     max_people: int | None = None,
     tiles: int | str = 1,
     batch_size: int = 1,
+    search_below: float | None = None,
 ) -> None:
     """Raises ValueError for an option of `predict` outside of its range."""
     if fov is not None and not 1 < _number("fov", fov) < 179:
         raise ValueError(f"fov is the field of view in degrees, between 1 and 179, got {fov}")
     if threshold is not None and not 0 <= _number("threshold", threshold) <= 1:
         raise ValueError(f"threshold is a score between 0 and 1, got {threshold}")
+    if search_below is not None and not 0 <= _number("search_below", search_below) <= 1:
+        raise ValueError(f"search_below is a score between 0 and 1, got {search_below}")
     if max_people is not None and _whole("max_people", max_people) < 0:
         raise ValueError(f"max_people must not be negative, got {max_people}")
     if isinstance(tiles, str) and tiles != "auto":

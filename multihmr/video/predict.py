@@ -50,6 +50,7 @@ class Predictor(Protocol):
         distortion: DistortionLike | None = None,
         any_rotation: bool | Literal["auto"] = "auto",
         limbs: bool = True,
+        search_below: float | None = None,
     ) -> list[Humans]:
         """The people of each image."""
         ...
@@ -174,12 +175,14 @@ def predict_frames(
             for image in images:
                 check_intrinsics(K, *image.pixels.shape[:2])
 
-        def predict(images: list[LoadedImage] = images, threshold: float | None = threshold) -> list[Humans]:
+        def predict(images: list[LoadedImage] = images) -> list[Humans]:
             Ks = [K if K is not None else held.get(image.pixels.shape[:2]) for image in images]
             options: dict[str, Any] = {"fov": fov, "threshold": threshold, "tiles": tiles}
             # Cameras are held upright and films say how they are turned; one frame may not lie otherwise
             # than the next because a person bends down.
             options["any_rotation"] = False
+            if least_score is not None:
+                options["search_below"] = least_score
             if flip_test:  # other predictors need not know it
                 options["flip_test"] = True
             if hands_and_faces:
@@ -196,26 +199,9 @@ def predict_frames(
             for size in {humans.image_size for humans in own}:
                 held[size] = np.median([humans.K for humans in own if humans.image_size == size], axis=0)
             found = predict()
-        more = tiles == "auto" or _has_closeups(model)
-        weak = _with_weak_people_only(found, least_score) if more else []
-        if weak:
-            for i, nearer in zip(weak, predict([images[i] for i in weak], least_score), strict=True):
-                found[i] = nearer if len(nearer) else found[i]
         for frame, humans in zip(batch, found, strict=True):
             is_held = K is None and fov is None and humans.image_size in held
             yield frame, replace(humans, K_source="predicted") if is_held else humans
-
-
-def _has_closeups(model: Predictor) -> bool:
-    """Whether the model searches images without people for some who are too near to fit in."""
-    return float(getattr(getattr(model, "config", None), "closeup_margin", 0.0)) > 0
-
-
-def _with_weak_people_only(found: Sequence[Humans], least_score: float | None) -> list[int]:
-    """Which frames have people, but none with this score."""
-    if least_score is None:
-        return []
-    return [i for i, humans in enumerate(found) if len(humans) and humans.scores.max() < least_score]
 
 
 def _batches(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import re
 import sys
@@ -240,34 +239,20 @@ def test_the_camera_that_the_network_sees_is_held():
     assert {humans.K_source for humans in found} == {"predicted"}
 
 
-@pytest.mark.parametrize(
-    ("margin", "tiles", "found"),
-    [(0.25, 1, [0.6, 0.5, 0.2]), (0.0, "auto", [0.6, 0.5, 0.2]), (0.0, 1, [0.2] * 3)],
-)
-def test_weak_people_do_not_hide_those_who_a_second_look_finds(margin, tiles, found):
+def test_frames_with_weak_people_only_are_searched_as_those_without():
     """Half of the score of a new person is kept in videos: that must not end the search as if it were one."""
+    asked = []
 
-    class Weak(StandIn):
-        calls = 0
-
+    class Asked(StandIn):
         def predict_batch(self, photos: list[LoadedImage], Ks: list[Any], **options: Any) -> list[Humans]:
-            self.calls += 1
-            people = super().predict_batch(photos, Ks, **options)
-            if options["threshold"] < 0.3:
-                return [dataclasses.replace(humans, scores=np.float32([0.1, 0.2])) for humans in people]
-            return [
-                humans[:0]
-                if photo.name == "2"
-                else dataclasses.replace(humans, scores=np.float32([score, 0.4]))
-                for photo, humans, score in zip(photos, people, (0.6, 0.5, 0.6), strict=False)
-            ]
+            asked.append((options["threshold"], options.get("search_below")))
+            return super().predict_batch(photos, Ks, **options)
 
-    model = Weak()
-    model.config.closeup_margin = margin
-    frames = [Frame(i, i / 10, LoadedImage(picture(), name=str(i))) for i in range(3)]
-    result = predict_frames(model, frames, fov=60.0, threshold=0.15, tiles=tiles, least_score=0.3)
-    assert [float(humans.scores.max()) for _, humans in result] == pytest.approx(found)
-    assert model.calls == (2 if len(set(found)) > 1 else 1)
+    frames = [Frame(i, i / 10, LoadedImage(picture())) for i in range(3)]
+    list(predict_frames(Asked(), frames, fov=60.0, threshold=0.15, least_score=0.3))
+    list(predict_frames(Asked(), frames, fov=60.0, threshold=0.15))
+    list(predict_video(Asked(), [picture()] * 3, fov=60.0, threshold=0.5))
+    assert asked == [(0.15, 0.3), (0.15, None), (0.25, 0.5)]
 
 
 @pytest.mark.slow
