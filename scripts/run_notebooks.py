@@ -5,14 +5,14 @@
 
 A notebook is edited in Jupyter like any other; this makes its outputs fresh and its file small: pictures no
 wider than 800 pixels, as JPEG where that is smaller than PNG; no times, no progress bars, no warnings. Each
-runs in a folder of its own that looks like examples/notebooks. Links to GitHub lead to `REPOSITORY`.
+runs in a folder of its own that looks like examples/notebooks. Where `REPOSITORY` names one on GitHub, the
+first cell opens the notebook in Colab; without, it has no such link.
 """
 
 import argparse
 import base64
 import io
 import os
-import re
 import shutil
 import tempfile
 import time
@@ -27,7 +27,8 @@ from multihmr.hub.releases import DEFAULT, RELEASES
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "examples/notebooks"
 WIDEST, QUALITY, LARGEST = 800, 78, 300_000  # pixels, of JPEG, bytes of a notebook
-REPOSITORY = "OWNER/multihmr"  # on GitHub: where the Colab links lead; not published yet, so set it then
+REPOSITORY = ""  # "owner/name" on GitHub once it is published there, from which Colab opens the notebooks
+BADGE = "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
 QUIET = {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", "PYTHONWARNINGS": "ignore"}
 
 
@@ -56,9 +57,26 @@ def executed(path: Path, folder: Path, *, timeout: int = 600) -> nbformat.Notebo
     return notebook
 
 
-def linked(text: str) -> str:
-    """Markdown whose links to GitHub and Colab lead to REPOSITORY."""
-    return re.sub(r"(github(?:\.com)?)/[\w.-]+/multihmr\b", rf"\1/{REPOSITORY}", text)
+def opened_in_colab(text: str, name: str, repository: str | None = None) -> str:
+    """The first cell of the notebook `name` with what opens it in Colab below its title, or without it.
+
+    repository: "owner/name"; "" for none; None takes REPOSITORY.
+    """
+    repository = REPOSITORY if repository is None else repository
+    title, *rest = [
+        part for part in text.split("\n\n") if not part.startswith(("[![Open in Colab]", "In Colab,"))
+    ]
+    colab = []
+    if repository:
+        address = f"https://colab.research.google.com/github/{repository}/blob/main/examples/notebooks/{name}"
+        folder = repository.partition("/")[2]
+        install = f"pip install './{folder}[notebooks,video,train]'"
+        command = f"!git clone https://github.com/{repository} && {install}"
+        colab = [
+            f"{BADGE}({address})",
+            f"In Colab, run this first: `{command}` and\n`%cd {folder}/examples/notebooks`.",
+        ]
+    return "\n\n".join([title, *colab, *rest])
 
 
 def stored(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
@@ -67,8 +85,6 @@ def stored(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     notebook.metadata = {"kernelspec": kernel, "multihmr": {"weights": RELEASES[DEFAULT].sha256[:16]}}
     for number, cell in enumerate(notebook.cells):
         cell.id, cell.metadata = f"cell-{number:02d}", {}
-        if cell.cell_type == "markdown":
-            cell.source = linked(cell.source)
         outputs = cell.get("outputs", [])
         for output in outputs:
             output.pop("metadata", None)
@@ -113,6 +129,7 @@ if __name__ == "__main__":
         started = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
             notebook = stored(executed(path, Path(folder) / "examples"))
+        notebook.cells[0].source = opened_in_colab(notebook.cells[0].source, path.name)
         text = nbformat.writes(notebook) + "\n"
         if len(text) > LARGEST:
             parser.error(

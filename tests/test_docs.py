@@ -298,15 +298,9 @@ def test_the_changelog_has_every_version_with_its_date():
     assert multihmr.__version__ in {head.split(" ")[0] for head in heads}
 
 
-def test_notebooks_are_listed_and_open_in_colab():
+def test_notebooks_are_listed():
     notebooks = sorted((ROOT / "examples/notebooks").glob("*.ipynb"))
     assert re.findall(r"`(\w+\.ipynb)`", TEXT["notebooks"]) == [path.name for path in notebooks]
-    for path in notebooks:
-        first = "".join(json.loads(path.read_text(encoding="utf-8"))["cells"][0]["source"])
-        assert re.search(
-            rf"colab\.research\.google\.com/github/[\w-]+/multihmr/blob/main/examples/notebooks/{path.name}\)",
-            first,
-        )
 
 
 def test_version_and_python_versions_are_the_same_everywhere():

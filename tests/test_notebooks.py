@@ -93,9 +93,8 @@ def test_a_notebook_is_stored_as_it_ran(path: Path) -> None:
     assert kinds <= {"stream", "execute_result", "display_data"}
     assert len(pictures(notebook)) >= 3
     assert path.stat().st_size <= runner.LARGEST
-    text = "".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
-    assert f"colab.research.google.com/github/{runner.REPOSITORY}/" in text
-    assert runner.linked(text) == text
+    first = notebook.cells[0].source
+    assert runner.opened_in_colab(first, path.name) == first
     assert str(ROOT) not in path.read_text(encoding="utf-8")
 
 
@@ -107,10 +106,16 @@ def test_a_cell_that_raises_is_noticed(tmp_path: Path) -> None:
         runner.executed(broken, tmp_path / "examples")
 
 
-def test_links_lead_to_one_repository() -> None:
-    text = "[x](https://colab.research.google.com/github/me/multihmr/blob/main) https://github.com/you.2/multihmr"
-    assert runner.linked(text).count(f"/{runner.REPOSITORY}") == 2
-    assert runner.linked("github.com/naver/anny") == "github.com/naver/anny"
+def test_colab_is_offered_where_there_is_a_repository_to_open() -> None:
+    text, at = "# Title\n\nWhat it is about.\n\nRun each cell.", "blob/main/examples/notebooks/1_a.ipynb"
+    for repository in ("me/multihmr", "you.2/people"):  # the second replaces the first
+        opened = runner.opened_in_colab(text, "1_a.ipynb", repository)
+        title, badge, command, *rest = opened.split("\n\n")
+        assert (title, rest) == ("# Title", ["What it is about.", "Run each cell."])
+        assert f"colab.research.google.com/github/{repository}/{at})" in badge
+        assert f"git clone https://github.com/{repository} " in command
+        assert f"`%cd {repository.partition('/')[2]}/examples/notebooks`" in command
+        assert runner.opened_in_colab(opened, "1_a.ipynb", "") == text
 
 
 def test_what_is_stored_is_small_and_says_nothing_of_this_machine() -> None:
