@@ -153,8 +153,8 @@ def predict_closeups(
     """The people too near to fit into each image, which is predicted with a margin around it.
 
     Heads that fill an image are larger than those that detectors learn from; with a margin they are smaller.
-    `whole`: what was found without a margin: nobody, or nobody who counts. People who fit into the image
-    are left out: smaller they are found less reliably.
+    `whole`: what was found without a margin: no people, or none who count. People who fit into the image are
+    left out: smaller they are found less reliably.
     """
     shrunk, padded, cameras = [], [], []
     for image, before in zip(images, whole, strict=True):
