@@ -58,7 +58,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "points_path",  # --keypoints is what overlays show
         type=file_path,
         metavar="KEYPOINTS",
-        help="COCO's .json, OpenPose's, or a folder of OpenPose's",
+        help="COCO's .json, OpenPose's, or a folder of OpenPose's or of .coco.json",
     )
     parser.add_argument("pictures", nargs="+", metavar="PICTURES", help="pictures, or folders of pictures")
     parser.add_argument(
@@ -306,7 +306,7 @@ def _upright(entry: PictureKeypoints, raster: StoredRaster) -> PictureKeypoints:
     from ..bodies.keypoint_sets import mirror_order
     from ..data.orientation import MIRRORED, annotated_orientation, turn_intrinsics, turn_points
 
-    orientation = annotated_orientation(raster, entry.size)
+    orientation = 1 if entry.upright else annotated_orientation(raster, entry.size)
     xy, confidence = turn_points(entry.xy, orientation, raster.size), entry.confidence
     if orientation in MIRRORED:
         order = mirror_order(entry.names)

@@ -109,11 +109,14 @@ def run(argv: Sequence[str]) -> int:
             if name == chosen:  # the flags of train need torch: not for the others
                 command_module(name).add_flags(command)
                 argv = current_flags(argv, getattr(command_module(name), "RENAMED_FLAGS", {}))
+                argv = dashed_paths(argv, command)
+        if not argv:
+            parser.print_help(sys.stderr)
+            return 2
         args, unknown = parser.parse_known_args(argv)
         if unknown:
             named = commands.choices[args.command]
-            known = [flag for action in named._actions for flag in action.option_strings]
-            near = difflib.get_close_matches(unknown[0].partition("=")[0], known, n=1)
+            near = difflib.get_close_matches(unknown[0].partition("=")[0], flags_of(named), n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
             named.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
         return command_module(args.command).run(args)
@@ -126,6 +129,24 @@ def run(argv: Sequence[str]) -> int:
         if "--traceback" in argv:
             traceback.print_exc()
         return fail(format_error(error))
+
+
+def flags_of(command: argparse.ArgumentParser) -> list[str]:
+    """The flags that a command knows."""
+    return [flag for action in command._actions for flag in action.option_strings]
+
+
+def dashed_paths(argv: Sequence[str], command: argparse.ArgumentParser) -> list[str]:
+    """The same words, with "./" before files whose names look like flags, as shells expand globs to them."""
+    known = flags_of(command)
+
+    def is_file(word: str) -> bool:
+        try:
+            return re.match(r"-[^-]", word) is not None and word not in known and os.path.exists(word)
+        except ValueError:  # a null character
+            return False
+
+    return [f"./{word}" if is_file(word) else word for word in argv]
 
 
 def chosen_command(argv: Sequence[str]) -> str | None:

@@ -47,6 +47,7 @@ class PictureKeypoints:
 
     size: (height, width) of the picture, if the file says so.
     camera: of the picture, if the file has one.
+    upright: whether the file says that all this is of the picture turned as its EXIF orientation says.
     """
 
     picture: str
@@ -55,6 +56,7 @@ class PictureKeypoints:
     confidence: np.ndarray
     size: tuple[int, int] | None = None
     camera: FileCamera | None = None
+    upright: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,9 @@ class KeypointFile:
 
 
 def read_keypoints(path: Path | str, *, least: float = 0.1) -> KeypointFile:
-    """The people in a file of COCO (annotations or results), or in OpenPose's files (one, or a folder).
+    """The people in a file of COCO (annotations or results) or of OpenPose, or in a folder of such files.
+
+    Of a folder its *_keypoints.json are read, as OpenPose writes them, or else its *.coco.json.
 
     least: confidence from which on a point counts.
 
@@ -80,10 +84,7 @@ def read_keypoints(path: Path | str, *, least: float = 0.1) -> KeypointFile:
     path = Path(path)
     skipped: Counter[str] = Counter()
     if path.is_dir():
-        files = sorted(path.glob("*_keypoints.json"))
-        if not files:
-            raise FileNotFoundError(f"{path} has no files of OpenPose (*_keypoints.json)")
-        people = [_of_openpose(_load(file), file, skipped) for file in files]
+        people = list(_of_folder(path, skipped))
     else:
         content = _load(path)
         if isinstance(content, dict) and str(content.get("format")).startswith("multihmr-"):
@@ -103,6 +104,24 @@ def read_keypoints(path: Path | str, *, least: float = 0.1) -> KeypointFile:
         if kept.any():
             pictures.append(replace(one, xy=one.xy[kept], confidence=confidence[kept]))
     return KeypointFile(tuple(pictures), +skipped)
+
+
+def _of_folder(folder: Path, skipped: Counter[str]) -> Iterable[PictureKeypoints]:
+    files = sorted(folder.glob("*_keypoints.json"))
+    if files:
+        return [_of_openpose(_load(file), file, skipped) for file in files]
+    files = sorted(folder.rglob("*.coco.json"))  # subfolders are those of the pictures
+    if not files:
+        raise FileNotFoundError(
+            f"{folder} has neither files of OpenPose (*_keypoints.json) nor *.coco.json; give the file "
+            "itself if it has another name"
+        )
+    found: list[PictureKeypoints] = []
+    for file in files:
+        below = file.parent.relative_to(folder)
+        for picture in _of_coco(_load(file), file, skipped):
+            found.append(replace(picture, picture=(below / picture.picture).as_posix()))
+    return found
 
 
 def _load(path: Path) -> Any:
@@ -167,6 +186,7 @@ def _of_coco(content: Any, path: Path, skipped: Counter[str]) -> Iterable[Pictur
     except (TypeError, ValueError, KeyError, AttributeError):
         raise ValueError(f"{path} has an entry of 'images' without id and file_name") from None
     cameras = {str(p["file_name"]): _camera(p["camera"], path, p) for p in table if _has_camera(p)}
+    upright = {str(p["file_name"]) for p in table if p.get("upright") is True}
     orders = _orders(content.get("categories") if isinstance(content, dict) else None)
     by_picture: dict[str, list[dict[str, tuple[float, float, float]]]] = {}
     for entry in entries:
@@ -184,7 +204,12 @@ def _of_coco(content: Any, path: Path, skipped: Counter[str]) -> Iterable[Pictur
         except (TypeError, ValueError, KeyError, AttributeError):
             skipped["entries with broken keypoints"] += 1
     return [
-        replace(_gather(picture, p), size=sizes.get(picture), camera=cameras.get(picture))
+        replace(
+            _gather(picture, p),
+            size=sizes.get(picture),
+            camera=cameras.get(picture),
+            upright=picture in upright,
+        )
         for picture, p in by_picture.items()
     ]
 

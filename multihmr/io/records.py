@@ -155,7 +155,8 @@ def humans_to_coco(pictures: Mapping[str, Humans]) -> bytes:
     Lin et al. 2014, https://cocodataset.org/#format-data. Coordinates of keypoints are numbers of pixels, so
     the centre of the first is (0, 0) there; boxes are x, y, width, height. A point outside of the picture is
     not labelled (v = 0), one inside is (v = 2), whether hidden or not. COCO has no cameras: each image gets
-    the record of `humans_to_json` as "camera", in pixels whose first has its centre at (0.5, 0.5).
+    the record of `humans_to_json` as "camera", in pixels whose first has its centre at (0.5, 0.5). "upright":
+    coordinates are those of the picture turned as its EXIF orientation says.
     ValueError if the body has no such points.
     """
     images: list[dict[str, Any]] = []
@@ -164,7 +165,8 @@ def humans_to_coco(pictures: Mapping[str, Humans]) -> bytes:
     for number, (name, humans) in enumerate(pictures.items(), start=1):
         height, width = humans.image_size
         camera = camera_record(humans) | {"pixels": PIXELS}
-        images.append({"id": number, "file_name": name, "height": height, "width": width, "camera": camera})
+        image = {"id": number, "file_name": name, "height": height, "width": width}
+        images.append(image | {"upright": True, "camera": camera})
         keypoints = humans.keypoints("coco17")
         has_meshes = len(humans.topology.faces) > 0
         masks = humans.masks() if has_meshes else np.zeros(0)

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..storage.paths import plain_reason
 from .sources import is_elsewhere, path_of, read_list, shorten
 
 # what counts as an image in a folder; files that are named are read whatever their suffix
@@ -144,5 +145,9 @@ def _without_lists(paths: Iterable[str], bad: list[tuple[str, str]]) -> Iterator
             continue
         try:
             yield from read_list(text)
-        except (OSError, ValueError) as error:
+        except FileNotFoundError:
+            bad.append((text, f"{text} does not exist"))
+        except OSError as error:
+            bad.append((text, f"{text} cannot be read: {plain_reason(error.strerror or error)}"))
+        except ValueError as error:
             bad.append((text, " ".join(str(error).split())))

@@ -62,6 +62,12 @@ def model_fingerprint(model: Any) -> str:
     return "+".join(map(fingerprint, parts))
 
 
+_FINGERPRINTS = {
+    "video fingerprint": "of another video",
+    "model fingerprint": "of a model with other weights",
+}
+
+
 def prediction_identity(model: Any, source: VideoSource, **options: Any) -> dict[str, Any]:
     """Everything that the predictions of a video depend on: contents of video and model, options by name."""
     return {
@@ -111,6 +117,11 @@ class PredictionCache:
         for name, value in self.identity.items():
             if not stored or stored.get(name) == value:
                 continue
+            if name in _FINGERPRINTS and stored.get(name) and value:
+                raise ValueError(
+                    f"{self.folder} holds predictions {_FINGERPRINTS[name]}: choose another --out, or "
+                    "--overwrite to start over"
+                )
             if name not in stored:
                 was = f"with an unknown {name} (of an older version)"
             else:

@@ -69,6 +69,10 @@ def test_a_saved_coco_file_brings_its_camera(
     np.testing.assert_allclose(again.K, fitted.K, atol=1e-3)
     assert again.K_source == "exif"
     np.testing.assert_allclose(again.translation, fitted.translation, rtol=0.1, atol=0.1)
+    with Image.open(tmp_path / "a.jpg") as picture:  # the file says that it is of the upright picture
+        exif = Image.Exif()
+        exif[0x0112] = 3
+        picture.transpose(Image.Transpose.ROTATE_180).save(tmp_path / "a.jpg", exif=exif)
     assert cli.run([*command, "--fov", "90"]) == 0
     assert "camera: --fov (1 picture)" in capsys.readouterr().out
     assert load(tmp_path / "out/a.npz").K[0, 0] == pytest.approx(max(SIZE) / 2)

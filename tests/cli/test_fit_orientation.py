@@ -1,5 +1,7 @@
 """`multihmr fit` on pictures with an EXIF orientation: points turn with the picture, or are refused."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -36,3 +38,11 @@ def test_points_of_the_upright_picture_stay():
 def test_points_whose_raster_cannot_be_told_are_refused():
     with pytest.raises(ValueError, match="orientation 6, and its annotations do not tell"):
         _upright(entry(None), StoredRaster(6, (448, 360)))
+
+
+def test_files_that_say_upright_are_taken_so():
+    """As those of this package, also of square pictures, whose size does not tell."""
+    upright = dataclasses.replace(entry((448, 448)), upright=True)
+    np.testing.assert_array_equal(_upright(upright, StoredRaster(6, (448, 448))).xy, upright.xy)
+    with pytest.raises(ValueError, match="orientation 6, and its annotations do not tell"):
+        _upright(dataclasses.replace(upright, upright=False), StoredRaster(6, (448, 448)))

@@ -284,3 +284,34 @@ def test_commands_that_predict_leave_spinning_to_predict(
 
 def test_predicting_commands_exist() -> None:
     assert set(cli.COMMANDS) > cli.PREDICTING
+
+
+def test_without_a_command_all_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run([]) == 2
+    said = capsys.readouterr().err
+    assert all(f"\n    {command} " in said for command in cli.COMMANDS)
+
+
+def test_files_whose_names_begin_with_a_dash_are_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As shells expand *.jpg to them."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("-dash.jpg", "-h", "a.jpg"):
+        (tmp_path / name).write_bytes(b"")
+    seen: list[list[str]] = []
+    monkeypatch.setattr(predict, "run", lambda args: seen.append(args.paths) or 0)
+    assert cli.run(["predict", "-dash.jpg", "a.jpg", "--out", "out"]) == 0
+    assert seen == [["./-dash.jpg", "a.jpg"]]
+    with pytest.raises(SystemExit, match="2"):
+        cli.run(["predict", "-other.jpg", "a.jpg", "--out", "out"])
+    assert "unrecognized arguments: -other.jpg" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="0"):  # a flag is a flag
+        cli.run(["predict", "-h"])
+
+
+def test_a_list_that_is_not_there_is_told_without_error_numbers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run(["predict", str(tmp_path / "list.txt"), "--out", str(tmp_path / "out")]) == 1
+    assert f"\n  {tmp_path / 'list.txt'} does not exist\n" in capsys.readouterr().err

@@ -164,7 +164,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no readable JSON file"):
         read_keypoints(tmp_path / "b.json")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(FileNotFoundError, match="no files of OpenPose"):
+    with pytest.raises(FileNotFoundError, match="neither files of OpenPose"):
         read_keypoints(tmp_path / "empty")
 
 
@@ -182,3 +182,18 @@ def test_results_of_other_commands_are_refused_with_advice(tmp_path: Path, conte
     (tmp_path / "points.json").write_bytes(content)
     with pytest.raises(ValueError, match=told):
         read_keypoints(tmp_path / "points.json")
+
+
+def test_a_folder_of_coco_files_is_read_as_one(tmp_path: Path) -> None:
+    """As `multihmr predict pictures/ --format coco.json` writes them, with the subfolders of the pictures."""
+    (tmp_path / "sub").mkdir()
+    for file, name in (("a.coco.json", "a.jpg"), ("sub/a.coco.json", "a.jpg"), ("sub/other.json", "b.jpg")):
+        person = {"image_id": 1, "keypoints": [5, 6, 2] * 17}
+        image = {"id": 1, "file_name": name, "upright": file == "a.coco.json"}
+        write(tmp_path / file, {"images": [image], "annotations": [person]})
+    found = read_keypoints(tmp_path).pictures
+    assert [picture.picture for picture in found] == ["a.jpg", "sub/a.jpg"]
+    assert [picture.upright for picture in found] == [True, False]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"neither files of OpenPose .* nor \*\.coco\.json"):
+        read_keypoints(tmp_path / "empty")

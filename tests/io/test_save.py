@@ -191,7 +191,8 @@ def test_coco_of_one_picture_is_named_after_its_file(make_humans, tmp_path):
     content = json.loads(humans.save(tmp_path / "street.jpg.coco.json").read_text(encoding="utf-8"))
     (picture,) = content["images"]
     camera = picture.pop("camera")
-    assert picture == {"id": 1, "file_name": "street.jpg", "height": 120, "width": 160}
+    size = {"height": 120, "width": 160}
+    assert picture == {"id": 1, "file_name": "street.jpg", **size, "upright": True}
     assert camera["K"] == humans.K.tolist()
     assert camera["source"] == "given"
     assert [person["track_id"] for person in content["annotations"]] == [3, 1, 8]

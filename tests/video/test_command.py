@@ -48,7 +48,7 @@ def test_other_weights_of_the_same_name_do_not_go_on(command: Command, film, cap
     assert command(film)[0] == 0
     code, model = command(film, weights=1)
     assert (code, model.sizes) == (1, [])
-    assert "holds predictions with model fingerprint" in capsys.readouterr().err
+    assert "holds predictions of a model with other weights: choose another" in capsys.readouterr().err
     code, model = command(film, "--overwrite", weights=1)
     assert (code, len(model.sizes)) == (0, 12)
 
@@ -67,7 +67,7 @@ def test_another_film_of_the_same_name_and_size_does_not(command: Command, film,
     content[-1] ^= 1
     film.write_bytes(content)
     assert command(film)[0] == 1
-    assert "video fingerprint" in capsys.readouterr().err
+    assert "of another video" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("change", ["exchanged", "added"])
@@ -84,7 +84,7 @@ def test_pictures_of_a_folder_that_changed_do_not(command: Command, tmp_path, ca
         (folder / "2.png").rename(folder / "1.png")
         (folder / "x").rename(folder / "2.png")
     assert command(folder)[0] == 1
-    assert "video fingerprint" in capsys.readouterr().err
+    assert "of another video" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -384,7 +384,7 @@ def test_another_video_does_not_overwrite_the_first(command, tmp_path, capsys):
     command("--format", "mot")
     other = write_film(tmp_path / "other.mp4", [picture()] * 3)
     assert command("--format", "mot", source=other)[0] == 1
-    assert "holds predictions with video fingerprint" in capsys.readouterr().err
+    assert "holds predictions of another video: choose another --out" in capsys.readouterr().err
 
 
 def test_frames_are_predicted_as_they_are(film):
