@@ -54,8 +54,12 @@ def models(tmp_path_factory: pytest.TempPathFactory, fake_smplx_file: Path) -> d
     return loaded
 
 
+Golden = tuple[Any, Model, Predictions, dict[str, Tensor]]
+
+
 @pytest.fixture(scope="session", params=FIXTURES)
-def golden(request: pytest.FixtureRequest, models: dict[str, Model]) -> tuple[Any, Model, Predictions]:
+def golden(request: pytest.FixtureRequest, models: dict[str, Model]) -> Golden:
+    """Their arrays, our model, what it says, and what went through its layers meanwhile."""
     arrays = np.load(HERE / f"{request.param}.npz")
     model = models[str(arrays["variant"])]
     images = torch.from_numpy(arrays["image_u8"]).movedim(-1, 1).float() / 255
@@ -63,9 +67,20 @@ def golden(request: pytest.FixtureRequest, models: dict[str, Model]) -> tuple[An
         K_B33 = torch.from_numpy(arrays["K"]).float()
     else:
         K_B33 = torch.full((len(images), 3, 3), math.nan)
+    seen: dict[str, Tensor] = {}
+    network: Any = model.network
+    layers = network.head.layers if str(arrays["variant"]) == "smplx" else network.layers
+    hooks = [layers[0].register_forward_pre_hook(lambda _, args: seen.update(into=args[0], context=args[2]))]
+    for name, layer in (("first", layers[0]), ("last", layers[-1])):
+        hooks.append(layer.register_forward_hook(lambda _, args, out, name=name: seen.update({name: out})))
+    hooks.append(
+        model.backbone.register_forward_hook(lambda _, args, out: seen.update(backbone=out.grid_BDhw))
+    )
     with torch.inference_mode():
         said = model(images, K_B33, threshold=float(arrays["det_thresh"]))
-    return arrays, model, said
+    for hook in hooks:
+        hook.remove()
+    return arrays, model, said, seen
 
 
 def close(ours: Any, theirs: np.ndarray, tolerance: float) -> None:
@@ -81,8 +96,8 @@ def stats(points_PN3: Tensor) -> np.ndarray:
 
 
 @pytest.mark.slow
-def test_the_same_people_are_found(golden: tuple[Any, Model, Predictions]) -> None:
-    arrays, _, said = golden
+def test_the_same_people_are_found(golden: Golden) -> None:
+    arrays, _, said, _ = golden
     cells = torch.stack([said.centers.image_index_P, said.centers.row_P, said.centers.col_P], dim=1)
     np.testing.assert_array_equal(cells.numpy(), arrays["idx"])
     close(said.centers.scores_P, arrays["det_scores"], 2e-5)
@@ -99,18 +114,16 @@ def test_the_same_people_are_found(golden: tuple[Any, Model, Predictions]) -> No
 
 
 @pytest.mark.slow
-def test_the_backbone_says_the_same(golden: tuple[Any, Model, Predictions]) -> None:
-    arrays, model, _ = golden
-    images = torch.from_numpy(arrays["image_u8"]).movedim(-1, 1).float() / 255
-    with torch.inference_mode():
-        tokens_BND = model.backbone(images).grid_BDhw.flatten(2).transpose(1, 2)
+def test_the_backbone_says_the_same(golden: Golden) -> None:
+    arrays, _, _, seen = golden
+    tokens_BND = seen["backbone"].flatten(2).transpose(1, 2)
     close(tokens_BND[:, ::37], arrays["tokens_sub"], 5e-5)
     close(stats(tokens_BND), arrays["tokens_stats"], 5e-5)
 
 
 @pytest.mark.slow
-def test_everybody_is_where_and_how_they_were(golden: tuple[Any, Model, Predictions]) -> None:
-    arrays, model, said = golden
+def test_everybody_is_where_and_how_they_were(golden: Golden) -> None:
+    arrays, model, said, _ = golden
     close(said.offset_P2, arrays["offset"], 2e-5)
     close(said.pose_PR33, arrays["rotmat"], 2e-5)
     close(rotmat_to_rotvec(said.pose_PR33.numpy()), arrays["rotvec"], 2e-5)
@@ -133,8 +146,8 @@ def test_everybody_is_where_and_how_they_were(golden: tuple[Any, Model, Predicti
         close(flat, arrays["v2d_sub"], 1e-2)
 
 
-def test_what_only_one_variant_has(golden: tuple[Any, Model, Predictions]) -> None:
-    arrays, model, said = golden
+def test_what_only_one_variant_has(golden: Golden) -> None:
+    arrays, model, said, _ = golden
     if str(arrays["variant"]) == "smplx":
         close(said.expression_PE, arrays["expression"], 2e-5)
         close(said.depth_code_P, arrays["cam"][:, 0], 2e-5)
@@ -149,22 +162,13 @@ def test_what_only_one_variant_has(golden: tuple[Any, Model, Predictions]) -> No
 
 
 @pytest.mark.slow
-def test_inside_the_heads(golden: tuple[Any, Model, Predictions]) -> None:
-    arrays, model, said = golden
+def test_inside_the_heads(golden: Golden) -> None:
+    arrays, model, said, seen = golden
     smplx = str(arrays["variant"]) == "smplx"
     network: Any = model.network
-    layers = network.head.layers if smplx else network.layers
-    seen: dict[str, Tensor] = {}
-    hooks = [layers[0].register_forward_pre_hook(lambda _, args: seen.update(into=args[0], context=args[2]))]
-    for name, layer in (("first", layers[0]), ("last", layers[-1])):
-        hooks.append(layer.register_forward_hook(lambda _, args, out, name=name: seen.update({name: out})))
-    images = torch.from_numpy(arrays["image_u8"]).movedim(-1, 1).float() / 255
-    with torch.inference_mode():
-        model(images, said.K_B33, threshold=float(arrays["det_thresh"]))
-    for hook in hooks:
-        hook.remove()
-    counts = np.bincount(arrays["idx"][:, 0], minlength=len(images))
-    rows = {k: torch.cat([v[b, :n] for b, n in enumerate(counts)]) for k, v in seen.items() if k != "context"}
+    counts = np.bincount(arrays["idx"][:, 0], minlength=len(arrays["image_u8"]))
+    tokens = {name: seen[name] for name in ("into", "first", "last")}
+    rows = {k: torch.cat([v[b, :n] for b, n in enumerate(counts)]) for k, v in tokens.items()}
     names = {"into": "hph_in", "first": "hph_l0", "last": "hph_out"}
     for ours, theirs in (names if smplx else {"first": "dec_l0", "last": "dec_out"}).items():
         close(rows[ours], arrays[theirs], 1e-4)
@@ -326,24 +330,30 @@ def test_a_licensed_user_predicts_and_saves(
     assert {"v3d", "transl_pelvis", "rotvec", "expression"} <= set(humans.to_dicts()[0])
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("variant", ["smplx", "anny"])
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_moves_people_by_little(
-    dtype: torch.dtype, variant: str, models: dict[str, Model]
-) -> None:
-    """The bounds that the README states, with made-up weights."""
-    model = models[variant]
-    arrays = np.load(HERE / f"{variant}_vits_448_single.npz")
+@pytest.fixture(scope="module", params=["smplx", "anny"])
+def in_float32(request: pytest.FixtureRequest, models: dict[str, Model]) -> tuple[Model, Any, Predictions]:
+    """A model, what it is asked, and what it says in float32 of the people that theirs finds."""
+    arrays = np.load(HERE / f"{request.param}_vits_448_single.npz")
     images = torch.from_numpy(arrays["image_u8"]).movedim(-1, 1).float() / 255
-    K_B33 = torch.from_numpy(arrays["K"]).float()
     cells = torch.from_numpy(arrays["idx"])
     centers = Centers(cells[:, 0], cells[:, 1], cells[:, 2], torch.ones(len(cells)))
+    asked = images, torch.from_numpy(arrays["K"]).float()
+    model = models[request.param]
     with torch.inference_mode():
-        exact = model(images, K_B33, centers=centers)
+        return model, (asked, centers), model(*asked, centers=centers)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_moves_people_by_little(
+    dtype: torch.dtype, in_float32: tuple[Model, Any, Predictions]
+) -> None:
+    """The bounds that the README states, with made-up weights."""
+    model, (asked, centers), exact = in_float32
+    with torch.inference_mode():
         try:
             model.backbone.half_dtype = dtype
-            rough = model(images, K_B33, centers=centers)
+            rough = model(*asked, centers=centers)
         finally:
             model.backbone.half_dtype = None
     assert rough.vertices_PV3.dtype == torch.float32

@@ -24,6 +24,19 @@ def model():
     return multihmr.load_model(device="cpu")
 
 
+@pytest.fixture(scope="module")
+def group(model):
+    """People of the picture as it is, with the camera given."""
+    return model.predict(PIXELS, K)
+
+
+@pytest.fixture(scope="module")
+def pictures(model):
+    """Name -> pixels and people of the example pictures."""
+    pixels = {name: load_image(GROUP.parent / name).pixels for name in ("group.jpg", "astronaut.jpg")}
+    return {name: (image, model.predict(image)) for name, image in pixels.items()}
+
+
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_a_point_falls_on_the_pixel_that_shows_it(count):
     import torch
@@ -43,16 +56,16 @@ def test_a_point_falls_on_the_pixel_that_shows_it(count):
 @pytest.mark.slow
 @pytest.mark.parametrize("given", [K, None])
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_who_is_found_upright_is_found_in_a_turned_picture(model, monkeypatch, count, given):
+def test_who_is_found_upright_is_found_in_a_turned_picture(model, group, monkeypatch, count, given):
     """In the pixels and the camera of the turned picture, in which nobody is found as it is."""
     import torch
 
-    expected = model.predict(PIXELS, given)
+    expected = model.predict(PIXELS) if given is None else group
     assert len(expected) == 3
     turn = QuarterTurns.of(count, HEIGHT, WIDTH)
     turned = np.ascontiguousarray(np.rot90(PIXELS, count))
     turned_K = None if given is None else turn.intrinsics(torch.from_numpy(given)).numpy()
-    nobody = model.predict(np.zeros((8, 8, 3), np.uint8))
+    nobody = expected[:0]
     real = passes.predict_whole_images
 
     def predict_once(model, images, cameras, options):  # as of a network that knows upright people alone
@@ -90,8 +103,8 @@ def of_scores(people, *scores):
         (((0.6, 0.5), (0.7,), (), ()), 0),  # more people count, not the best one alone
     ],
 )
-def test_the_turn_with_the_largest_sum_of_scores_is_taken(model, monkeypatch, scores, best):
-    expected = model.predict(PIXELS, K)
+def test_the_turn_with_the_largest_sum_of_scores_is_taken(model, group, monkeypatch, scores, best):
+    expected = group
     real, calls = passes.predict_whole_images, []
 
     def predict_once(model, images, cameras, options):
@@ -111,10 +124,9 @@ def test_the_turn_with_the_largest_sum_of_scores_is_taken(model, monkeypatch, sc
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2, 3])
 @pytest.mark.parametrize("name", ["group.jpg", "astronaut.jpg"])
-def test_people_of_turned_pictures_are_found_without_options(model, name, count):
+def test_people_of_turned_pictures_are_found_without_options(model, pictures, name, count):
     """Issue 22, line 11: 0 of 3 at 90 and 270 degrees, 2 of 3 at 180, and no portrait beyond 30."""
-    pixels = load_image(GROUP.parent / name).pixels
-    expected = model.predict(pixels)
+    pixels, expected = pictures[name]
     assert len(expected) == {"group.jpg": 3, "astronaut.jpg": 1}[name]
     found = model.predict(np.ascontiguousarray(np.rot90(pixels, count)))
     turn = QuarterTurns.of(count, *pixels.shape[:2])
@@ -124,9 +136,9 @@ def test_people_of_turned_pictures_are_found_without_options(model, name, count)
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "count"), [("group.jpg", 3), ("astronaut.jpg", 1)])
-def test_people_are_found_at_any_roll(model, name, count):
+def test_people_are_found_at_any_roll(model, pictures, name, count):
     """Issue 22, line 11: the group to 60 degrees, the portrait not beyond 30."""
-    image = Image.fromarray(load_image(GROUP.parent / name).pixels)
+    image = Image.fromarray(pictures[name][0])
     rolls = (30, 60, 120, 150, 210, 240, 300, 330) if count > 1 else (30, 60, 120, 210, 300, 330)
     for degrees in rolls:  # the portrait's score at 150 and 240 is hardly above the least one
         turned = image.rotate(degrees, Image.Resampling.BILINEAR, expand=True, fillcolor=(128, 128, 128))
@@ -153,8 +165,8 @@ def leaning(people, *degrees):
         ((-100, -60, 50), (0.5, 0.5, 0.5), 3, 0.0),
     ],
 )
-def test_the_turn_after_which_most_people_are_upright(model, degrees, scores, turns, upright):
-    people = dataclasses.replace(leaning(model.predict(PIXELS, K), *degrees), scores=np.float32(scores))
+def test_the_turn_after_which_most_people_are_upright(group, degrees, scores, turns, upright):
+    people = dataclasses.replace(leaning(group, *degrees), scores=np.float32(scores))
     np.testing.assert_allclose(body_roll(people)[0], degrees, atol=1e-3)
     np.testing.assert_allclose(body_roll(people)[1], 1, atol=1e-6)
     assert turns_to_upright(people) == turns
@@ -178,8 +190,8 @@ def test_the_turn_after_which_most_people_are_upright(model, degrees, scores, tu
         ([((), ()), ((180,), (0.3,)), ((), ())], 3, 0),
     ],
 )
-def test_a_turned_picture_is_predicted_where_people_lie(model, monkeypatch, found, looks, best):
-    some, seen = model.predict(PIXELS, K), []
+def test_a_turned_picture_is_predicted_where_people_lie(model, group, monkeypatch, found, looks, best):
+    some, seen = group, []
 
     def predict_once(model, images, cameras, options):
         seen.append((images[0].pixels.shape[:2], options.threshold))
