@@ -123,6 +123,11 @@ def test_a_fingerprint_changes_with_weights_and_config():
     assert fingerprint(model) != before
 
 
+@pytest.fixture(scope="module")
+def expected(model, astronaut):
+    return model.predict(astronaut)
+
+
 @pytest.fixture(params=["before loading", "after loading"])
 def foreign_defaults(request):
     """What a host program may set: float64, and a device on which nothing can be computed."""
@@ -132,9 +137,8 @@ def foreign_defaults(request):
 
 
 @pytest.mark.slow
-def test_defaults_of_the_host_program_do_not_disturb(foreign_defaults, astronaut, tmp_path):
+def test_defaults_of_the_host_program_do_not_disturb(foreign_defaults, expected, astronaut, tmp_path):
     when, set_defaults = foreign_defaults
-    expected = multihmr.load_model(device="cpu").predict(astronaut)
     if when == "before loading":
         set_defaults()
     model = multihmr.load_model(device="cpu")
