@@ -32,6 +32,18 @@ def fitted(body: Anny, truth: Truth) -> FittedHumans:
     return fit(truth.pixels(), K, body=body, image_size=SIZE)
 
 
+@pytest.fixture(scope="module")
+def in_space(body: Anny, truth: Truth) -> FittedHumans:
+    """To the points in space."""
+    return fit(None, K, keypoints_3d=truth.points, body=body, image_size=SIZE)
+
+
+@pytest.fixture(scope="module")
+def alone(body: Anny, truth: Truth) -> FittedHumans:
+    """The first person, to the points in one view."""
+    return fit(truth.pixels()[:1], K, body=body, image_size=SIZE)
+
+
 @pytest.mark.slow
 def test_true_points_in_a_picture(fitted: FittedHumans, truth: Truth) -> None:
     humans = fitted
@@ -47,8 +59,8 @@ def test_true_points_in_a_picture(fitted: FittedHumans, truth: Truth) -> None:
 
 
 @pytest.mark.slow
-def test_true_points_in_space(body: Anny, truth: Truth) -> None:
-    humans = fit(None, K, keypoints_3d=truth.points, body=body, image_size=SIZE)
+def test_true_points_in_space(in_space: FittedHumans, truth: Truth) -> None:
+    humans = in_space
     assert mean_pa_mpjpe(humans, truth) < 20
     assert humans.errors_mm is not None
     assert humans.errors_mm.max() < 25
@@ -129,7 +141,7 @@ def test_errors_follow_the_people(fitted: FittedHumans) -> None:
 @pytest.mark.slow
 def test_progress_counts_people(body: Anny, truth: Truth) -> None:
     said: list[tuple[int, int]] = []
-    fit(truth.pixels()[:2], K, body=body, progress=lambda done, all: said.append((done, all)))
+    fit(None, K, keypoints_3d=truth.points[:2], body=body, progress=lambda *told: said.append(told))
     assert said == [(2, 2)]
 
 
@@ -201,10 +213,9 @@ def test_points_that_are_nan_are_not_known(body: Anny, truth: Truth) -> None:
 
 
 @pytest.mark.slow
-def test_cameras_in_one_place_are_one_view(body: Anny, truth: Truth) -> None:
+def test_cameras_in_one_place_are_one_view(body: Anny, truth: Truth, alone: FittedHumans) -> None:
     """Rays without parallax give no points in space: neither an error nor people anywhere."""
-    pixels = truth.pixels()[:1]
-    one = fit(pixels, K, body=body, image_size=SIZE)
+    pixels, one = truth.pixels()[:1], alone
     two = fit([pixels, pixels], K, extrinsics=[np.eye(3, 4)] * 2, body=body, image_size=SIZE)
     assert one.errors_px is not None
     assert two.errors_px is not None
@@ -223,12 +234,13 @@ def test_a_point_far_from_all_others_does_not_count(body: Anny, truth: Truth) ->
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["inference mode", "autocast"])
-def test_modes_of_the_host_program_do_not_disturb(body: Anny, truth: Truth, mode: str) -> None:
+def test_modes_of_the_host_program_do_not_disturb(
+    body: Anny, truth: Truth, alone: FittedHumans, mode: str
+) -> None:
     pixels = torch.from_numpy(truth.pixels()[:1])
-    expected = fit(pixels, K, body=body, image_size=SIZE)
     with torch.inference_mode() if mode == "inference mode" else torch.autocast("cpu", dtype=torch.bfloat16):
         found = fit(pixels, K, body=body, image_size=SIZE)
-    np.testing.assert_array_equal(found.vertices, expected.vertices)
+    np.testing.assert_array_equal(found.vertices, alone.vertices)
 
 
 def test_views_that_contradict_each_other_are_refused(body: Anny, truth: Truth) -> None:
@@ -430,8 +442,8 @@ def test_near_children_are_not_fitted_as_adults(body: Anny, fitted: FittedHumans
 
 
 @pytest.mark.slow
-def test_a_known_height_tells_the_distance(body: Anny, truth: Truth) -> None:
-    true = heights(fit(None, K, keypoints_3d=truth.points, body=body), body=body)
+def test_a_known_height_tells_the_distance(body: Anny, truth: Truth, in_space: FittedHumans) -> None:
+    true = heights(in_space, body=body)
     wanted = np.where(np.arange(len(true)) == 1, np.nan, true)
     humans = fit(truth.pixels(), K, height=wanted, body=body, image_size=SIZE)
     known = np.isfinite(wanted)
