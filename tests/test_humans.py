@@ -6,7 +6,7 @@ import torch
 
 from multihmr.bodies.topology import KeypointSet, Topology
 from multihmr.geometry import project
-from multihmr.humans import Humans, rotmat_to_rotvec, rotvec_to_rotmat
+from multihmr.humans import Humans, Keypoints, rotmat_to_rotvec, rotvec_to_rotmat
 
 PLACES = ((0, 0, 2), (0.5, 0, 3), (-1, 0.2, 5))
 
@@ -138,6 +138,19 @@ def test_repr_is_one_line(make_humans):
         "Humans(3 people, nearest at 2.00 m, body 'ball', 160x120 image, K given)"
     )
     assert "no people" in repr(make_humans())
+
+
+def test_results_of_people_are_shown_in_one_line(make_humans):
+    """Not as their arrays, of which one person has some 40,000 numbers."""
+    from multihmr.preprocessing.image import LoadedImage
+
+    humans = make_humans(*PLACES)
+    assert repr(humans.in_frame("unreal")) == "InFrame('unreal', 3 people, in cm)"
+    assert repr(humans[:1].in_frame("unity")) == "InFrame('unity', 1 person, in m)"
+    points = Keypoints(("nose", "left_eye", "right_eye", "tail"), np.zeros((1, 4, 2)), np.zeros((1, 4, 3)))
+    assert repr(points) == "Keypoints(1 person, 4 points: nose, left_eye, right_eye, ...)"
+    loaded = LoadedImage(np.zeros((20, 30, 3), np.uint8), 41.6, "a.jpg")
+    assert repr(loaded) == "LoadedImage('a.jpg', 30x20, focal length 42 pixels)"
 
 
 def test_faulty_topologies_are_refused():

@@ -131,3 +131,8 @@ def _check_shape(
         raise ValueError(f"{name} has {len(array)} people but scores has {lengths['N']}")
     known = ", ".join(f"{e}={lengths[e]}" for e in dict.fromkeys(expected) if e in lengths)
     raise ValueError(f"{name} must be {form}" + (f" with {known}" if known else "") + f", got {array.shape}")
+
+
+def people_text(count: int) -> str:
+    """How many people, as in "3 people", "1 person" and "no people"."""
+    return {0: "no people", 1: "1 person"}.get(count, f"{count} people")

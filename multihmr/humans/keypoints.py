@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..bodies.topology import Topology
+from .fields import people_text
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Keypoints:
     """A named joint set of N people.
 
@@ -25,6 +26,10 @@ class Keypoints:
     xy: np.ndarray
     xyz: np.ndarray
     edges: tuple[tuple[int, int], ...] = ()
+
+    def __repr__(self) -> str:
+        some = ", ".join(self.names[:3]) + (", ..." if len(self.names) > 3 else "")
+        return f"Keypoints({people_text(len(self.xy))}, {len(self.names)} points: {some})"
 
 
 def named_keypoints(

@@ -16,7 +16,15 @@ import numpy as np
 from ..bodies.topology import Topology, frozen_array
 from .colors import PALETTE
 from .distortion import Distortion
-from .fields import K_SOURCES, PER_PERSON, SHAPES, checked_arrays, concatenated_arrays, empty_arrays
+from .fields import (
+    K_SOURCES,
+    PER_PERSON,
+    SHAPES,
+    checked_arrays,
+    concatenated_arrays,
+    empty_arrays,
+    people_text,
+)
 from .keypoints import Keypoints, named_keypoints
 from .points import nearest_first, project, vertex_normals
 
@@ -208,7 +216,7 @@ class Humans:
 
     def __repr__(self) -> str:
         height, width = self.image_size
-        people = {0: "no people", 1: "1 person"}.get(len(self), f"{len(self)} people")
+        people = people_text(len(self))
         near = f", nearest at {self.distances.min():.2f} m" if len(self) else ""
         return f"Humans({people}{near}, body {self.body!r}, {width}x{height} image, K {self.K_source})"
 

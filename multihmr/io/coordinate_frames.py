@@ -18,12 +18,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..humans import Humans
+from ..humans.fields import people_text
 from ..world.frames import FRAMES, frame_matrix
 
 __all__ = ["FRAMES", "InFrame", "camera_to_frame", "frame_matrix", "frame_to_camera", "in_frame"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class InFrame:
     """The points of N people in the axes and the unit of another program.
 
@@ -42,6 +43,9 @@ class InFrame:
     pelvis: np.ndarray
     faces: np.ndarray
     matrix: np.ndarray
+
+    def __repr__(self) -> str:
+        return f"InFrame({self.name!r}, {people_text(len(self.vertices))}, in {self.unit})"
 
     @property
     def unit(self) -> str:

@@ -27,7 +27,7 @@ _LONGEST_PATH = 4096
 __all__ = ["MAX_MEGAPIXELS", "LoadedImage", "load_image", "read_image"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LoadedImage:
     """An image in memory.
 
@@ -42,6 +42,11 @@ class LoadedImage:
     focal: float | None = None
     name: str = ""
     count: int = 1
+
+    def __repr__(self) -> str:
+        height, width = self.pixels.shape[:2]
+        focal = "" if self.focal is None else f", focal length {self.focal:.0f} pixels"
+        return f"LoadedImage({self.name!r}, {width}x{height}{focal})"
 
     def camera(
         self, K: IntrinsicsLike | None = None, *, fov: float | None = None

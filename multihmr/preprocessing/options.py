@@ -89,7 +89,7 @@ def one_each(name: str, given: Iterable[Any] | None, images: Any) -> list[Any] |
     if isinstance(given, (str, bytes)) or not hasattr(given, "__iter__"):
         raise ValueError(f"{name} must be a list with one entry (or None) per image, got {given!r}")
     entries = list(given)
-    if name == "Ks" and entries and np.shape(entries[0]) == (3,):  # rows of one K
+    if name == "Ks" and len(entries) == 3 and np.shape(entries[0]) == (3,):  # rows of one K
         raise ValueError("Ks must hold one K (or None) per image; for one camera give [K] * len(images)")
     if hasattr(images, "__len__") and len(entries) != len(images):
         raise ValueError(

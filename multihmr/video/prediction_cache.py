@@ -48,6 +48,8 @@ def source_fingerprint(source: VideoSource) -> str | None:
     path = Path(source)
     digest = hashlib.sha256()
     for file in pictures_in(path) if path.is_dir() else [path]:
+        if path.is_dir() and not file.is_file():  # a broken link: the reader says that it is left out
+            continue
         if path.is_dir():
             digest.update(f"\0{file.name}\0{file.stat().st_size}\0".encode(errors="surrogateescape"))
         with file.open("rb") as content:

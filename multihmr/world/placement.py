@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..humans import Humans
+from ..humans.fields import people_text
 from ..humans.people import save_in_world
 from .frames import frame_matrix
 from .ground import Ground, estimate_ground
@@ -32,7 +33,7 @@ AXES = {
 }
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class InWorld:
     """The points of N people in a world with a vertical axis; the origin is on the floor below the camera.
 
@@ -60,6 +61,11 @@ class InWorld:
     height_m: np.ndarray
     over_floor: np.ndarray
     humans: Humans
+
+    def __repr__(self) -> str:
+        height = self.ground.camera_height
+        floor = "no floor known" if height is None else f"camera {height:.2f} m over the floor"
+        return f"InWorld({self.name!r}, {people_text(len(self.humans))}, in {self.unit}, {floor})"
 
     def from_camera(self, points: np.ndarray) -> np.ndarray:
         """(..., 3) points of `humans` in the frame of the camera [m] -> (..., 3) in this world.

@@ -75,3 +75,8 @@ def test_errors_name_the_image_of_a_batch(model: Model, images: list[np.ndarray]
     for alone in (lambda: model.predict("nobody.jpg"), lambda: model.predict_batch(["nobody.jpg"])):
         with pytest.raises(FileNotFoundError, match=r"^nobody.jpg does not exist"):
             alone()
+
+
+def test_a_wrong_camera_of_one_image_is_told_as_such(model: Model, images: list[np.ndarray]) -> None:
+    with pytest.raises(ValueError, match=r"^K must be \(3, 3\): .*; got \(3,\)"):
+        model.predict(images[0], K=[500, 160, 120])

@@ -87,6 +87,16 @@ def test_pictures_of_a_folder_that_changed_do_not(command: Command, tmp_path, ca
     assert "of another video" in capsys.readouterr().err
 
 
+def test_a_broken_link_among_the_frames_is_left_out(command: Command, tmp_path, capsys):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    Image.fromarray(picture()).save(folder / "1.png")
+    (folder / "2.png").symlink_to(tmp_path / "nowhere.png")
+    code, model = command(folder)
+    assert (code, len(model.sizes)) == (1, 1)  # as with other frames that cannot be read
+    assert "left out: " in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_more_frames_go_on_where_fewer_ended(command: Command, film, tmp_path, capsys):
     def lines() -> int:

@@ -133,3 +133,10 @@ def test_what_the_world_does_not_change_is_refused(humans: Humans, tmp_path: Pat
         humans.save(tmp_path / "people.csv", ground=world.ground)
     assert world.save(tmp_path / "nobody.json")
     assert in_world(humans[:0], ground=world.ground).save(tmp_path / "nobody.ply")
+
+
+def test_a_world_is_shown_in_one_line(humans: Humans) -> None:
+    shown = repr(in_world(humans, "unreal", camera_pitch=20, camera_roll=4, floor=1.8))
+    assert shown == "InWorld('unreal', 3 people, in cm, camera 1.80 m over the floor)"
+    flat = repr(in_world(humans[:0], camera_pitch=20))
+    assert flat == "InWorld('opengl', no people, in m, no floor known)"
