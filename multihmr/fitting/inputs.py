@@ -14,6 +14,7 @@ from torch import Tensor
 from multihmr.fitting.point_sets import CONTOUR_NAMES, FACE_NAMES
 from multihmr.fitting.state import Observations
 from multihmr.geometry import default_intrinsics
+from multihmr.humans import Keypoints
 from multihmr.preprocessing.camera import check_intrinsics
 from multihmr.world.heights import SHORTEST, TALLEST
 
@@ -29,6 +30,7 @@ FACE_SHARE, FACE_LEAST, CONTOUR_TIMES = 0.02, 1.5, 2.5
 FACE_FADE = (12.0, 24.0)
 FEWEST_POINTS = 3
 LARGEST_PERSON = 10.0  # metres between two points of one person; more are millimetres, or two people
+SMALLEST_PERSON = 1.5  # pixels between two points of one person; less are shares of the picture's sides
 # Up to so many points are outliers where a person's extent is so many times as large with them; a whole body
 # has 30 times the extent of its eyes and nose.
 OUTLIERS, OUTLIER_TIMES = 2, 40.0
@@ -153,7 +155,8 @@ def _numbers(values: Any, name: str) -> np.ndarray:
             values.detach().cpu().double() if isinstance(values, Tensor) else values, np.float64
         )
     except (TypeError, ValueError):
-        raise ValueError(f"{name} must be an array of numbers with equally long rows") from None
+        hint = f"; give its {'xyz' if '3d' in name else 'xy'}" if isinstance(values, Keypoints) else ""
+        raise ValueError(f"{name} must be an array of numbers with equally long rows{hint}") from None
 
 
 def _check_values(points: np.ndarray, weight: np.ndarray, name: str, names: tuple[str, ...]) -> None:
@@ -177,6 +180,11 @@ def _check_places(xy: np.ndarray, weight: np.ndarray, xyz: np.ndarray, weight_3d
     extent = _extents(xy, weight).max(1, initial=0)
     for person in np.flatnonzero((extent == 0) & (extent_3d == 0) & (weight > 0).any((1, 2))):
         raise ValueError(f"all points of person {person} lie in one place; a fit needs points of a body")
+    for person in np.flatnonzero((extent > 0) & (extent < SMALLEST_PERSON)):
+        raise ValueError(
+            f"keypoints_2d of person {person} lie {extent[person]:.2g} pixels apart; points must be in "
+            "pixels, not in shares of the picture"
+        )
 
 
 def _check_in_front(xyz: np.ndarray, weight: np.ndarray, names: tuple[str, ...]) -> None:

@@ -339,6 +339,24 @@ def test_labels_of_the_stored_picture_are_turned_with_it(coco: Path) -> None:
     np.testing.assert_allclose(turned.xy[0], [480 - 1 - 10, 50])  # of the stored pixel (50, 10)
 
 
+def test_labels_that_say_upright_are_of_the_picture_as_it_is_read(coco: Path) -> None:
+    """As files of this package do; of a square picture nothing else tells."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (640, 640)).save(coco / "images/one.jpg", exif=exif)
+    content = content_of(coco)
+    content["images"] = [image | {"width": 640, "height": 640} for image in content["images"]]
+    file = coco / "annotations/person_keypoints_default.json"
+    one = next(image for image in content["images"] if image["file_name"].endswith("one.jpg"))
+    write(coco, content | {"images": [one]})
+    said = r"none of the 1 pictures .* picture with an EXIF orientation .* \(1\)$"
+    with pytest.raises(ValueError, match=said):
+        read_photographs(file)
+    write(coco, content | {"images": [one | {"upright": True}]})
+    (photograph,) = read_photographs(file).photographs
+    np.testing.assert_allclose(photograph.people[0].box, [0, 0, 100, 200])
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -13,6 +13,7 @@ from multihmr.fitting import FittedHumans, fit
 from multihmr.fitting import fitter as fitter_module
 from multihmr.fitting.prior import load_prior
 from multihmr.fitting.skeleton import rotation_matrix
+from multihmr.humans import Keypoints
 from multihmr.world.heights import heights
 
 
@@ -165,6 +166,9 @@ TURNED[0, 0] = -1
         ({"keypoints_2d": INFINITE}, "not finite at 'left_ear' of person 0"),
         ({"keypoints_2d": np.full((1, 17, 2), np.nan)}, "person 0 has 0 points with a confidence above 0"),
         ({"keypoints_2d": np.full((1, 17, 2), 300.0)}, "all points of person 0 lie in one place"),
+        ({"keypoints_2d": XY / 1000}, r"lie 0\.\d+ pixels apart; points must be in pixels, not in shares"),
+        ({"keypoints_2d": Keypoints((), XY, XY)}, "array of numbers with equally long rows; give its xy"),
+        ({"keypoints_3d": Keypoints((), XY, XY)}, "array of numbers with equally long rows; give its xyz"),
         (
             {"keypoints_2d": None, "keypoints_3d": MILLIMETRES},
             r"lie 1.07e\+03 m apart; points must be in metres",

@@ -145,14 +145,15 @@ def read_photographs(path: Path) -> Photographs:
             continue
         photographs.append(Photograph(name, found, people))
     if not photographs:
-        missing = f"the first, {lost}, is not in {roots[0]} or the folders beside" if lost else str(skipped)
+        reasons = ", ".join(f"{reason} ({count})" for reason, count in skipped.items())
+        missing = f"the first, {lost}, is not in {roots[0]} or the folders beside" if lost else reasons
         raise ValueError(f"none of the {len(content['images'])} pictures of {path} can be used: {missing}")
     return Photographs(path, photographs, skipped)
 
 
 def _content(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:
         raise ValueError(f"{path} is no JSON: {error}") from error
     for key in ("images", "annotations"):
@@ -255,7 +256,7 @@ def _upright(people: list[LabelledPerson], path: Path, picture: dict[str, Any]) 
     """
     raster = stored_raster(path)
     size = int(picture.get("height") or 0), int(picture.get("width") or 0)
-    if not people:
+    if not people or picture.get("upright") is True:  # as this package's own files say
         return people
     orientation = annotated_orientation(raster, size if all(size) else None)
     if orientation == 1:

@@ -117,9 +117,10 @@ class PhotographResult:
             values = [100 * figures.joints[group][f"pck_{limit}"] for group in JOINT_GROUPS]
             row = " | ".join(_number(value, 1) for value in values)
             lines.append(f"| within {limit} of the torso, of people found | {row} |")
+        photographs = "photograph" if self.with_people == 1 else "photographs"
         lines += [
             "",
-            f"{self.data}: model `{self.model}`, {self.with_people} photographs with labelled people "
+            f"{self.data}: model `{self.model}`, {self.with_people} {photographs} with labelled people "
             f"({counts.found} found, {counts.missed} missed, {counts.false} false, {counts.ignored} that "
             f"need not be found), {self.without_people} without.",
         ]
