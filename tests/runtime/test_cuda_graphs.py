@@ -54,6 +54,7 @@ def both(model, images, Ks=None, **options):
     )
 
 
+@pytest.fixture(scope="module")
 def middle_score(model):
     """A threshold that some of the cells of `pictures` reach."""
     scores = np.concatenate([h.scores for h in model.predict_batch(list(pictures(5)), threshold=0.0)])
@@ -62,9 +63,9 @@ def middle_score(model):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"max_people": 2}, {"max_people": 0}, {"tiles": 2}, {"fov": 50.0}])
-def test_says_what_eager_prediction_says(model, options):
+def test_says_what_eager_prediction_says(model, middle_score, options):
     found = 0
-    for threshold in (middle_score(model), 1.0):
+    for threshold in (middle_score, 1.0):
         for eager, recorded in both(model, list(pictures(3)), threshold=threshold, **options):
             assert len(eager) == len(recorded)
             assert eager.K_source == recorded.K_source

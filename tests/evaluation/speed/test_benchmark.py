@@ -273,7 +273,10 @@ def test_a_run_that_is_stopped_prints_and_keeps_its_rounds(
 
 
 @pytest.mark.slow
-def test_the_command_prints_and_compares(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_and_compares(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(speed, "WARM_UP_ROUNDS", 1)
     here = {"device": speed_machine.device_name(torch.device("cpu")), "threads": torch.get_num_threads()}
     pictures = {"reference": "bare dinov2_vits14 448 float32", "image": "array (480, 640, 3)"}
     old, new = str(tmp_path / "old.json"), str(tmp_path / "new.json")
