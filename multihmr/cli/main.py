@@ -47,6 +47,7 @@ SPIN_COUNT = "1000"  # some microseconds
 RENAMED_COMMANDS = {"synth": "generate"}  # old name, still read -> new name
 
 
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tabs and line ends
 # Expected errors, which the user can correct; anything else is a bug and shows its traceback.
 EXPECTED = (ValueError, OSError, ImportError, FloatingPointError)
 # missing module -> the extra that installs it
@@ -190,8 +191,9 @@ def fail(message: str, *, code: int = 1) -> int:
 
 
 def clean(text: str) -> str:
-    """Text without the undecodable bytes that file names may hold, which no terminal can print."""
-    return text.encode(errors="backslashreplace").decode()
+    """Text without the bytes and control characters that file names may hold, for terminals."""
+    text = text.encode(errors="backslashreplace").decode()
+    return _CONTROLS.sub(lambda found: f"\\x{ord(found.group()):02x}", text)
 
 
 def plural(count: int, noun: str, many: str | None = None) -> str:

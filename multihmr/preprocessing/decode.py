@@ -8,6 +8,7 @@ import warnings
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
+import PIL
 from PIL import Image, features
 
 from .color import coded_color_space, convert_primaries, tagged_color_space, to_srgb
@@ -139,7 +140,13 @@ def _prepare_tiff(image: Image.Image) -> None:
     tiles: Any = getattr(image, "tile", [])
     raw = len(tiles) > 0 and tiles[0][0] == "raw"
     if raw and tags.get(_TIFF_PHOTOMETRIC) == _YCBCR and features.check("libtiff"):
-        image.tile = [("libtiff", (0, 0, *image.size), 0, ("RGBX", "raw", False, tags.offset))]  # type: ignore[attr-defined]
+        # Pillow 13 tells the decoder no compression, and does not say at once that its pixels will be RGB.
+        is_13 = int(PIL.__version__.partition(".")[0]) >= 13
+        arguments = ("RGBX", False, tags.offset) if is_13 else ("RGBX", "raw", False, tags.offset)
+        image._mode = "RGB"
+        tile: Any = ("libtiff", (0, 0, *image.size), 0, arguments)
+        named = type(tiles[0])  # a named tuple from Pillow 11 on
+        image.tile = [named(*tile) if hasattr(named, "_fields") else tile]  # type: ignore[attr-defined]
         image.use_load_libtiff = True  # type: ignore[attr-defined]
 
 

@@ -310,6 +310,19 @@ def test_files_whose_names_begin_with_a_dash_are_files(
         cli.run(["predict", "-h"])
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+def test_names_of_files_do_not_reach_the_terminal_as_commands(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As "\x1b[2J", which empties it."""
+    (tmp_path / "a\x1b[2J\x9b1m.jpg").write_bytes(b"")
+    assert cli.run(["predict", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
+    said = capsys.readouterr().err
+    assert "a\\x1b[2J\\x9b1m.jpg is empty" in said
+    assert "\x1b" not in said
+    assert cli.clean("tab\tand\nlines, ümläut 名前 \udcff") == "tab\tand\nlines, ümläut 名前 \\udcff"
+
+
 def test_a_list_that_is_not_there_is_told_without_error_numbers(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
