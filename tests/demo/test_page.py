@@ -42,7 +42,7 @@ def served(runs: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterato
     from multihmr.demo.server import running
     from multihmr.demo.sessions import Models
 
-    models = Models(device="cpu")
+    models = Models(device="cpu", image_size=256)  # takes half of the time
     model = models.load(models.first)
     hook = model.network.register_forward_hook(lambda *_: runs.append("run"))
     folder = tmp_path_factory.mktemp("temporary")
