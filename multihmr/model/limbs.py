@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from typing import Any, cast
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..bodies.body_parts import body_joints
@@ -23,53 +25,77 @@ from ..networks.alignment.gauss_newton import Alignment
 from ..networks.alignment.keypoints import Keypoints, find_keypoints
 from ..networks.backbones.movenet import HybridMoveNet
 from ..networks.detection import Centers
-from ..postprocessing.quarter_turns import quarter_turns
+from ..postprocessing.quarter_turns import QuarterTurns, quarter_turns
 from ..preprocessing.image import LoadedImage
-from ..preprocessing.turned_crops import TurnedCrop
 from ..runtime.network_handle import NetworkHandle
 from .refinement_pass import RefinementPass
 from .whole_image import reposed
 
 SIZE, MULTIPLE, LEAST_WIDTH = 256, 32, 128  # longer side of a crop, multiple and least of the sides [pixels]
 MARGIN = 1.3  # side of a crop over that of the box around the joints
-LEAST_SIDE = 32.0  # [pixels of the image] of a crop; smaller ones show nothing more
+MOST_SCALE = 8.0  # pixels of a crop per pixel of the image; people who are smaller show nothing more
 LEAST_SURE = 0.2  # confidence that the keypoints belong to this person, below which they are left alone
 LEAST_DEPTH = 0.05  # [m]
-UP = np.array([(0.0, -1.0), (1.0, 0.0), (0.0, 1.0), (-1.0, 0.0)])  # by quarter turns, in the image
 MOST_CROPS = 8  # of a batch: each needs some 30 MB
 
 
 @dataclass(frozen=True)
 class PersonCrop:
-    """A crop of one person.
+    """A crop of one person, shown upright.
 
     Attributes:
         person: its row.
-        square: the square of which the crop is the middle.
-        shape: (height, width) of the crop in its own pixels.
+        box: x0, y0, x1, y1 of the crop in whole pixels of the image, which it may leave.
+        turns: counterclockwise quarter turns after which the person stands.
+        shape: (height, width) of the crop in its own pixels, after these turns.
         head: (2,) x, y of the head in pixels of the image.
     """
 
     person: int
-    square: TurnedCrop
+    box: tuple[int, int, int, int]
+    turns: int
     shape: tuple[int, int]
     head: np.ndarray
 
     @property
-    def start(self) -> np.ndarray:
-        """(2,) x, y of the crop's corner in the square."""
-        height, width = self.shape
-        return np.array([(SIZE - width) // 2, (SIZE - height) // 2])
-
-    @property
     def scale(self) -> float:
         """Pixels of the crop per pixel of the image."""
-        return SIZE / self.square.side
+        return float(np.sqrt(np.abs(np.linalg.det(self._from_image))))
+
+    def from_image(self, points: np.ndarray) -> np.ndarray:
+        """(..., 2) pixels of the image -> pixels of the crop."""
+        return points @ self._from_image[:2, :2].T + self._from_image[:2, 2]
+
+    def to_image(self, points: np.ndarray) -> np.ndarray:
+        """(..., 2) pixels of the crop -> pixels of the image."""
+        return (points - self._from_image[:2, 2]) @ np.linalg.inv(self._from_image[:2, :2]).T
 
     def cut(self, pixels: np.ndarray) -> np.ndarray:
-        """(height, width, 3) of an image (H, W, 3)."""
-        (x, y), (height, width) = self.start, self.shape
-        return self.square.cut(pixels)[y : y + height, x : x + width]
+        """(height, width, 3) uint8 of an image (H, W, 3); black where it ends."""
+        x0, y0, x1, y1 = self.box
+        height, width = pixels.shape[:2]
+        (left, right), (top, bottom) = np.clip([x0, x1], 0, width), np.clip([y0, y1], 0, height)
+        part = np.zeros((y1 - y0, x1 - x0, 3), np.uint8)
+        part[top - y0 : bottom - y0, left - x0 : right - x0] = pixels[top:bottom, left:right]
+        # Of bytes torch computes this six times as fast as Pillow.
+        resized = F.interpolate(
+            torch.from_numpy(part).permute(2, 0, 1)[None], self._unturned, mode="bilinear", antialias=True
+        )
+        return np.rot90(resized[0].permute(1, 2, 0).numpy(), self.turns)
+
+    @property
+    def _unturned(self) -> tuple[int, int]:
+        """(height, width) of the crop before it is turned."""
+        height, width = self.shape
+        return (width, height) if self.turns % 2 else (height, width)
+
+    @cached_property
+    def _from_image(self) -> np.ndarray:
+        """(3, 3) homogeneous pixels of the image to those of the crop."""
+        (x0, y0, x1, y1), (height, width) = self.box, self._unturned
+        across, down = width / (x1 - x0), height / (y1 - y0)
+        scaled = np.array([[across, 0, -across * x0], [0, down, -down * y0], [0, 0, 1]])
+        return QuarterTurns.of(self.turns, height, width).pixels @ scaled
 
 
 class LimbRefinement(RefinementPass):
@@ -83,7 +109,6 @@ class LimbRefinement(RefinementPass):
         network = cast(Any, model.network)
         self.model = model
         self.alignment: Alignment = network.alignment
-        self.backbone: HybridMoveNet = network.backbone
         topology = model.body.topology
         self.joints = [topology.joint_names.index(name) for name in body_joints(topology)]
 
@@ -124,7 +149,7 @@ class LimbRefinement(RefinementPass):
         crops = []
         for person in np.flatnonzero(seen).tolist():
             crop = _crop(person, points[person], heads[person], int(turns[person]))
-            if crop.square.side >= LEAST_SIDE and crop.square.side * window <= SIZE:
+            if window <= crop.scale <= MOST_SCALE:
                 crops.append(crop)
         return crops
 
@@ -141,7 +166,7 @@ class LimbRefinement(RefinementPass):
             some = [crops[number] for number in numbers]
             pixels = np.stack([crop.cut(image.pixels) for crop in some])
             images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
-            maps_PChw = self.backbone.keypoint_maps(images.to(self.model.device)).float().cpu()
+            maps_PChw = self.model.runtime.keypoint_maps(images.to(self.model.device)).float().cpu()
             parts.append(_found(maps_PChw, some))
             order += numbers
         back = torch.tensor(order).argsort()
@@ -169,20 +194,21 @@ def _crop(person: int, points: np.ndarray, head: np.ndarray, turns: int) -> Pers
     low, high = points.min(0), points.max(0)
     longest = float((high - low).max())
     side = MARGIN * max(longest, 1.0)
-    spans = (high - low + (MARGIN - 1) * longest) * SIZE / side
-    across, upwards = spans[::-1] if turns % 2 else spans
-    height, width = (
-        int(np.clip(MULTIPLE * np.ceil(span / MULTIPLE), LEAST_WIDTH, SIZE)) for span in (upwards, across)
-    )
-    return PersonCrop(person, TurnedCrop((low + high) / 2, side, UP[turns], SIZE), (height, width), head)
+    sides = (high - low + (MARGIN - 1) * longest) * SIZE / side
+    sides = np.clip(MULTIPLE * np.ceil(sides / MULTIPLE), LEAST_WIDTH, SIZE)  # across and down in the image
+    reach = sides / 2 * side / SIZE
+    x0, y0 = np.round((low + high) / 2 - reach).astype(int).tolist()
+    x1, y1 = np.round((low + high) / 2 + reach).astype(int).tolist()
+    width, height = (int(length) for length in (sides[::-1] if turns % 2 else sides))
+    return PersonCrop(person, (x0, y0, max(x1, x0 + 1), max(y1, y0 + 1)), turns, (height, width), head)
 
 
 def _found(maps_PChw: Tensor, crops: Sequence[PersonCrop]) -> Keypoints:
     """Keypoints of the person of each crop, in pixels of the image times the scale of the crop."""
     number_P = torch.arange(len(crops))
-    heads = np.stack([crop.square.from_image(crop.head) - crop.start for crop in crops])
+    heads = np.stack([crop.from_image(crop.head) for crop in crops])
     centers = Centers(number_P, number_P, number_P, torch.ones(len(crops)))
     found = find_keypoints(maps_PChw, centers, torch.from_numpy(heads).float())
     points = found.xy_PK2.numpy()
-    xy = [crop.square.to_image(points[number] + crop.start) * crop.scale for number, crop in enumerate(crops)]
+    xy = [crop.to_image(points[number]) * crop.scale for number, crop in enumerate(crops)]
     return found._replace(xy_PK2=torch.from_numpy(np.stack(xy)).float())

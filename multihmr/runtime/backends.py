@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from functools import cache, partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -32,15 +32,14 @@ from .cuda_graphs import RECORDED, CudaGraphRuntime
 from .eager import EagerRuntime, ExternalBackbone, Runtime, with_backbone
 from .export import write_onnx
 from .int8 import check_int8, quantized
-from .openvino_cache import compiled_graph, digest_of_files, is_compiled
+from .openvino_cache import compiled_graph, digest_of_files
 from .openvino_graph import fuse_wide_layers
 from .optional_imports import needed
 from .trace import trace_backbone, trace_blocks, trace_stem
 
-USUAL_PICTURE = (480, 640)  # (height, width) whose graph is made when a model is loaded: most are of 4:3
-Shape = tuple[int, int]  # (height, width) of a window [pixels]
+USUAL_PICTURE = (480, 640)  # (height, width) for whose windows torch.compile compiles first: most are of 4:3
 Run = Callable[[Sequence[np.ndarray]], Sequence[np.ndarray]]
-WHOLE = ""
+WHOLE, KEYPOINTS = "", "keypoints"
 PARTS = {WHOLE: trace_backbone, "stem": trace_stem, "blocks": trace_blocks}  # of a backbone, as graphs
 PRECISIONS = {None: "f32", torch.bfloat16: "bf16"}  # half_dtype -> what OpenVINO calls it
 
@@ -98,11 +97,24 @@ def make_runtime(
         return EagerRuntime(network)
     if name in RECORDED:
         return CudaGraphRuntime(network, **RECORDED[name])
-    backbone = ExternalBackbone(network.backbone, BACKENDS[name](network, folder, calibrate))
+    functions = BACKENDS[name](network, folder, calibrate)
+    backbone = ExternalBackbone(network.backbone, *functions)
     return EagerRuntime(with_backbone(network, backbone), square=name == "openvino-int8")
 
 
-def _compiled(network: Network, folder: Path, calibrate: object) -> Callable[..., Features]:
+class Functions(NamedTuple):
+    """What a runtime computes of a network.
+
+    Attributes:
+        features: as `Backbone.compute`.
+        keypoint_maps: as `HybridMoveNet.keypoint_maps`; None of other backbones.
+    """
+
+    features: Callable[..., Features]
+    keypoint_maps: Callable[[Tensor], Tensor] | None = None
+
+
+def _compiled(network: Network, folder: Path, calibrate: object) -> Functions:
     """torch.compile, which keeps what it makes in its own cache."""
     run: Callable[..., Features] = torch.compile(network.backbone.compute, dynamic=False)
     try:
@@ -110,10 +122,10 @@ def _compiled(network: Network, folder: Path, calibrate: object) -> Callable[...
             run(torch.zeros(1, 3, *network.letterbox(*USUAL_PICTURE).shape, device=network.device))
     except RuntimeError as error:  # no compiler, or one that cannot do it
         raise ValueError(f"torch.compile cannot be used here: {_first_line(error)}") from error
-    return run
+    return Functions(run, getattr(network.backbone, "keypoint_maps", None))
 
 
-def _onnxruntime(network: Network, folder: Path, calibrate: object) -> Callable[..., Features]:
+def _onnxruntime(network: Network, folder: Path, calibrate: object) -> Functions:
     if network.backbone.half_dtype is not None:
         raise ValueError("backend 'onnxruntime' computes in float32; leave `dtype` away, or take 'openvino'")
     runtime: Any = needed("onnxruntime")
@@ -122,50 +134,39 @@ def _onnxruntime(network: Network, folder: Path, calibrate: object) -> Callable[
     options.log_severity_level = 3
     key = _key(network)
 
-    def make(shape: Shape) -> Run:
-        file = str(_stored(network, folder, key, shape))
+    def part(of: str) -> Run:
+        file = str(_stored(network, folder, key, of))
         session = runtime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
         names = [value.name for value in session.get_inputs()]
         return lambda arrays: session.run(None, dict(zip(names, arrays, strict=True)))
 
-    return _features(network, make)
+    return _functions(network, part(WHOLE), partial(part, KEYPOINTS))
 
 
-def _openvino(network: Network, folder: Path, calibrate: object) -> Callable[..., Features]:
+def _openvino(network: Network, folder: Path, calibrate: object) -> Functions:
     key, backbone = _key(network), network.backbone
     half, threads = backbone.half_dtype, torch.get_num_threads()
+
+    def part(of: str, half: torch.dtype | None) -> Run:
+        return _openvino_run(half, partial(_stored, network, folder, key, of), folder, _name(key, of), threads)
+
+    keypoints = partial(part, KEYPOINTS, half)
     if half is None or backbone.half_stem:
-        parts = {WHOLE: half}
-    else:
-        parts = {"stem": None, "blocks": half}  # a graph has one precision
+        return _functions(network, part(WHOLE, half), keypoints)
+    stem, blocks = part("stem", None), part("blocks", half)  # a graph has one precision
 
-    def part(of: str, shape: Shape) -> Run:
-        source = partial(_stored, network, folder, key, shape, of)
-        return _openvino_run(parts[of], source, folder, _name(key, shape, of), threads)
+    def run(arrays: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
+        tokens, *maps = stem(arrays)
+        return [*blocks([tokens]), *maps]
 
-    def make(shape: Shape) -> Run:
-        if WHOLE in parts:
-            return part(WHOLE, shape)
-        stem, blocks = part("stem", shape), part("blocks", shape)
-
-        def run(arrays: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
-            tokens, *maps = stem(arrays)
-            return [*blocks([tokens]), *maps]
-
-        return run
-
-    # What has been compiled is read when a picture needs it: many are not of the usual shape.
-    usual = network.letterbox(*USUAL_PICTURE).shape
-    ready = (is_compiled(folder, _name(key, usual, of), _settings(dtype)) for of, dtype in parts.items())
-    return _features(network, make, now=not all(ready))
+    return _functions(network, run, keypoints)
 
 
 def _openvino_int8(
     network: Network, folder: Path, calibrate: str | os.PathLike[str] | None
-) -> Callable[..., Features]:
+) -> Functions:
     check_int8(network)
-    square = network.letterbox(*USUAL_PICTURE, square=True).shape
-    onnx = _stored(network, folder, _key(network), square)
+    onnx = _stored(network, folder, _key(network))
     file = onnx.with_name(f"{onnx.stem}-int8.xml")
     if calibrate is not None:
         graph = quantized(onnx, network, calibrate)
@@ -177,19 +178,17 @@ def _openvino_int8(
             "load_model(..., backend='openvino-int8', calibrate='FOLDER') with some hundred of your kind"
         )
     name = f"{file.stem}-{digest_of_files(file, file.with_suffix('.bin'))}"
-    half, threads = network.backbone.half_dtype, torch.get_num_threads()
-    return _features(
-        network, lambda _: _openvino_run(half, lambda: file, folder, name, threads), first=square
-    )
+    run = _openvino_run(network.backbone.half_dtype, lambda: file, folder, name, torch.get_num_threads())
+    return _functions(network, run)
 
 
-BACKENDS: dict[str, Callable[..., Callable[..., Features]]] = {
+BACKENDS: dict[str, Callable[..., Functions]] = {
     "compile": _compiled,
     "onnxruntime": _onnxruntime,
     "openvino": _openvino,
     "openvino-int8": _openvino_int8,
 }
-"""name -> what makes, of (network, folder, calibrate), a function from windows to features."""
+"""name -> what makes, of (network, folder, calibrate), the functions of the runtime."""
 
 
 def _openvino_run(
@@ -208,48 +207,47 @@ def _settings(half: torch.dtype | None) -> dict[str, Any]:
     return {"INFERENCE_PRECISION_HINT": PRECISIONS[half], "PERFORMANCE_HINT": "LATENCY"}
 
 
-def _features(
-    network: Network, make: Callable[[Shape], Run], *, first: Shape | None = None, now: bool = True
-) -> Callable[..., Features]:
-    """What `trace_backbone` gives, as features.
-
+def _functions(
+    network: Network, run: Run, keypoints: Callable[[], Run] | None = None
+) -> Functions:
+    """
     Args:
         network: whose backbone is computed.
-        make: the graph for one shape of window, made when a picture needs it.
-        first: the shape whose graph is made now, so that a missing package is reported when the model is
-            loaded; by default that of USUAL_PICTURE.
-        now: False leaves it until a picture needs it.
+        run: computes what `trace_backbone` gives.
+        keypoints: makes what computes `KEYPOINTS`, when the first crop asks for it.
     """
     backbone: Backbone = network.backbone
-    graphs: dict[Shape, Run] = {}
     one_at_a_time = threading.Lock()
+    made: list[Run] = []
 
-    def graph_for(shape: Shape) -> Run:
-        with one_at_a_time:
-            if shape not in graphs:
-                graphs[shape] = make(shape)
-            return graphs[shape]
-
-    if now:
-        graph_for(first or network.letterbox(*USUAL_PICTURE).shape)
-
-    def see(images_B3HW: Tensor, merged: MergedTokens | None = None) -> Features:
-        run = graph_for((images_B3HW.shape[2], images_B3HW.shape[3]))
-        pixels = np.ascontiguousarray(images_B3HW.numpy(), np.float32)
-        arrays = run([pixels, *(() if merged is None else (tensor.numpy() for tensor in merged))])
+    def features(images_B3HW: Tensor, merged: MergedTokens | None = None) -> Features:
+        arrays = run([_array(images_B3HW), *(() if merged is None else (tensor.numpy() for tensor in merged))])
         grid_BDhw, global_BD, *rest = (torch.from_numpy(array) for array in arrays)
         fine_BDhw = rest.pop(0) if backbone.fine_width else None
         return Features(grid_BDhw, global_BD, fine_BDhw, tuple(rest))
 
-    return see
+    def keypoint_maps(images_B3HW: Tensor) -> Tensor:
+        assert keypoints is not None
+        with one_at_a_time:
+            if not made:
+                made.append(keypoints())
+        (maps,) = made[0]([_array(images_B3HW)])
+        return torch.from_numpy(maps)
+
+    return Functions(features, keypoint_maps if hasattr(backbone, "keypoint_maps") else None)
 
 
-def _stored(network: Network, folder: Path, key: str, shape: Shape, part: str = WHOLE) -> Path:
-    """The backbone for windows of this shape as ONNX in `folder`, made now if it is not there.
+def _array(images_B3HW: Tensor) -> np.ndarray:
+    return np.ascontiguousarray(images_B3HW.numpy(), np.float32)
 
-    key: `_key` of the network, whose weights take seconds to hash where they are large. part: of PARTS.
+
+def _stored(network: Network, folder: Path, key: str, part: str = WHOLE) -> Path:
+    """The backbone as ONNX in `folder`, made now if it is not there.
+
+    key: `_key` of the network, whose weights take seconds to hash where they are large. part: of PARTS, or
+    KEYPOINTS.
     """
-    file = folder / f"{_name(key, shape, part)}.onnx"
+    file = folder / f"{_name(key, part)}.onnx"
     if file.exists():
         return file
     for package in ("onnx", "onnxscript"):
@@ -257,8 +255,25 @@ def _stored(network: Network, folder: Path, key: str, shape: Shape, part: str = 
     with locked(file):
         if not file.exists():  # another process was first
             with atomic_path(file) as draft:
-                write_onnx(PARTS[part](network, shape), draft, {"multihmr": __version__})
+                if part == KEYPOINTS:
+                    _write_keypoints(_stored(network, folder, key, _with_keypoints(folder, key)), draft)
+                else:
+                    write_onnx(PARTS[part](network), draft, {"multihmr": __version__})
     return file
+
+
+def _with_keypoints(folder: Path, key: str) -> str:
+    """A part that contains KEYPOINTS, best one that has been traced."""
+    stem = "stem"
+    return stem if (folder / f"{_name(key, stem)}.onnx").exists() else WHOLE
+
+
+def _write_keypoints(source: Path, file: Path) -> None:
+    """The part of the graph in `source` that its last output needs: the maps of MoveNet's heads."""
+    onnx: Any = needed("onnx")
+    whole = onnx.load(str(source))
+    (pixels,), maps = (value.name for value in whole.graph.input), whole.graph.output[-1].name
+    onnx.save(onnx.utils.Extractor(whole).extract_model([pixels], [maps]), str(file))
 
 
 def _key(network: Network) -> str:
@@ -271,10 +286,9 @@ def _key(network: Network) -> str:
     return f"{type(network.backbone).__name__.lower()}-{known.hexdigest()[:16]}"
 
 
-def _name(key: str, shape: Shape, part: str = WHOLE) -> str:
-    """Of the graph of that part for one shape of window."""
-    height, width = shape
-    return "-".join(filter(None, [key, f"{width}x{height}", part]))
+def _name(key: str, part: str = WHOLE) -> str:
+    """Of the graph of that part."""
+    return "-".join(filter(None, [key, part]))
 
 
 @cache

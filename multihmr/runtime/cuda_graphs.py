@@ -111,6 +111,7 @@ class CudaGraphRuntime:
             )
         self.size, self.device = network.config.image_size, network.device
         self._network, self._compiled = _in_half(network, float8=float8), compiled
+        self._backbone: Any = network.backbone
         self._slots = SLOTS
         self._recordings: dict[tuple[int, int, float | None, Content | None], Recording] = {}
         self._pool: Any = None
@@ -136,6 +137,10 @@ class CudaGraphRuntime:
             people = self._predict(some, boxes, K_B33[which], threshold, max_people, content)
             found |= dict(zip(which, people, strict=True))
         return [found[i] for i in range(len(images))]
+
+    def keypoint_maps(self, images_B3HW: Tensor) -> Tensor:
+        maps: Tensor = self._backbone.keypoint_maps(images_B3HW)
+        return maps
 
     def _predict(
         self,

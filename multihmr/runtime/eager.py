@@ -45,6 +45,10 @@ class Runtime(Protocol):
         """
         ...
 
+    def keypoint_maps(self, images_B3HW: Tensor) -> Tensor:
+        """`HybridMoveNet.keypoint_maps` of crops, of networks with that backbone."""
+        ...
+
 
 class EagerRuntime:
     """Torch computes the network on its device; only people who are found cost anything after detection.
@@ -79,6 +83,11 @@ class EagerRuntime:
         used_B33 = predictions.K_B33.float().cpu()
         return [Detections(predictions.of_image(i), used_33) for i, used_33 in enumerate(used_B33)]
 
+    def keypoint_maps(self, images_B3HW: Tensor) -> Tensor:
+        backbone: Any = self.network.backbone
+        maps: Tensor = backbone.keypoint_maps(images_B3HW)
+        return maps
+
 
 def contents_of(images: Sequence[np.ndarray], letterboxes: Sequence[Letterbox]) -> list[Content]:
     """Where the letterboxes show their (H, W, 3) images."""
@@ -89,14 +98,22 @@ class ExternalBackbone(Backbone):
     """Stands for `source`, whose features another runtime computes; it has no weights and no gradient.
 
     run: (B, 3, H, W) RGB in [0, 1] and, with "thin", the tokens that are merged -> Features.
+    keypoint_maps: as that of HybridMoveNet, of sources that are one.
     """
 
-    def __init__(self, source: Backbone, run: Callable[..., Features]) -> None:
+    def __init__(
+        self,
+        source: Backbone,
+        run: Callable[..., Features],
+        keypoint_maps: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
         nn.Module.__init__(self)
         self.patch, self.width = source.patch, source.width
         self.fine_width, self.scale_widths = source.fine_width, source.scale_widths
         self.half_dtype, self.padding = source.half_dtype, source.padding
         self.run = run
+        if keypoint_maps is not None:
+            self.keypoint_maps = keypoint_maps
 
     def forward(self, images_B3HW: Tensor, contents: Sequence[Content] | None = None) -> Features:
         if self.padding == "whole":

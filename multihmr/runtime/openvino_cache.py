@@ -66,11 +66,6 @@ def compiled_graph(
     return compiled if compiled is not None else core.compile_model(graph, DEVICE, run_with)
 
 
-def is_compiled(folder: Path, name: str, settings: Mapping[str, Any]) -> bool:
-    """Whether `compiled_graph` has a file for these arguments, which may still turn out to be damaged."""
-    return _file(needed("openvino").Core(), folder, name, settings).exists()
-
-
 def _file(core: Any, folder: Path, name: str, settings: Mapping[str, Any]) -> Path:
     return folder / f"{name}-{_key(core, settings)}.blob"
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -18,10 +18,12 @@ from .._version import __version__
 from ..networks.backbones.base import Backbone, Features
 from ..networks.backbones.merged_padding import MergedTokens, merge_padding
 from ..networks.base import Network
+from ..networks.multihmr import WINDOW_MULTIPLE
 
 INPUTS = ("pixels", "K")
 OUTPUTS = ("mask", "scores", "pose", "shape", "expression", "translation", "joints", "camera", "vertices")
 MOST_PICTURES = 1024  # of a batch
+MOST_SIDE = 64  # of windows, in multiples
 
 
 class Traced(NamedTuple):
@@ -111,39 +113,58 @@ def trace_people(network: Network, *, people: int, threshold: float | None, vert
     return Traced(program, INPUTS, OUTPUTS if vertices else OUTPUTS[:-1])
 
 
-def trace_backbone(network: Network, shape: tuple[int, int] | None = None) -> Traced:
-    """What costs most of a network, as a graph.
+def takes_rectangles(network: Network) -> bool:
+    """Whether its windows have several shapes, all of which one graph takes."""
+    return network.letterbox(1, 2).rectangle_shape is not None
 
-    shape: (height, width) of the windows [pixels]; by default the square.
-    """
-    backbone, size = network.backbone, network.config.image_size
-    pixels, graph = letterboxes(shape or size), BackboneGraph(backbone)
+
+def trace_backbone(network: Network) -> Traced:
+    """What costs most of a network, as a graph for all shapes of its windows."""
+    backbone = network.backbone
+    pixels, graph = letterboxes(_example_shape(network)), BackboneGraph(backbone)
     names: tuple[str, ...] = INPUTS[:1]
     merged: tuple[Tensor, ...] = ()
     if backbone.padding == "thin":
-        side = size // backbone.patch
+        side = network.config.image_size // backbone.patch
         merged = merge_padding(side, side, (0, side // 2, side, side))
         graph, names = MergedBackboneGraph(backbone), (*names, *MergedTokens._fields)
     with _in_float32(network):
-        program = _traced(graph, (pixels,), merged)
+        program = _traced(graph, (pixels,), merged, sides=_sides(network, WINDOW_MULTIPLE))
     more = len(program.graph_signature.user_outputs) - 2
     return Traced(program, names, ("grid", "global", *(f"map{i}" for i in range(more))))
 
 
-def trace_stem(network: Network, shape: tuple[int, int]) -> Traced:
-    """The first part of a backbone that splits, for windows of `shape` (height, width) [pixels]."""
+def trace_stem(network: Network) -> Traced:
+    """The first part of a backbone that splits, for all shapes of its windows."""
+    pixels, sides = letterboxes(_example_shape(network)), _sides(network, WINDOW_MULTIPLE)
     with _in_float32(network):
-        program = _traced(StemGraph(network.backbone), (letterboxes(shape),))
+        program = _traced(StemGraph(network.backbone), (pixels,), sides=sides)
     return Traced(program, INPUTS[:1], ("tokens", "fine", "heads"))
 
 
-def trace_blocks(network: Network, shape: tuple[int, int]) -> Traced:
+def trace_blocks(network: Network) -> Traced:
     """The second part of a backbone that splits, behind `trace_stem`."""
     backbone = network.backbone
-    grid = (side // backbone.patch for side in shape)
+    grid = (side // backbone.patch for side in _example_shape(network))
+    tokens, sides = torch.rand(2, backbone.width, *grid), _sides(network, WINDOW_MULTIPLE // backbone.patch)
     with _in_float32(network):
-        program = _traced(BlocksGraph(backbone), (torch.rand(2, backbone.width, *grid),))
+        program = _traced(BlocksGraph(backbone), (tokens,), sides=sides)
     return Traced(program, ("tokens",), ("grid", "global"))
+
+
+def _example_shape(network: Network) -> tuple[int, int]:
+    """(height, width) of a window to trace with: no square where the sides are to be told apart."""
+    return network.letterbox(1, 2).shape
+
+
+def _sides(network: Network, multiple: int) -> dict[int, Any]:
+    """The sides of a graph's (B, C, height, width) input that change with the window, by their place.
+
+    multiple: of which they are.
+    """
+    if not takes_rectangles(network):
+        return {}
+    return {2 + place: multiple * torch.export.Dim(name, min=1, max=MOST_SIDE) for place, name in enumerate(("rows", "columns"))}
 
 
 def letterboxes(size: int | tuple[int, int], count: int = 2) -> Tensor:
@@ -153,11 +174,16 @@ def letterboxes(size: int | tuple[int, int], count: int = 2) -> Tensor:
 
 
 def _traced(
-    graph: nn.Module, inputs: Sequence[Tensor], merged: Sequence[Tensor] = ()
+    graph: nn.Module,
+    inputs: Sequence[Tensor],
+    merged: Sequence[Tensor] = (),
+    *,
+    sides: Mapping[int, Any] | None = None,
 ) -> torch.export.ExportedProgram:
-    """inputs: of a batch of any size. merged: MergedTokens of any number."""
+    """inputs: of a batch of any size. merged: MergedTokens of any number. sides: other sizes of the inputs that
+    are not fixed, by their place."""
     batch = torch.export.Dim("batch", min=1, max=MOST_PICTURES)
-    shapes: list[Any] = [{0: batch} for _ in inputs]
+    shapes: list[Any] = [{0: batch, **(sides or {})} for _ in inputs]
     if merged:
         tokens, later = (
             {0: torch.export.Dim(name, min=2, max=len(merged[-1]))} for name in ("tokens", "later")

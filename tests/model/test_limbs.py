@@ -66,12 +66,12 @@ def test_crops_show_people_upright_and_points_come_back(model: Model, roll: floa
     assert height == SIZE
     assert width % 32 == 0
     assert width < SIZE
-    inside = crop.square.from_image(project(humans.joints[0], humans.K)) - crop.start
+    inside = crop.from_image(project(humans.joints[0], humans.K))
     assert (inside > 0).all()
     assert (inside < [width, height]).all()
     head, pelvis = inside[model.body.center_joint], inside[model.body.pelvis_joint]
     assert abs(head[0] - pelvis[0]) < 0.2 * (pelvis[1] - head[1])
-    np.testing.assert_allclose(crop.square.to_image(inside + crop.start), project(humans.joints[0], humans.K))
+    np.testing.assert_allclose(crop.to_image(inside), project(humans.joints[0], humans.K))
     # A white square at the head is where `head` says in the crop's own pixels.
     pixels = np.zeros((1500, 2000, 3), np.uint8)
     x, y = np.round(crop.head).astype(int)
@@ -79,7 +79,7 @@ def test_crops_show_people_upright_and_points_come_back(model: Model, roll: floa
     shown = crop.cut(pixels)
     assert shown.shape == (height, width, 3)
     rows, cols = np.nonzero(shown[..., 0] > 128)
-    expected = crop.square.from_image(crop.head) - crop.start
+    expected = crop.from_image(crop.head)
     np.testing.assert_allclose([cols.mean() + 0.5, rows.mean() + 0.5], expected, atol=1.0)
 
 
@@ -154,14 +154,14 @@ def test_crowds_are_predicted_in_batches(model: Model, monkeypatch: pytest.Monke
     assert len(crops) == 4
     together = refinement._keypoints(image, crops)
     counts = []
-    maps = refinement.backbone.keypoint_maps
+    maps = model.runtime.keypoint_maps
 
     def counted(images: torch.Tensor) -> torch.Tensor:
         counts.append(len(images))
         return maps(images)
 
     monkeypatch.setattr(limbs, "MOST_CROPS", 1)
-    monkeypatch.setattr(refinement.backbone, "keypoint_maps", counted)
+    monkeypatch.setattr(model.runtime, "keypoint_maps", counted)
     for one, other in zip(refinement._keypoints(image, crops), together, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-2)
     assert counts == [1, 1, 1, 1]
