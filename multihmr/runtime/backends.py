@@ -148,9 +148,11 @@ def _openvino(network: Network, folder: Path, calibrate: object) -> Functions:
     half, threads = backbone.half_dtype, torch.get_num_threads()
 
     def part(of: str, half: torch.dtype | None) -> Run:
-        return _openvino_run(half, partial(_stored, network, folder, key, of), folder, _name(key, of), threads)
+        return _openvino_run(
+            half, partial(_stored, network, folder, key, of), folder, _name(key, of), threads
+        )
 
-    keypoints = partial(part, KEYPOINTS, half)
+    keypoints = partial(part, KEYPOINTS, half if backbone.half_stem else None)
     if half is None or backbone.half_stem:
         return _functions(network, part(WHOLE, half), keypoints)
     stem, blocks = part("stem", None), part("blocks", half)  # a graph has one precision
@@ -162,9 +164,7 @@ def _openvino(network: Network, folder: Path, calibrate: object) -> Functions:
     return _functions(network, run, keypoints)
 
 
-def _openvino_int8(
-    network: Network, folder: Path, calibrate: str | os.PathLike[str] | None
-) -> Functions:
+def _openvino_int8(network: Network, folder: Path, calibrate: str | os.PathLike[str] | None) -> Functions:
     check_int8(network)
     onnx = _stored(network, folder, _key(network))
     file = onnx.with_name(f"{onnx.stem}-int8.xml")
@@ -207,9 +207,7 @@ def _settings(half: torch.dtype | None) -> dict[str, Any]:
     return {"INFERENCE_PRECISION_HINT": PRECISIONS[half], "PERFORMANCE_HINT": "LATENCY"}
 
 
-def _functions(
-    network: Network, run: Run, keypoints: Callable[[], Run] | None = None
-) -> Functions:
+def _functions(network: Network, run: Run, keypoints: Callable[[], Run] | None = None) -> Functions:
     """
     Args:
         network: whose backbone is computed.
@@ -221,7 +219,9 @@ def _functions(
     made: list[Run] = []
 
     def features(images_B3HW: Tensor, merged: MergedTokens | None = None) -> Features:
-        arrays = run([_array(images_B3HW), *(() if merged is None else (tensor.numpy() for tensor in merged))])
+        arrays = run(
+            [_array(images_B3HW), *(() if merged is None else (tensor.numpy() for tensor in merged))]
+        )
         grid_BDhw, global_BD, *rest = (torch.from_numpy(array) for array in arrays)
         fine_BDhw = rest.pop(0) if backbone.fine_width else None
         return Features(grid_BDhw, global_BD, fine_BDhw, tuple(rest))

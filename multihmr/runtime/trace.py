@@ -153,8 +153,10 @@ def trace_blocks(network: Network) -> Traced:
 
 
 def _example_shape(network: Network) -> tuple[int, int]:
-    """(height, width) of a window to trace with: no square where the sides are to be told apart."""
-    return network.letterbox(1, 2).shape
+    """(height, width) of windows to trace with. Where sides are to stay open: unlike, and at no stride 1,
+    which torch.export takes for fixed."""
+    size = network.config.image_size
+    return (2 * WINDOW_MULTIPLE, 3 * WINDOW_MULTIPLE) if takes_rectangles(network) else (size, size)
 
 
 def _sides(network: Network, multiple: int) -> dict[int, Any]:
@@ -164,7 +166,10 @@ def _sides(network: Network, multiple: int) -> dict[int, Any]:
     """
     if not takes_rectangles(network):
         return {}
-    return {2 + place: multiple * torch.export.Dim(name, min=1, max=MOST_SIDE) for place, name in enumerate(("rows", "columns"))}
+    return {
+        2 + place: multiple * torch.export.Dim(name, min=1, max=MOST_SIDE)
+        for place, name in enumerate(("rows", "columns"))
+    }
 
 
 def letterboxes(size: int | tuple[int, int], count: int = 2) -> Tensor:
@@ -180,8 +185,8 @@ def _traced(
     *,
     sides: Mapping[int, Any] | None = None,
 ) -> torch.export.ExportedProgram:
-    """inputs: of a batch of any size. merged: MergedTokens of any number. sides: other sizes of the inputs that
-    are not fixed, by their place."""
+    """inputs: of a batch of any size. merged: MergedTokens of any number. sides: further sizes of the inputs
+    that are open, by their place."""
     batch = torch.export.Dim("batch", min=1, max=MOST_PICTURES)
     shapes: list[Any] = [{0: batch, **(sides or {})} for _ in inputs]
     if merged:

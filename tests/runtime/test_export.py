@@ -17,7 +17,7 @@ from multihmr.cli import main as cli
 from multihmr.geometry import default_intrinsics
 from multihmr.model import load_model
 from multihmr.networks.configs import MultiHMRConfig
-from multihmr.runtime import export
+from multihmr.runtime import backends, export
 from multihmr.runtime import optional_imports as packages
 from multihmr.runtime.backends import check_backend, make_runtime
 from multihmr.runtime.export import export_model, format_of, write_onnx, write_openvino, write_torch_export
@@ -133,7 +133,7 @@ def test_files_say_what_forward_says(runtime, model, traced, letterboxes, onnx_f
 
 def test_nothing_is_computed_in_place_in_a_traced_backbone():
     """Torch takes 0.2 s to undo each for ONNX; with ReLU6 in place the default took thrice as long."""
-    program = trace_backbone(tiny_network(), (64, 64)).program
+    program = trace_backbone(tiny_network()).program
     graphs = [module.graph for module in program.graph_module.modules() if hasattr(module, "graph")]
     names = {getattr(node.target, "__name__", "") for graph in graphs for node in graph.nodes}
     assert "relu6.default" in names
@@ -166,9 +166,9 @@ def test_a_backend_predicts_as_torch_does_and_is_made_once(name, graphs):
     assert model(torch.rand(1, 3, 64, 64), threshold=0.0).vertices_PV3.requires_grad  # still learns, in torch
 
 
-@pytest.mark.nightly  # three exports of 15 seconds
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
-def test_rectangular_windows_get_a_graph_for_each_shape(name, tmp_path):
+def test_one_graph_serves_rectangular_windows_of_all_shapes(name, tmp_path):
     package("onnxscript"), package(name)
     model = tiny_model(rectangular=True)
     shapes = [(64, 64), (64, 32), (60, 64), (32, 64), (30, 64)]
@@ -178,7 +178,44 @@ def test_rectangular_windows_get_a_graph_for_each_shape(name, tmp_path):
     model.runtime = make_runtime(model.network, name, folder=tmp_path)
     for one, other in zip(expected, model.predict_batch(noise, **options), strict=True):
         np.testing.assert_allclose(one.vertices, other.vertices, atol=1e-4)
-    assert len(list(tmp_path.glob("*.onnx"))) == 3  # square, portrait, landscape
+    assert len(list(tmp_path.glob("*.onnx"))) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_keypoints_of_crops_come_from_a_part_of_the_same_graph(name, tmp_path, monkeypatch):
+    package("onnxscript"), package(name)
+    network = tiny_network(backbone="hybrid_movenet_multipose", rectangular=True)
+    traced, trace = [], backends.PARTS[backends.WHOLE]
+    monkeypatch.setitem(backends.PARTS, backends.WHOLE, lambda network: traced.append(1) or trace(network))
+    for _ in range(2):
+        runtime = make_runtime(network, name, folder=tmp_path)
+        for count, *shape in ((1, 256, 160), (2, 128, 256), (2, 256, 160)):
+            crops = torch.rand(count, 3, *shape)
+            with torch.inference_mode():
+                expected = network.backbone.keypoint_maps(crops)
+                found = runtime.keypoint_maps(crops)
+            torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+    assert traced == [1]
+
+
+@pytest.mark.parametrize(("half_stem", "of_keypoints"), [(True, torch.bfloat16), (False, None)])
+def test_keypoints_of_crops_have_the_precision_of_the_convolutions(
+    half_stem, of_keypoints, tmp_path, monkeypatch
+):
+    """In bfloat16 they move people by 3 cm, more than dtype="fast" may."""
+    package("openvino")
+    network = tiny_network(backbone="hybrid_movenet_multipose", rectangular=True)
+    network.backbone.half_dtype, network.backbone.half_stem = torch.bfloat16, half_stem
+    halves = {}
+
+    def run(half, source, folder, name, threads):
+        halves[name.rpartition("-")[2]] = half
+        return lambda arrays: [np.zeros((len(arrays[0]), 86, 32, 32), np.float32)]
+
+    monkeypatch.setattr(backends, "_openvino_run", run)
+    make_runtime(network, "openvino", folder=tmp_path).keypoint_maps(torch.rand(1, 3, 128, 128))
+    assert halves[backends.KEYPOINTS] is of_keypoints
 
 
 def test_other_weights_are_another_graph(tmp_path):

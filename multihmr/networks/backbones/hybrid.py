@@ -324,7 +324,7 @@ def sine_positions(height: int, width: int, channels: int, device: torch.device)
     Coordinates run from -1 to 1 over the longer side, 0 in the middle of the window, so that a window without
     the padding of its square gives the remaining patches the positions that they had in the square.
     """
-    longer = torch.sym_max(height, width)  # which are symbols while a graph is traced
+    longer: Any = torch.sym_max(height, width)  # while a graph is traced these are symbols
     rows = (torch.arange(height, device=device, dtype=torch.float32) + 0.5) * 2 / longer - height / longer
     cols = (torch.arange(width, device=device, dtype=torch.float32) + 0.5) * 2 / longer - width / longer
     count = channels // 4
