@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..bodies.body_parts import body_joints
 from ..bodies.loading import float32_on_cpu
+from ..bodies.topology import Topology
 from ..humans import Humans, project
 from ..networks.alignment.gauss_newton import Alignment
 from ..networks.alignment.keypoints import Keypoints, find_keypoints
@@ -99,24 +100,24 @@ class PersonCrop:
 
 
 class LimbRefinement(RefinementPass):
-    """The pass over crops of people that `predict(limbs=True)` adds, for networks that align with keypoints.
+    """The pass over crops of people that `predict(limbs=True)` adds.
 
     Args:
-        model: for which `LimbRefinement.fits` holds.
+        model: whose people are refined.
+        source: the model whose backbone finds the keypoints, for which `finds_keypoints` holds; by default
+            the same.
+
+    Raises:
+        ValueError: the two have not the same body.
     """
 
-    def __init__(self, model: NetworkHandle) -> None:
-        network = cast(Any, model.network)
-        self.model = model
-        self.alignment: Alignment = network.alignment
+    def __init__(self, model: NetworkHandle, source: NetworkHandle | None = None) -> None:
+        self.model, self.source = model, source or model
+        self.alignment: Alignment = cast(Any, self.source.network).alignment
         topology = model.body.topology
+        if not same_parameters(topology, self.source.body.topology):
+            raise ValueError("limbs are aligned by a model of another body")
         self.joints = [topology.joint_names.index(name) for name in body_joints(topology)]
-
-    @staticmethod
-    def fits(model: NetworkHandle) -> bool:
-        """Whether the model's network finds keypoints, with which it aligns people."""
-        aligned = getattr(model.network, "alignment", None) is not None
-        return aligned and isinstance(model.network.backbone, HybridMoveNet)
 
     @torch.inference_mode()
     def __call__(self, image: LoadedImage, humans: Humans) -> Humans:
@@ -137,10 +138,11 @@ class LimbRefinement(RefinementPass):
             return reposed(self.model, image, humans, rows, pose=pose, translation=translation)
 
     def crops(self, humans: Humans) -> list[PersonCrop]:
-        """Crops of the people who are larger in them than in the window of the whole image."""
+        """Crops of the people who are larger in them than where their keypoints were found before."""
         if not len(humans):
             return []
-        window = self.model.config.image_size / max(humans.image_size)
+        # In a window of the whole image the same keypoints were found already.
+        window = self.model.config.image_size / max(humans.image_size) if self.source is self.model else 0.0
         joints = humans.joints[:, self.joints]
         seen = (joints[..., 2] > LEAST_DEPTH).all(1)
         points = project(np.maximum(joints, [-np.inf, -np.inf, LEAST_DEPTH]), humans.K)
@@ -166,7 +168,7 @@ class LimbRefinement(RefinementPass):
             some = [crops[number] for number in numbers]
             pixels = np.stack([crop.cut(image.pixels) for crop in some])
             images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
-            maps_PChw = self.model.runtime.keypoint_maps(images.to(self.model.device)).float().cpu()
+            maps_PChw = self.source.runtime.keypoint_maps(images.to(self.source.device)).float().cpu()
             parts.append(_found(maps_PChw, some))
             order += numbers
         back = torch.tensor(order).argsort()
@@ -176,7 +178,7 @@ class LimbRefinement(RefinementPass):
         self, humans: Humans, crops: Sequence[PersonCrop], found: Keypoints
     ) -> tuple[np.ndarray, np.ndarray]:
         """Pose and translation of the people of these crops."""
-        rows, device = [crop.person for crop in crops], self.model.device
+        rows, device = [crop.person for crop in crops], self.source.device
         scale_P = torch.tensor([crop.scale for crop in crops], dtype=torch.float32)
         K_P33 = torch.tensor(humans.K, dtype=torch.float32).repeat(len(rows), 1, 1)
         K_P33[:, :2] *= scale_P[:, None, None]
@@ -187,6 +189,18 @@ class LimbRefinement(RefinementPass):
         there = Keypoints(*(tensor.to(device) for tensor in found))
         said = self.alignment.aligned((pose, shape, expression), heads, there, K_P33.to(device))
         return said[0].cpu().numpy(), said[1].cpu().numpy()
+
+
+def finds_keypoints(model: NetworkHandle) -> bool:
+    """Whether the model's network finds keypoints, with which it aligns people."""
+    aligned = getattr(model.network, "alignment", None) is not None
+    return aligned and isinstance(model.network.backbone, HybridMoveNet)
+
+
+def same_parameters(one: Topology, other: Topology) -> bool:
+    """Whether parameters of one body are those of the other."""
+    names = "joint_names", "pose_names", "shape_names", "expression_names"
+    return all(getattr(one, name) == getattr(other, name) for name in names)
 
 
 def _crop(person: int, points: np.ndarray, head: np.ndarray, turns: int) -> PersonCrop:

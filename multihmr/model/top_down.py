@@ -18,6 +18,7 @@ from ..preprocessing.image import LoadedImage
 from ..preprocessing.person_crops import Scene, boxes_of, crops
 from ..runtime.spinning import limit_spinning_if_busy
 from .base import Model
+from .limbs import finds_keypoints, same_parameters
 from .options import Camera, PredictOptions
 from .preparation import prepare_network
 from .whole_image import assemble_humans
@@ -73,6 +74,14 @@ class TopDownModel(Model):
     def threshold(self) -> float:
         """Least score of a person who is found without boxes: the detector's own."""
         return self.detector.threshold
+
+    def _keypoint_source(self) -> Model | None:
+        """The detector, if it finds keypoints and has the same body."""
+        if self._detector is None and self.load_detector is None:
+            return None
+        detector = self.detector
+        alike = same_parameters(self.body.topology, detector.body.topology)
+        return detector if alike and finds_keypoints(detector) else None
 
     def _check_takes_boxes(self) -> None:
         """Boxes are taken."""

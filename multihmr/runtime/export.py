@@ -22,6 +22,7 @@ from .optional_imports import needed, quiet
 from .trace import Traced, facts, trace_people
 
 FACTS = "facts.json"
+OLDEST_TORCH = "2.7"  # what older ones write as ONNX fails in onnxruntime (2.6) or in OpenVINO too (2.5)
 SCOPES = "pkg.torch.onnx.name_scopes"
 AROUND = r"people\.\d+.*"  # names of what is no part of the backbone
 
@@ -110,6 +111,11 @@ def write_torch_export(traced: Traced, path: Path, known: Mapping[str, str]) -> 
 
 
 def write_onnx(traced: Traced, path: Path, known: Mapping[str, str]) -> None:
+    if torch.__version__ < OLDEST_TORCH:
+        raise ImportError(
+            f"graphs need torch {OLDEST_TORCH} or newer, this is {torch.__version__}: "
+            "pip install 'multihmr[export]'"
+        )
     with torch.no_grad(), warnings.catch_warnings(), quiet("torch.onnx", "onnxscript", "onnx_ir"):
         warnings.simplefilter("ignore")  # of torch to itself
         program: Any = torch.onnx.export(traced.program, (), dynamo=True, verbose=False, optimize=False)

@@ -153,10 +153,13 @@ def trace_blocks(network: Network) -> Traced:
 
 
 def _example_shape(network: Network) -> tuple[int, int]:
-    """(height, width) of windows to trace with. Where sides are to stay open: unlike, and at no stride 1,
-    which torch.export takes for fixed."""
+    """(height, width) of windows to trace with.
+
+    Where sides stay open they must tell from each other and from the batch of two, and be no 1 at any stride:
+    torch.export would take them for the same or for fixed.
+    """
     size = network.config.image_size
-    return (2 * WINDOW_MULTIPLE, 3 * WINDOW_MULTIPLE) if takes_rectangles(network) else (size, size)
+    return (3 * WINDOW_MULTIPLE, 5 * WINDOW_MULTIPLE) if takes_rectangles(network) else (size, size)
 
 
 def _sides(network: Network, multiple: int) -> dict[int, Any]:

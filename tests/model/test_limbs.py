@@ -8,16 +8,18 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from toys import tiny_glnet_model, tiny_model
 
 from multihmr import Humans, load_model
 from multihmr.bodies.base import posed
 from multihmr.cli import evaluate, live, predict, video
 from multihmr.cli.arguments import prediction_options
 from multihmr.evaluation.runner import Protocol
+from multihmr.geometry import default_intrinsics
 from multihmr.humans import project
 from multihmr.model import limbs
 from multihmr.model.base import Model
-from multihmr.model.limbs import SIZE, LimbRefinement
+from multihmr.model.limbs import SIZE, LimbRefinement, finds_keypoints
 from multihmr.model.refinement_pass import RefinementPass
 from multihmr.model.whole_image import assemble_humans
 from multihmr.networks.alignment.gauss_newton import rotations
@@ -168,11 +170,36 @@ def test_crowds_are_predicted_in_batches(model: Model, monkeypatch: pytest.Monke
 
 
 def test_models_without_keypoints_do_without(model: Model) -> None:
-    assert LimbRefinement.fits(model)
-    glnet = load_model("glnet-anny-hybrid", device="cpu")
-    assert not LimbRefinement.fits(glnet)
+    assert finds_keypoints(model)
+    assert not finds_keypoints(tiny_model())
+    assert tiny_model()._keypoint_source() is None
+    assert tiny_glnet_model()._keypoint_source() is None
     nobody = people(model)
     assert LimbRefinement(model)(IMAGE, nobody) is nobody
+
+
+@pytest.mark.slow
+def test_glnet_aligns_people_of_all_sizes_with_keypoints_of_its_detector(model: Model) -> None:
+    glnet = load_model("glnet-anny-hybrid", device="cpu")
+    photo = np.asarray(Image.open("examples/images/group.jpg").convert("RGB"))
+    boxes = model.predict(photo).boxes[::-1]
+    options = {"boxes": boxes, "K": default_intrinsics(*photo.shape[:2])}
+    aligned, without = (glnet.predict(photo, limbs=limbs, **options) for limbs in (True, False))
+    for found in (aligned, without):  # the order of the boxes stays
+        assert np.abs(found.boxes - boxes).max() < 0.5 * np.ptp(boxes[:, 1::2], axis=1).max()
+    coco = [model.predict(photo)[::-1].keypoints("coco17").xy]
+    coco += [found.keypoints("coco17").xy for found in (aligned, without)]
+    size = np.ptp(boxes[:, 1::2], axis=1).mean()
+    off = [np.linalg.norm(found - coco[0], axis=-1).mean() / size for found in coco[1:]]
+    assert off[0] < 0.5 * off[1]
+
+
+def test_a_detector_of_another_body_aligns_nobody(model: Model) -> None:
+    glnet = tiny_glnet_model()
+    glnet.load_detector = lambda device: model
+    assert glnet._keypoint_source() is None
+    with pytest.raises(ValueError, match="another body"):
+        LimbRefinement(glnet, model)
 
 
 def test_the_flag_and_the_option() -> None:

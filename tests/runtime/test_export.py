@@ -166,6 +166,12 @@ def test_a_backend_predicts_as_torch_does_and_is_made_once(name, graphs):
     assert model(torch.rand(1, 3, 64, 64), threshold=0.0).vertices_PV3.requires_grad  # still learns, in torch
 
 
+def test_torch_that_is_too_old_for_graphs_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("multihmr.runtime.export.OLDEST_TORCH", "99.1")
+    with pytest.raises(ImportError, match=r"graphs need torch 99.1 or newer, this is .*multihmr\[export\]"):
+        write_onnx(trace_backbone(tiny_network()), tmp_path / "a.onnx", {})
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
 def test_one_graph_serves_rectangular_windows_of_all_shapes(name, tmp_path):

@@ -324,9 +324,12 @@ def sine_positions(height: int, width: int, channels: int, device: torch.device)
     Coordinates run from -1 to 1 over the longer side, 0 in the middle of the window, so that a window without
     the padding of its square gives the remaining patches the positions that they had in the square.
     """
-    longer: Any = torch.sym_max(height, width)  # while a graph is traced these are symbols
-    rows = (torch.arange(height, device=device, dtype=torch.float32) + 0.5) * 2 / longer - height / longer
-    cols = (torch.arange(width, device=device, dtype=torch.float32) + 0.5) * 2 / longer - width / longer
+    rows, cols = (torch.arange(side, device=device, dtype=torch.float32) for side in (height, width))
+    # Numbers of rows and columns as tensors: while a graph is traced the sizes are symbols.
+    down, across = rows[-1:] + 1, cols[-1:] + 1
+    longer = torch.maximum(down, across)
+    rows = (rows + 0.5) * 2 / longer - down / longer
+    cols = (cols + 0.5) * 2 / longer - across / longer
     count = channels // 4
     frequencies = (
         torch.logspace(math.log10(0.5), math.log10(24), count, device=device, dtype=torch.float32) * math.pi
