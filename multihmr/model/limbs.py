@@ -187,8 +187,10 @@ class LimbRefinement(RefinementPass):
             for array in (humans.pose, humans.shape, humans.expression, humans.translation)
         )
         there = Keypoints(*(tensor.to(device) for tensor in found))
-        said = self.alignment.aligned((pose, shape, expression), heads, there, K_P33.to(device))
-        return said[0].cpu().numpy(), said[1].cpu().numpy()
+        # Twice where no keypoints were used before: a network that has aligned its people has done it once.
+        for _ in range(1 if self.source is self.model else 2):
+            pose, heads = self.alignment.aligned((pose, shape, expression), heads, there, K_P33.to(device))
+        return pose.cpu().numpy(), heads.cpu().numpy()
 
 
 def finds_keypoints(model: NetworkHandle) -> bool:
