@@ -360,12 +360,7 @@ class Model(NetworkHandle):
             limbs=limbs,
             search_below=search_below,
         )
-        refinements: list[RefinementPass] = []
-        source = self._keypoint_source() if limbs and max_people != 0 else None
-        if source is not None:
-            refinements.append(LimbRefinement(self, source))
-        if hands_and_faces:
-            refinements.append(DetailRefinement(self))
+        refinements = self._refinements(options)
         images = several_images(images)
         Ks, boxes = one_each("Ks", Ks, images), one_each("boxes", boxes, images)
         given = None if boxes is None else [table for table in boxes if table is not None]
@@ -523,6 +518,16 @@ class Model(NetworkHandle):
     def threshold(self) -> float:
         """Default of `predict(threshold=...)`: the checkpoint's own."""
         return float(self.network.config.threshold)
+
+    def _refinements(self, options: PredictOptions) -> list[RefinementPass]:
+        """The passes over people that the options ask for, in their order."""
+        passes: list[RefinementPass] = []
+        source = self._keypoint_source() if options.limbs and options.max_people != 0 else None
+        if source is not None:
+            passes.append(LimbRefinement(self, source))
+        if options.hands_and_faces:
+            passes.append(DetailRefinement(self))
+        return passes
 
     def _keypoint_source(self) -> Model | None:
         """The model whose backbone finds the keypoints of `limbs`; None: there is none."""
