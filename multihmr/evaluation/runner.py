@@ -314,7 +314,8 @@ class EvaluationRun:
             for batch in batches:
                 yield batch, [self._sample(index) for index in self.batches[batch]]
             return
-        with ThreadPoolExecutor(4) as threads:
+        threads = ThreadPoolExecutor(4)
+        try:
             waiting: list[Any] = []
             for place in range(len(batches) + READ_AHEAD):
                 if place < len(batches):
@@ -323,6 +324,9 @@ class EvaluationRun:
                 if place >= READ_AHEAD:
                     done = [future.result() for future in waiting.pop(0)]
                     yield batches[place - READ_AHEAD], done
+        finally:
+            # Without waiting: after an error the garbage collector may end this, in one of the threads.
+            threads.shutdown(wait=False, cancel_futures=True)
 
     def _sample(self, index: int) -> Sample | ImageResult:
         """The sample, or an `ImageResult` with the reason if it cannot be read."""

@@ -117,16 +117,17 @@ def _read_ahead(
 ) -> Iterator[tuple[Any, LoadedImage | Exception]]:
     """The images in order, up to `count` of which are read before they are asked for."""
     waiting: deque[tuple[Any, Future[LoadedImage | Exception]]] = deque()
-    with ThreadPoolExecutor(READERS, thread_name_prefix="read") as pool:
-        try:
-            for name, read in readers:
-                waiting.append((name, pool.submit(_loaded, read)))
-                if len(waiting) >= count:
-                    name, future = waiting.popleft()
-                    yield name, future.result()
-            while waiting:
+    pool = ThreadPoolExecutor(READERS, thread_name_prefix="read")
+    try:
+        for name, read in readers:
+            waiting.append((name, pool.submit(_loaded, read)))
+            if len(waiting) >= count:
                 name, future = waiting.popleft()
                 yield name, future.result()
-        finally:
-            for _, future in waiting:
-                future.cancel()
+        while waiting:
+            name, future = waiting.popleft()
+            yield name, future.result()
+    finally:
+        # Without waiting: if an iteration is left early the garbage collector may end this, in a thread of
+        # the pool, which cannot wait for itself.
+        pool.shutdown(wait=False, cancel_futures=True)

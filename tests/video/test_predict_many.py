@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from clips import StandIn, picture, write_film
 from PIL import Image
 
 from multihmr.humans import Humans
-from multihmr.video.predict_many import predict_many
+from multihmr.preprocessing.image import LoadedImage
+from multihmr.video.predict_many import _read_ahead, predict_many
 
 
 class Model(StandIn):
@@ -118,3 +120,25 @@ def test_one_camera_took_all_images():
     seen.clear()
     list(predict_many(Calibrated(), [picture()]))
     assert seen[0][0] is None
+
+
+def test_reading_ahead_may_end_in_one_of_its_own_threads() -> None:
+    """As where the garbage collector ends what was left early: a thread cannot wait for itself."""
+    image, errors = LoadedImage(np.zeros((4, 4, 3), np.uint8)), []
+    may_end, ended = threading.Event(), threading.Event()
+
+    def ending() -> LoadedImage:
+        may_end.wait(10)
+        try:
+            ahead.close()
+        except RuntimeError as error:
+            errors.append(error)
+        ended.set()
+        return image
+
+    ahead = _read_ahead([(0, lambda: image), (1, ending), (2, lambda: image)], 2)
+    assert next(ahead) == (0, image)
+    may_end.set()
+    assert ended.wait(10)
+    assert not errors
+    assert list(ahead) == []
