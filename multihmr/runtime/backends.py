@@ -208,7 +208,8 @@ def _settings(half: torch.dtype | None) -> dict[str, Any]:
 
 
 def _functions(network: Network, run: Run, keypoints: Callable[[], Run] | None = None) -> Functions:
-    """
+    """The functions of a runtime that takes and gives numpy arrays.
+
     Args:
         network: whose backbone is computed.
         run: computes what `trace_backbone` gives.
