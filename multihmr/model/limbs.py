@@ -2,7 +2,8 @@
 
 In the window of a whole image people are small. In crops of their own MoveNet, the first part of the bundled
 model's backbone, places keypoints more exactly, and people are aligned with these once more
-(networks/alignment). Top-down keypoint detectors work on crops for the same reason.
+(networks/alignment). Top-down keypoint detectors work on crops for the same reason. People of a network
+that finds no keypoints, as GLNet, are aligned with those that its detector's backbone finds.
 """
 
 from __future__ import annotations
@@ -116,7 +117,12 @@ class LimbRefinement(RefinementPass):
         self.alignment: Alignment = cast(Any, self.source.network).alignment
         topology = model.body.topology
         if not same_parameters(topology, self.source.body.topology):
-            raise ValueError("limbs are aligned by a model of another body")
+            raise ValueError(
+                f"limbs must be aligned by a model of the same body: {self.source.body.name!r} has other "
+                f"joints or parameters than {model.body.name!r}"
+            )
+        # Such a network has aligned its people with keypoints in the window of the whole image.
+        self.aligned_before = self.source is model
         self.joints = [topology.joint_names.index(name) for name in body_joints(topology)]
 
     @torch.inference_mode()
@@ -141,8 +147,7 @@ class LimbRefinement(RefinementPass):
         """Crops of the people who are larger in them than where their keypoints were found before."""
         if not len(humans):
             return []
-        # In a window of the whole image the same keypoints were found already.
-        window = self.model.config.image_size / max(humans.image_size) if self.source is self.model else 0.0
+        window = self.model.config.image_size / max(humans.image_size) if self.aligned_before else 0.0
         joints = humans.joints[:, self.joints]
         seen = (joints[..., 2] > LEAST_DEPTH).all(1)
         points = project(np.maximum(joints, [-np.inf, -np.inf, LEAST_DEPTH]), humans.K)
@@ -187,8 +192,7 @@ class LimbRefinement(RefinementPass):
             for array in (humans.pose, humans.shape, humans.expression, humans.translation)
         )
         there = Keypoints(*(tensor.to(device) for tensor in found))
-        # Twice where no keypoints were used before: a network that has aligned its people has done it once.
-        for _ in range(1 if self.source is self.model else 2):
+        for _ in range(1 if self.aligned_before else 2):  # twice in all
             pose, heads = self.alignment.aligned((pose, shape, expression), heads, there, K_P33.to(device))
         return pose.cpu().numpy(), heads.cpu().numpy()
 

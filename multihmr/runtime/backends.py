@@ -102,8 +102,8 @@ def make_runtime(
     return EagerRuntime(with_backbone(network, backbone), square=name == "openvino-int8")
 
 
-class Functions(NamedTuple):
-    """What a runtime computes of a network.
+class BackboneFunctions(NamedTuple):
+    """What another runtime computes of a backbone.
 
     Attributes:
         features: as `Backbone.compute`.
@@ -114,7 +114,7 @@ class Functions(NamedTuple):
     keypoint_maps: Callable[[Tensor], Tensor] | None = None
 
 
-def _compiled(network: Network, folder: Path, calibrate: object) -> Functions:
+def _compiled(network: Network, folder: Path, calibrate: object) -> BackboneFunctions:
     """torch.compile, which keeps what it makes in its own cache."""
     run: Callable[..., Features] = torch.compile(network.backbone.compute, dynamic=False)
     try:
@@ -122,10 +122,10 @@ def _compiled(network: Network, folder: Path, calibrate: object) -> Functions:
             run(torch.zeros(1, 3, *network.letterbox(*USUAL_PICTURE).shape, device=network.device))
     except RuntimeError as error:  # no compiler, or one that cannot do it
         raise ValueError(f"torch.compile cannot be used here: {_first_line(error)}") from error
-    return Functions(run, getattr(network.backbone, "keypoint_maps", None))
+    return BackboneFunctions(run, getattr(network.backbone, "keypoint_maps", None))
 
 
-def _onnxruntime(network: Network, folder: Path, calibrate: object) -> Functions:
+def _onnxruntime(network: Network, folder: Path, calibrate: object) -> BackboneFunctions:
     if network.backbone.half_dtype is not None:
         raise ValueError("backend 'onnxruntime' computes in float32; leave `dtype` away, or take 'openvino'")
     runtime: Any = needed("onnxruntime")
@@ -143,7 +143,7 @@ def _onnxruntime(network: Network, folder: Path, calibrate: object) -> Functions
     return _functions(network, part(WHOLE), partial(part, KEYPOINTS))
 
 
-def _openvino(network: Network, folder: Path, calibrate: object) -> Functions:
+def _openvino(network: Network, folder: Path, calibrate: object) -> BackboneFunctions:
     key, backbone = _key(network), network.backbone
     half, threads = backbone.half_dtype, torch.get_num_threads()
 
@@ -164,7 +164,9 @@ def _openvino(network: Network, folder: Path, calibrate: object) -> Functions:
     return _functions(network, run, keypoints)
 
 
-def _openvino_int8(network: Network, folder: Path, calibrate: str | os.PathLike[str] | None) -> Functions:
+def _openvino_int8(
+    network: Network, folder: Path, calibrate: str | os.PathLike[str] | None
+) -> BackboneFunctions:
     check_int8(network)
     onnx = _stored(network, folder, _key(network))
     file = onnx.with_name(f"{onnx.stem}-int8.xml")
@@ -182,7 +184,7 @@ def _openvino_int8(network: Network, folder: Path, calibrate: str | os.PathLike[
     return _functions(network, run)
 
 
-BACKENDS: dict[str, Callable[..., Functions]] = {
+BACKENDS: dict[str, Callable[..., BackboneFunctions]] = {
     "compile": _compiled,
     "onnxruntime": _onnxruntime,
     "openvino": _openvino,
@@ -207,7 +209,7 @@ def _settings(half: torch.dtype | None) -> dict[str, Any]:
     return {"INFERENCE_PRECISION_HINT": PRECISIONS[half], "PERFORMANCE_HINT": "LATENCY"}
 
 
-def _functions(network: Network, run: Run, keypoints: Callable[[], Run] | None = None) -> Functions:
+def _functions(network: Network, run: Run, keypoints: Callable[[], Run] | None = None) -> BackboneFunctions:
     """The functions of a runtime that takes and gives numpy arrays.
 
     Args:
@@ -235,7 +237,7 @@ def _functions(network: Network, run: Run, keypoints: Callable[[], Run] | None =
         (maps,) = made[0]([_array(images_B3HW)])
         return torch.from_numpy(maps)
 
-    return Functions(features, keypoint_maps if hasattr(backbone, "keypoint_maps") else None)
+    return BackboneFunctions(features, keypoint_maps if hasattr(backbone, "keypoint_maps") else None)
 
 
 def _array(images_B3HW: Tensor) -> np.ndarray:
@@ -257,23 +259,22 @@ def _stored(network: Network, folder: Path, key: str, part: str = WHOLE) -> Path
         if not file.exists():  # another process was first
             with atomic_path(file) as draft:
                 if part == KEYPOINTS:
-                    _write_keypoints(_stored(network, folder, key, _with_keypoints(folder, key)), draft)
+                    _write_keypoints(_stored(network, folder, key, _part_with_keypoints(folder, key)), draft)
                 else:
                     write_onnx(PARTS[part](network), draft, {"multihmr": __version__})
     return file
 
 
-def _with_keypoints(folder: Path, key: str) -> str:
-    """A part that contains KEYPOINTS, best one that has been traced."""
-    stem = "stem"
-    return stem if (folder / f"{_name(key, stem)}.onnx").exists() else WHOLE
+def _part_with_keypoints(folder: Path, key: str) -> str:
+    """A part of PARTS that contains KEYPOINTS: the stem where it has been traced, to trace nothing anew."""
+    return "stem" if (folder / f"{_name(key, 'stem')}.onnx").exists() else WHOLE
 
 
 def _write_keypoints(source: Path, file: Path) -> None:
     """The part of the graph in `source` that its last output needs: the maps of MoveNet's heads."""
     onnx: Any = needed("onnx")
     whole = onnx.load(str(source))
-    (pixels,), maps = (value.name for value in whole.graph.input), whole.graph.output[-1].name
+    pixels, maps = whole.graph.input[0].name, whole.graph.output[-1].name
     onnx.save(onnx.utils.Extractor(whole).extract_model([pixels], [maps]), str(file))
 
 

@@ -113,7 +113,7 @@ def trace_people(network: Network, *, people: int, threshold: float | None, vert
     return Traced(program, INPUTS, OUTPUTS if vertices else OUTPUTS[:-1])
 
 
-def takes_rectangles(network: Network) -> bool:
+def _takes_rectangles(network: Network) -> bool:
     """Whether its windows have several shapes, all of which one graph takes."""
     return network.letterbox(1, 2).rectangle_shape is not None
 
@@ -155,11 +155,11 @@ def trace_blocks(network: Network) -> Traced:
 def _example_shape(network: Network) -> tuple[int, int]:
     """(height, width) of windows to trace with.
 
-    Where sides stay open they must tell from each other and from the batch of two, and be no 1 at any stride:
+    Where sides stay open they must differ from each other and from the batch of two, and be 1 at no stride:
     torch.export would take them for the same or for fixed.
     """
     size = network.config.image_size
-    return (3 * WINDOW_MULTIPLE, 5 * WINDOW_MULTIPLE) if takes_rectangles(network) else (size, size)
+    return (3 * WINDOW_MULTIPLE, 5 * WINDOW_MULTIPLE) if _takes_rectangles(network) else (size, size)
 
 
 def _sides(network: Network, multiple: int) -> dict[int, Any]:
@@ -167,7 +167,7 @@ def _sides(network: Network, multiple: int) -> dict[int, Any]:
 
     multiple: of which they are.
     """
-    if not takes_rectangles(network):
+    if not _takes_rectangles(network):
         return {}
     return {
         2 + place: multiple * torch.export.Dim(name, min=1, max=MOST_SIDE)

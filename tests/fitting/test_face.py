@@ -192,7 +192,7 @@ def test_points_in_space_and_two_views_know_the_face(body: Anny) -> None:
 
 @pytest.mark.slow
 def test_a_face_over_several_frames(body: Anny) -> None:
-    points, _ = people(body, *({"jawOpen": 0.1 * i} for i in range(4)))
+    points, _ = people(body, *({"jawOpen": 0.1 * i} for i in range(6)))
     xy = project(points, K)
     inside = ((xy > 0) & (xy < SIZE[::-1])).all(-1).astype(float)
     humans = fit(xy, K, confidence=inside, names=NAMES, body=body, image_size=SIZE, fps=25)

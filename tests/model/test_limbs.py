@@ -198,7 +198,7 @@ def test_a_detector_of_another_body_aligns_nobody(model: Model) -> None:
     glnet = tiny_glnet_model()
     glnet.load_detector = lambda device: model
     assert glnet._keypoint_source() is None
-    with pytest.raises(ValueError, match="another body"):
+    with pytest.raises(ValueError, match="must be aligned by a model of the same body"):
         LimbRefinement(glnet, model)
 
 

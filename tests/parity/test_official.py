@@ -266,10 +266,9 @@ def test_pictures_are_resized_as_theirs(name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("variant", "shape"),
-    [("smplx", (333, 500)), ("smplx", (448, 448)), ("anny", (480, 301)), ("anny", (333, 500))],
-    ids=["smplx-landscape", "smplx-square", "anny-portrait", "anny-landscape"],
+    "shape", [(333, 500), (480, 301), (448, 448)], ids=["landscape", "portrait", "square"]
 )
+@pytest.mark.parametrize("variant", ["smplx", "anny"])
 def test_predict_is_their_preprocessing_and_network(
     variant: str, shape: tuple[int, int], models: dict[str, Model], tmp_path: Path
 ) -> None:

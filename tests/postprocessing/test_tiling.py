@@ -168,7 +168,7 @@ def test_more_tiles_make_nobody_worse(model):
     """Whatever their number, everybody of the whole picture stays, but for `PREFERENCE` as well scored."""
     picture = Path(__file__).parents[2] / "examples/images/group.jpg"
     whole = model.predict(picture)
-    for tiles in (2, 4):  # at four, parts are smaller than the people
+    for tiles in (2, 3, 5):
         tiled = model.predict(picture, tiles=tiles)
         apart = np.linalg.norm(whole.translation[:, None] - tiled.translation, axis=2)
         nearest = apart.argmin(1)
@@ -198,9 +198,9 @@ def test_tiles_auto_looks_closer_where_nobody_is_found(model, street, monkeypatc
 @pytest.mark.slow
 def test_batches_and_limits(model, street):
     pictures = [street, np.zeros((1, 1, 3), np.uint8)]
-    both = model.predict_batch(pictures, [K, None], tiles=2, batch_size=3)
+    both = model.predict_batch(pictures, [K, None], tiles=4, batch_size=3)
     assert [len(humans) for humans in both] == [1, 0]
-    assert len(model.predict(street, K, tiles=2, max_people=0)) == 0
+    assert len(model.predict(street, K, tiles=4, max_people=0)) == 0
     for tiles in (0, MOST_TILES + 1):
         with pytest.raises(ValueError, match=f"parts .* 1 to {MOST_TILES}, or 'auto', got {tiles}"):
             model.predict(street, tiles=tiles)

@@ -175,7 +175,7 @@ def test_times_of_any_timestamps_rise_by_half_to_twice_a_period():
         steps.map(lambda walk: [PERIOD * step for step in itertools.accumulate(walk)]),
     )
 
-    @hypothesis.settings(max_examples=250, deadline=None, derandomize=True, database=None)
+    @hypothesis.settings(max_examples=600, deadline=None, derandomize=True, database=None)
     @hypothesis.given(
         stamps, strategies.sampled_from([None, 10.0]), strategies.sampled_from([PERIOD, 0.5 * PERIOD])
     )
